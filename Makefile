@@ -1,0 +1,53 @@
+# make demo   set up, then train and compare a frontier on the model that ships
+# make test   set up, then run every test that guards the code (minutes, 2 cores)
+# make lint   formatter, linter, type checker
+# make evidence   the slow proofs: SAELens reads what we save, ...
+# make .venv      the environment alone
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+INTEROP := .venv-interop/.installed
+# Two test processes with one thread each beat one with two on the small tensors of the tests.
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+.PHONY: demo test lint format evidence report .venv .venv-interop clean
+
+demo: $(STAMP)
+	$(BIN)/sae-sweep +experiment=demo
+
+test: $(STAMP)
+	$(TEST) -m "not evidence and not slurm"
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+evidence: $(STAMP) $(INTEROP)
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m evidence
+
+.venv: $(STAMP)
+
+.venv-interop: $(INTEROP)
+
+# An environment whose interpreter is gone (a moved checkout, an upgraded Python) is made anew.
+$(STAMP): pyproject.toml constraints.txt
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || { rm -rf .venv; $(PYTHON) -m venv .venv; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+# sae-lens needs transformer-lens below 4, so it cannot live in the main environment. torch comes first and pinned.
+$(INTEROP):
+	rm -rf .venv-interop
+	$(PYTHON) -m venv .venv-interop
+	.venv-interop/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	.venv-interop/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 sae-lens==6.54.12
+	touch $@
+
+clean:
+	rm -rf .venv .venv-interop build dist

@@ -1,0 +1,43 @@
+"""Standard L1 SAE: Bricken et al. 2023, and Anthropic's April 2024 update. Equations: `saes/standard.py`."""
+
+from dataclasses import dataclass
+
+from sae_sweep.architectures.base import L1Config, Recipe
+from sae_sweep.errors import ConfigError
+
+VARIANTS = ("bricken", "april")
+
+
+@dataclass(frozen=True)
+class StandardConfig(L1Config):
+    """Config of `sae=standard`."""
+
+    variant: str
+    """`bricken`: unit-norm decoder, pre-encoder bias; `april`: free decoder, penalty weighted by its norms."""
+
+    @property
+    def unit_decoder(self) -> bool:
+        return self.variant == "bricken"
+
+    def recipe(self, width: int) -> Recipe:
+        """The lr of the Gated paper's baselines (Bricken); the April update's Adam, clip, warm-up and decay."""
+        if self.unit_decoder:
+            return Recipe(lr=1e-3, resample_every=25_000 if self.resample else 0)
+        return Recipe(
+            lr=5e-5,
+            clip=1.0,
+            lr_decay_fraction=0.2,
+            sparsity_warmup_steps=10_000,
+            resample_every=25_000 if self.resample else 0,
+        )
+
+    def parameters(self, d: int, width: int) -> dict[str, tuple[int, ...]]:
+        return {"W_enc": (width, d), "b_enc": (width,), "W_dec": (width, d), "b_dec": (d,)}
+
+    def structure(self) -> tuple[object, ...]:
+        return (*super().structure(), self.variant)
+
+    def check(self, d: int, width: int) -> None:
+        super().check(d, width)
+        if self.variant not in VARIANTS:
+            raise ConfigError(f"sae.variant={self.variant} is not one of {', '.join(VARIANTS)}")

@@ -1,0 +1,131 @@
+"""What planning needs to know of a language model: its sizes, read without loading it and without torch."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from sae_sweep.config import ModelConfig
+from sae_sweep.errors import ConfigError
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+# The names architectures give the same size in their config.json.
+_ALIASES = {
+    "d_model": ("hidden_size", "n_embd", "d_model", "n_embed"),
+    "n_layers": ("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
+    "n_heads": ("num_attention_heads", "n_head", "num_heads", "n_heads"),
+    "d_head": ("head_dim",),
+    "d_mlp": ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
+    "vocab_size": ("vocab_size",),
+}
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """A model's sizes. `d_mlp` is the width inside the MLP, `d_head` that of one attention head."""
+
+    d_model: int
+    n_layers: int
+    n_heads: int
+    d_head: int
+    d_mlp: int
+    vocab_size: int
+
+
+def model_folder(config: ModelConfig) -> Path | None:
+    """The local folder of the model, or None when `model.path` is a hub id.
+
+    Raises ConfigError when the folder is missing, or lacks config.json or safetensors weights.
+    """
+    if config.path is None:
+        folder = Path(str(files("sae_sweep") / "assets" / "demo_lm"))
+        if not folder.is_dir():
+            raise ConfigError(
+                "model.path=null: the demo model is not in this installation; give model.path=DIR_OR_HUB_ID"
+            )
+    else:
+        folder = Path(config.path).expanduser()
+        if not folder.exists() and _HUB_ID.fullmatch(config.path):
+            return None
+    _check_folder(folder, config.path)
+    return folder
+
+
+def model_facts(config: ModelConfig) -> ModelFacts:
+    """The model's sizes: the config's own fields where given, the folder's config.json for the others.
+
+    Raises ConfigError for a folder that cannot be loaded, and for a size that is found in neither place.
+    """
+    folder = model_folder(config)
+    found = {} if folder is None else read_sizes(_read_json(folder / "config.json", config.path))
+    sizes = complete_sizes(
+        {name: _given(config, name) or found.get(name) for name in _ALIASES}, guess=folder is not None
+    )
+    missing = [f"model.{name}" for name, value in sizes.items() if value is None]
+    if missing and folder is None:
+        raise ConfigError(
+            f"{missing[0]} is needed to plan a hub model: model.path={config.path} is no folder here, so it is taken"
+            f" for a hub id, and planning uses no network; give {', '.join(missing)}"
+        )
+    if missing:
+        raise ConfigError(f"{missing[0]} is not in {folder}/config.json under a known name; give {', '.join(missing)}")
+    return ModelFacts(**{name: value for name, value in sizes.items() if value is not None})
+
+
+def read_sizes(entries: Mapping[str, Any]) -> dict[str, int | None]:
+    """The sizes a config.json states under the name any architecture gives them; None for what it leaves out."""
+    text = entries.get("text_config")
+    entries = {**entries, **text} if isinstance(text, Mapping) else entries
+    return {name: _first_integer(entries, aliases) for name, aliases in _ALIASES.items()}
+
+
+def complete_sizes(sizes: Mapping[str, int | None], *, guess: bool) -> dict[str, int | None]:
+    """Derive d_head, and with `guess` d_mlp = 4 d_model, as architectures do that leave them out."""
+    full = dict(sizes)
+    d_model, n_heads = full["d_model"], full["n_heads"]
+    if full["d_head"] is None and d_model and n_heads:
+        full["d_head"] = d_model // n_heads
+    if full["d_mlp"] is None and d_model and guess:
+        full["d_mlp"] = 4 * d_model
+    return full
+
+
+def _given(config: ModelConfig, name: str) -> int | None:
+    value: int | None = getattr(config, name)
+    if value is not None and value < 1:
+        raise ConfigError(f"model.{name}={value} is not a size; it must be at least 1, or null to read config.json")
+    return value
+
+
+def _first_integer(entries: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+    for name in names:
+        value = entries.get(name)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+    return None
+
+
+def _check_folder(folder: Path, path: str | None) -> None:
+    if not folder.is_dir():
+        raise ConfigError(f"model.path={path}: no such folder; give a folder in Hugging Face layout or a hub id")
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"model.path={path}: the folder has no config.json, so it is not in Hugging Face layout")
+    if not any(folder.glob("*.safetensors")):
+        raise ConfigError(
+            f"model.path={path}: the folder has no *.safetensors weights (pickled .bin weights are not loaded;"
+            " save them again with save_pretrained)"
+        )
+
+
+def _read_json(file: Path, path: str | None) -> Mapping[str, Any]:
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"model.path={path}: config.json is not valid JSON ({error})") from error
+    if not isinstance(entries, dict):
+        raise ConfigError(f"model.path={path}: config.json is not a JSON object")
+    return entries

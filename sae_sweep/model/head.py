@@ -1,0 +1,55 @@
+"""The lm head: final hidden states to logits."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sae_sweep.errors import ConfigError
+from sae_sweep.model.language_model import LanguageModel
+from sae_sweep.model.layout import close, patched
+
+
+class _BackboneOutput:
+    """What a causal language model's forward reads from its backbone: hidden states, and None for all else."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        self.last_hidden_state = hidden
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+    def __getitem__(self, index: Any) -> Any:
+        return (self.last_hidden_state,)[index]
+
+
+def logits(model: LanguageModel, hidden_ND: Tensor) -> Tensor:
+    """Logits [N, V] of final hidden states, in float32 (float64 for a float64 model).
+
+    The model's own forward computes them, with its backbone replaced by `hidden_ND`, so whatever an architecture does
+    at its head (softcap, logit scale) is done here too. Call it in chunks: the logits of a block do not fit in memory.
+    """
+
+    def backbone(*_: object, **__: object) -> _BackboneOutput:
+        return _BackboneOutput(hidden_ND[None])
+
+    tokens = torch.zeros(1, hidden_ND.shape[0], dtype=torch.int64, device=hidden_ND.device)
+    with patched(model.backbone, backbone):
+        logits_NV: Tensor = model.module(input_ids=tokens, use_cache=False).logits[0]
+    return logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
+
+
+@torch.no_grad()
+def check_head(model: LanguageModel, tokens_RT: Tensor) -> None:
+    """Raise ConfigError unless `logits` of the final hidden states are the model's own logits."""
+    own_RTV: Tensor = model.module(input_ids=tokens_RT, use_cache=False).logits
+    try:
+        ours_NV = logits(model, model.final_hidden(tokens_RT).flatten(0, 1))
+        same = close(ours_NV, own_RTV.flatten(0, 1).to(ours_NV.dtype), own_RTV.dtype)
+    except (AttributeError, TypeError, AssertionError):
+        same = False
+    if not same:
+        raise ConfigError(
+            f"model.path={model.config.path}: the lm head of {type(model.module).__name__} is not supported"
+            " (its logits are not a function of the final hidden states alone); choose another model"
+        )

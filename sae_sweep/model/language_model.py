@@ -1,0 +1,77 @@
+"""The loaded language model, as everything else sees it."""
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sae_sweep.config import ModelConfig
+from sae_sweep.model.facts import ModelFacts
+from sae_sweep.model.layout import Layout
+
+
+@dataclass
+class Passes:
+    """Forward passes made so far, by purpose. The check made once per site before any suffix pass is not counted."""
+
+    harvest: int = 0
+    clean: int = 0
+    suffix: int = 0
+
+
+@dataclass(eq=False)
+class LanguageModel:
+    """A frozen causal language model on its device, and its tokenizer (None where the folder ships none).
+
+    Exactly one of `layout` (model.backend=hf) and `bridge` (transformer_lens) is set. The bridge rebuilds `module`
+    in place, so `module` is what runs with either.
+    """
+
+    module: nn.Module
+    tokenizer: Any
+    device: torch.device
+    config: ModelConfig
+    facts: ModelFacts
+    layout: Layout | None = None
+    bridge: Any = None
+    passes: Passes = field(default_factory=Passes)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The model below its lm head: embeddings, blocks and final norm."""
+        backbone = self.module.get_decoder()  # type: ignore[operator]
+        assert isinstance(backbone, nn.Module)
+        return backbone
+
+    def probe_tokens(self) -> Tensor:
+        """A few tokens [2, 8], the same each time, on which the model is measured and checked."""
+        generator = torch.Generator().manual_seed(0)
+        return torch.randint(self.facts.vocab_size, (2, 8), generator=generator).to(self.device)
+
+    def final_hidden(self, tokens_RT: Tensor) -> Tensor:
+        """The final hidden states [R, T, D] of one whole forward pass: what the lm head reads. No KV cache."""
+        tokens_RT = tokens_RT.to(self.device, torch.int64)
+        if self.bridge is None:
+            return _hidden(self.backbone(input_ids=tokens_RT, use_cache=False))
+        caught: list[Tensor] = []
+
+        def catch(_: object, __: object, output: Any) -> None:
+            caught.append(_hidden(output))
+            raise _HeadReached
+
+        # The bridge's own forward sets up hooks that a call of the module would leave out.
+        with self.backbone.register_forward_hook(catch), suppress(_HeadReached):
+            self.bridge(tokens_RT, return_type="logits", use_cache=False)
+        return caught[0]
+
+
+class _HeadReached(Exception):  # noqa: N818 - it reports no error
+    pass
+
+
+def _hidden(output: Any) -> Tensor:
+    hidden = output.last_hidden_state
+    assert isinstance(hidden, Tensor)
+    return hidden

@@ -1,0 +1,156 @@
+"""From a config to a language model in memory."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
+
+from sae_sweep.config import ModelConfig
+from sae_sweep.errors import ConfigError
+from sae_sweep.model.facts import complete_sizes, model_facts, model_folder, read_sizes
+from sae_sweep.model.head import check_head
+from sae_sweep.model.language_model import LanguageModel, Passes
+from sae_sweep.model.layout import find_layout
+
+__all__ = ["LanguageModel", "Passes", "load_model", "load_tokenizer", "resolve_device"]
+
+_DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "spiece.model")
+
+
+def load_model(config: ModelConfig) -> LanguageModel:
+    """The model of a config on its device, frozen and in eval mode, checked against the facts it was planned with.
+
+    Raises ConfigError for anything a user can get wrong, before weights are read where that can be told.
+    """
+    disable_progress_bar()  # one bar, ours
+    facts = model_facts(config)
+    device, dtype = resolve_device(config.device), _resolve_dtype(config.dtype)
+    if config.backend not in ("hf", "transformer_lens"):
+        raise ConfigError(f"model.backend={config.backend} is unknown; known: hf, transformer_lens")
+    module = _load_module(config, dtype).to(device).eval().requires_grad_(False)
+    model = LanguageModel(module, load_tokenizer(config), device, config, facts)
+    _check_facts(model)
+    try:
+        _measure(model, dtype)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"model.path={config.path} cannot run with model.dtype={config.dtype} on {device}: {_line(error)}"
+        ) from error
+    return model
+
+
+def load_tokenizer(config: ModelConfig) -> Any:
+    """The model's tokenizer, or None where there is none beside the model."""
+    folder = model_folder(config)
+    if folder is not None and not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(_source(config), **_loading_options(config))
+    except (OSError, ValueError) as error:
+        if folder is None:
+            return None  # a hub model without a tokenizer
+        raise ConfigError(f"model.path={config.path}: its tokenizer cannot be loaded ({_line(error)})") from error
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device `model.device` names: auto is CUDA where there is one. ConfigError for one that is not here."""
+    cuda = torch.cuda.is_available()
+    if name == "auto":
+        return torch.device("cuda" if cuda else "cpu")
+    kind, _, index = name.partition(":")
+    if name != "cpu" and (kind != "cuda" or (index and not index.isdecimal()) or name.endswith(":")):
+        raise ConfigError(f"model.device={name} is unknown; use auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and not cuda:
+        raise ConfigError(f"model.device={name}: torch sees no CUDA device here; use model.device=auto or cpu")
+    if index and int(index) >= torch.cuda.device_count():
+        raise ConfigError(f"model.device={name}: there are {torch.cuda.device_count()} CUDA devices, numbered from 0")
+    return torch.device(name)
+
+
+def _resolve_dtype(name: str) -> torch.dtype:
+    if name not in _DTYPES:
+        raise ConfigError(f"model.dtype={name} is unknown; known: {', '.join(_DTYPES)}")
+    return _DTYPES[name]
+
+
+def _source(config: ModelConfig) -> str:
+    folder = model_folder(config)
+    return str(config.path if folder is None else folder)
+
+
+def _loading_options(config: ModelConfig) -> dict[str, Any]:
+    local = model_folder(config) is not None
+    options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code, "local_files_only": local}
+    return options if local or config.revision is None else {**options, "revision": config.revision}
+
+
+def _load_module(config: ModelConfig, dtype: torch.dtype) -> nn.Module:
+    # Left to itself transformers takes sdpa attention wherever the architecture computes the same with it.
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            _source(config), dtype=dtype, use_safetensors=True, output_loading_info=True, **_loading_options(config)
+        )
+    except Exception as error:  # transformers, safetensors and remote code raise types of their own
+        raise ConfigError(
+            f"model.path={config.path} cannot be loaded as a causal language model: {_line(error)}"
+        ) from error
+    module, info = loaded
+    lost = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
+    if lost:
+        raise ConfigError(
+            f"model.path={config.path}: its weights lack {len(lost)} of the model's tensors ({lost[0]}, ...), which"
+            " would be random; give a complete checkpoint"
+        )
+    assert isinstance(module, nn.Module)
+    return module
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _check_facts(model: LanguageModel) -> None:
+    text_config = model.module.config.get_text_config()  # type: ignore[operator, union-attr]
+    loaded = complete_sizes(read_sizes(text_config.to_dict()), guess=True)
+    for name, size in loaded.items():
+        planned = getattr(model.facts, name)
+        if size is not None and size != planned:
+            raise ConfigError(f"model.{name}={planned}, but the loaded model's is {size}; set it so, or to null")
+
+
+@torch.no_grad()
+def _measure(model: LanguageModel, dtype: torch.dtype) -> None:
+    """Find what the backend needs in the model, and check its head, on a few tokens."""
+    probe_RT = model.probe_tokens()
+    if model.config.backend == "hf":
+        model.layout = find_layout(model.module, model.facts.n_layers, lambda: model.final_hidden(probe_RT))
+    else:
+        model.bridge = _bridge(model, dtype)
+    check_head(model, probe_RT)
+
+
+def _bridge(model: LanguageModel, dtype: torch.dtype) -> Any:
+    # Imported here: it takes seconds, and only this backend needs it.
+    from transformer_lens.model_bridge import TransformerBridge
+
+    if model.tokenizer is None:
+        raise ConfigError(
+            f"model.backend=transformer_lens needs a tokenizer beside the model, and model.path={model.config.path}"
+            " has none; use model.backend=hf"
+        )
+    return TransformerBridge.boot_transformers(
+        _source(model.config),
+        device=str(model.device),
+        dtype=dtype,
+        tokenizer=load_tokenizer(model.config),  # its own: the bridge changes it
+        hf_model=model.module,
+        trust_remote_code=model.config.trust_remote_code,
+    )

@@ -1,0 +1,146 @@
+"""Reading activations at sites while the model runs, with either backend."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from difflib import get_close_matches
+from typing import Any
+
+from torch import Tensor, nn
+
+from sae_sweep.errors import ConfigError
+from sae_sweep.model.language_model import LanguageModel
+from sae_sweep.model.layout import Block, Layout, first, input_of
+from sae_sweep.model.sites import HOOK_OF_KIND, Site, parse_hook, site_width
+
+Sink = Callable[[str, Tensor], None]
+"""Takes a hook's name and its activation [R, T, d], which the model may go on to change in place."""
+
+_ADDED_KINDS = ("resid_mid", "attn_out", "mlp_out")
+
+
+def check_hook(model: LanguageModel, hook: str) -> Site:
+    """The site of a hook that this model serves. ConfigError, saying what would be right, for any other."""
+    site = parse_hook(hook)
+    if site.layer is not None and site.layer >= model.facts.n_layers:
+        raise ConfigError(f"site.hook={hook} is beyond the model: blocks 0 to {model.facts.n_layers - 1}")
+    if model.layout is None:
+        _check_bridge_hook(model, hook)
+        return site
+    if site.kind is None or site.layer is None:
+        raise ConfigError(
+            f"site.hook={hook}: model.backend=hf serves only the kinds {', '.join(HOOK_OF_KIND)}"
+            f" (blocks.L.{HOOK_OF_KIND['resid_post']}, ...); use model.backend=transformer_lens for any other hook"
+        )
+    problem = _missing(model.layout, site.kind, site.layer)
+    if problem:
+        raise ConfigError(f"site.kind={site.kind}: {type(model.module).__name__} {problem}")
+    return site
+
+
+@contextmanager
+def observing(model: LanguageModel, sites: Sequence[Site], sink: Sink) -> Iterator[None]:
+    """While this lasts, every forward pass hands each site's activation to `sink`, as the model computes it."""
+
+    def flat(hook: str, activation: Tensor) -> None:
+        sink(hook, activation.flatten(2) if activation.ndim > 3 else activation)
+
+    if model.layout is None:
+        with model.bridge.hooks(fwd_hooks=[(site.hook, _bridge_hook(site.hook, flat)) for site in sites]):
+            yield
+        return
+    with ExitStack() as stack:
+        for site in sites:
+            for handle in _observe(model.layout, site, flat):
+                stack.callback(handle.remove)
+        yield
+
+
+def check_shape(model: LanguageModel, site: Site, activation: Tensor, tokens_RT: Tensor) -> None:
+    """Raise ConfigError unless the activation is one vector per token, of the width that was planned."""
+    width = site_width(site, model.facts)
+    shape = tuple(activation.shape)
+    if activation.ndim != 3 or shape[:2] != tuple(tokens_RT.shape):
+        raise ConfigError(
+            f"site.hook={site.hook} has shape {list(shape)} for {list(tokens_RT.shape)} tokens; a site needs one vector"
+            " per token"
+        )
+    if width is not None and shape[2] != width:
+        raise ConfigError(f"site.hook={site.hook} is {shape[2]} wide in the loaded model, but {width} were planned")
+
+
+def _check_bridge_hook(model: LanguageModel, hook: str) -> None:
+    names = list(model.bridge.hook_dict)
+    if hook not in names:
+        near = get_close_matches(hook, names, n=4, cutoff=0.5)
+        raise ConfigError(f"site.hook={hook} is no hook of this model; near it: {', '.join(near) or 'nothing'}")
+    try:
+        with model.bridge.hooks(fwd_hooks=[(hook, lambda *_, **__: None)]):
+            pass
+    except (ValueError, NotImplementedError) as error:  # a hook that TransformerLens has switched off
+        raise ConfigError(f"site.hook={hook} never fires: {error}") from error
+
+
+def _missing(layout: Layout, kind: str, layer: int) -> str | None:
+    """Why a block has no such site, or None where it has."""
+    block = layout.blocks[layer]
+    part = {
+        "attn_z": block.attention_projection,
+        "attn_out": block.attention_added,
+        "mlp_post": block.mlp_projection,
+        "mlp_out": block.mlp_added,
+    }.get(kind, block.module)
+    if part is None:
+        return f"keeps it in block {layer} where model.backend=hf cannot find it; use model.backend=transformer_lens"
+    if kind in _ADDED_KINDS and not layout.plain:
+        return "adds more or less to the residual than its attention and MLP return; use another kind"
+    if kind == "resid_mid" and layout.parallel:
+        return "runs attention and MLP in parallel, so there is no residual between them; use resid_pre or resid_post"
+    return None
+
+
+def _observe(layout: Layout, site: Site, sink: Sink) -> list[Any]:
+    """Register the module hooks of a site that its block has."""
+    assert site.kind is not None
+    assert site.layer is not None
+    block = layout.blocks[site.layer]
+    if site.kind == "resid_mid":
+        return _observe_resid_mid(block, site.hook, sink)
+    inputs = {"resid_pre": block.module, "attn_z": block.attention_projection, "mlp_post": block.mlp_projection}
+    outputs = {"resid_post": block.module, "attn_out": block.attention_added, "mlp_out": block.mlp_added}
+    if site.kind in inputs:
+        return [_on_input(inputs[site.kind], lambda value: sink(site.hook, value))]
+    return [_on_output(outputs[site.kind], lambda value: sink(site.hook, value))]
+
+
+def _observe_resid_mid(block: Block, hook: str, sink: Sink) -> list[Any]:
+    before: list[Tensor] = []
+
+    def after_attention(added: Tensor) -> None:
+        sink(hook, before.pop() + added)
+
+    return [_on_input(block.module, before.append), _on_output(block.attention_added, after_attention)]
+
+
+def _on_input(module: nn.Module | None, take: Callable[[Tensor], None]) -> Any:
+    assert module is not None
+
+    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        take(input_of(args, kwargs))
+
+    return module.register_forward_pre_hook(hook, with_kwargs=True)
+
+
+def _on_output(module: nn.Module | None, take: Callable[[Tensor], None]) -> Any:
+    assert module is not None
+
+    def hook(_: nn.Module, __: object, output: Any) -> None:
+        take(first(output))
+
+    return module.register_forward_hook(hook)
+
+
+def _bridge_hook(name: str, sink: Sink) -> Callable[..., None]:
+    def take(activation: Tensor, hook: object) -> None:
+        sink(name, activation)
+
+    return take

@@ -1,0 +1,192 @@
+"""Running only the part of the model that comes after a site, with the site's activation replaced.
+
+The model's own forward runs, so that masks and position embeddings are its own, but the blocks before the site are
+made to hand on the residual stream that a clean pass recorded, and the part of the block that would have computed
+the activation is made to return the replacement. With model.backend=transformer_lens the whole model runs and a hook
+replaces the activation: slower, but it serves any hook.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sae_sweep.errors import ConfigError
+from sae_sweep.model.harvest import collect
+from sae_sweep.model.language_model import LanguageModel
+from sae_sweep.model.layout import Block, Layout, close, input_of, patched
+from sae_sweep.model.observe import check_hook
+from sae_sweep.model.sites import HOOK_OF_KIND, Site, parse_hook
+
+# What a suffix pass needs of the clean one, in the site's own block, by kind: where the residual stream enters it and,
+# for sites in the MLP, what attention added to it.
+_RECORDED = {
+    "attn_z": ("resid_pre",),
+    "attn_out": ("resid_pre",),
+    "mlp_post": ("resid_pre", "attn_out"),
+    "mlp_out": ("resid_pre", "attn_out"),
+}
+
+
+@dataclass(frozen=True)
+class CleanPass:
+    """One clean forward pass over `tokens_RT`: activations [R, T, d] by hook, and the final hidden states.
+
+    All on the model's device.
+    """
+
+    tokens_RT: Tensor
+    activations: Mapping[str, Tensor]
+    """Of the sites asked for, and of what their suffix passes start from."""
+    final_RTD: Tensor
+
+
+class Suffix:
+    """Suffix passes of a model for the sites of these hooks.
+
+    Raises ConfigError for a hook that this model does not serve, and for a site where putting the clean activation
+    back does not give the clean result on a few tokens, so that an unusual architecture is refused and never misread.
+    """
+
+    def __init__(self, model: LanguageModel, hooks: Sequence[str]) -> None:
+        self.model = model
+        self.sites = {hook: check_hook(model, hook) for hook in hooks}
+        self._recorded = dict(self.sites)
+        if model.layout is not None:
+            for site in self.sites.values():
+                self._recorded.update({hook: parse_hook(hook) for hook in _recorded_hooks(model.layout, site)})
+        self._verify()
+
+    @torch.no_grad()
+    def clean(self, tokens_RT: Tensor) -> CleanPass:
+        """One whole forward pass, recording what suffix passes over the same tokens need."""
+        self.model.passes.clean += 1
+        return self._clean(tokens_RT)
+
+    def run(self, hook: str, clean: CleanPass, replacement_RTd: Tensor) -> Tensor:
+        """The final hidden states [R, T, D] with the hook's activation replaced, for every token of the clean pass.
+
+        Differentiable in the replacement when that requires grad. The blocks before the site do not run.
+        """
+        self.model.passes.suffix += 1
+        return self._run(hook, clean, replacement_RTd)
+
+    def _clean(self, tokens_RT: Tensor) -> CleanPass:
+        activations, final_RTD = collect(self.model, tokens_RT, self._recorded, stop=False)
+        assert final_RTD is not None
+        return CleanPass(tokens_RT.to(self.model.device), activations, final_RTD)
+
+    def _run(self, hook: str, clean: CleanPass, replacement_RTd: Tensor) -> Tensor:
+        own = clean.activations[hook]
+        if replacement_RTd.shape != own.shape:
+            raise ValueError(f"{hook}: replacement of shape {tuple(replacement_RTd.shape)}, not {tuple(own.shape)}")
+        # A copy: some blocks add to what they are given in place.
+        value = replacement_RTd.to(own.device, own.dtype, copy=True)
+        layout, site = self.model.layout, self.sites[hook]
+        replacing = _replaced_by_hook(self.model, site, value) if layout is None else _cut(layout, site, clean, value)
+        with replacing:
+            return self.model.final_hidden(clean.tokens_RT)
+
+    @torch.no_grad()
+    def _verify(self) -> None:
+        clean = self._clean(self.model.probe_tokens())
+        for hook in self.sites:
+            try:
+                again_RTD = self._run(hook, clean, clean.activations[hook])
+                same = close(again_RTD.double(), clean.final_RTD.double(), clean.final_RTD.dtype)
+            except (AttributeError, TypeError, ValueError, RuntimeError):
+                same = False
+            if not same:
+                raise ConfigError(
+                    f"site.hook={hook}: {type(self.model.module).__name__} cannot be continued from there; choose"
+                    " another site or model.backend=transformer_lens"
+                )
+
+
+def _recorded_hooks(layout: Layout, site: Site) -> list[str]:
+    assert site.layer is not None
+    kinds = _RECORDED.get(site.kind or "", ())
+    if layout.blocks[site.layer].attention_added is None:
+        kinds = kinds[:1]
+    return [f"blocks.{site.layer}.{HOOK_OF_KIND[kind]}" for kind in kinds]
+
+
+@contextmanager
+def _cut(layout: Layout, site: Site, clean: CleanPass, value: Tensor) -> Iterator[None]:
+    """While this lasts, a forward pass starts at the site with `value` as its activation."""
+    assert site.layer is not None
+    # Copies, as of the value: the clean pass serves every member, and a block may add to what it is given in place.
+    recorded = [clean.activations[hook].clone() for hook in _recorded_hooks(layout, site)]
+    block = layout.blocks[site.layer]
+    with ExitStack() as stack:
+        _start_at(layout, site.layer + (site.kind == "resid_post"), recorded[0] if recorded else value, stack)
+        for added in recorded[1:]:
+            _bypass_attention(layout, block, added, stack)
+        if site.kind == "resid_mid":
+            # The residual stream enters the block as it is to leave attention, which then adds nothing.
+            _bypass_attention(layout, block, torch.zeros_like(value), stack)
+        elif site.kind == "attn_out":
+            _bypass_attention(layout, block, value, stack)
+        elif site.kind == "attn_z":
+            _return_from(layout, block.attention, _apply(block.attention_projection, value), stack)
+        elif site.kind == "mlp_out":
+            _return_from(layout, block.mlp, value, stack)
+            _return_from(layout, block.mlp_added, value, stack)
+        elif site.kind == "mlp_post":
+            _return_from(layout, block.mlp, _apply(block.mlp_projection, value), stack)
+        yield
+
+
+def _start_at(layout: Layout, live: int, start_RTD: Tensor, stack: ExitStack) -> None:
+    """Let the blocks before `live` hand on `start_RTD` instead of running."""
+    for block in layout.blocks[:live]:
+        _return_from(layout, block.module, start_RTD, stack)
+    if live == 0:
+
+        def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+            input_of(args, kwargs)
+            return ((start_RTD, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": start_RTD})
+
+        handle = layout.blocks[0].module.register_forward_pre_hook(enter, with_kwargs=True)
+        stack.callback(handle.remove)
+
+
+def _bypass_attention(layout: Layout, block: Block, added: Tensor, stack: ExitStack) -> None:
+    _return_from(layout, block.attention, added, stack)
+    _return_from(layout, block.attention_added, added, stack)
+
+
+def _return_from(layout: Layout, module: nn.Module | None, value: Tensor, stack: ExitStack) -> None:
+    assert module is not None
+    output = layout.as_output(module, value)
+    stack.enter_context(patched(module, lambda *_, **__: output))
+
+
+def _apply(module: nn.Module | None, value: Tensor) -> Tensor:
+    assert module is not None
+    applied = module(value)
+    assert isinstance(applied, Tensor)
+    return applied
+
+
+@contextmanager
+def _replaced_by_hook(model: LanguageModel, site: Site, value: Tensor) -> Iterator[None]:
+    change: list[Tensor] = []
+
+    def replace(activation: Tensor, hook: object) -> Tensor:
+        replaced = value.reshape(activation.shape)
+        change.append(replaced - activation)
+        return replaced
+
+    def pass_on(activation: Tensor, hook: object) -> Tensor:
+        return activation + change[0]
+
+    hooks: list[Any] = [(site.hook, replace)]
+    if site.kind == "resid_mid":
+        # The bridge's hook is on the MLP's own input, so the residual stream around the MLP has to be changed too.
+        hooks.append((f"blocks.{site.layer}.{HOOK_OF_KIND['resid_post']}", pass_on))
+    with model.bridge.hooks(fwd_hooks=hooks):
+        yield

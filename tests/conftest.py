@@ -1,0 +1,90 @@
+"""Small random models in Hugging Face layout, each with a byte-level tokenizer, for any test that needs a model."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    GemmaConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    PreTrainedConfig,
+    PreTrainedTokenizerFast,
+)
+
+VOCABULARY = 300
+SPECIALS = ("<eos>", "<bos>", "<pad>")  # ids 0, 1, 2; bytes follow
+
+torch.set_num_threads(1)  # the matrices are tiny, and several test processes share the cores
+
+
+def save_tokenizer(folder: Path) -> None:
+    """A tokenizer whose tokens are the bytes, so that any text encodes."""
+    tokens = [*SPECIALS, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    bytes_only = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=[]))
+    bytes_only.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bytes_only.decoder = decoders.ByteLevel()
+    eos, bos, pad = SPECIALS
+    PreTrainedTokenizerFast(
+        tokenizer_object=bytes_only, eos_token=eos, bos_token=bos, pad_token=pad, model_max_length=64
+    ).save_pretrained(folder)
+
+
+def save_model(folder: Path, config: PreTrainedConfig) -> Path:
+    """A randomly initialised causal language model of this config, with its tokenizer."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config)
+        for name, parameter in model.named_parameters():
+            if "norm" in name or "bias" in name:  # initialised to constants, which would hide mistakes
+                torch.nn.init.normal_(parameter, float("norm" in name and "weight" in name), 0.2)
+    model.save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+# initializer_range is ten times the usual: parts then write enough for a wrong one to show.
+_COMMON = {
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.2,
+    "eos_token_id": 0,
+    "bos_token_id": 1,
+    "pad_token_id": 2,
+}
+_SIZES = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 80}
+
+
+@pytest.fixture(scope="session")
+def build_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Save a model of a config class, with the common small sizes where it does not give its own."""
+
+    def build(name: str, config_class: type[PreTrainedConfig], **own: object) -> Path:
+        sizes = {} if config_class is GPT2Config else _SIZES
+        return save_model(tmp_path_factory.mktemp("models") / name, config_class(**{**_COMMON, **sizes, **own}))
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def gpt2_folder(build_model: Callable[..., Path]) -> Path:
+    return build_model("gpt2", GPT2Config, n_embd=32, n_layer=4, n_head=4)
+
+
+@pytest.fixture(scope="session")
+def llama_folder(build_model: Callable[..., Path]) -> Path:
+    return build_model("llama", LlamaConfig, num_key_value_heads=2)
+
+
+@pytest.fixture(scope="session")
+def neox_folder(build_model: Callable[..., Path]) -> Path:
+    return build_model("neox", GPTNeoXConfig, use_parallel_residual=True)
+
+
+@pytest.fixture(scope="session")
+def gemma_folder(build_model: Callable[..., Path]) -> Path:
+    return build_model("gemma", GemmaConfig, num_key_value_heads=1, head_dim=16)
