@@ -1,0 +1,114 @@
+"""The replayable stream of activations: blocks of rows harvested at every site, permuted, consumed whole."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from sae_sweep.config import DataConfig
+from sae_sweep.data.positions import counted_positions
+from sae_sweep.data.rows import BLOCK_ORDER, TokenStream, permutation
+from sae_sweep.errors import ConfigError
+from sae_sweep.model.language_model import LanguageModel
+
+Harvest: TypeAlias = Callable[[LanguageModel, Tensor, Sequence[str]], dict[str, Tensor]]
+"""(model, tokens_RT int64, hooks) -> activations [R, T, d] by hook; `sae_sweep.model.harvest.harvest` is the one."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """The counted activations of `data.block_rows` rows in one order for all sites, on the model's device."""
+
+    index: int
+    epoch: int
+    """Of the block's first row, from 0."""
+    activations: dict[str, Tensor]
+    """[B, d] by hook, in the model's dtype; in one order for all sites."""
+    tokens: dict[str, Tensor]
+    """[B] int64 by hook: the token at each activation's position."""
+
+
+class ActivationStream:
+    """Blocks of activations, the same for the same model, tokens and index whatever was asked for before."""
+
+    def __init__(
+        self, model: LanguageModel, rows: TokenStream, hooks: Sequence[str], config: DataConfig, harvest: Harvest
+    ) -> None:
+        self._model = model
+        self._rows = rows
+        self._hooks = tuple(hooks)
+        self._config = config
+        self._harvest = harvest
+        tokenizer = model.tokenizer
+        special_ids = tokenizer.all_special_ids if tokenizer is not None else []
+        self._special_ids = torch.tensor(special_ids, dtype=torch.int64)
+        self._bos_id: int | None = tokenizer.bos_token_id if tokenizer is not None else None
+
+    def block(self, index: int) -> Block:
+        """The block at `index`. ConfigError when the model gives an infinite or NaN activation."""
+        rows, epoch = self._rows.block(index)
+        tokens_RT = torch.from_numpy(rows).long()
+        counted_RT = counted_positions(tokens_RT, self._special_ids, self._bos_id)
+        count = int(counted_RT.sum())
+        if count == 0:
+            raise ConfigError(
+                f"data.block_rows={len(rows)}: block {index} holds special tokens only, nothing to train on"
+            )
+        places_B = torch.from_numpy(permutation(count, BLOCK_ORDER, self._config.seed, index))
+        activations = self._gather(tokens_RT, counted_RT, places_B.to(self._model.device))
+        for hook, x_BD in activations.items():
+            _check_finite(x_BD, hook, index)
+        tokens_B = torch.empty_like(places_B)
+        tokens_B[places_B] = tokens_RT[counted_RT]
+        tokens_B = tokens_B.to(self._model.device)
+        return self._guarded(Block(index, epoch, activations, dict.fromkeys(activations, tokens_B)))
+
+    @torch.no_grad()
+    def _gather(self, tokens_RT: Tensor, counted_RT: Tensor, places_B: Tensor) -> dict[str, Tensor]:
+        """Counted activations [B, d] of each site: the n-th counted position of the rows goes to row places_B[n]."""
+        blocks: dict[str, Tensor] = {}
+        step, done = self._config.rows_per_forward, 0
+        for start in range(0, len(tokens_RT), step):
+            harvested = self._harvest(self._model, tokens_RT[start : start + step].to(self._model.device), self._hooks)
+            # Found on the CPU, where the tokens are: indexing by a mask would make the device wait for its size.
+            counted_b = counted_RT[start : start + step].flatten().nonzero().squeeze(1).to(self._model.device)
+            places_b = places_B[done : done + len(counted_b)]
+            for hook in self._hooks:
+                x_PD = harvested.pop(hook).flatten(0, 1)
+                if hook not in blocks:
+                    blocks[hook] = x_PD.new_empty(len(places_B), x_PD.shape[1])
+                blocks[hook].index_copy_(0, places_b, x_PD.index_select(0, counted_b))  # straight to its place
+            done += len(counted_b)
+        return blocks
+
+    def _guarded(self, block: Block) -> Block:
+        """The block without the rows that are too long for their site. Each site judges for itself, so that which
+        other sites share the stream changes nothing for a member."""
+        ratio = self._config.max_norm_ratio
+        if ratio is None:
+            return block
+        activations, tokens = dict(block.activations), dict(block.tokens)
+        for hook, x_BD in block.activations.items():
+            norms_B = row_norms(x_BD)
+            kept_B = norms_B <= ratio * norms_B.median()
+            activations[hook], tokens[hook] = x_BD[kept_B], block.tokens[hook][kept_B]
+        return Block(block.index, block.epoch, activations, tokens)
+
+
+def row_norms(x_BD: Tensor) -> Tensor:
+    """Norms [B], in float32 at least: the square of a half-precision number overflows early."""
+    dtype = torch.promote_types(x_BD.dtype, torch.float32)
+    norms_B: Tensor = torch.linalg.vector_norm(x_BD, dim=1, dtype=dtype)
+    return norms_B
+
+
+def _check_finite(x_BD: Tensor, hook: str, index: int) -> None:
+    # One number per slice: a boolean as large as a block would cost memory it may not leave.
+    finite = torch.stack([x.isfinite().all() for x in torch.split(x_BD, 65_536)]).all()
+    if not bool(finite):
+        raise ConfigError(
+            f"{hook}: the model gives infinite or NaN activations in block {index}; check its weights, or take a wider "
+            "model.dtype"
+        )

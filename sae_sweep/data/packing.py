@@ -1,0 +1,204 @@
+"""From documents or token ids to packed rows: [rows, context] int32, every position filled, no padding."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from sae_sweep.errors import ConfigError
+
+Ids = npt.NDArray[np.int32]
+
+_BATCH_DOCUMENTS = 512
+_BATCH_CHARACTERS = 2_000_000
+
+
+class Tokenizer(Protocol):
+    """What is used of a Hugging Face tokenizer."""
+
+    @property
+    def bos_token_id(self) -> int | None: ...
+    @property
+    def eos_token_id(self) -> int | None: ...
+    @property
+    def all_special_ids(self) -> list[int]: ...
+    def __call__(self, text: list[str], **options: bool) -> Any: ...
+
+
+@dataclass(frozen=True)
+class RowFormat:
+    """What a row must look like."""
+
+    context: int
+    bos_id: int | None
+    """The id each row begins with; None where rows begin with any token."""
+    vocab_size: int
+
+
+class RowSource(Protocol):
+    """Rows that can be read again from the start, and the documents they come from."""
+
+    label: str
+    """The key and value that named the source, for messages."""
+    kept: bool
+    """Whether rows once read stay in memory, because reading them again would cost more."""
+
+    def head(self, rows: int) -> tuple[Ids, int]:
+        """All rows of the fewest first documents that give at least `rows` rows, and the number of those documents.
+
+        Fewer rows only where the source has no more.
+        """
+        ...
+
+    def rows_after(self, documents: int) -> Iterator[Ids]:
+        """The rows of all but the first `documents` documents, some at a time: arrays [n, context]."""
+        ...
+
+
+def checked_ids(ids: npt.NDArray[Any], vocab_size: int, label: str) -> Ids:
+    """The ids as int32. ConfigError when they are no integers or outside the vocabulary."""
+    if not np.issubdtype(ids.dtype, np.integer):
+        raise ConfigError(f"{label} holds {ids.dtype} values; token ids are integers")
+    if ids.size:
+        low, high = int(ids.min()), int(ids.max())
+        if low < 0 or high >= vocab_size:
+            bad = low if low < 0 else high
+            raise ConfigError(
+                f"{label} holds token id {bad}; the model's vocabulary of {vocab_size} ends at {vocab_size - 1}"
+            )
+    return ids.astype(np.int32, copy=False)
+
+
+class PackedText:
+    """Documents tokenised without special tokens, laid end to end with a separator between them, and cut into rows."""
+
+    def __init__(
+        self, documents: Callable[[], Iterator[str]], tokenizer: Tokenizer, form: RowFormat, label: str, kept: bool
+    ) -> None:
+        self.label = label
+        self.kept = kept
+        self._documents = documents
+        self._tokenizer = tokenizer
+        self._form = form
+        separator = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.bos_token_id
+        self._separator = np.array([] if separator is None else [separator], dtype=np.int32)
+        self._body = form.context - (form.bos_id is not None)
+
+    def head(self, rows: int) -> tuple[Ids, int]:
+        parts: list[Ids] = []
+        length = taken = 0
+        for batch in self._tokenised(0):
+            for ids in batch:
+                if length // self._body >= rows:
+                    return self._cut(parts)[0], taken
+                if len(ids):
+                    piece = np.concatenate([self._separator, ids]) if parts else ids
+                    parts.append(piece)
+                    length += len(piece)
+                taken += 1
+        return self._cut(parts)[0], taken
+
+    def rows_after(self, documents: int) -> Iterator[Ids]:
+        rest: list[Ids] = []
+        begun = False
+        for batch in self._tokenised(documents):
+            for ids in batch:
+                if len(ids):
+                    rest += [self._separator, ids] if begun else [ids]
+                    begun = True
+            rows, left = self._cut(rest)
+            rest = [left]
+            if len(rows):
+                yield rows
+
+    def _cut(self, parts: Sequence[Ids]) -> tuple[Ids, Ids]:
+        """As many whole rows as the parts give, and the tokens left over."""
+        tokens = np.concatenate([np.empty(0, dtype=np.int32), *parts])
+        used = len(tokens) // self._body * self._body
+        rows = tokens[:used].reshape(-1, self._body)
+        if self._form.bos_id is not None:
+            rows = np.insert(rows, 0, self._form.bos_id, axis=1)
+        return rows, tokens[used:]
+
+    def _tokenised(self, skip: int) -> Iterator[list[Ids]]:
+        """The ids of each document after the first `skip`, in batches: a fast tokenizer works on many at once."""
+        for batch in _batches(islice(self._documents(), skip, None)):
+            encoded = self._tokenizer(
+                batch,
+                add_special_tokens=False,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+                verbose=False,  # else it warns of documents longer than the model's context, which are cut here
+            )
+            yield [self._checked(ids) for ids in encoded["input_ids"]]
+
+    def _checked(self, ids: Sequence[int]) -> Ids:
+        return checked_ids(
+            np.array(ids, dtype=np.int64), self._form.vocab_size, f"the tokenizer's text of {self.label}"
+        )
+
+
+def _batches(documents: Iterator[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    characters = 0
+    for document in documents:
+        batch.append(document)
+        characters += len(document)
+        if len(batch) >= _BATCH_DOCUMENTS or characters >= _BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+class TokenRows:
+    """Rows cut from rows of token ids, which are used as they are; what is over a multiple of context is dropped.
+
+    A sheet is an array [n, length] of source rows of one length. A source row counts as a document.
+    """
+
+    def __init__(
+        self, sheets: Callable[[], Iterator[npt.NDArray[Any]]], form: RowFormat, label: str, kept: bool
+    ) -> None:
+        self.label = label
+        self.kept = kept
+        self._sheets = sheets
+        self._form = form
+
+    def head(self, rows: int) -> tuple[Ids, int]:
+        parts = [np.empty((0, self._form.context), dtype=np.int32)]
+        missing, taken = rows, 0
+        for sheet in self._sheets():
+            if missing <= 0:
+                break
+            pieces = max(1, sheet.shape[1] // self._form.context)
+            cut = self._cut(sheet[: -(-missing // pieces)])
+            parts.append(cut)
+            missing -= len(cut)
+            taken += len(cut) // pieces
+        return np.concatenate(parts), taken
+
+    def rows_after(self, documents: int) -> Iterator[Ids]:
+        skip = documents
+        for sheet in self._sheets():
+            if len(sheet) > skip:
+                yield self._cut(sheet[skip:])
+            skip = max(0, skip - len(sheet))
+
+    def _cut(self, sheet: npt.NDArray[Any]) -> Ids:
+        length, context = sheet.shape[1], self._form.context
+        if length < context:
+            raise ConfigError(
+                f"{self.label} has a row of {length} tokens, fewer than data.context={context}; lower data.context"
+            )
+        ids = checked_ids(sheet[:, : length // context * context], self._form.vocab_size, self.label)
+        rows = ids.reshape(-1, context)
+        if self._form.bos_id is not None and not (rows[:, 0] == self._form.bos_id).all():
+            raise ConfigError(
+                f"data.bos=always, but {self.label} has rows that do not begin with BOS (id {self._form.bos_id}); "
+                "token ids are used as they are, so take data.bos=auto"
+            )
+        return rows

@@ -1,0 +1,24 @@
+"""Which positions count: one policy for training, splicing, ablation and averages."""
+
+import torch
+from torch import Tensor
+
+
+def counted_positions(tokens_RT: Tensor, special_ids: Tensor, bos_id: int | None) -> Tensor:
+    """Positions whose activations are trained on and judged, bool [R, T].
+
+    Not a special id (padding and BOS among them), and not the first of a row: that is BOS, or else whatever token
+    attention has made its sink. A row that begins with BOS counts from its second position, and so does one without.
+    """
+    counted_RT = ~torch.isin(tokens_RT, special_ids.to(tokens_RT))
+    if bos_id is not None:
+        counted_RT &= tokens_RT != bos_id
+    counted_RT[:, 0] = False
+    return counted_RT
+
+
+def target_positions(counted_RT: Tensor, tokens_RT: Tensor, special_ids: Tensor) -> Tensor:
+    """Positions t over which CE and KL are averaged, bool [R, T]: t counts, and t + 1 is in the row and not special."""
+    targets_RT = torch.zeros_like(counted_RT)
+    targets_RT[:, :-1] = counted_RT[:, :-1] & ~torch.isin(tokens_RT[:, 1:], special_ids.to(tokens_RT))
+    return targets_RT

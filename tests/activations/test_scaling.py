@@ -1,0 +1,74 @@
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from sae_sweep.activations import scaling
+from sae_sweep.activations.scaling import SiteStatistics, coefficient_scale, input_scale, site_statistics
+from sae_sweep.activations.stream import Block
+from sae_sweep.errors import ConfigError
+
+
+def block(**sites: Any) -> Any:
+    return Block(0, 0, sites, torch.zeros(len(next(iter(sites.values()))), dtype=torch.int64))
+
+
+STATS = SiteStatistics(torch.zeros(4, dtype=torch.float64), mean_norm=8.0, mean_square_norm=100.0)
+ZERO = SiteStatistics(torch.zeros(4, dtype=torch.float64), mean_norm=0.0, mean_square_norm=0.0)
+
+
+def test_statistics_by_hand() -> None:
+    stats = site_statistics(block(a=torch.tensor([[3.0, 4.0], [0.0, 1.0]]), b=torch.tensor([[2.0], [-6.0]])))
+    assert stats["a"].mean.tolist() == [1.5, 2.5]
+    assert (stats["a"].mean_norm, stats["a"].mean_square_norm) == (3.0, 13.0)
+    assert stats["b"].mean.tolist() == [-2.0]
+    assert (stats["b"].mean_norm, stats["b"].mean_square_norm) == (4.0, 20.0)
+    assert stats["a"].mean.dtype == torch.float64
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_sums_are_float64_and_parts_do_not_show(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scaling, "_ROWS_AT_ONCE", 7)
+    x = (torch.randn(100, 3, generator=torch.Generator().manual_seed(0)) * 1e3 + 1e4).to(dtype)
+    stats = site_statistics(block(a=x))["a"]
+    wide = x.double()
+    torch.testing.assert_close(stats.mean, wide.mean(0), rtol=1e-14, atol=0)
+    assert stats.mean_norm == pytest.approx(wide.norm(dim=1).mean().item(), rel=1e-14)
+    assert stats.mean_square_norm == pytest.approx(wide.square().sum(1).mean().item(), rel=1e-14)
+
+
+def test_input_scale() -> None:
+    assert input_scale("none", 4, STATS) == input_scale("none", 4, ZERO) == 1.0
+    assert input_scale("sqrt_d", 4, STATS) == 0.25
+    assert input_scale("unit", 4, STATS) == 0.1
+
+
+def test_scaled_inputs_have_the_norm_that_was_asked() -> None:
+    x = torch.randn(50, 9, generator=torch.Generator().manual_seed(1)).double() * 7
+    stats = site_statistics(block(a=x))["a"]
+    assert (x * input_scale("sqrt_d", 9, stats)).norm(dim=1).mean().item() == pytest.approx(math.sqrt(9))
+    assert (x * input_scale("unit", 9, stats)).square().sum(1).mean().item() == pytest.approx(1)
+
+
+def test_coefficient_scale() -> None:
+    assert coefficient_scale("sum", 4, STATS, 0.5) == coefficient_scale("sum", 4, ZERO, 0.5) == 1.0
+    assert coefficient_scale("mean_d", 4, STATS, 0.5) == 4.0
+    assert coefficient_scale("mean_d_norm", 4, STATS, 0.5) == 4 * 0.5 * 8.0
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
+def test_what_cannot_be_scaled_is_refused(value: float) -> None:
+    stats = SiteStatistics(ZERO.mean, value, value)
+    for kind in ("sqrt_d", "unit"):
+        with pytest.raises(ConfigError, match=rf"sae\.input_scale={kind} cannot be computed"):
+            input_scale(kind, 4, stats)
+    with pytest.raises(ConfigError, match=r"sae\.coefficient_unit=mean_d_norm cannot be computed"):
+        coefficient_scale("mean_d_norm", 4, stats, 1.0)
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"sae\.input_scale=half is not one of none, sqrt_d, unit"):
+        input_scale("half", 4, STATS)
+    with pytest.raises(ConfigError, match=r"sae\.coefficient_unit=mean is not one of sum, mean_d, mean_d_norm"):
+        coefficient_scale("mean", 4, STATS, 1.0)

@@ -1,0 +1,193 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+
+from sae_sweep.data.tokens import open_tokens
+from sae_sweep.errors import ConfigError
+
+BOS, EOS = 1, 2
+VOCABULARY = 2000
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+
+def json_folder(folder: Path, **splits: Any) -> Any:
+    folder.mkdir()
+    for split, records in splits.items():
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return str(folder)
+
+
+def sequence(tokens: Any, blocks: int) -> Any:
+    return [row for index in range(blocks) for row in tokens.training.block(index)[0].tolist()]
+
+
+@pytest.fixture
+def text_folder(tmp_path: Path) -> Any:
+    train = [{"text": letter * 5, "id": n} for n, letter in enumerate("abcdefghij")]
+    return json_folder(tmp_path / "text", train=train, test=[{"text": "xyz", "id": 0}] * 4)
+
+
+def test_a_text_column_is_streamed(text_folder: str, make_config: Any, tokenizer: Any) -> None:
+    config = make_config("hub", text_folder, window_rows=3)
+    tokens = open_tokens(config, 8, tokenizer, VOCABULARY)
+    a, b = 10, 11
+    assert tokens.heldout.tolist() == [[BOS, a, a, a], [BOS, a, a, EOS]]  # "aaaaa" gives one row: "bbbbb" goes with it
+    walked = sequence(tokens, 24)
+    assert not {a, b} & {i for row in walked for i in row}
+    epoch = tokens.training.rows_per_epoch
+    assert epoch == (8 * 5 + 7) // 3
+    assert sorted(walked[:epoch]) == sorted(walked[epoch : 2 * epoch])
+    assert walked[:epoch] != walked[epoch : 2 * epoch]
+    again = open_tokens(config, 8, tokenizer, VOCABULARY).training
+    for index in (23, 5, 0, 11):
+        assert again.block(index)[0].tolist() == walked[2 * index : 2 * index + 2]
+
+
+def test_a_split_of_its_own_for_the_held_out_set(text_folder: str, make_config: Any, tokenizer: Any) -> None:
+    tokens = open_tokens(make_config("hub", text_folder, heldout_split="test"), 5, tokenizer, VOCABULARY)
+    x, y, z = 33, 34, 35
+    assert tokens.heldout.tolist() == [[BOS, x, y, z], [BOS, EOS, x, y]]
+    sequence(tokens, 20)
+    assert tokens.training.rows_per_epoch == (10 * 5 + 9) // 3
+
+
+def test_no_more_is_read_of_a_stream_than_a_window(
+    make_config: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+
+    def endless() -> Any:
+        for n in range(1_000_000):
+            read.append(n)
+            yield {"text": "abc"}
+
+    stream = datasets.IterableDataset.from_generator(endless)
+    stream = stream.cast(datasets.Features({"text": datasets.Value("string")}))
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: stream)
+    tokens = open_tokens(make_config("hub", "owner/endless", window_rows=16), 40, tokenizer, VOCABULARY)
+    sequence(tokens, 3)
+    assert len(read) < 4 * 512
+    assert tokens.training.rows_per_epoch is None
+
+
+@pytest.fixture(params=["json folder", "arrow file", "saved", "saved with splits"])
+def id_source(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """Nine source rows of ten ids, as each of the forms they may have."""
+    rows = {"tokens": np.arange(90).reshape(9, 10).tolist(), "n": list(range(9))}
+    table = datasets.Dataset.from_dict(rows)
+    if request.param == "json folder":
+        records = [{"tokens": ids, "n": n} for n, ids in enumerate(rows["tokens"])]
+        return json_folder(tmp_path / "ids", train=records)
+    if request.param == "saved with splits":
+        datasets.DatasetDict({"train": table, "test": table}).save_to_disk(tmp_path / "ids")
+        return str(tmp_path / "ids")
+    table.with_format("numpy").save_to_disk(tmp_path / "ids")
+    return str(tmp_path / "ids" / "data-00000-of-00001.arrow" if request.param == "arrow file" else tmp_path / "ids")
+
+
+@pytest.mark.parametrize("kind", ["tokens", "hub"])
+def test_a_column_of_ids(id_source: str, make_config: Any, tokenizer: Any, kind: str) -> None:
+    config = make_config(kind, id_source, field="tokens", window_rows=5)
+    tokens = open_tokens(config, 9, tokenizer, VOCABULARY)
+    assert tokens.heldout.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [10, 11, 12, 13]]
+    expected = [list(range(s + p, s + p + 4)) for s in range(20, 90, 10) for p in (0, 4)]
+    walked = sequence(tokens, 14)
+    assert sorted(walked[:14]) == sorted(walked[14:]) == expected
+    assert tokens.training.block(0)[0].tolist() == walked[:2]
+
+
+def test_ragged_rows_of_ids(tmp_path: Path, make_config: Any) -> None:
+    rows = [[0, 1, 2, 3], [4, 5, 6, 7, 8], list(range(10, 18)), [20, 21, 22, 23]]
+    path = json_folder(tmp_path / "ids", train=[{"tokens": ids} for ids in rows])
+    tokens = open_tokens(make_config("tokens", path), 4, None, VOCABULARY)
+    assert sorted(sequence(tokens, 2)) == [[4, 5, 6, 7], [10, 11, 12, 13], [14, 15, 16, 17], [20, 21, 22, 23]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([[1, 2, 3, 4], [5, 6, 7]], r"has a row of 3 tokens, fewer than data\.context=4"),
+        ([[1, 2, 3, 4], [5, 6, 7, 2000]], r"holds token id 2000; the model's vocabulary of 2000 ends at 1999"),
+        ([[1, 2, 3, 4], None, [5, 6, 7, 8]], r"has a row that is no list of ids"),
+        ([[1.5, 2.0]], r"holds list of float: neither text nor lists of token ids"),
+        ([7, 8], r"holds int: neither text nor lists of token ids"),
+        ([[]], r"holds list: neither text nor lists of token ids"),
+        (["abc"], r"holds text, not token ids; take data=hub"),
+    ],
+)
+def test_columns_that_are_no_ids(tmp_path: Path, make_config: Any, rows: Any, message: str) -> None:
+    path = json_folder(tmp_path / "ids", train=[{"tokens": ids} for ids in rows])
+    with pytest.raises(ConfigError, match=message):
+        open_tokens(make_config("tokens", path), 4, None, VOCABULARY)
+
+
+def test_a_column_that_is_not_there(text_folder: str, make_config: Any, tokenizer: Any) -> None:
+    with pytest.raises(ConfigError, match=r"data\.field=body is no column of data\.path=.*; it has text, id"):
+        open_tokens(make_config("hub", text_folder, field="body"), 4, tokenizer, VOCABULARY)
+
+
+def test_text_columns_need_a_tokenizer(text_folder: str, make_config: Any) -> None:
+    with pytest.raises(ConfigError, match=r"is text, and the model has no tokenizer"):
+        open_tokens(make_config("hub", text_folder), 4, None, VOCABULARY)
+
+
+def test_splits_that_are_not_there(text_folder: str, tmp_path: Path, make_config: Any, tokenizer: Any) -> None:
+    with pytest.raises(ConfigError, match=r"\(data\.split=dev\) could not be opened: .*dev"):
+        open_tokens(make_config("hub", text_folder, split="dev"), 4, tokenizer, VOCABULARY)
+    saved = datasets.DatasetDict({"train": datasets.Dataset.from_dict({"tokens": [[1, 2, 3, 4]]})})
+    saved.save_to_disk(tmp_path / "saved")
+    with pytest.raises(ConfigError, match=r"data\.heldout_split=dev is no split of .*; it has train"):
+        open_tokens(make_config("tokens", str(tmp_path / "saved"), heldout_split="dev"), 4, None, VOCABULARY)
+
+
+def test_datasets_that_cannot_be_opened(
+    tmp_path: Path, make_config: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torn = tmp_path / "torn.arrow"
+    torn.write_bytes(b"not arrow")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "train.jsonl").write_text("{")  # found out only when the first row is read
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for kind, path in (("tokens", str(torn)), ("hub", str(empty)), ("hub", str(tmp_path / "broken"))):
+        with pytest.raises(ConfigError, match=r"data\.path=.* \(data\.split=train\) could not be opened: .+"):
+            open_tokens(make_config(kind, path), 4, tokenizer, VOCABULARY)
+
+    def unreachable(*_: Any, **__: Any) -> Any:
+        raise ConnectionError("no route\nto the hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    with pytest.raises(
+        ConfigError, match=r"^data\.path=owner/name \(data\.split=train\) could not be opened: no route$"
+    ):
+        open_tokens(make_config("hub", "owner/name"), 4, tokenizer, VOCABULARY)
+
+
+def test_a_dataset_without_rows(make_config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = datasets.Dataset.from_dict({"tokens": []})
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: empty)
+    with pytest.raises(ConfigError, match=r"has no rows"):
+        open_tokens(make_config("tokens", "owner/empty"), 4, None, VOCABULARY)
+
+
+def test_a_configuration_and_split_reach_the_library(
+    make_config: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def load(path: str, name: str, *, split: str, streaming: bool) -> Any:
+        asked.append((path, name, split, streaming))
+        return datasets.Dataset.from_dict({"text": ["abcdef"] * 9}).to_iterable_dataset()
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    open_tokens(make_config("hub", "owner/one", name="en", heldout_path="owner/two"), 4, tokenizer, VOCABULARY)
+    assert asked == [("owner/one", "en", "train", True), ("owner/two", None, "train", True)]
