@@ -1,0 +1,104 @@
+"""Which values can be trained: the ranges of every key, checked before anything is loaded or written."""
+
+import re
+from collections.abc import Sequence
+from math import inf
+
+from sae_sweep.config import MemberConfig, shown
+from sae_sweep.data.checks import check_data
+from sae_sweep.errors import ConfigError
+
+BACKENDS = ("hf", "transformer_lens")
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+POSITIONS = ("counted", "all")
+TRACKING_MODES = ("online", "offline", "none")
+
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+
+def check_config(config: MemberConfig) -> None:
+    """Raises ConfigError on the first value that cannot be; what depends on the width is `config.sae.check`'s."""
+    _check_name(config.name)
+    _at_least("seed", config.seed, 0)
+    _check_model(config)
+    check_data(config.data)
+    _check_training(config)
+    _check_evaluation(config)
+    _one_of("tracking.mode", config.tracking.mode, TRACKING_MODES)
+    _at_least("tracking.log_every", config.tracking.log_every, 1)
+
+
+def check_width(key: str, value: float, d: int) -> int:
+    """Latents from `value`, which is an expansion of d or a width, as `key` says."""
+    width = round(value * d) if key == "sae.expansion" else round(value)
+    if width < 1:
+        raise ConfigError(f"{key}={shown(value)} gives no latent (d = {d}); it must give at least 1")
+    return width
+
+
+def _check_name(name: str) -> None:
+    if not name or name.startswith(".") or re.search(r"[/\\\0\n]", name):
+        raise ConfigError(f"name={name!r} must be a plain folder name: no slash, no dot in front, not empty")
+
+
+def _check_model(config: MemberConfig) -> None:
+    _one_of("model.backend", config.model.backend, BACKENDS)
+    _one_of("model.dtype", config.model.dtype, DTYPES)
+    if not _DEVICE.fullmatch(config.model.device):
+        raise ConfigError(f"model.device={config.model.device} is not auto, cpu, cuda or cuda:N")
+
+
+def _check_training(config: MemberConfig) -> None:
+    training, data = config.training, config.data
+    _above("training.tokens", training.tokens, 0)
+    _at_least("training.batch_size", training.batch_size, 1)
+    block = data.block_rows * data.context
+    if training.batch_size > block:
+        raise ConfigError(
+            f"training.batch_size={training.batch_size} is larger than a block of activations, data.block_rows x"
+            f" data.context = {data.block_rows} x {data.context} = {block}; lower the one or raise the others"
+        )
+    if training.tokens < training.batch_size:
+        raise ConfigError(
+            f"training.tokens={shown(training.tokens)} is less than one step, training.batch_size={training.batch_size}"
+        )
+    for key, value in (("lr", training.lr), ("eps", training.eps)):
+        if value is not None:
+            _above(f"training.{key}", value, 0)
+    for key, number in (("lr_warmup_steps", training.lr_warmup_steps), ("clip", training.clip)):
+        _at_least(f"training.{key}", number, 0)
+    _at_least("training.sparsity_warmup_steps", training.sparsity_warmup_steps, 0)
+    for key, value in (("beta1", training.beta1), ("beta2", training.beta2)):
+        _within(f"training.{key}", value, 0, 1, "from 0 to below 1")
+    _within("training.lr_decay_fraction", training.lr_decay_fraction, 0, 1 + 1e-12, "from 0 to 1")
+
+
+def _check_evaluation(config: MemberConfig) -> None:
+    evaluation, context = config.evaluation, config.data.context
+    _one_of("evaluation.positions", evaluation.positions, POSITIONS)
+    if evaluation.tokens < context:
+        raise ConfigError(
+            f"evaluation.tokens={shown(evaluation.tokens)} is less than one row, data.context={context}; raise it"
+        )
+    if evaluation.every is not None:
+        _above("evaluation.every", evaluation.every, 0)
+
+
+def _one_of(key: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ConfigError(f"{key}={value} is not one of {', '.join(known)}")
+
+
+def _at_least(key: str, value: float | None, least: float) -> None:
+    if value is not None:
+        _within(key, value, least, inf, f"at least {least:g}")
+
+
+def _above(key: str, value: float, bound: float) -> None:
+    if value <= bound:
+        raise ConfigError(f"{key}={shown(value)} must be above {bound:g}")
+
+
+def _within(key: str, value: float | None, least: float, below: float, words: str) -> None:
+    if value is not None and not least <= value < below:
+        raise ConfigError(f"{key}={shown(value)} must be {words}")

@@ -1,0 +1,228 @@
+"""From the members' configs to the plan: groups that share one activation stream, and in them banks.
+
+Pure apart from looking at the model folder's config.json and whether data files exist. No torch.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from sae_sweep.architectures.standard import StandardConfig
+from sae_sweep.config import MemberConfig, ModelConfig, SiteConfig, config_entries, shown
+from sae_sweep.errors import ConfigError
+from sae_sweep.limits import check_config, check_width
+from sae_sweep.model.facts import ModelFacts, model_facts, model_folder
+from sae_sweep.model.sites import Site, resolve_site, site_width
+from sae_sweep.training.schedules import Schedule, resolve_schedule
+
+FACTS = ("d_model", "n_layers", "n_heads", "d_head", "d_mlp", "vocab_size")
+RUNTIME_KEYS = ("name", "output_dir", "dry_run", "tracking")
+"""Top-level keys that do not change what a member is."""
+RUNTIME_MODEL_KEYS = ("name", "device", *FACTS)
+"""The same under `model`; the facts follow from the path."""
+STREAM_MODEL_KEYS = ("path", "revision", "backend", "dtype", "trust_remote_code")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One SAE of the sweep, with all that follows from its config."""
+
+    config: MemberConfig
+    identity: str
+    """Hash of the config without its runtime keys: 16 hex digits."""
+    label: str
+    """The name of its folder and of its wandb run."""
+    site: Site
+    d: int
+    """Numbers per position at the site."""
+    width: int
+    """Latents."""
+    schedule: Schedule
+
+
+@dataclass(frozen=True)
+class Bank:
+    """The members of one site, structure and batch size: they step as one."""
+
+    site: Site
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The members that share one activation stream."""
+
+    key: str
+    """Hash of what determines the stream: 12 hex digits."""
+    banks: tuple[Bank, ...]
+    hooks: tuple[str, ...]
+    """Where activations are taken: the banks' hooks, each once."""
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        return tuple(member for bank in self.banks for member in bank.members)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything one command asked for."""
+
+    groups: tuple[Group, ...]
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        return tuple(member for group in self.groups for member in group.members)
+
+    def labelled(self, labels: Mapping[str, str]) -> "Plan":
+        """The same plan with other labels, by identity."""
+        return _grouped(replace(member, label=labels[member.identity]) for member in self.members)
+
+    def without(self, identities: Iterable[str]) -> "Plan":
+        """The plan of the other members."""
+        left_out = set(identities)
+        return _grouped(member for member in self.members if member.identity not in left_out)
+
+
+def plan_sweep(configs: Sequence[MemberConfig]) -> Plan:
+    """The plan of all members; configs of one identity become one member.
+
+    Raises ConfigError for a value that cannot be trained, and for settings of the whole sweep that differ.
+    """
+    _check_shared(configs)
+    members: dict[str, Member] = {}
+    for config in configs:
+        key = member_identity(config)
+        if key not in members:
+            members[key] = _member(config, key)
+    labels = _new_labels(members.values())
+    return _grouped(replace(member, label=labels[key]) for key, member in members.items())
+
+
+def member_identity(config: MemberConfig) -> str:
+    """Hash of the config without its runtime keys: 16 hex digits."""
+    return _digest(identity_entries(config))[:16]
+
+
+def identity_entries(config: MemberConfig) -> dict[str, Any]:
+    """The config's entries without its runtime keys: what two members are compared by."""
+    entries = {name: value for name, value in config_entries(config).items() if name not in RUNTIME_KEYS}
+    entries["model"] = {key: value for key, value in entries["model"].items() if key not in RUNTIME_MODEL_KEYS}
+    return entries
+
+
+def stream_key(config: MemberConfig) -> str:
+    """Hash of what determines the activation stream: 12 hex digits."""
+    model = {key: getattr(config.model, key) for key in STREAM_MODEL_KEYS}
+    return _digest({"model": model, "data": asdict(config.data), "reserved": config.evaluation.tokens})[:12]
+
+
+def method(config: MemberConfig) -> str:
+    """What names call the member's architecture: its own name, and its variant where that is not the first one."""
+    sae = config.sae
+    if isinstance(sae, StandardConfig) and not sae.unit_decoder:
+        return f"{sae.architecture}_{sae.variant}"
+    return sae.architecture
+
+
+def sparsity(config: MemberConfig) -> tuple[str, float]:
+    """The key that sets the member's sparsity, l0 or its architecture's knob, and its value."""
+    knob = "l0" if config.sae.l0 is not None else config.sae.knob()
+    return knob, getattr(config.sae, knob)
+
+
+def base_label(config: MemberConfig) -> str:
+    """The member's name before any suffix, e.g. gated-l1_0.0006-x16."""
+    knob, value = sparsity(config)
+    size = f"w{config.sae.width}" if config.sae.width is not None else f"x{_short(config.sae.expansion)}"
+    return f"{method(config)}-{knob}_{_short(value)}-{size}"
+
+
+def suffixed(base: str, identity: str, taken: Iterable[str]) -> str:
+    """The base label with as many hex digits of the identity as make it unique, at least 4."""
+    names = set(taken)
+    return next(
+        label for digits in range(4, len(identity) + 1) if (label := f"{base}-{identity[:digits]}") not in names
+    )
+
+
+def _new_labels(members: Iterable[Member]) -> dict[str, str]:
+    members = list(members)
+    shared = Counter(base_label(member.config) for member in members)
+    labels: dict[str, str] = {}
+    for member in members:
+        base = base_label(member.config)
+        labels[member.identity] = base if shared[base] == 1 else suffixed(base, member.identity, labels.values())
+    return labels
+
+
+def _member(config: MemberConfig, identity: str) -> Member:
+    check_config(config)
+    config = replace(config, model=_own_facts(config.model))
+    facts = model_facts(config.model)
+    site = resolve_site(config.site, facts)
+    d = _width_at(config.site, site, facts)
+    key = "expansion" if config.sae.width is None else "width"
+    width = check_width(f"sae.{key}", getattr(config.sae, key), d)
+    config.sae.check(d, width)
+    return Member(config, identity, "", site, d, width, resolve_schedule(config, width))
+
+
+def _own_facts(model: ModelConfig) -> ModelConfig:
+    """A local folder's config.json is right about it, whatever the yaml that named another model says."""
+    if model_folder(model) is None:
+        return model
+    unstated = replace(model, d_model=None, n_layers=None, n_heads=None, d_head=None, d_mlp=None, vocab_size=None)
+    try:
+        model_facts(unstated)
+    except ConfigError:
+        return model  # a config.json that leaves sizes out: the stated ones are all there is
+    return unstated
+
+
+def _width_at(config: SiteConfig, site: Site, facts: ModelFacts) -> int:
+    known = site_width(site, facts)
+    if known is None and config.width is None:
+        raise ConfigError(f"site.hook={site.hook} is of no known kind, so its width is needed too: add site.width=...")
+    if known is not None and config.width not in (None, known):
+        raise ConfigError(f"site.width={config.width}: {site.hook} has {known} numbers per position; leave it out")
+    width = known if known is not None else config.width
+    assert width is not None
+    if width < 1:
+        raise ConfigError(f"site.width={width} must be at least 1")
+    return width
+
+
+def _grouped(members: Iterable[Member]) -> Plan:
+    groups: dict[str, dict[tuple[object, ...], list[Member]]] = {}
+    for member in members:
+        banks = groups.setdefault(stream_key(member.config), {})
+        batch = member.config.training.batch_size
+        banks.setdefault((member.site.hook, *member.config.sae.structure(), batch), []).append(member)
+    return Plan(tuple(_group(key, banks.values()) for key, banks in groups.items()))
+
+
+def _group(key: str, banks: Iterable[list[Member]]) -> Group:
+    made = tuple(Bank(members[0].site, tuple(members)) for members in banks)
+    return Group(key, made, tuple(dict.fromkeys(bank.site.hook for bank in made)))
+
+
+def _check_shared(configs: Sequence[MemberConfig]) -> None:
+    for key in ("name", "output_dir", "dry_run", "model.device"):
+        found = list(
+            dict.fromkeys(config.model.device if key == "model.device" else getattr(config, key) for config in configs)
+        )
+        if len(found) > 1:
+            raise ConfigError(
+                f"{key}={','.join(shown(value) for value in found)}: a whole sweep has one; give one value"
+            )
+
+
+def _digest(entries: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+
+
+def _short(value: float | None) -> str:
+    return f"{value:g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")

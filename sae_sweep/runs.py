@@ -1,0 +1,218 @@
+"""The sweep folder: one folder per member, sweep.json with everyone's state, and atomic writes.
+
+    outputs/<name>/
+      sweep.json          what was asked, the plan, each member's state
+      <member>/           config.yaml, weights, metrics.json, ...
+      .state/             resume state, one folder per group
+
+No torch here.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, Literal
+
+from omegaconf import OmegaConf
+
+from sae_sweep.config import MemberConfig, config_entries, flat_entries, shown
+from sae_sweep.errors import ConfigError
+from sae_sweep.plan import Member, Plan, base_label, identity_entries, suffixed
+
+State = Literal["planned", "running", "finished", "failed"]
+
+VERSION = 1
+WEIGHTS = "sae_weights.safetensors"
+METRICS = "metrics.json"
+SHOWN_DIFFERENCES = 4
+
+
+@dataclass(frozen=True)
+class MemberResult:
+    """How one member's training ended."""
+
+    metrics: dict[str, Any] | None
+    """The flat metrics of metrics.json; None when it failed."""
+    reason: str | None
+    """Why it failed, in one line; None when it finished."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path in the same folder, which takes `path`'s place once the block ends without an error.
+
+    A reader sees the old file or the new one, never a part, and the new one is on disk when this returns.
+    """
+    temporary = path.with_name(f".{path.name}.{token_hex(4)}.tmp")
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Write a UTF-8 file as `replacing` does."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json_atomic(path: Path, entries: Any) -> None:
+    """Write strict JSON (NaN is refused) as `replacing` does."""
+    write_text_atomic(path, json.dumps(entries, indent=2, allow_nan=False) + "\n")
+
+
+def sweep_root(config: MemberConfig) -> Path:
+    """Where the member's sweep lives."""
+    return Path(config.output_dir).expanduser() / config.name
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """The folder of one sweep. Nothing is written before `begin`."""
+
+    root: Path
+
+    def member_folder(self, label: str) -> Path:
+        return self.root / label
+
+    def state_folder(self, group_key: str) -> Path:
+        """Where a group keeps what it needs to resume; made on the first call."""
+        folder = self.root / ".state" / group_key
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def read(self) -> dict[str, Any]:
+        """The entries of sweep.json; without members where there is none yet.
+
+        Raises ConfigError when the file cannot be read or is of another version.
+        """
+        file = self.root / "sweep.json"
+        if not file.exists():
+            return {"version": VERSION, "name": self.root.name, "members": {}, "plan": []}
+        try:
+            entries = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConfigError(f"{file}: not valid JSON ({error}); restore it, or give another name=") from error
+        if not isinstance(entries, dict) or entries.get("version") != VERSION:
+            raise ConfigError(f"{file}: written by another version of sae-sweep; give another name=")
+        return entries
+
+    def named(self, plan: Plan) -> Plan:
+        """The plan with the names its members have, or get, in this folder.
+
+        A member that is already here keeps its name. Raises ConfigError when a new member's name, before
+        any suffix, is held by a member that this command does not ask for.
+        """
+        here: dict[str, Any] = self.read()["members"]
+        labels = {entry["identity"]: label for label, entry in here.items()}
+        asked = {member.identity for member in plan.members}
+        for member in plan.members:
+            if member.identity in labels:
+                continue
+            base, label = base_label(member.config), member.label
+            holder = here.get(base)
+            if holder is not None and holder["identity"] not in asked:
+                raise _held(self.root / base, holder["config"], member)
+            taken = {*here, *labels.values()}
+            labels[member.identity] = label if label not in taken else suffixed(base, member.identity, taken)
+        return plan.labelled({identity: labels[identity] for identity in asked})
+
+    def check_place(self) -> None:
+        """Raises ConfigError where the folder could not be made or written to."""
+        place = next(folder for folder in (self.root, *self.root.absolute().parents) if folder.exists())
+        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+            what = "cannot be written to" if place.is_dir() else "is a file, not a folder"
+            raise ConfigError(f"output_dir={self.root.parent}: {place} {what}; give another output_dir=")
+
+    def finished(self, plan: Plan) -> set[str]:
+        """Identities of the members that need no more training."""
+        here = self.read()["members"]
+        return {member.identity for member in plan.members if self._is_finished(member.label, here)}
+
+    def begin(self, plan: Plan) -> None:
+        """Make the folders, write each unfinished member's config.yaml, and put the plan into sweep.json."""
+        self._make_root()
+        entries = self.read()
+        for member in plan.members:
+            if not self._is_finished(member.label, entries["members"]):
+                self.member_folder(member.label).mkdir(exist_ok=True)
+                text = OmegaConf.to_yaml(OmegaConf.create(config_entries(member.config)))
+                write_text_atomic(self.member_folder(member.label) / "config.yaml", text)
+                entries["members"][member.label] = {
+                    "identity": member.identity,
+                    "state": "planned",
+                    "reason": None,
+                    "config": identity_entries(member.config),
+                }
+        entries["plan"] = _plan_entries(plan)
+        write_json_atomic(self.root / "sweep.json", entries)
+
+    def mark(self, labels: Iterable[str], state: State, reason: str | None) -> None:
+        """Write the members' state; `reason` says why they failed."""
+        entries = self.read()
+        for label in labels:
+            entries["members"][label] |= {"state": state, "reason": reason}
+        write_json_atomic(self.root / "sweep.json", entries)
+
+    def read_metrics(self, label: str) -> dict[str, Any]:
+        """The final metrics of a finished member."""
+        metrics: dict[str, Any] = json.loads((self.member_folder(label) / METRICS).read_text(encoding="utf-8"))
+        return metrics
+
+    def _make_root(self) -> None:
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"output_dir: {self.root} cannot be made ({error.strerror}); give a folder that can be written"
+            ) from error
+
+    def _is_finished(self, label: str, here: Mapping[str, Any]) -> bool:
+        if label not in here or here[label]["state"] != "finished":
+            return False
+        return all((self.member_folder(label) / name).is_file() for name in (METRICS, WEIGHTS))
+
+
+def _held(folder: Path, old: Mapping[str, Any], member: Member) -> ConfigError:
+    before, after = flat_entries(old), flat_entries(identity_entries(member.config))
+    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    changes = [f"{key}: {shown(before.get(key))} -> {shown(after.get(key))}" for key in keys[:SHOWN_DIFFERENCES]]
+    more = f", and {len(keys) - len(changes)} more" if len(keys) > len(changes) else ""
+    return ConfigError(
+        f"name={member.config.name}: {folder} holds a member of another config ({', '.join(changes)}{more});"
+        " give another name=, or the old values, or ask for old and new together"
+    )
+
+
+def _plan_entries(plan: Plan) -> list[dict[str, Any]]:
+    return [
+        {
+            "group": group.key,
+            "hooks": list(group.hooks),
+            "banks": [
+                {
+                    "hook": bank.site.hook,
+                    "architecture": bank.members[0].config.sae.architecture,
+                    "batch_size": bank.members[0].config.training.batch_size,
+                    "members": [member.label for member in bank.members],
+                }
+                for bank in group.banks
+            ],
+        }
+        for group in plan.groups
+    ]
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,230 @@
+"""Codes: the entries of one step that can have a gradient, and the two differentiable ops on them.
+
+A step has pre-activations [B, F] for B tokens and the F latents of all its members. An architecture picks the
+*support*, the (token, latent) pairs through which any gradient flows, and then speaks of `values`, one per
+entry of the support. Two layouts serve the same words:
+
+* `SparseCodes`: values are [N]. Everything costs N, not B x F.
+* `DenseCodes`: values are [B, F]; what lies outside the support is never read. For early training, when half
+  of all latents fire and gathering them would cost more than multiplying by zero.
+
+`encode` makes values of pre-activations (its backward: sparse-transposed times x); `decode` sums decoder rows
+(its backward: a sampled dense-dense product for the values, sparse-transposed times error for the rows).
+
+Letters: B tokens, M members, F latents, N entries, D model width. A row is a (token, member) pair.
+"""
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from sae_sweep.kernels.cpu import bag_offsets, sampled_products, stable_order, weighted_row_sums
+from sae_sweep.saes.layout import Layout
+
+
+def preactivations(
+    x_BD: Tensor, W_enc: Tensor, bias_F: Tensor | None, b_pre_MD: Tensor | None, layout: Layout
+) -> Tensor:
+    """[B, F] without gradient: W_enc (x - b_pre) + bias, one matrix product for all members."""
+    with torch.no_grad():
+        offset_F = torch.zeros_like(W_enc[:, 0]) if bias_F is None else bias_F.clone()
+        if b_pre_MD is not None:
+            for member, latents in enumerate(layout.slices):
+                offset_F[latents] -= W_enc[latents] @ b_pre_MD[member]
+        return torch.addmm(offset_F, x_BD, W_enc.T)
+
+
+class Codes(ABC):
+    """The support of one step. `values` are [N] (sparse) or [B, F] (dense); see the module's docstring."""
+
+    layout: Layout
+    tokens: int
+
+    @abstractmethod
+    def encode(
+        self, pre_BF: Tensor, x_BD: Tensor, W_enc: Tensor, bias_F: Tensor | None, b_pre_MD: Tensor | None
+    ) -> Tensor:
+        """Values: the pre-activations at the support, differentiable in W_enc, bias and b_pre."""
+
+    @abstractmethod
+    def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
+        """[B, M, D]: for each token and member, its values times its decoder rows, summed."""
+
+    @abstractmethod
+    def at_latent(self, vector_F: Tensor) -> Tensor:
+        """A per-latent vector, laid out to meet values."""
+
+    @abstractmethod
+    def member_sums(self, values: Tensor) -> Tensor:
+        """[M]: each member's values, summed."""
+
+    @abstractmethod
+    def fired(self, values: Tensor) -> Tensor:
+        """[F], no gradient: on how many of the B tokens each latent's value is above 0."""
+
+
+class SparseCodes(Codes):
+    """Entries as a list, ordered by row: by token, then by member."""
+
+    def __init__(self, flat_N: Tensor, tokens: int, layout: Layout):
+        """`flat_N` are indices into pre-activations [B, F] flattened, ordered by row."""
+        self.layout, self.tokens, self.flat_N = layout, tokens, flat_N
+        self.token_N = torch.div(flat_N, layout.latents, rounding_mode="floor")
+        self.latent_N = flat_N - self.token_N * layout.latents
+
+    @classmethod
+    def where(cls, support_BF: Tensor, layout: Layout) -> "SparseCodes":
+        return cls(support_BF.view(-1).nonzero().squeeze(1), support_BF.shape[0], layout)
+
+    @cached_property
+    def row_N(self) -> Tensor:
+        if self.layout.members == 1:
+            return self.token_N
+        return self.token_N * self.layout.members + self.layout.member_F[self.latent_N]
+
+    @property
+    def rows(self) -> int:
+        return self.tokens * self.layout.members
+
+    @cached_property
+    def row_offsets(self) -> Tensor:
+        return bag_offsets(self.row_N, self.rows)
+
+    @cached_property
+    def by_latent(self) -> Tensor:
+        """[N]: the order of entries by latent, the transpose of the codes."""
+        return stable_order(self.latent_N, self.layout.latents)
+
+    @cached_property
+    def latent_offsets(self) -> Tensor:
+        return bag_offsets(self.latent_N, self.layout.latents)
+
+    def encode(
+        self, pre_BF: Tensor, x_BD: Tensor, W_enc: Tensor, bias_F: Tensor | None, b_pre_MD: Tensor | None
+    ) -> Tensor:
+        return _SparseEncode.apply(W_enc, bias_F, b_pre_MD, pre_BF, x_BD, self)
+
+    def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
+        out_RD = _SparseDecode.apply(values, W_dec, self)
+        return out_RD.view(self.tokens, self.layout.members, -1)
+
+    def at_latent(self, vector_F: Tensor) -> Tensor:
+        return vector_F.index_select(0, self.latent_N)
+
+    def member_sums(self, values: Tensor) -> Tensor:
+        # By row first: a running fp32 sum over all entries would lose four digits.
+        rows = values.new_zeros(self.rows).index_add(0, self.row_N, values)
+        return rows.view(self.tokens, self.layout.members).sum(0)
+
+    def fired(self, values: Tensor) -> Tensor:
+        counts_F = values.new_zeros(self.layout.latents)
+        return counts_F.index_add_(0, self.latent_N, (values.detach() > 0).to(counts_F.dtype))
+
+
+class DenseCodes(Codes):
+    """Every pair is an entry; a mask [B, F] says which are in the support."""
+
+    def __init__(self, support_BF: Tensor, layout: Layout):
+        self.layout, self.tokens, self.support_BF = layout, support_BF.shape[0], support_BF
+
+    def encode(
+        self, pre_BF: Tensor, x_BD: Tensor, W_enc: Tensor, bias_F: Tensor | None, b_pre_MD: Tensor | None
+    ) -> Tensor:
+        return _DenseEncode.apply(W_enc, bias_F, b_pre_MD, pre_BF, x_BD, self)
+
+    def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
+        masked = values * self.support_BF
+        return torch.stack([masked[:, latents] @ W_dec[latents] for latents in self.layout.slices], dim=1)
+
+    def at_latent(self, vector_F: Tensor) -> Tensor:
+        return vector_F
+
+    def member_sums(self, values: Tensor) -> Tensor:
+        masked = values * self.support_BF
+        return torch.stack([masked[:, latents].sum() for latents in self.layout.slices])
+
+    def fired(self, values: Tensor) -> Tensor:
+        return ((values.detach() > 0) & self.support_BF).sum(0).to(values.dtype)
+
+
+class _SparseEncode(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        W_enc: Tensor,
+        bias_F: Tensor | None,
+        b_pre_MD: Tensor | None,
+        pre_BF: Tensor,
+        x_BD: Tensor,
+        codes: SparseCodes,
+    ) -> Tensor:
+        ctx.save_for_backward(W_enc, b_pre_MD, x_BD)  # type: ignore[arg-type]  # None is allowed
+        ctx.codes = codes  # type: ignore[attr-defined]
+        return pre_BF.view(-1).take(codes.flat_N)
+
+    @staticmethod
+    def backward(ctx, g_N):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        W_enc, b_pre_MD, x_BD = ctx.saved_tensors
+        codes: SparseCodes = ctx.codes
+        order = codes.by_latent
+        g_W = weighted_row_sums(x_BD, codes.token_N[order], g_N[order], codes.latent_offsets)
+        g_bias = g_N.new_zeros(codes.layout.latents).index_add_(0, codes.latent_N, g_N)
+        return *_through_b_pre(g_W, g_bias, W_enc, b_pre_MD, codes.layout, ctx), None, None, None
+
+
+class _DenseEncode(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        W_enc: Tensor,
+        bias_F: Tensor | None,
+        b_pre_MD: Tensor | None,
+        pre_BF: Tensor,
+        x_BD: Tensor,
+        codes: DenseCodes,
+    ) -> Tensor:
+        ctx.save_for_backward(W_enc, b_pre_MD, x_BD)  # type: ignore[arg-type]  # None is allowed
+        ctx.codes = codes  # type: ignore[attr-defined]
+        return pre_BF
+
+    @staticmethod
+    def backward(ctx, g_BF):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        W_enc, b_pre_MD, x_BD = ctx.saved_tensors
+        g_W, g_bias = g_BF.T @ x_BD, g_BF.sum(0)
+        return *_through_b_pre(g_W, g_bias, W_enc, b_pre_MD, ctx.codes.layout, ctx), None, None, None
+
+
+def _through_b_pre(
+    g_W: Tensor, g_bias: Tensor, W_enc: Tensor, b_pre_MD: Tensor | None, layout: Layout, ctx: FunctionCtx
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Gradients of W_enc, bias and b_pre, given those of W_enc x + bias: -W_enc b_pre adds a rank-one term."""
+    g_b_pre = None
+    if b_pre_MD is not None:
+        g_b_pre = torch.empty_like(b_pre_MD)
+        for member, latents in enumerate(layout.slices):
+            g_W[latents].addr_(g_bias[latents], b_pre_MD[member], alpha=-1)
+            g_b_pre[member] = -(g_bias[latents] @ W_enc[latents])
+    return g_W, g_bias if ctx.needs_input_grad[1] else None, g_b_pre  # type: ignore[attr-defined]
+
+
+class _SparseDecode(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, values: Tensor, W_dec: Tensor, codes: SparseCodes) -> Tensor:
+        ctx.save_for_backward(values, W_dec)
+        ctx.codes = codes  # type: ignore[attr-defined]
+        return weighted_row_sums(W_dec, codes.latent_N, values, codes.row_offsets)
+
+    @staticmethod
+    def backward(ctx, g_RD):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        values, W_dec = ctx.saved_tensors
+        codes: SparseCodes = ctx.codes
+        g_values = g_W = None
+        if ctx.needs_input_grad[0]:
+            g_values = sampled_products(g_RD, W_dec, codes.latent_N, codes.row_offsets)
+        if ctx.needs_input_grad[1]:
+            order = codes.by_latent
+            g_W = weighted_row_sums(g_RD, codes.row_N[order], values[order], codes.latent_offsets)
+        return g_values, g_W, None

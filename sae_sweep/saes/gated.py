@@ -1,0 +1,66 @@
+"""Gated SAE (Rajamanoharan et al. 2024, arXiv 2404.16014, section 3), decoder rows at unit norm:
+
+    pi_gate = W_gate (x - b_dec) + b_gate
+    f = 1[pi_gate > 0] * ReLU(exp(r_mag) * W_gate (x - b_dec) + b_mag),   x_hat = W_dec f + b_dec
+    L = ||x - x_hat||^2 + l1 ||ReLU(pi_gate)||_1 + ||x - sg(W_dec) ReLU(pi_gate) - sg(b_dec)||^2
+
+sg is stop-gradient. No gradient flows through the indicator, so reconstruction never reaches b_gate; b_dec still
+has one through x - b_dec in every term, as in the paper's pseudo-code. W_gate is called W_enc here.
+"""
+
+import torch
+from torch import Tensor
+
+from sae_sweep.architectures.base import SaeConfig
+from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step, encoder_start, random_unit_rows, squared_error
+from sae_sweep.saes.codes import preactivations
+from sae_sweep.saes.inference import InferenceSae
+
+
+class Gated(SaeMaths):
+    """The maths of `sae=gated`."""
+
+    unit_decoder = True
+
+    def __init__(self, config: SaeConfig):
+        pass
+
+    def initialise(self, config: SaeConfig, centre_D: Tensor, width: int, generator: torch.Generator) -> Parameters:
+        """W_gate starts as `encoder_start`, r_mag and both biases at 0, b_dec at the data's mean."""
+        W_dec = random_unit_rows(width, len(centre_D), generator)
+        zeros = {name: torch.zeros(width) for name in ("b_gate", "b_mag", "r_mag")}
+        return {"W_enc": encoder_start(W_dec), "W_dec": W_dec, **zeros, "b_dec": centre_D}
+
+    def losses(self, p: Parameters, x_BD: Tensor, step: Step) -> Losses:
+        z_BF = preactivations(x_BD, p["W_enc"], None, p["b_dec"], step.layout)
+        codes = step.codes(z_BF > -p["b_gate"])
+        z = codes.encode(z_BF, x_BD, p["W_enc"], None, p["b_dec"])
+        gate = z + codes.at_latent(p["b_gate"])
+        f = torch.relu(codes.at_latent(p["r_mag"].exp()) * z + codes.at_latent(p["b_mag"]))
+        x_hat_BMD = codes.decode(f, p["W_dec"]) + p["b_dec"]
+        x_gate_BMD = codes.decode(gate, p["W_dec"].detach()) + p["b_dec"].detach()
+        return Losses(
+            reconstruction_M=squared_error(x_BD[:, None] - x_hat_BMD),
+            sparsity_M=codes.member_sums(gate) / codes.tokens,
+            auxiliary_M=squared_error(x_BD[:, None] - x_gate_BMD),
+            fired_F=codes.fired(f),
+        )
+
+    def fold(self, config: SaeConfig, p: Parameters, scale: float) -> InferenceSae:
+        norm_F = p["W_dec"].norm(dim=1)
+        tensors = {
+            "W_enc": p["W_enc"].T.contiguous(),
+            "b_gate": p["b_gate"] / scale,
+            "b_mag": p["b_mag"] * norm_F / scale,
+            "r_mag": p["r_mag"] + norm_F.log(),
+            "W_dec": p["W_dec"] / norm_F[:, None],
+            "b_dec": p["b_dec"] / scale,
+        }
+        return InferenceSae("gated", tensors, subtract_b_dec=True, k=None)
+
+    def revive(self, p: Parameters, latents: Tensor, directions_KD: Tensor, encoder_norm: Tensor) -> tuple[str, ...]:
+        p["W_dec"][latents] = directions_KD
+        p["W_enc"][latents] = directions_KD * encoder_norm
+        for name in ("b_gate", "b_mag", "r_mag"):
+            p[name][latents] = 0
+        return ("W_dec", "W_enc", "b_gate", "b_mag", "r_mag")

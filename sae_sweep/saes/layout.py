@@ -1,0 +1,36 @@
+"""Where each member's latents lie in a bank: end to end, in one axis of F latents."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The latents of M members, F in all."""
+
+    widths: tuple[int, ...]
+    device: torch.device
+
+    @property
+    def members(self) -> int:
+        return len(self.widths)
+
+    @property
+    def latents(self) -> int:
+        return sum(self.widths)
+
+    @cached_property
+    def slices(self) -> tuple[slice, ...]:
+        """The latents of each member."""
+        ends = tuple(accumulate(self.widths))
+        return tuple(slice(end - width, end) for end, width in zip(ends, self.widths, strict=True))
+
+    @cached_property
+    def member_F(self) -> Tensor:
+        """[F]: the member each latent belongs to."""
+        ids = torch.arange(self.members, device=self.device)
+        return torch.repeat_interleave(ids, torch.tensor(self.widths, device=self.device))

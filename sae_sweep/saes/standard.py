@@ -1,0 +1,69 @@
+"""Standard L1 SAE.
+
+`bricken` (Bricken et al. 2023, "Towards Monosemanticity"), decoder rows at unit norm:
+
+    f = ReLU(W_enc (x - b_dec) + b_enc),   x_hat = W_dec f + b_dec
+    L = ||x - x_hat||^2 + l1 ||f||_1
+
+`april` (Anthropic, "Update on how we train SAEs", April 2024), decoder free, no pre-encoder bias:
+
+    f = ReLU(W_enc x + b_enc),             x_hat = W_dec f + b_dec
+    L = ||x - x_hat||^2 + l1 sum_i f_i ||W_dec,i||
+"""
+
+import torch
+from torch import Tensor
+
+from sae_sweep.architectures.base import SaeConfig
+from sae_sweep.architectures.standard import StandardConfig
+from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step, encoder_start, random_unit_rows, squared_error
+from sae_sweep.saes.codes import preactivations
+from sae_sweep.saes.inference import InferenceSae
+
+APRIL_DECODER_NORM = 0.1
+
+
+class Standard(SaeMaths):
+    """The maths of `sae=standard`, either variant."""
+
+    def __init__(self, config: SaeConfig):
+        assert isinstance(config, StandardConfig)
+        self.unit_decoder = config.unit_decoder
+
+    def initialise(self, config: SaeConfig, centre_D: Tensor, width: int, generator: torch.Generator) -> Parameters:
+        """bricken: W_enc as `encoder_start`, b_dec at the data's mean. april: W_enc is W_dec's transpose, b_dec 0."""
+        W_dec, b_enc = random_unit_rows(width, len(centre_D), generator), torch.zeros(width)
+        if self.unit_decoder:
+            return {"W_enc": encoder_start(W_dec), "b_enc": b_enc, "W_dec": W_dec, "b_dec": centre_D}
+        W_dec = APRIL_DECODER_NORM * W_dec
+        return {"W_enc": W_dec.clone(), "b_enc": b_enc, "W_dec": W_dec, "b_dec": torch.zeros_like(centre_D)}
+
+    def losses(self, p: Parameters, x_BD: Tensor, step: Step) -> Losses:
+        b_pre = p["b_dec"] if self.unit_decoder else None
+        pre_BF = preactivations(x_BD, p["W_enc"], p["b_enc"], b_pre, step.layout)
+        codes = step.codes(pre_BF > 0)
+        f = codes.encode(pre_BF, x_BD, p["W_enc"], p["b_enc"], b_pre)
+        x_hat_BMD = codes.decode(f, p["W_dec"]) + p["b_dec"]
+        penalty = f if self.unit_decoder else f * codes.at_latent(p["W_dec"].norm(dim=1))
+        return Losses(
+            reconstruction_M=squared_error(x_BD[:, None] - x_hat_BMD),
+            sparsity_M=codes.member_sums(penalty) / codes.tokens,
+            auxiliary_M=None,
+            fired_F=codes.fired(f),
+        )
+
+    def fold(self, config: SaeConfig, p: Parameters, scale: float) -> InferenceSae:
+        norm_F = p["W_dec"].norm(dim=1)
+        tensors = {
+            "W_enc": (p["W_enc"] * norm_F[:, None]).T.contiguous(),
+            "b_enc": p["b_enc"] * norm_F / scale,
+            "W_dec": p["W_dec"] / norm_F[:, None],
+            "b_dec": p["b_dec"] / scale,
+        }
+        return InferenceSae("standard", tensors, subtract_b_dec=self.unit_decoder, k=None)
+
+    def revive(self, p: Parameters, latents: Tensor, directions_KD: Tensor, encoder_norm: Tensor) -> tuple[str, ...]:
+        p["W_dec"][latents] = directions_KD * (1.0 if self.unit_decoder else APRIL_DECODER_NORM)
+        p["W_enc"][latents] = directions_KD * encoder_norm
+        p["b_enc"][latents] = 0
+        return ("W_dec", "W_enc", "b_enc")

@@ -1,0 +1,78 @@
+"""Adam on a bank's storage, a member at a time, and the constraint that keeps decoder rows at unit norm."""
+
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+
+from sae_sweep.saes.bank import Bank
+from sae_sweep.saes.base import Parameters
+from sae_sweep.training.schedules import Schedule
+
+
+class Adam:
+    """Moments in the bank's own layout; lr, betas, eps and clip are each member's."""
+
+    def __init__(self, bank: Bank):
+        self._bank = bank
+        self.first_moment = {name: torch.zeros_like(t) for name, t in bank.storage.items()}
+        self.second_moment = {name: torch.zeros_like(t) for name, t in bank.storage.items()}
+
+    def step(self, member: int, gradients: Parameters, schedule: Schedule, step: int) -> None:
+        """One update of one member at its step `step` (from 0); `gradients` are its own and may be changed."""
+        weights = self._bank.member(self._bank.storage, member)
+        unit = self._bank.maths.unit_decoder
+        if unit:
+            remove_radial(gradients["W_dec"], weights["W_dec"])
+        if schedule.clip:
+            clip_norm(gradients, schedule.clip)
+        names = list(weights)
+        m1 = self._bank.member(self.first_moment, member)
+        m2 = self._bank.member(self.second_moment, member)
+        adam(
+            [weights[name] for name in names],
+            [gradients[name] for name in names],
+            [m1[name] for name in names],
+            [m2[name] for name in names],
+            [],
+            [torch.tensor(float(step), device=weights["b_dec"].device) for _ in names],
+            foreach=False,
+            fused=True,
+            amsgrad=False,
+            beta1=schedule.beta1,
+            beta2=schedule.beta2,
+            lr=schedule.lr_at(step),
+            weight_decay=0.0,
+            eps=schedule.eps,
+            maximize=False,
+        )
+        if unit:
+            normalise_rows(weights["W_dec"])
+
+    def forget(self, member: int, latents: Tensor, names: tuple[str, ...]) -> None:
+        """Zero the moments of some latents of one member, as after resampling them."""
+        for moment in (self.first_moment, self.second_moment):
+            own = self._bank.member(moment, member)
+            for name in names:
+                own[name][latents] = 0
+
+
+def remove_radial(gradient_FD: Tensor, unit_FD: Tensor) -> None:
+    """Take out, in place, the component of each row's gradient along that (unit-norm) row.
+
+    Before Adam, so that its moments never see it (Bricken et al. 2023, appendix).
+    """
+    radial_F = (gradient_FD * unit_FD).sum(dim=1, keepdim=True)
+    gradient_FD.addcmul_(radial_F, unit_FD, value=-1)
+
+
+def normalise_rows(rows_FD: Tensor) -> None:
+    """Rows to unit norm, in place."""
+    rows_FD.div_(rows_FD.norm(dim=1, keepdim=True))
+
+
+def clip_norm(gradients: Parameters, limit: float) -> None:
+    """Scale gradients, in place, so that their joint norm is at most `limit`."""
+    total = torch.stack([g.norm() for g in gradients.values()]).norm()
+    factor = (limit / (total + 1e-6)).clamp(max=1.0)
+    for gradient in gradients.values():
+        gradient.mul_(factor)

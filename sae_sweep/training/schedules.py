@@ -1,0 +1,83 @@
+"""What changes over a member's run: lr, the sparsity coefficient's ramp, and when dead latents are resampled.
+
+Every length is the paper's or a fraction of the run, whichever is less, so a short run is a small copy of a
+long one. All of it is a function of the step alone: a resumed run needs no schedule state. No torch here.
+"""
+
+from dataclasses import dataclass
+from math import cos, pi
+
+from sae_sweep.config import MemberConfig
+
+WARMUP_SHARE = 20
+"""A warm-up is at most 1 / 20 of the run."""
+RESAMPLINGS = 4
+"""Bricken et al. 2023 resample at 25k, 50k, 75k and 100k of 200k steps or more: never after half the run."""
+HOLD_SHARE = 0.8
+"""A steered coefficient is held for the last fifth of the run."""
+REWARM_FLOOR = 0.1
+"""lr starts, and restarts after a resampling, at a tenth (Rajamanoharan et al. 2024)."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """One member's resolved schedule; every length is in steps of its own batch size."""
+
+    total_steps: int
+    lr: float
+    beta1: float
+    beta2: float
+    eps: float
+    clip: float
+    lr_warmup_steps: int
+    lr_decay_steps: int
+    sparsity_warmup_steps: int
+    resample_steps: tuple[int, ...]
+    """Dead latents are resampled after this many steps."""
+    dead_window_steps: int
+    """A latent that has not fired in this many steps is resampled."""
+    hold_from: int
+    """From this step on, a steered coefficient stays as it is."""
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate of step `step` (from 0): warm-up or re-warm-up times the final linear decay."""
+        since = step - max((s for s in self.resample_steps if s <= step), default=0)
+        ramp = 1.0
+        if since < self.lr_warmup_steps:
+            ramp = REWARM_FLOOR + (1 - REWARM_FLOOR) * (1 - cos(pi * since / self.lr_warmup_steps)) / 2
+        left = self.total_steps - step
+        decay = min(1.0, left / self.lr_decay_steps) if self.lr_decay_steps else 1.0
+        return self.lr * ramp * decay
+
+    def sparsity_at(self, step: int) -> float:
+        """Share of the coefficient in force at step `step`: a linear ramp from 0 to 1."""
+        return min(1.0, step / self.sparsity_warmup_steps) if self.sparsity_warmup_steps else 1.0
+
+
+def resolve_schedule(config: MemberConfig, width: int) -> Schedule:
+    """The schedule of one member: its own `training` keys where given, else its recipe's, cut to the run."""
+    training, recipe = config.training, config.sae.recipe(width)
+    total = max(1, int(training.tokens) // training.batch_size)
+    share = total // WARMUP_SHARE
+
+    def own_or_share(own: int | None, paper: int) -> int:
+        return min(own, total) if own is not None else min(paper, share)
+
+    def own(value: float | None, paper: float) -> float:
+        return paper if value is None else value
+
+    every = min(recipe.resample_every, total // (2 * RESAMPLINGS))
+    return Schedule(
+        total_steps=total,
+        lr=own(training.lr, recipe.lr),
+        beta1=own(training.beta1, recipe.beta1),
+        beta2=own(training.beta2, recipe.beta2),
+        eps=own(training.eps, recipe.eps),
+        clip=own(training.clip, recipe.clip),
+        lr_warmup_steps=own_or_share(training.lr_warmup_steps, recipe.lr_warmup_steps),
+        lr_decay_steps=round(own(training.lr_decay_fraction, recipe.lr_decay_fraction) * total),
+        sparsity_warmup_steps=own_or_share(training.sparsity_warmup_steps, recipe.sparsity_warmup_steps),
+        resample_steps=tuple(every * (i + 1) for i in range(RESAMPLINGS)) if every else (),
+        dead_window_steps=max(1, every // 2),
+        hold_from=int(HOLD_SHARE * total),
+    )

@@ -1,0 +1,56 @@
+"""The sparsity coefficients of a bank, and how `sae.l0` finds one.
+
+An L1 member given `sae.l0` has no coefficient of its own: it is steered while training, by integral control in
+logarithms, and held for the last fifth of the run, so that the loss which shaped the final latents was one loss.
+Everything stays on the device: no step waits for a number.
+"""
+
+from collections.abc import Sequence
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+from sae_sweep.training.schedules import Schedule
+
+GAIN = 40.0
+"""Log-coefficient per unit of log-L0 error, over a whole run: a time constant of about a fortieth of it."""
+ERROR_LIMIT = 0.5
+"""Caps the error, so that the first steps, where half of all latents fire, do not wind the coefficient up."""
+SMOOTHING_SHARE = 0.01
+"""L0 is averaged over about a hundredth of the run, at least 1 and at most 100 steps."""
+L0_FLOOR = 1e-2
+
+
+def first_guess(variance: float, l0: float) -> float:
+    """Coefficient to start from: the size of one activation if `l0` equal ones carried the centred input."""
+    return sqrt(variance / l0)
+
+
+class Coefficients:
+    """Coefficients [M] in the unit of the optimised loss, fixed or on their way to a target L0."""
+
+    def __init__(
+        self, fixed: Sequence[float | None], targets: Sequence[float | None], variance: float, device: torch.device
+    ):
+        """A member has a target to steer to, or a fixed coefficient, or (`None` twice) no use for one."""
+        start = [
+            first_guess(variance, target) if target is not None else float(value or 0.0)
+            for value, target in zip(fixed, targets, strict=True)
+        ]
+        self._steered = [target is not None for target in targets]
+        self._target_M = torch.tensor([target or 1.0 for target in targets], dtype=torch.float64, device=device)
+        self.value_M = torch.tensor(start, dtype=torch.float64, device=device)
+        self.smoothed_l0_M = torch.full_like(self.value_M, torch.nan)
+
+    def observe(self, members: slice, schedules: Sequence[Schedule], steps: Sequence[int], l0_M: Tensor) -> None:
+        """Take in the L0 of a step of some members; steps from `hold_from` on change nothing."""
+        free = [on and step < s.hold_from for on, s, step in zip(self._steered[members], schedules, steps, strict=True)]
+        if not any(free):
+            return
+        gain_M = l0_M.new_tensor([GAIN / s.total_steps * on for on, s in zip(free, schedules, strict=True)])
+        weight_M = l0_M.new_tensor([1 / min(100.0, max(1.0, SMOOTHING_SHARE * s.total_steps)) for s in schedules])
+        smoothed_M = self.smoothed_l0_M[members]
+        smoothed_M.copy_(torch.where(smoothed_M.isnan(), l0_M, smoothed_M + weight_M * (l0_M - smoothed_M)))
+        error_M = (smoothed_M.clamp(min=L0_FLOOR) / self._target_M[members]).log().clamp(-ERROR_LIMIT, ERROR_LIMIT)
+        self.value_M[members] *= (gain_M * error_M).exp()

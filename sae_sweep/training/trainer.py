@@ -1,0 +1,248 @@
+"""One bank in training: its members take their steps over each block of activations."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import isfinite
+
+import torch
+from torch import Tensor
+
+from sae_sweep.activations.scaling import SiteStatistics, coefficient_scale, input_scale
+from sae_sweep.activations.stream import Block
+from sae_sweep.architectures.base import L1Config
+from sae_sweep.architectures.topk import TopKConfig
+from sae_sweep.plan import Bank as BankPlan
+from sae_sweep.plan import Member
+from sae_sweep.saes.bank import Bank, Chunk
+from sae_sweep.saes.base import Losses, Parameters, SaeMaths
+from sae_sweep.saes.inference import InferenceSae
+from sae_sweep.saes.registry import maths_of
+from sae_sweep.training.optimizer import Adam
+from sae_sweep.training.resampling import resample
+from sae_sweep.training.steering import Coefficients
+
+CHUNK_ELEMENTS = 2**21
+"""Pre-activations computed together, tokens x latents. Beyond a few MB a larger product is no faster on a CPU,
+while everything around it falls out of cache."""
+DENSE_ABOVE = 0.15
+"""Share of latents that fire above which a member takes the dense route."""
+ROUTE_EVERY = 16
+"""Steps between a member's looks at its own density."""
+DEAD_WINDOW_TOKENS = 10_000_000
+"""A latent is dead when it has not fired for this many tokens, or a quarter of the run where that is less."""
+
+
+@dataclass
+class MemberState:
+    """Where one member is; its tensors are in the bank."""
+
+    member: Member
+    coefficient_unit: float
+    """Coefficient optimised = coefficient in the config's unit x this."""
+    step: int = 0
+    dense: bool = True
+    failed: str | None = None
+
+    @property
+    def running(self) -> bool:
+        return self.failed is None and self.step < self.member.schedule.total_steps
+
+    @property
+    def tokens(self) -> int:
+        return self.step * self.member.config.training.batch_size
+
+    @property
+    def dead_window_tokens(self) -> int:
+        return min(DEAD_WINDOW_TOKENS, max(1, int(self.member.config.training.tokens) // 4))
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What one logged step of one member looked like."""
+
+    label: str
+    step: int
+    tokens: int
+    values: dict[str, float]
+
+
+class BankTrainer:
+    """Trains the members of one bank; `consume` takes every block in turn."""
+
+    def __init__(
+        self, plan: BankPlan, statistics: SiteStatistics, device: torch.device, dtype: torch.dtype, log_every: int
+    ):
+        """`dtype` is that of parameters, moments and arithmetic: float32, or float64 to compare trajectories."""
+        first = plan.members[0]
+        self.hook = plan.site.hook
+        self.batch_size = first.config.training.batch_size
+        self.scale = input_scale(first.config.sae.input_scale, first.d, statistics)
+        self.variance = self.scale**2 * (statistics.mean_square_norm - float(statistics.mean.square().sum()))
+        self.states = [MemberState(m, _unit(m, statistics, self.scale)) for m in plan.members]
+        self.records: list[StepRecord] = []
+        self._dtype, self._device, self._log_every = dtype, device, log_every
+        maths = maths_of(first.config.sae)
+        centre_D = (self.scale * statistics.mean).float().cpu()
+        self.bank = Bank(
+            maths, [m.config.sae for m in plan.members], [self._initial(maths, m, centre_D) for m in plan.members]
+        )
+        self.adam = Adam(self.bank)
+        self.coefficients = Coefficients(
+            [_fixed_coefficient(state) for state in self.states],
+            [_steered_l0(m) for m in plan.members],
+            self.variance,
+            device,
+        )
+        self.silent_F = torch.zeros(self.bank.layout.latents, dtype=torch.int64, device=device)
+        """[F]: steps since each latent last fired."""
+
+    def _initial(self, maths: SaeMaths, member: Member, centre_D: Tensor) -> Parameters:
+        generator = torch.Generator().manual_seed(member.config.seed)
+        parameters = maths.initialise(member.config.sae, centre_D, member.width, generator)
+        return {name: tensor.to(self._device, self._dtype) for name, tensor in parameters.items()}
+
+    @property
+    def running(self) -> bool:
+        return any(state.running for state in self.states)
+
+    def consume(self, block: Block, after_step: Callable[[], None]) -> None:
+        """Take a step on each whole batch of the block; what is left over is not used."""
+        x = block.activations[self.hook]
+        for start in range(0, len(x) - self.batch_size + 1, self.batch_size):
+            if not self.running:
+                return
+            x_BD = self.scale * x[start : start + self.batch_size].to(self._dtype)
+            for chunk in self._chunks():
+                self._step(chunk, x_BD)
+            for index, state in enumerate(self.states):
+                if state.running and state.step in state.member.schedule.resample_steps:
+                    self._resample(index, self.scale * x[start:].to(self._dtype))
+            after_step()
+
+    def _chunks(self) -> list[Chunk]:
+        """Runs of neighbouring running members that take the same route, cut to the size that stays in cache."""
+        most = max(1, CHUNK_ELEMENTS // self.batch_size)
+        chunks: list[Chunk] = []
+        latents = 0
+        for index, state in enumerate(self.states):
+            if not state.running:
+                continue
+            width = state.member.width
+            last = chunks[-1] if chunks else None
+            if last and last.last == index and last.dense == state.dense and latents + width <= most:
+                chunks[-1] = Chunk(last.first, index + 1, state.dense)
+                latents += width
+            else:
+                chunks.append(Chunk(index, index + 1, state.dense))
+                latents = width
+        return chunks
+
+    def _step(self, chunk: Chunk, x_BD: Tensor) -> None:
+        states = self.states[chunk.members]
+        schedules = [state.member.schedule for state in states]
+        steps = [state.step for state in states]
+        ramp_M = x_BD.new_tensor([s.sparsity_at(step) for s, step in zip(schedules, steps, strict=True)])
+        coefficient_M = self.coefficients.value_M[chunk.members].to(self._dtype) * ramp_M
+        latents = self.bank.latents(chunk.first, chunk.last)
+        losses, gradients = self.bank.gradients(x_BD, chunk, coefficient_M, self._dead(chunk), self.variance)
+        for index, own, schedule, step in zip(range(chunk.first, chunk.last), gradients, schedules, steps, strict=True):
+            self.adam.step(index, own, schedule, step)
+        silent_F = self.silent_F[latents]
+        silent_F.add_(1).masked_fill_(losses.fired_F > 0, 0)
+        widths = [state.member.width for state in states]
+        l0_M = torch.stack([fired.sum() for fired in losses.fired_F.split(widths)]).double() / len(x_BD)
+        self.coefficients.observe(chunk.members, schedules, steps, l0_M)
+        self._look(chunk, losses, coefficient_M, l0_M)
+        for state in states:
+            state.step += 1
+
+    def _dead(self, chunk: Chunk) -> Tensor:
+        """[F of the chunk] bool: latents that count as dead for AuxK."""
+        return torch.cat(
+            [
+                self.silent_F[self.bank.layout.slices[index]] >= _dead_steps(self.states[index])
+                for index in range(chunk.first, chunk.last)
+            ]
+        )
+
+    def _look(self, chunk: Chunk, losses: Losses, coefficient_M: Tensor, l0_M: Tensor) -> None:
+        """At fixed steps only, since reading numbers makes the device wait: routes, log lines, divergence."""
+        for i, index in enumerate(range(chunk.first, chunk.last)):
+            state = self.states[index]
+            if state.step % ROUTE_EVERY == 0:
+                state.dense = l0_M[i].item() > DENSE_ABOVE * state.member.width
+            last = state.step + 1 == state.member.schedule.total_steps
+            if state.step % self._log_every == 0 or last:
+                self._record(index, i, losses, coefficient_M, l0_M)
+
+    def _record(self, index: int, i: int, losses: Losses, coefficient_M: Tensor, l0_M: Tensor) -> None:
+        state = self.states[index]
+        values = {
+            "loss": losses.total(coefficient_M)[i].item(),
+            "reconstruction": losses.reconstruction_M[i].item(),
+            "sparsity": losses.sparsity_M[i].item() if losses.sparsity_M is not None else 0.0,
+            "auxiliary": losses.auxiliary_M[i].item() if losses.auxiliary_M is not None else 0.0,
+            "l0": l0_M[i].item(),
+            "lr": state.member.schedule.lr_at(state.step),
+            "coefficient": coefficient_M[i].item() / state.coefficient_unit,
+            "coefficient_optimised": coefficient_M[i].item(),
+            "dead_fraction": self.dead_fraction(index),
+        }
+        if not isfinite(values["loss"]):
+            state.failed = f"its loss was {values['loss']} at step {state.step}"
+        tokens = state.tokens + state.member.config.training.batch_size
+        self.records.append(StepRecord(state.member.label, state.step, tokens, values))
+
+    def _resample(self, index: int, x_BD: Tensor) -> None:
+        state = self.states[index]
+        dead_F = self.silent_F[self.bank.layout.slices[index]] >= state.member.schedule.dead_window_steps
+        generator = torch.Generator().manual_seed(state.member.config.seed * 1_000_003 + state.step)
+        coefficient = self.coefficients.value_M[index].item()
+        try:
+            resample(self.bank, self.adam, index, dead_F, x_BD, coefficient, generator)
+        except FloatingPointError as error:
+            state.failed = f"resampling after step {state.step}: {error}"
+        self.silent_F[self.bank.layout.slices[index]] *= ~dead_F
+
+    def dead_fraction(self, index: int) -> float:
+        """Share of a member's latents that did not fire in its dead window."""
+        state = self.states[index]
+        silent_F = self.silent_F[self.bank.layout.slices[index]]
+        return (silent_F * self.batch_size >= state.dead_window_tokens).double().mean().item()
+
+    def coefficient(self, index: int) -> float | None:
+        """The sparsity coefficient in force, in the config's unit; None for an architecture without one."""
+        state = self.states[index]
+        if not isinstance(state.member.config.sae, L1Config):
+            return None
+        return self.coefficients.value_M[index].item() / state.coefficient_unit
+
+    def inference(self, index: int) -> InferenceSae:
+        """A member as it would be saved now."""
+        member = self.states[index].member
+        return self.bank.maths.fold(member.config.sae, self.bank.member(self.bank.storage, index), self.scale)
+
+
+def _unit(member: Member, statistics: SiteStatistics, scale: float) -> float:
+    sae = member.config.sae
+    if not isinstance(sae, L1Config):
+        return 1.0
+    return coefficient_scale(sae.coefficient_unit, member.d, statistics, scale)
+
+
+def _fixed_coefficient(state: MemberState) -> float | None:
+    sae = state.member.config.sae
+    return sae.l1 * state.coefficient_unit if isinstance(sae, L1Config) and sae.l1 is not None else None
+
+
+def _steered_l0(member: Member) -> float | None:
+    sae = member.config.sae
+    return sae.l0 if isinstance(sae, L1Config) else None
+
+
+def _dead_steps(state: MemberState) -> int:
+    """Steps without firing after which AuxK takes a latent up: the config's tokens, at most a quarter of the run."""
+    sae = state.member.config.sae
+    tokens = sae.dead_after_tokens if isinstance(sae, TopKConfig) else DEAD_WINDOW_TOKENS
+    most = max(1, state.member.schedule.total_steps // 4)
+    return min(most, max(1, int(tokens) // state.member.config.training.batch_size))

@@ -1,0 +1,57 @@
+"""One tiny problem whose every number is a formula in float64, so that its losses are the same on any machine."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sae_sweep.activations.scaling import site_statistics
+from sae_sweep.activations.stream import Block
+from sae_sweep.plan import Bank
+from sae_sweep.training.trainer import BankTrainer
+from tests.training.fabricate import SITE, D, member
+
+STEPS, BATCH, WIDTH = 30, 32, 20
+KNOBS: dict[str, dict[str, Any]] = {
+    "standard": {"sae_l1": 0.3, "sae_resample": False, "training_lr": 5e-3},
+    "april": {"sae_l1": 0.3, "sae_resample": False, "training_lr": 5e-3, "training_sparsity_warmup_steps": 6},
+    "gated": {"sae_l1": 0.3, "sae_resample": False, "training_lr": 5e-3},
+    "topk": {"sae_k": 2, "sae_auxk": 3, "sae_dead_after_tokens": 2 * BATCH, "training_lr": 5e-3},
+}
+KINDS = tuple(KNOBS)
+
+
+def pattern(rows: int, columns: int, phase: float) -> Tensor:
+    """[rows, columns] float64 between -1 and 1, without any visible order."""
+    index = torch.arange(rows * columns, dtype=torch.float64).view(rows, columns)
+    return torch.sin(index * index * 0.37 + index * 1.7 + phase)
+
+
+def inputs() -> Tensor:
+    """[STEPS x BATCH, D]: a mean, and a few of twelve directions at a time."""
+    rows = STEPS * BATCH
+    sizes = (pattern(rows, 12, 0.3) - 0.6).clamp(min=0) * 4
+    return sizes @ pattern(12, D, 2.0) + 0.05 * pattern(rows, D, 4.0) + 0.5
+
+
+def first_parameters(kind: str) -> dict[str, Tensor]:
+    rows_FD = pattern(WIDTH, D, 1.0)
+    unit_FD = rows_FD / rows_FD.norm(dim=1, keepdim=True)
+    W_dec = unit_FD * 0.3 if kind == "april" else unit_FD
+    biases = ("b_gate", "r_mag", "b_mag") if kind == "gated" else ("b_enc",)
+    small = {name: 0.05 * pattern(WIDTH, 1, i + 5.0).flatten() for i, name in enumerate(biases)}
+    return {"W_enc": W_dec.clone(), "W_dec": W_dec, **small, "b_dec": 0.4 + 0.2 * pattern(D, 1, 3.0).flatten()}
+
+
+def trained(kind: str) -> BankTrainer:
+    """The trainer after its 30 steps, a record of each."""
+    tokens = float(STEPS * BATCH)
+    one = member(kind, sae_width=WIDTH, training_tokens=tokens, training_batch_size=BATCH, **KNOBS[kind])
+    block = Block(0, 0, {SITE.hook: inputs()}, torch.zeros(STEPS * BATCH, dtype=torch.int64))
+    statistics = site_statistics(block)[SITE.hook]
+    made = BankTrainer(Bank(SITE, (one,)), statistics, torch.device("cpu"), torch.float64, log_every=1)
+    own = made.bank.member(made.bank.storage, 0)
+    for name, t in first_parameters(kind).items():
+        own[name].copy_(t)
+    made.consume(block, lambda: None)
+    return made

@@ -1,0 +1,167 @@
+"""The two differentiable ops and the sums on them, on both routes."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sae_sweep.saes.codes import Codes, DenseCodes, SparseCodes, preactivations
+from sae_sweep.saes.layout import Layout
+
+B, D = 5, 4
+LAYOUTS = {"one member": (6,), "ragged": (3, 1, 5)}
+SUPPORTS = ("some", "none", "all", "one latent")
+
+
+def layout_of(widths: tuple[int, ...]) -> Layout:
+    return Layout(widths, torch.device("cpu"))
+
+
+def support_of(kind: str, latents: int) -> Tensor:
+    support_BF = torch.zeros(B, latents, dtype=torch.bool)
+    if kind == "some":
+        support_BF = torch.rand(B, latents, generator=torch.Generator().manual_seed(1)) < 0.4
+        support_BF[1] = False  # an empty row
+    elif kind == "all":
+        support_BF = ~support_BF
+    elif kind == "one latent":
+        support_BF[:, latents - 1] = True
+    return support_BF
+
+
+def codes_of(support_BF: Tensor, layout: Layout, dense: bool) -> Codes:
+    return DenseCodes(support_BF, layout) if dense else SparseCodes.where(support_BF, layout)
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).requires_grad_()
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("kind", SUPPORTS)
+@pytest.mark.parametrize("widths", LAYOUTS.values(), ids=LAYOUTS.keys())
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("with_b_pre", [False, True])
+def test_encode_gradients(widths: tuple[int, ...], kind: str, dense: bool, with_bias: bool, with_b_pre: bool) -> None:
+    layout = layout_of(widths)
+    support_BF = support_of(kind, layout.latents)
+    x_BD = randn(B, D, seed=9).detach()
+    inputs = {"W_enc": randn(layout.latents, D, seed=1)}
+    if with_bias:
+        inputs["bias_F"] = randn(layout.latents, seed=2)
+    if with_b_pre:
+        inputs["b_pre_MD"] = randn(layout.members, D, seed=3)
+
+    def at_support(*tensors: Tensor) -> Tensor:
+        given = {"bias_F": None, "b_pre_MD": None, **dict(zip(inputs, tensors, strict=True))}
+        pre_BF = preactivations(x_BD, layout=layout, **given)
+        codes = codes_of(support_BF, layout, dense)
+        values = codes.encode(pre_BF, x_BD, **given)
+        return values * support_BF if dense else values
+
+    assert torch.autograd.gradcheck(at_support, tuple(inputs.values()))
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("kind", SUPPORTS)
+@pytest.mark.parametrize("widths", LAYOUTS.values(), ids=LAYOUTS.keys())
+def test_decode_gradients(widths: tuple[int, ...], kind: str, dense: bool) -> None:
+    layout = layout_of(widths)
+    support_BF = support_of(kind, layout.latents)
+    codes = codes_of(support_BF, layout, dense)
+    values = randn(B, layout.latents, seed=4) if dense else randn(int(support_BF.sum()), seed=4)
+    W_dec = randn(layout.latents, D, seed=5)
+    assert torch.autograd.gradcheck(codes.decode, (values, W_dec))
+    assert torch.autograd.gradcheck(lambda v: codes.decode(v, W_dec.detach()), (values,))
+    assert torch.autograd.gradcheck(lambda w: codes.decode(values.detach(), w), (W_dec,))
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("kind", SUPPORTS)
+def test_forward_is_the_plain_product(kind: str, dense: bool) -> None:
+    layout = layout_of(LAYOUTS["ragged"])
+    support_BF = support_of(kind, layout.latents)
+    x_BD, W_enc, W_dec = randn(B, D), randn(layout.latents, D, seed=1), randn(layout.latents, D, seed=2)
+    bias_F, b_pre_MD = randn(layout.latents, seed=3), randn(layout.members, D, seed=4)
+    pre_BF = preactivations(x_BD, W_enc, bias_F, b_pre_MD, layout)
+    assert not pre_BF.requires_grad
+    codes = codes_of(support_BF, layout, dense)
+    out_BMD = codes.decode(codes.encode(pre_BF, x_BD, W_enc, bias_F, b_pre_MD), W_dec)
+    assert out_BMD.shape == (B, 3, D)
+    for member, own in enumerate((slice(0, 3), slice(3, 4), slice(4, 9))):
+        pre = (x_BD - b_pre_MD[member]) @ W_enc[own].t() + bias_F[own]
+        torch.testing.assert_close(pre_BF[:, own], pre.detach())
+        torch.testing.assert_close(out_BMD[:, member], (pre * support_BF[:, own]) @ W_dec[own])
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_sums_by_hand(dense: bool) -> None:
+    layout = layout_of((2, 1))
+    values_BF = torch.tensor([[1.0, -2.0, 4.0], [0.0, 8.0, 16.0]], requires_grad=True)
+    support_BF = torch.tensor([[True, True, False], [True, False, True]])
+    codes = codes_of(support_BF, layout, dense)
+    values = values_BF if dense else values_BF[support_BF]
+    assert codes.fired(values).tolist() == [1, 0, 1]  # 0 and -2 do not fire; 8 and 4 are outside the support
+    assert not codes.fired(values).requires_grad
+    sums_M = codes.member_sums(values)
+    assert sums_M.tolist() == [-1, 16]
+    (sums_M * torch.tensor([3.0, 5.0])).sum().backward()
+    assert values_BF.grad is not None
+    assert values_BF.grad.tolist() == [[3, 3, 0], [3, 0, 5]]
+    at = codes.at_latent(torch.tensor([10.0, 20.0, 30.0]))
+    assert (at.expand(2, 3)[support_BF] if dense else at).tolist() == [10, 20, 10, 30]
+
+
+def test_entries_of_a_row_need_no_order() -> None:
+    """TopK lists a token's entries by size."""
+    layout = layout_of((4, 3))
+    flat_N = torch.tensor([3, 0, 5, 4, 9, 7, 13, 11])  # token 0: 3 0 | 5 4; token 1: 2 0 | 6 4
+    W_dec, values = randn(7, D, seed=1), randn(8, seed=2)
+    codes = SparseCodes(flat_N, 2, layout)
+    assert torch.autograd.gradcheck(codes.decode, (values, W_dec))
+    dense_BF = torch.zeros(14, dtype=torch.float64).index_put((flat_N,), values).view(2, 7)
+    expected = torch.stack([dense_BF[:, :4] @ W_dec[:4], dense_BF[:, 4:] @ W_dec[4:]], dim=1)
+    torch.testing.assert_close(codes.decode(values, W_dec), expected)
+
+
+def test_more_latents_than_a_short_integer_counts() -> None:
+    layout = layout_of((40_000, 30_000))
+    flat_N = torch.tensor([39_999, 40_000, 69_999, 70_000 + 5, 70_000 + 39_999])
+    codes = SparseCodes(flat_N, 2, layout)
+    W_dec = torch.zeros(70_000, 1, dtype=torch.float64, requires_grad=True)
+    codes.decode(torch.arange(1.0, 6.0, dtype=torch.float64), W_dec).sum().backward()
+    assert W_dec.grad is not None
+    found = {i: W_dec.grad[i].item() for i in (5, 39_999, 40_000, 69_999)}
+    assert found == {5: 4, 39_999: 1 + 5, 40_000: 2, 69_999: 3}
+    assert W_dec.grad.count_nonzero() == 4
+
+
+def test_layout_lies_end_to_end() -> None:
+    layout = layout_of((3, 1, 5))
+    assert (layout.members, layout.latents) == (3, 9)
+    assert layout.slices == (slice(0, 3), slice(3, 4), slice(4, 9))
+    assert layout.member_F.tolist() == [0, 0, 0, 1, 2, 2, 2, 2, 2]
+
+
+@given(
+    widths=st.lists(st.integers(1, 12), min_size=1, max_size=4),
+    tokens=st.integers(1, 9),
+    density=st.sampled_from([0.0, 0.05, 0.5, 1.0]),
+    seed=st.integers(0, 10_000),
+)
+@settings(max_examples=60, deadline=None)
+def test_routes_agree_on_any_codes(widths: list[int], tokens: int, density: float, seed: int) -> None:
+    layout = layout_of(tuple(widths))
+    support_BF = torch.rand(tokens, layout.latents, generator=torch.Generator().manual_seed(seed)) < density
+    x_BD, towards_BMD = randn(tokens, D, seed=seed).detach(), randn(tokens, len(widths), D, seed=seed + 1).detach()
+    found = []
+    for dense in (False, True):
+        leaves = [randn(layout.latents, D, seed=2), randn(layout.latents, seed=3), randn(len(widths), D, seed=4)]
+        W_dec = randn(layout.latents, D, seed=5)
+        codes = codes_of(support_BF, layout, dense)
+        values = codes.encode(preactivations(x_BD, *leaves, layout), x_BD, *leaves)
+        total = (codes.decode(values, W_dec) * towards_BMD).sum() + codes.member_sums(values).square().sum()
+        found.append([total, codes.fired(values), *torch.autograd.grad(total, [*leaves, W_dec])])
+    for sparse, dense_one in zip(*found, strict=True):
+        torch.testing.assert_close(sparse, dense_one, rtol=1e-11, atol=1e-11)

@@ -1,0 +1,167 @@
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from sae_sweep.cli import config_folder
+from sae_sweep.config import MemberConfig, member_config
+from sae_sweep.errors import ConfigError
+from sae_sweep.plan import Plan, plan_sweep
+from sae_sweep.runs import METRICS, WEIGHTS, SweepFolder, replacing, sweep_root, write_json_atomic, write_text_atomic
+
+
+@cache
+def config(*overrides: str) -> MemberConfig:
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return member_config(compose("config", list(overrides)))
+
+
+def begun(folder: SweepFolder, *configs: MemberConfig) -> Plan:
+    plan = folder.named(plan_sweep(configs))
+    folder.begin(plan)
+    return plan
+
+
+def finish(folder: SweepFolder, label: str) -> None:
+    write_json_atomic(folder.member_folder(label) / METRICS, {"l0": 3.0})
+    (folder.member_folder(label) / WEIGHTS).touch()
+    folder.mark([label], "finished", None)
+
+
+def write_half(file: Path) -> None:
+    with replacing(file) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> SweepFolder:
+    return SweepFolder(tmp_path / "outputs" / "sweep")
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    write_text_atomic(file, "old")
+    with pytest.raises(RuntimeError):
+        write_half(file)
+    with pytest.raises(FileNotFoundError), replacing(file):
+        pass
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+    write_text_atomic(file, "new é")
+    assert file.read_text(encoding="utf-8") == "new é"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_json_is_strict(tmp_path: Path) -> None:
+    with pytest.raises(ValueError):
+        write_json_atomic(tmp_path / "a.json", {"l0": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_is_output_dir_and_name() -> None:
+    assert str(sweep_root(config("output_dir=there", "name=this"))) == "there/this"
+
+
+def test_nothing_is_written_before_begin(folder: SweepFolder) -> None:
+    plan = folder.named(plan_sweep([config()]))
+    assert folder.finished(plan) == set()
+    assert folder.read()["members"] == {}
+    assert not folder.root.exists()
+
+
+def test_begin_writes_the_plan_and_each_members_config(folder: SweepFolder) -> None:
+    plan = begun(folder, config("sae.l1=0.1"), config("sae=topk"))
+    sweep = json.loads((folder.root / "sweep.json").read_text())
+    assert sweep["version"] == 1
+    assert sweep["name"] == "sweep"
+    assert list(sweep["members"]) == ["gated-l1_0.1-x16", "topk-l0_32-x16"]
+    entry = sweep["members"]["gated-l1_0.1-x16"]
+    assert (entry["identity"], entry["state"], entry["reason"]) == (plan.members[0].identity, "planned", None)
+    assert entry["config"]["sae"]["l1"] == 0.1
+    assert "tracking" not in entry["config"]
+    assert "device" not in entry["config"]["model"]
+    assert sweep["plan"][0]["hooks"] == ["blocks.2.hook_resid_post"]
+    assert [bank["members"] for bank in sweep["plan"][0]["banks"]] == [["gated-l1_0.1-x16"], ["topk-l0_32-x16"]]
+    saved = OmegaConf.load(folder.root / "topk-l0_32-x16" / "config.yaml")
+    assert member_config(saved) == plan.members[1].config
+
+
+def test_a_member_is_finished_when_marked_and_its_files_are_there(folder: SweepFolder) -> None:
+    plan = begun(folder, config("sae=topk"), config())
+    label = plan.members[0].label
+    folder.mark([label], "finished", None)
+    assert folder.finished(plan) == set()
+    finish(folder, label)
+    assert folder.finished(plan) == {plan.members[0].identity}
+    assert folder.read_metrics(label) == {"l0": 3.0}
+    folder.mark([label], "failed", "diverged")
+    assert folder.finished(plan) == set()
+
+
+def test_begin_again_keeps_finished_members_and_plans_the_others_anew(folder: SweepFolder) -> None:
+    plan = begun(folder, config("sae=topk"), config())
+    finish(folder, plan.members[0].label)
+    folder.mark([plan.members[1].label], "failed", "diverged")
+    begun(folder, config("sae=topk"), config(), config("sae=standard"))
+    states = {label: entry["state"] for label, entry in folder.read()["members"].items()}
+    assert states == {"topk-l0_32-x16": "finished", "gated-l0_32-x16": "planned", "standard-l0_32-x16": "planned"}
+
+
+def test_members_keep_their_names_when_an_axis_grows(folder: SweepFolder) -> None:
+    begun(folder, config("seed=0"))
+    plan = begun(folder, config("seed=0"), config("seed=1"))
+    old, new = plan.members
+    assert old.label == "gated-l0_32-x16"
+    assert new.label == f"gated-l0_32-x16-{new.identity[:4]}"
+    again = begun(folder, config("seed=1"), config("seed=0"))
+    assert [member.label for member in again.members] == [new.label, old.label]
+
+
+def test_another_config_under_a_name_is_refused_with_the_difference(folder: SweepFolder) -> None:
+    begun(folder, config("seed=0"))
+    before = (folder.root / "sweep.json").read_text()
+    with pytest.raises(ConfigError) as caught:
+        folder.named(plan_sweep([config("training.tokens=3e6", "seed=2")]))
+    message = str(caught.value)
+    assert "seed: 0 -> 2" in message
+    assert "training.tokens: 2e+06 -> 3e+06" in message
+    assert "another name=" in message
+    assert "\n" not in message
+    assert (folder.root / "sweep.json").read_text() == before
+
+
+def test_several_members_of_another_config_are_refused_too(folder: SweepFolder) -> None:
+    begun(folder, config("seed=0"))
+    with pytest.raises(ConfigError, match="seed: 0 -> 1"):
+        folder.named(plan_sweep([config("seed=1"), config("seed=2")]))
+
+
+def test_a_long_difference_is_cut(folder: SweepFolder) -> None:
+    begun(folder, config())
+    keys = ("seed=1", "data.seed=1", "data.context=64", "training.lr=1", "training.eps=1", "training.clip=1")
+    with pytest.raises(ConfigError, match="and 2 more"):
+        folder.named(plan_sweep([config(*keys)]))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"version": 99, "members": {}}'])
+def test_a_sweep_file_that_cannot_be_read_is_refused(folder: SweepFolder, text: str) -> None:
+    folder.root.mkdir(parents=True)
+    (folder.root / "sweep.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"sweep\.json"):
+        folder.read()
+
+
+def test_an_output_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    folder = SweepFolder(tmp_path / "file" / "sweep")
+    with pytest.raises(ConfigError, match="output_dir"):
+        folder.begin(plan_sweep([config()]))
+
+
+def test_a_group_has_a_state_folder(folder: SweepFolder) -> None:
+    assert folder.state_folder("abc").is_dir()
+    assert folder.state_folder("abc") == folder.root / ".state" / "abc"

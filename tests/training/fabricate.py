@@ -1,0 +1,122 @@
+"""Members, banks and blocks made by hand: what a trainer needs, without a model or a plan."""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from sae_sweep.activations.scaling import SiteStatistics, site_statistics
+from sae_sweep.activations.stream import Block
+from sae_sweep.config import MemberConfig, member_config
+from sae_sweep.model.sites import Site
+from sae_sweep.plan import Bank, Member
+from sae_sweep.training.schedules import resolve_schedule
+from sae_sweep.training.trainer import BankTrainer
+
+D = 8
+SITE = Site("resid_post", 0, "blocks.0.hook_resid_post")
+CONFIGS = Path(__file__).parents[2] / "configs"
+SAE = {
+    "standard": ["standard"],
+    "april": ["standard", "standard_april"],
+    "gated": ["gated"],
+    "topk": ["topk"],
+}
+KINDS = tuple(SAE)
+GROUPS = {
+    "model": ["local", "demo"],
+    "site": ["resid_post"],
+    "data": ["demo"],
+    "training": ["default"],
+    "evaluation": ["default"],
+    "tracking": ["offline", "none"],
+}
+OVERRIDES: dict[str, dict[str, Any]] = {
+    "site": {"layer": 0},
+    "sae": {"expansion": None, "width": 24, "resample": True, "auxk": 4, "dead_after_tokens": 96},
+    "training": {"tokens": 1600.0, "batch_size": 32},
+    "tracking": {"log_every": 10},
+}
+
+
+@cache
+def group_entries(group: str, *options: str) -> dict[str, Any]:
+    """The entries of a config group, a later option over an earlier one, and this file's overrides over both."""
+    found: dict[str, Any] = {}
+    for option in options:
+        found |= OmegaConf.to_container(OmegaConf.load(CONFIGS / group / f"{option}.yaml"))  # type: ignore[operator]
+    found.pop("defaults", None)
+    return found | {key: value for key, value in OVERRIDES.get(group, {}).items() if key in found}
+
+
+def member_configuration(kind: str, **overrides: Any) -> MemberConfig:
+    """The config of a member; overrides are `seed` and keys like `sae_l1` or `training_lr`."""
+    entries: dict[str, Any] = {"name": "sweep", "output_dir": "outputs", "seed": 0, "dry_run": False}
+    entries |= {group: dict(group_entries(group, *options)) for group, options in {**GROUPS, "sae": SAE[kind]}.items()}
+    for key, value in overrides.items():
+        group, _, name = key.partition("_")
+        if key == "seed":
+            entries["seed"] = value
+        else:
+            entries[group][name] = value
+    return member_config(entries)
+
+
+def member(kind: str, **overrides: Any) -> Member:
+    config = member_configuration(kind, **overrides)
+    width = config.sae.width
+    assert width is not None
+    label = f"{kind}-{sorted(overrides.items())}"
+    return Member(config, label, label, SITE, D, width, resolve_schedule(config, width))
+
+
+def activations(rows: int, seed: int = 0) -> Tensor:
+    """[rows, D] float32: a mean, and a few of twenty directions at a time."""
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.randn(20, D, generator=torch.Generator().manual_seed(99))
+    sizes = torch.rand(rows, 20, generator=generator) * (torch.rand(rows, 20, generator=generator) < 0.15)
+    return sizes @ directions + 0.02 * torch.randn(rows, D, generator=generator) + torch.linspace(-1, 1, D)
+
+
+def block(index: int, rows: int = 256) -> Block:
+    return Block(index, 0, {SITE.hook: activations(rows, index)}, torch.zeros(rows, dtype=torch.int64))
+
+
+def statistics() -> SiteStatistics:
+    return site_statistics(block(0))[SITE.hook]
+
+
+def trainer(members: Sequence[Member], dtype: torch.dtype = torch.float64, log_every: int = 10) -> BankTrainer:
+    """A trainer of these members as one bank."""
+    return BankTrainer(Bank(SITE, tuple(members)), statistics(), torch.device("cpu"), dtype, log_every)
+
+
+def train(members: Sequence[Member], dtype: torch.dtype = torch.float64, log_every: int = 10) -> BankTrainer:
+    """Train these members as one bank to their budgets."""
+    return finish(trainer(members, dtype, log_every))
+
+
+def finish(made: BankTrainer) -> BankTrainer:
+    """Train to the budgets."""
+    index = 0
+    while made.running:
+        made.consume(block(index), lambda: None)
+        index += 1
+    return made
+
+
+def parameters(made: BankTrainer, index: int) -> dict[str, Tensor]:
+    """One member's parameters, copied."""
+    return {name: t.clone() for name, t in made.bank.member(made.bank.storage, index).items()}
+
+
+def silence(made: BankTrainer, latents: int) -> BankTrainer:
+    """The first latents of every member cannot fire until they are resampled."""
+    name = "b_gate" if "b_gate" in made.bank.storage else "b_enc"
+    for index in range(len(made.states)):
+        made.bank.member(made.bank.storage, index)[name][:latents] = -100
+    return made
