@@ -1,0 +1,167 @@
+"""Judging members on held-out tokens: what a sweep shares is computed once, what a member adds is one suffix pass.
+
+For each batch of held-out rows there is one clean pass, one zero and one mean ablation per site (suffix passes all),
+and one spliced suffix pass per member. Only counted positions are replaced (`evaluation.positions=counted`), and
+averages run over counted positions whose target is not special.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sae_sweep.data.positions import counted_positions, target_positions
+from sae_sweep.evaluation.reconstruction import Reconstruction
+from sae_sweep.evaluation.sparsity import Sparsity
+from sae_sweep.evaluation.splice import Divergence, accumulate, splice_metrics
+from sae_sweep.model.language_model import LanguageModel
+from sae_sweep.model.suffix import CleanPass, Suffix
+from sae_sweep.saes.inference import InferenceSae
+
+CODE_ELEMENTS = 2**23
+"""Codes held at a time, tokens x latents."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The tokens every member of a group is judged on, and how."""
+
+    tokens_RT: Tensor
+    """[R, T] int64."""
+    special_ids: Tensor
+    bos_id: int | None
+    rows_per_forward: int
+    every_position: bool
+    """Splice and ablate every position, not only the counted ones."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An SAE to judge, at a site."""
+
+    label: str
+    hook: str
+    sae: InferenceSae
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One candidate's metrics, and the share of counted tokens each latent fires on."""
+
+    metrics: dict[str, float | None]
+    frequency_F: Tensor
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Some held-out rows after their clean pass."""
+
+    clean: CleanPass
+    first: int
+    """The index of the batch's first row in the held-out set."""
+    counted_RT: Tensor
+    replaced_RT: Tensor
+    target_RT: Tensor
+
+
+class _Sums:
+    """What is accumulated for one candidate."""
+
+    def __init__(self, candidate: Candidate, sequences: int, device: torch.device):
+        sae = candidate.sae
+        self.reconstruction = Reconstruction(sae.tensors["W_dec"].shape[1], device)
+        self.sparsity = Sparsity(sae.width, sae.tensors["W_dec"].norm(dim=1), sequences, device)
+
+
+class Evaluator:
+    """Judges any number of candidates at the given sites, on the same tokens each time."""
+
+    def __init__(self, model: LanguageModel, heldout: HeldOut, means: Mapping[str, Tensor]):
+        """`means` are the mean activations [d] by hook, which mean ablation puts in place."""
+        self._model, self._heldout, self._means = model, heldout, means
+        self._suffix = Suffix(model, tuple(means))
+
+    @torch.no_grad()
+    def judge(self, candidates: Sequence[Candidate]) -> dict[str, Judgement]:
+        """Metrics of every candidate, by label."""
+        sequences, device = len(self._heldout.tokens_RT), self._model.device
+        hooks = sorted({candidate.hook for candidate in candidates})
+        ablations = [_name(kind, hook) for hook in hooks for kind in ("zero", "mean")]
+        names = ["clean", *ablations, *(c.label for c in candidates)]
+        divergences = {name: Divergence(sequences, device) for name in names}
+        sums = {c.label: _Sums(c, sequences, device) for c in candidates}
+        targets_R = torch.zeros(sequences, dtype=torch.float64, device=device)
+        for batch in self._batches():
+            finals = self._ablated(batch, hooks)
+            for c in candidates:
+                spliced = _reconstructed(c, batch, sums[c.label])
+                finals[c.label] = self._suffix.run(c.hook, batch.clean, spliced)[batch.target_RT]
+            row_N, position_N = batch.target_RT.nonzero(as_tuple=True)
+            next_N = batch.clean.tokens_RT[row_N, position_N + 1]
+            clean_ND = batch.clean.final_RTD[batch.target_RT]
+            accumulate(self._model, clean_ND, finals, next_N, row_N + batch.first, divergences)
+            targets_R.index_add_(0, row_N + batch.first, torch.ones_like(row_N, dtype=torch.float64))
+        return {c.label: _judgement(c, sums[c.label], divergences, targets_R) for c in candidates}
+
+    def _batches(self) -> Iterator[_Batch]:
+        heldout, device = self._heldout, self._model.device
+        special_ids = heldout.special_ids.to(device)
+        for first in range(0, len(heldout.tokens_RT), heldout.rows_per_forward):
+            tokens_RT = heldout.tokens_RT[first : first + heldout.rows_per_forward].to(device)
+            counted_RT = counted_positions(tokens_RT, special_ids, heldout.bos_id)
+            replaced_RT = torch.ones_like(counted_RT) if heldout.every_position else counted_RT
+            target_RT = target_positions(counted_RT, tokens_RT, special_ids)
+            yield _Batch(self._suffix.clean(tokens_RT), first, counted_RT, replaced_RT, target_RT)
+
+    def _ablated(self, batch: _Batch, hooks: Sequence[str]) -> dict[str, Tensor]:
+        """Final hidden states at the targets with each site's activation zeroed, and at its mean."""
+        finals = {}
+        for hook in hooks:
+            mean_D = self._means[hook]
+            for kind, value_D in (("zero", torch.zeros_like(mean_D)), ("mean", mean_D)):
+                spliced = _replaced(batch.clean.activations[hook], batch.replaced_RT, value_D)
+                finals[_name(kind, hook)] = self._suffix.run(hook, batch.clean, spliced)[batch.target_RT]
+        return finals
+
+
+def _name(kind: str, hook: str) -> str:
+    return f"{kind} {hook}"
+
+
+def _replaced(activation_RTd: Tensor, where_RT: Tensor, value: Tensor) -> Tensor:
+    """A copy of the activation with `value`, [d] or one row per position, at the positions of the mask."""
+    copy = activation_RTd.clone()
+    copy[where_RT] = value.to(copy.device, copy.dtype)
+    return copy
+
+
+def _reconstructed(candidate: Candidate, batch: _Batch, sums: _Sums) -> Tensor:
+    """The site's activation with reconstructions in place; those of counted positions go into the sums too."""
+    activation_RTd = batch.clean.activations[candidate.hook]
+    x_ND = activation_RTd[batch.replaced_RT].to(candidate.sae.tensors["W_enc"].dtype)
+    counts_N = batch.counted_RT[batch.replaced_RT]
+    sequence_N = batch.replaced_RT.nonzero()[:, 0] + batch.first
+    x_hat_ND = torch.empty_like(x_ND)
+    step = max(1, CODE_ELEMENTS // candidate.sae.width)
+    for start in range(0, len(x_ND), step):
+        part = slice(start, start + step)
+        x_BD, counts_B = x_ND[part], counts_N[part]
+        f_BF = candidate.sae.encode(x_BD)
+        x_hat_ND[part] = candidate.sae.decode(f_BF)
+        sums.reconstruction.update(x_BD[counts_B], x_hat_ND[part][counts_B])
+        sums.sparsity.update(f_BF[counts_B], sequence_N[part][counts_B])
+    return _replaced(activation_RTd, batch.replaced_RT, x_hat_ND)
+
+
+def _judgement(
+    candidate: Candidate, sums: _Sums, divergences: Mapping[str, Divergence], targets_R: Tensor
+) -> Judgement:
+    zero, mean = (divergences[_name(kind, candidate.hook)] for kind in ("zero", "mean"))
+    metrics = {
+        **sums.sparsity.metrics(),
+        **sums.reconstruction.metrics(),
+        **splice_metrics(divergences["clean"], zero, mean, divergences[candidate.label], targets_R),
+        "tokens_evaluated": sums.sparsity.tokens,
+    }
+    return Judgement(metrics, sums.sparsity.frequency_F)

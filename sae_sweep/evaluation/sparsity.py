@@ -1,0 +1,49 @@
+"""How sparse codes are, and how often each latent fires."""
+
+import torch
+from torch import Tensor
+
+from sae_sweep.evaluation.jackknife import ratio_standard_error
+
+
+class Sparsity:
+    """Accumulates one member's sparsity metrics over R held-out sequences."""
+
+    def __init__(self, width: int, decoder_norm_F: Tensor, sequences: int, device: torch.device):
+        self._norm_F = decoder_norm_F.double()
+        self._fired_F = torch.zeros(width, dtype=torch.float64, device=device)
+        self._l1 = torch.zeros((), dtype=torch.float64, device=device)
+        self._l0_R = torch.zeros(sequences, dtype=torch.float64, device=device)
+        self._tokens_R = torch.zeros(sequences, dtype=torch.float64, device=device)
+
+    def update(self, f_BF: Tensor, sequence_B: Tensor) -> None:
+        """Codes of B counted tokens, and the sequence each belongs to."""
+        fires_BF = f_BF > 0
+        self._fired_F += fires_BF.sum(0)
+        self._l1 += f_BF.sum(0, dtype=torch.float64) @ self._norm_F
+        self._l0_R.index_add_(0, sequence_B, fires_BF.sum(1).double())
+        self._tokens_R.index_add_(0, sequence_B, torch.ones_like(sequence_B, dtype=torch.float64))
+
+    @property
+    def tokens(self) -> int:
+        """Counted tokens so far."""
+        return int(self._tokens_R.sum().item())
+
+    @property
+    def frequency_F(self) -> Tensor:
+        """[F]: the share of counted tokens each latent fires on."""
+        return self._fired_F / self._tokens_R.sum()
+
+    def metrics(self) -> dict[str, float | None]:
+        tokens = self._tokens_R.sum().item()
+        if tokens == 0:
+            return dict.fromkeys(("l0", "l0_se", "l1", "alive", "density_over_1pct", "density_over_10pct"))
+        frequency_F = self.frequency_F
+        return {
+            "l0": self._l0_R.sum().item() / tokens,
+            "l0_se": ratio_standard_error(self._l0_R, self._tokens_R),
+            "l1": self._l1.item() / tokens,
+            "alive": (frequency_F > 0).double().mean().item(),
+            "density_over_1pct": (frequency_F > 0.01).double().mean().item(),
+            "density_over_10pct": (frequency_F > 0.1).double().mean().item(),
+        }

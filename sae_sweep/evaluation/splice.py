@@ -1,0 +1,84 @@
+"""What the language model loses when a site's activation is replaced: cross-entropy and KL divergence, in nats.
+
+Every pass (clean, zero, mean, one per member) is judged on the same target positions. Logits exist for a chunk of
+positions at a time, so a vocabulary of 256k needs no more memory than one of 4k.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from sae_sweep.evaluation.jackknife import ratio_standard_error
+from sae_sweep.model.head import logits
+from sae_sweep.model.language_model import LanguageModel
+
+LOGIT_ELEMENTS = 2**24
+"""Logits held at a time, positions x vocabulary: 64 MB in float32."""
+
+
+class Divergence:
+    """Sums per held-out sequence, in float64: one pass's cross-entropy, and its KL from the clean pass."""
+
+    def __init__(self, sequences: int, device: torch.device):
+        self.ce_R = torch.zeros(sequences, dtype=torch.float64, device=device)
+        self.kl_R = torch.zeros(sequences, dtype=torch.float64, device=device)
+
+    def add(self, sequence_N: Tensor, ce_N: Tensor, kl_N: Tensor) -> None:
+        self.ce_R.index_add_(0, sequence_N, ce_N.double())
+        self.kl_R.index_add_(0, sequence_N, kl_N.double())
+
+
+@torch.no_grad()
+def accumulate(
+    model: LanguageModel,
+    clean_ND: Tensor,
+    passes: Mapping[str, Tensor],
+    target_N: Tensor,
+    sequence_N: Tensor,
+    sums: Mapping[str, Divergence],
+) -> None:
+    """Add N target positions. `passes` are final hidden states [N, D] by the names of `sums`, "clean" left out."""
+    step = max(1, LOGIT_ELEMENTS // model.facts.vocab_size)
+    for start in range(0, len(target_N), step):
+        part = slice(start, start + step)
+        target, sequence = target_N[part, None], sequence_N[part]
+        clean_NV = torch.log_softmax(logits(model, clean_ND[part]), dim=-1)
+        clean_ce_N = -clean_NV.gather(1, target).squeeze(1)
+        sums["clean"].add(sequence, clean_ce_N, torch.zeros_like(clean_ce_N))
+        probability_NV = clean_NV.exp()
+        for name, hidden_ND in passes.items():
+            log_NV = torch.log_softmax(logits(model, hidden_ND[part]), dim=-1)
+            ce_N = -log_NV.gather(1, target).squeeze(1)
+            sums[name].add(sequence, ce_N, (probability_NV * (clean_NV - log_NV)).sum(1))
+
+
+KEYS = (
+    *("ce_clean", "ce_sae", "ce_zero", "ce_mean", "ce_delta"),
+    *("ce_recovered", "ce_recovered_se", "ce_recovered_mean", "kl", "kl_zero"),
+)
+
+
+def splice_metrics(
+    clean: Divergence, zero: Divergence, mean: Divergence, sae: Divergence, targets_R: Tensor
+) -> dict[str, float | None]:
+    """Ratios of means, never clipped. ce_recovered is about zero ablation, ce_recovered_mean about mean ablation.
+
+    All None where no position has a target.
+    """
+    targets = targets_R.sum().item()
+    if targets == 0:
+        return dict.fromkeys(KEYS)
+    ce_clean, ce_zero, ce_mean, ce_sae = (one.ce_R.sum().item() / targets for one in (clean, zero, mean, sae))
+    values = (
+        *(ce_clean, ce_sae, ce_zero, ce_mean, ce_sae - ce_clean),
+        _recovered(ce_zero, ce_sae, ce_clean),
+        ratio_standard_error(zero.ce_R - sae.ce_R, zero.ce_R - clean.ce_R),
+        _recovered(ce_mean, ce_sae, ce_clean),
+        *(sae.kl_R.sum().item() / targets, zero.kl_R.sum().item() / targets),
+    )
+    return dict(zip(KEYS, values, strict=True))
+
+
+def _recovered(ce_ablated: float, ce_sae: float, ce_clean: float) -> float | None:
+    return (ce_ablated - ce_sae) / (ce_ablated - ce_clean) if ce_ablated != ce_clean else None

@@ -1,0 +1,96 @@
+"""Cells and their frontiers: which members no other member of the cell beats."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from sae_sweep.reporting.points import BASELINES, Point, finite
+
+PARETO_VERSION = 1
+_BASELINE_TOLERANCE = 1e-3
+"""Relative. Devices and batch shapes differ in the last bits; other held-out tokens differ by far more."""
+
+
+def frontier(points: Iterable[Point], x: str = "l0", y: str = "ce_recovered") -> list[str]:
+    """Labels of the members that are not dominated, by rising x.
+
+    A member is dominated when another has no more x and no less y, and is better in one of them; members equal in both
+    stand together. Members without a finite x and y take no part.
+    """
+    best = -math.inf
+    labels: list[str] = []
+    kept: tuple[float, float] | None = None
+    for point in sorted(_comparable(points, x, y), key=lambda point: (point[x], -point[y])):
+        place = (point[x], point[y])
+        if point[y] > best or place == kept:
+            labels.append(point["member"])
+            best, kept = point[y], place
+    return labels
+
+
+def interpolate(points: Sequence[Point], l0: float) -> float | None:
+    """CE recovered at a matched L0, on the frontier of one architecture's points.
+
+    Linear in log L0 between neighbours on the frontier; None outside the frontier's range.
+    """
+    labels = set(frontier(points))
+    curve = sorted({(point["l0"], point["ce_recovered"]) for point in points if point["member"] in labels})
+    for (left, low), (right, high) in pairwise(curve):
+        if left <= l0 <= right and left > 0:
+            share = math.log(l0 / left) / math.log(right / left)
+            return float(low + share * (high - low))
+    return next((float(value) for place, value in curve if place == l0), None)
+
+
+def cells(points: Sequence[Point]) -> list[dict[str, Any]]:
+    """Points grouped into cells, in order of appearance, each with its baselines and frontiers (pareto.json)."""
+    grouped: dict[str, list[Point]] = {}
+    for point in points:
+        grouped.setdefault(json.dumps(point["cell"], sort_keys=True), []).append(point)
+    return [_cell(members) for members in grouped.values()]
+
+
+def by_architecture(points: Iterable[Point]) -> dict[str, list[Point]]:
+    """Points by architecture, architectures in alphabetical order."""
+    found: dict[str, list[Point]] = {}
+    for point in sorted(points, key=lambda point: str(point["architecture"])):
+        found.setdefault(point["architecture"], []).append(point)
+    return found
+
+
+def pareto_json(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The content of pareto.json."""
+    return {"version": PARETO_VERSION, "cells": list(cells)}
+
+
+def disagreements(cell: Mapping[str, Any]) -> list[str]:
+    """One line for each baseline that members of the cell measured differently, which should not be."""
+    lines = []
+    for name in BASELINES:
+        values = [point[name] for point in cell["points"] if finite(point[name]) is not None]
+        if values and max(values) - min(values) > _BASELINE_TOLERANCE * abs(max(values)):
+            lines.append(
+                f"{name} runs from {min(values):.4g} to {max(values):.4g} in one cell: its members did not see the"
+                " same held-out tokens, do not compare them"
+            )
+    return lines
+
+
+def _cell(points: Sequence[Point]) -> dict[str, Any]:
+    first = points[0]
+    frontiers = {"overall": frontier(points)}
+    for architecture, members in by_architecture(points).items():
+        frontiers[architecture] = frontier(members)
+    return {
+        "key": first["cell"],
+        "baselines": {name: first[name] for name in BASELINES},
+        "tokens": first["tokens_evaluated"],
+        "points": [{key: value for key, value in point.items() if key != "cell"} for point in points],
+        "frontiers": frontiers,
+    }
+
+
+def _comparable(points: Iterable[Point], x: str, y: str) -> list[Point]:
+    return [point for point in points if finite(point.get(x)) is not None and finite(point.get(y)) is not None]

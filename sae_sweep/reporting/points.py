@@ -1,0 +1,220 @@
+"""A sweep's folder read back: one point per finished member, and what became of the others."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sae_sweep.architectures.registry import ARCHITECTURES
+from sae_sweep.errors import ConfigError
+from sae_sweep.model.sites import HOOK_OF_KIND
+
+Point = dict[str, Any]
+"""A finished member, flat: `member`, what it is (FACTS), every metric, and `cell`, the key of its cell."""
+
+FACTS = ("member", "architecture", "variant", "width", "knob", "knob_value", "lr", "seed")
+BASELINES = ("ce_clean", "ce_zero", "ce_mean")
+METRICS = [
+    "l0",
+    "l1",
+    "mse",
+    "fvu",
+    "explained_variance",
+    "cosine",
+    "gamma",
+    "ce_clean",
+    "ce_sae",
+    "ce_zero",
+    "ce_mean",
+    "ce_delta",
+    "ce_recovered",
+    "ce_recovered_mean",
+    "kl",
+    "kl_zero",
+    "dead_fraction",
+    "dead_window_tokens",
+    "alive",
+    "density_over_1pct",
+    "density_over_10pct",
+    "l0_se",
+    "ce_recovered_se",
+    "coefficient_final",
+    "threshold_mode",
+    "tokens_trained",
+    "tokens_evaluated",
+]
+
+SWEEP_VERSION = 1
+DEMO_MODEL = "demo"
+"""What reports call the model that ships, whose path is null."""
+# What the held-out tokens follow from, beside their number.
+_HELDOUT_KEYS = ("kind", "path", "name", "split", "field", "heldout_path", "heldout_split", "context", "bos")
+
+
+@dataclass(frozen=True)
+class SweepRecord:
+    """What a sweep's folder says."""
+
+    name: str
+    points: list[Point]
+    """Finished members, in the order of sweep.json."""
+    unfinished: list[dict[str, str]]
+    """member, state and reason of every other member."""
+    notes: list[str]
+    """One line for each finished member whose metrics cannot be read."""
+
+
+def read_sweep(folder: Path) -> SweepRecord:
+    """Read sweep.json and each finished member's metrics.json. Raises ConfigError where sweep.json cannot be read."""
+    sweep = _read_sweep_json(folder / "sweep.json")
+    record = SweepRecord(str(sweep.get("name", folder.name)), [], [], [])
+    for label, entry in sweep["members"].items():
+        if entry["state"] != "finished":
+            record.unfinished.append(
+                {"member": label, "state": str(entry["state"]), "reason": str(entry.get("reason") or "")}
+            )
+            continue
+        try:
+            record.points.append(read_point(folder / label, label, entry["config"]))
+        except ValueError as error:
+            record.notes.append(f"{label}: left out, {error}")
+    return record
+
+
+def read_point(folder: Path, label: str, config: Mapping[str, Any]) -> Point:
+    """The point of one finished member. Raises ValueError, in one line, on metrics that cannot be used."""
+    metrics = read_metrics(folder / "metrics.json")
+    exported = _read_export(folder / "cfg.json")
+    sae, training = config["sae"], config["training"]
+    width = sae.get("width") or exported.get("d_sae") or _width_from_expansion(config)
+    knob, value = _knob(sae)
+    return {
+        "cell": cell_key(config, exported.get("hook_name")),
+        "member": label,
+        "architecture": architecture_label(sae),
+        "variant": sae.get("variant"),
+        "width": width,
+        "knob": knob,
+        "knob_value": value,
+        "lr": training.get("lr") or _recipe_lr(sae, width),
+        "seed": config.get("seed"),
+        **metrics,
+    }
+
+
+def read_metrics(file: Path) -> dict[str, Any]:
+    """A member's metrics, non-finite values as None. Raises ValueError where the file is not this version's."""
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"metrics.json cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise ValueError("metrics.json is damaged (not valid JSON)") from error
+    if not isinstance(raw, dict):
+        raise ValueError("metrics.json is damaged (not a JSON object)")
+    missing = [key for key in METRICS if key not in raw]
+    if missing:
+        raise ValueError(f"metrics.json is of another version (it lacks {', '.join(missing[:3])})")
+    wrong = [key for key in METRICS if key != "threshold_mode" and not _is_number(raw[key])]
+    if wrong:
+        raise ValueError(f"metrics.json is damaged ({wrong[0]} is {str(raw[wrong[0]])[:40]!r}, not a number)")
+    return {key: finite(value) if _is_number(value) else value for key, value in raw.items()}
+
+
+def architecture_label(sae: Mapping[str, Any]) -> str:
+    """How reports name an architecture: its name, but `standard_april` for the standard one's April variant."""
+    name = str(sae["architecture"])
+    return "standard_april" if name == "standard" and sae.get("variant") == "april" else name
+
+
+def cell_key(config: Mapping[str, Any], exported_hook: str | None) -> dict[str, Any]:
+    """What members must share to be compared: model, site, counted positions and held-out tokens.
+
+    dtype is part of it because the baselines depend on it.
+    """
+    model, evaluation = config["model"], config["evaluation"]
+    hook = _hook(config["site"], exported_hook)
+    return {
+        "model": model.get("path") or DEMO_MODEL,
+        "revision": model.get("revision"),
+        "dtype": model.get("dtype"),
+        "site": {"in": hook, "out": hook},
+        "positions": evaluation.get("positions"),
+        "evaluation": {
+            "tokens": evaluation.get("tokens"),
+            "data": {key: config["data"].get(key) for key in _HELDOUT_KEYS},
+        },
+    }
+
+
+def finite(value: float | None) -> float | None:
+    """The value, or None where it is NaN or infinite, which JSON cannot say."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _read_sweep_json(file: Path) -> dict[str, Any]:
+    try:
+        sweep = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"{file}: cannot be read ({error.strerror}); a report is made from a sweep's own folder"
+        ) from error
+    except ValueError as error:
+        raise ConfigError(f"{file}: is not valid JSON ({error})") from error
+    if not isinstance(sweep, dict) or not isinstance(sweep.get("members"), dict):
+        raise ConfigError(f"{file}: has no members; it was not written by sae-sweep")
+    if sweep.get("version") != SWEEP_VERSION:
+        raise ConfigError(f"{file}: is version {sweep.get('version')}; this program reads version {SWEEP_VERSION}")
+    return sweep
+
+
+def _read_export(file: Path) -> dict[str, Any]:
+    """Width and hook as the exported weights' cfg.json states them; empty where it does not."""
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(raw, dict):
+        return {}
+    metadata = raw.get("metadata")
+    return {**raw, **metadata} if isinstance(metadata, dict) else raw
+
+
+def _hook(site: Mapping[str, Any], exported: str | None) -> str:
+    if site.get("hook"):
+        return str(site["hook"])
+    if site.get("layer") is not None:
+        kind = str(site["kind"])
+        return f"blocks.{site['layer']}.{HOOK_OF_KIND.get(kind, kind)}"
+    return exported or f"{site['kind']} of the middle block"
+
+
+def _knob(sae: Mapping[str, Any]) -> tuple[str, float | None]:
+    """The key that set the member's sparsity, and its value."""
+    if sae.get("l0") is not None:
+        return "l0", sae["l0"]
+    known = ARCHITECTURES.get(str(sae["architecture"]))
+    names = ("l1", "k", "l0_coefficient") if known is None else (known.knob(),)
+    return next(((name, sae[name]) for name in names if sae.get(name) is not None), (names[0], None))
+
+
+def _width_from_expansion(config: Mapping[str, Any]) -> int | None:
+    d, expansion = config["model"].get("d_model"), config["sae"].get("expansion")
+    at_d_model = config["site"].get("kind") in ("resid_pre", "resid_mid", "resid_post", "mlp_out", "attn_out")
+    return round(d * expansion) if d and expansion and at_d_model else None
+
+
+def _recipe_lr(sae: Mapping[str, Any], width: int | None) -> float | None:
+    known = ARCHITECTURES.get(str(sae["architecture"]))
+    if known is None or width is None:
+        return None
+    try:
+        return known(**sae).recipe(width).lr
+    except (TypeError, ValueError):
+        return None  # a config of another version: the lr is only shown
+
+
+def _is_number(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))

@@ -1,0 +1,72 @@
+"""The frontier as a table on the terminal."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from sae_sweep.reporting.columns import TERMINAL_COLUMNS
+from sae_sweep.reporting.pareto import by_architecture, frontier
+from sae_sweep.reporting.points import Point
+
+OVERALL, OWN = "overall", "own"
+"""What the last column says: on the frontier of the cell, or only on that of the member's architecture."""
+
+
+def print_frontier(points: Sequence[Point], console: Console | None = None) -> None:
+    """Print the members of one cell by architecture, then L0: a drawn table on a terminal, else aligned text."""
+    console = console or Console()
+    marks = frontier_marks(points)
+    titles = ["member", *(column.title for column in TERMINAL_COLUMNS), "frontier"]
+    rows = [
+        [point["member"], *(column.text(point) for column in TERMINAL_COLUMNS), marks.get(point["member"], "")]
+        for point in in_order(points)
+    ]
+    if console.is_terminal:
+        console.print(_drawn(titles, rows))
+        return
+    for line in aligned(titles, rows):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def in_order(points: Sequence[Point]) -> list[Point]:
+    """Points by architecture, then L0; those without an L0 last."""
+
+    def place(point: Point) -> tuple[str, bool, float, str]:
+        l0 = point["l0"]
+        return point["architecture"], l0 is None, l0 or 0.0, point["member"]
+
+    return sorted(points, key=place)
+
+
+def frontier_marks(points: Sequence[Point]) -> dict[str, str]:
+    """OVERALL or OWN, by label, for the members of one cell that are on a frontier."""
+    marks: dict[str, str] = {}
+    for members in by_architecture(points).values():
+        marks.update(dict.fromkeys(frontier(members), OWN))
+    marks.update(dict.fromkeys(frontier(points), OVERALL))
+    return marks
+
+
+def aligned(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of text: the first and last column to the left, the numbers between them to the right."""
+    widths = [max(len(line[index]) for line in (titles, *rows)) for index in range(len(titles))]
+    left = (0, len(titles) - 1)
+    return [
+        "  ".join(
+            cell.ljust(width) if index in left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in (titles, *rows)
+    ]
+
+
+def _drawn(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(titles[0], overflow="fold")
+    for title in titles[1:-1]:
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column(titles[-1])
+    for row in rows:
+        table.add_row(*row, style="bold" if row[-1] == OVERALL else None)
+    return table
