@@ -1,0 +1,94 @@
+"""What `dry_run=true` prints: the plan, its cost, and what is already done."""
+
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+from sae_sweep.config import shown
+from sae_sweep.estimates import Estimate, estimate, member_parameters
+from sae_sweep.launch.tables import print_table
+from sae_sweep.plan import Bank, Group, Member, Plan, method, sparsity
+
+HEADER = ("bank", "member", "latents", "sparsity", "parameters", "batch", "steps", "lr", "schedule", "state")
+
+
+def print_plan(plan: Plan, root: Path, finished: Collection[str]) -> None:
+    """Print the plan to standard output; `finished` are identities that need no more training."""
+    banks = sum(len(group.banks) for group in plan.groups)
+    print(
+        f"{root}: {counted(len(plan.members), 'member')} in {counted(len(plan.groups), 'group')} of one pass each,"
+        f" {counted(banks, 'bank')}; {len(finished)} finished already"
+    )
+    for group in plan.groups:
+        rows = [
+            _row(f"{number} {_bank_name(bank)}", member, finished)
+            for number, bank in enumerate(group.banks)
+            for member in bank.members
+        ]
+        print()
+        print_table(_title(group), HEADER, rows, sys.stdout)
+        print(_cost(estimate(group)))
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 member`, `2 members`."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def _title(group: Group) -> str:
+    config = group.members[0].config
+    return (
+        f"group {group.key}: model {config.model.name} ({config.model.backend}, {config.model.dtype},"
+        f" {config.model.device}), data {config.data.kind}, context {config.data.context},"
+        f" sites {', '.join(group.hooks)}"
+    )
+
+
+def _bank_name(bank: Bank) -> str:
+    return f"{method(bank.members[0].config)} at {bank.site.hook}"
+
+
+def _row(bank: str, member: Member, finished: Collection[str]) -> tuple[str, ...]:
+    knob, value = sparsity(member.config)
+    return (
+        bank,
+        member.label,
+        str(member.width),
+        f"{knob} {shown(value)}",
+        f"{member_parameters(member):,}",
+        str(member.config.training.batch_size),
+        str(member.schedule.total_steps),
+        f"{member.schedule.lr:.3g}",
+        _schedule(member),
+        "finished" if member.identity in finished else "to train",
+    )
+
+
+def _schedule(member: Member) -> str:
+    schedule = member.schedule
+    parts = [f"warm-up {schedule.lr_warmup_steps}"]
+    if schedule.sparsity_warmup_steps:
+        parts.append(f"sparsity warm-up {schedule.sparsity_warmup_steps}")
+    if schedule.lr_decay_steps:
+        parts.append(f"decay {schedule.lr_decay_steps}")
+    if schedule.resample_steps:
+        parts.append(f"resample at {', '.join(map(str, schedule.resample_steps))}")
+    return "; ".join(parts)
+
+
+def _cost(cost: Estimate) -> str:
+    total = cost.member_bytes + cost.model_bytes + cost.block_bytes
+    return (
+        f"memory {_bytes(total)}: members with gradients and moments {_bytes(cost.member_bytes)},"
+        f" model {_bytes(cost.model_bytes)}, block of activations {_bytes(cost.block_bytes)}\n"
+        f"compute: model {cost.model_flops:.2g} FLOP, SAE encoders {cost.encoder_flops:.2g} FLOP"
+        f" ({cost.dense_flops:.2g} if every step were dense)"
+    )
+
+
+def _bytes(number: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} TB"

@@ -1,0 +1,134 @@
+"""Runs a sweep in this process: plan, open the folder, train what is missing, report."""
+
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sae_sweep.config import MemberConfig
+from sae_sweep.errors import ConfigError
+from sae_sweep.launch.dry_run import print_plan
+from sae_sweep.launch.tables import print_table
+from sae_sweep.plan import Group, Member, Plan, member_identity, plan_sweep
+from sae_sweep.runs import MemberResult, State, SweepFolder, sweep_root
+
+if TYPE_CHECKING:
+    from sae_sweep.training.group import GroupRun
+
+
+class SweepFailed(Exception):  # noqa: N818 - what happened, not a defect
+    """Some members failed; the others finished, and the failures have been printed."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where one member stands after the command."""
+
+    label: str
+    identity: str
+    folder: Path
+    state: State
+    """finished or failed; planned after a dry run."""
+    metrics: dict[str, Any] | None
+    """The final metrics of a finished member."""
+    reason: str | None
+    """Why it failed, in one line."""
+
+
+def run_sweep(configs: Sequence[MemberConfig]) -> list[Outcome]:
+    """Train what is missing of the sweep and return one outcome per config, in their order.
+
+    Everything is checked before anything is written: raises ConfigError for a sweep that cannot be.
+    A member that fails does not stop the others.
+    """
+    plan = plan_sweep(configs)
+    folder = SweepFolder(sweep_root(configs[0]))
+    plan = folder.named(plan)
+    finished = folder.finished(plan)
+    if configs[0].dry_run:
+        print_plan(plan, folder.root, finished)
+        return _in_order(configs, [_outcome(member, folder, "planned", None) for member in plan.members])
+    folder.check_place()
+    reasons = _train(plan, finished, folder)
+    _report(folder.root)
+    outcomes = [
+        _outcome(member, folder, "failed" if member.label in reasons else "finished", reasons.get(member.label))
+        for member in plan.members
+    ]
+    _print_failures(outcomes)
+    return _in_order(configs, outcomes)
+
+
+def _train(plan: Plan, finished: set[str], folder: SweepFolder) -> dict[str, str]:
+    """Train every group that is not finished; the failed members' reasons by label."""
+    reasons: dict[str, str] = {}
+    begun = False
+    for group in plan.without(finished).groups:
+        try:
+            run = _open_group(group)
+        except ConfigError as error:
+            if not begun:
+                raise  # nothing has been written
+            results = dict.fromkeys([member.label for member in group.members], MemberResult(None, str(error)))
+        else:
+            if not begun:
+                folder.begin(plan)
+                begun = True
+            folder.mark([member.label for member in group.members], "running", None)
+            results = _run(run, group, folder)
+        for label, result in results.items():
+            folder.mark([label], "finished" if result.reason is None else "failed", result.reason)
+            if result.reason is not None:
+                reasons[label] = result.reason
+    if not begun:
+        folder.begin(plan)
+    return reasons
+
+
+def _open_group(group: Group) -> "GroupRun":
+    from sae_sweep.training.group import open_group  # brings in torch: planning must not
+
+    return open_group(group)
+
+
+def _run(run: "GroupRun", group: Group, folder: SweepFolder) -> dict[str, MemberResult]:
+    labels = [member.label for member in group.members]
+    try:
+        return run.run(folder)
+    except KeyboardInterrupt:
+        folder.mark(labels, "planned", "interrupted")
+        raise
+    except ConfigError as error:
+        return dict.fromkeys(labels, MemberResult(None, str(error)))
+    except Exception as error:
+        traceback.print_exc()  # the other groups go on, so the traceback would be lost
+        return dict.fromkeys(labels, MemberResult(None, _one_line(error)))
+
+
+def _report(root: Path) -> None:
+    from sae_sweep.reporting.report import write_report  # brings in plotly: planning must not
+
+    write_report(root)
+
+
+def _outcome(member: Member, folder: SweepFolder, state: State, reason: str | None) -> Outcome:
+    metrics = folder.read_metrics(member.label) if state == "finished" else None
+    return Outcome(member.label, member.identity, folder.member_folder(member.label), state, metrics, reason)
+
+
+def _in_order(configs: Sequence[MemberConfig], outcomes: Sequence[Outcome]) -> list[Outcome]:
+    by_identity = {outcome.identity: outcome for outcome in outcomes}
+    return [by_identity[member_identity(config)] for config in configs]
+
+
+def _print_failures(outcomes: Sequence[Outcome]) -> None:
+    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
+    if failed:
+        rows = [(outcome.label, outcome.reason or "") for outcome in failed]
+        print_table(f"{len(failed)} of {len(outcomes)} members failed", ("member", "reason"), rows, sys.stderr)
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,0 +1,28 @@
+"""Tables for people: rich on a terminal, aligned plain text elsewhere."""
+
+from collections.abc import Sequence
+from typing import TextIO
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], file: TextIO) -> None:
+    """Print the rows under their header."""
+    if file.isatty():
+        _print_rich(title, header, rows, file)
+        return
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    print(title, file=file)
+    for row in (header, *rows):
+        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip(), file=file)
+
+
+def _print_rich(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], file: TextIO) -> None:
+    from rich.console import Console  # slow to import, and not needed where there is no terminal
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(title), title_justify="left")
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    Console(file=file).print(table)

@@ -1,0 +1,99 @@
+"""What judging costs: passes that are shared, passes that a candidate adds, and blocks that do not run."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from sae_sweep.evaluation.evaluate import Candidate, Evaluator, HeldOut
+from sae_sweep.model.language_model import LanguageModel
+from sae_sweep.saes.inference import InferenceSae
+
+ROWS_PER_FORWARD = 3
+BATCHES = 3  # of 8 rows
+HOOKS = ("blocks.2.hook_resid_post", "blocks.1.hook_mlp_out", "blocks.2.attn.hook_z")
+
+
+def candidates_at(hooks: tuple[str, ...], each: int, random_sae: Callable[..., InferenceSae]) -> list[Candidate]:
+    return [
+        Candidate(f"{hook} {seed}", hook, random_sae("standard", 32, 16, seed, 1.0))
+        for hook in hooks
+        for seed in range(each)
+    ]
+
+
+@pytest.fixture
+def model(llama_folder: Path, load_float64: Callable[[Path], LanguageModel]) -> LanguageModel:
+    return load_float64(llama_folder)
+
+
+@pytest.fixture
+def evaluator(model: LanguageModel, tokens_RT: Tensor) -> Evaluator:
+    heldout = HeldOut(tokens_RT, torch.tensor([0, 1, 2]), 1, ROWS_PER_FORWARD, every_position=False)
+    return Evaluator(model, heldout, {hook: torch.zeros(32, dtype=torch.float64) for hook in HOOKS})
+
+
+@pytest.mark.parametrize("sites", [1, 2, 3])
+@pytest.mark.parametrize("each", [1, 4])
+def test_passes(
+    evaluator: Evaluator, model: LanguageModel, random_sae: Callable[..., InferenceSae], sites: int, each: int
+) -> None:
+    """A batch costs one clean pass, two ablations a site, and one pass for each candidate."""
+    evaluator.judge(candidates_at(HOOKS[:sites], each, random_sae))
+    assert model.passes.clean == BATCHES
+    assert model.passes.suffix == BATCHES * (2 * sites + sites * each)
+    assert model.passes.harvest == 0
+
+
+@contextmanager
+def runs(model: LanguageModel, part: str) -> Iterator[list[int]]:
+    """How often the layer called `part` ran in each block: a layer inside, for a skipped block is called too."""
+    counts = [0] * model.facts.n_layers
+
+    def count(layer: int) -> Callable[..., None]:
+        def ran(*_: object) -> None:
+            counts[layer] += 1
+
+        return ran
+
+    with ExitStack() as stack:
+        for layer in range(model.facts.n_layers):
+            module = model.module.get_submodule(f"model.layers.{layer}.{part}")
+            stack.enter_context(module.register_forward_hook(count(layer)))
+        yield counts
+
+
+@pytest.mark.parametrize(
+    ("hook", "attention_runs", "mlp_runs"),
+    [
+        ("blocks.2.hook_resid_post", (0, 0, 0, 1), (0, 0, 0, 1)),
+        ("blocks.1.hook_mlp_out", (0, 0, 1, 1), (0, 0, 1, 1)),
+        ("blocks.2.attn.hook_z", (0, 0, 0, 1), (0, 0, 1, 1)),
+    ],
+)
+def test_what_comes_before_the_site_does_not_run(
+    evaluator: Evaluator,
+    model: LanguageModel,
+    random_sae: Callable[..., InferenceSae],
+    hook: str,
+    attention_runs: tuple[int, ...],
+    mlp_runs: tuple[int, ...],
+) -> None:
+    """By block, what runs in a suffix pass: nothing before the site, everything after it."""
+    candidates = candidates_at((hook,), 3, random_sae)
+    with runs(model, "self_attn.q_proj") as attention, runs(model, "mlp.up_proj") as mlp:
+        evaluator.judge(candidates)
+    suffixes = 2 + len(candidates)
+    assert attention == [BATCHES * (1 + suffixes * ran) for ran in attention_runs]
+    assert mlp == [BATCHES * (1 + suffixes * ran) for ran in mlp_runs]
+
+
+def test_company_changes_nothing(evaluator: Evaluator, random_sae: Callable[..., InferenceSae]) -> None:
+    """A candidate judged among others has the metrics it has alone, to the last bit."""
+    candidates = candidates_at(HOOKS, 2, random_sae)
+    together = evaluator.judge(candidates)
+    for candidate in candidates:
+        assert evaluator.judge([candidate])[candidate.label].metrics == together[candidate.label].metrics

@@ -1,0 +1,202 @@
+"""Metrics of the evaluator against `definitions.py`, which recomputes them with full forwards from what they mean."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from sae_sweep.evaluation.evaluate import Candidate, Evaluator, HeldOut, Judgement
+from sae_sweep.model.language_model import LanguageModel
+from sae_sweep.saes.inference import InferenceSae
+from tests.evaluation.definitions import HOOKS, Metrics, PlainModel, PlainSae, Question, recomputed
+
+EOS, BOS, PAD = 0, 1, 2
+LAYER = 1  # of four
+WIDTH = 48
+KINDS = ("resid_post", "mlp_out", "attn_z")
+ARCHITECTURES = ("standard", "gated", "topk", "jumprelu", "no b_dec")
+
+KEYS = {
+    *("l0", "l1", "mse", "fvu", "explained_variance", "cosine", "gamma", "alive", "density_over_1pct"),
+    *("density_over_10pct", "l0_se", "ce_clean", "ce_sae", "ce_zero", "ce_mean", "ce_delta", "ce_recovered"),
+    *("ce_recovered_mean", "ce_recovered_se", "kl", "kl_zero", "tokens_evaluated"),
+}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One model's candidates, judged together by the evaluator."""
+
+    plain: PlainModel
+    candidates: dict[str, Candidate]
+    means: dict[str, Tensor]
+    judgements: dict[str, Judgement]
+    every_position: bool
+
+    def expected(self, label: str, kind: str, tokens_RT: Tensor) -> Metrics:
+        candidate = self.candidates[label]
+        sae = candidate.sae
+        question = Question(
+            kind, LAYER, tokens_RT, {EOS, BOS, PAD}, BOS, self.means[candidate.hook], self.every_position
+        )
+        return recomputed(self.plain, PlainSae(sae.architecture, sae.tensors, sae.subtract_b_dec, sae.k), question)
+
+
+def label_of(kind: str, architecture: str) -> str:
+    return f"{kind} {architecture}"
+
+
+def make_candidates(
+    plain: PlainModel, random_sae: Callable[..., InferenceSae], tokens_RT: Tensor
+) -> tuple[dict[str, Candidate], dict[str, Tensor]]:
+    candidates, means = {}, {}
+    for kind in KINDS:
+        hook = HOOKS[kind].format(layer=LAYER)
+        x_TD = plain.activation(kind, LAYER, tokens_RT[0])
+        scale = x_TD[1:].std().item()
+        means[hook] = x_TD[1:].mean(0)
+        for seed, architecture in enumerate(ARCHITECTURES):
+            name = "standard" if architecture == "no b_dec" else architecture
+            sae = random_sae(name, x_TD.shape[1], WIDTH, seed, scale, subtract=architecture != "no b_dec")
+            label = label_of(kind, architecture)
+            candidates[label] = Candidate(label, hook, sae)
+    return candidates, means
+
+
+@pytest.fixture(
+    scope="module",
+    params=[("gpt2", False), ("llama", False), ("gpt2", True), ("llama", True)],
+    ids=["gpt2-counted", "llama-counted", "gpt2-all", "llama-all"],
+)
+def judged(
+    request: pytest.FixtureRequest,
+    load_float64: Callable[[Path], LanguageModel],
+    random_sae: Callable[..., InferenceSae],
+    tokens_RT: Tensor,
+) -> Judged:
+    family, every_position = request.param
+    folder = request.getfixturevalue(f"{family}_folder")
+    plain = PlainModel(family, folder)
+    candidates, means = make_candidates(plain, random_sae, tokens_RT)
+    heldout = HeldOut(tokens_RT, torch.tensor([EOS, BOS, PAD]), BOS, 3, every_position)  # 8 rows: 3, 3 and 2
+    judgements = Evaluator(load_float64(folder), heldout, means).judge(list(candidates.values()))
+    return Judged(plain, candidates, means, judgements, every_position)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_metrics_are_as_defined(judged: Judged, kind: str, architecture: str, tokens_RT: Tensor) -> None:
+    label = label_of(kind, architecture)
+    found = judged.judgements[label].metrics
+    expected = judged.expected(label, kind, tokens_RT)
+    assert set(found) == set(expected) == KEYS
+    assert found == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert expected["l0"] not in (0, WIDTH)  # or the codes would prove nothing
+
+
+def test_frequencies_are_shares_of_counted_tokens(judged: Judged, tokens_RT: Tensor) -> None:
+    label = label_of("resid_post", "gated")
+    sae = judged.candidates[label].sae
+    special = torch.tensor([EOS, BOS, PAD])
+    fired_F = torch.zeros(WIDTH, dtype=torch.float64)
+    tokens = 0
+    for row_T in tokens_RT:
+        x_TD = judged.plain.activation("resid_post", LAYER, row_T)
+        own = ~torch.isin(row_T, special)
+        own[0] = False
+        fired_F += (PlainSae("gated", sae.tensors, True, None).encode(x_TD[own]) > 0).sum(0)
+        tokens += int(own.sum())
+    assert torch.equal(judged.judgements[label].frequency_F, fired_F / tokens)
+
+
+def test_the_two_policies_differ_where_they_should(
+    gpt2_folder: Path,
+    load_float64: Callable[[Path], LanguageModel],
+    random_sae: Callable[..., InferenceSae],
+    tokens_RT: Tensor,
+) -> None:
+    """Splicing every position changes what the model loses, and never what is averaged over."""
+    candidates, means = make_candidates(PlainModel("gpt2", gpt2_folder), random_sae, tokens_RT)
+    model = load_float64(gpt2_folder)
+    special = torch.tensor([EOS, BOS, PAD])
+    label = label_of("resid_post", "standard")
+    counted, every = (
+        Evaluator(model, HeldOut(tokens_RT, special, BOS, 4, every_position), means)
+        .judge([candidates[label]])[label]
+        .metrics
+        for every_position in (False, True)
+    )
+    spliced = {key for key in KEYS if key.startswith(("ce_", "kl"))} - {"ce_clean"}
+    assert all(counted[key] != every[key] for key in spliced)
+    assert {key: counted[key] for key in KEYS - spliced} == pytest.approx(
+        {key: every[key] for key in KEYS - spliced}, rel=1e-12
+    )
+
+
+@pytest.mark.parametrize("rows_per_forward", [1, 5, 100])
+def test_batches_change_nothing(
+    judged: Judged,
+    rows_per_forward: int,
+    request: pytest.FixtureRequest,
+    load_float64: Callable[[Path], LanguageModel],
+    tokens_RT: Tensor,
+) -> None:
+    family = request.node.callspec.params["judged"][0]
+    model = load_float64(request.getfixturevalue(f"{family}_folder"))
+    heldout = HeldOut(tokens_RT, torch.tensor([EOS, BOS, PAD]), BOS, rows_per_forward, judged.every_position)
+    again = Evaluator(model, heldout, judged.means).judge(list(judged.candidates.values()))
+    for label, judgement in judged.judgements.items():
+        assert again[label].metrics == pytest.approx(judgement.metrics, rel=1e-9, abs=1e-12)
+
+
+def test_a_perfect_sae_loses_nothing(
+    llama_folder: Path, load_float64: Callable[[Path], LanguageModel], tokens_RT: Tensor
+) -> None:
+    """W = [I, -I] with ReLU on both sides is the identity."""
+    eye = torch.eye(32, dtype=torch.float64)
+    tensors = {
+        "W_enc": torch.cat([eye, -eye], dim=1),
+        "b_enc": torch.zeros(64, dtype=torch.float64),
+        "W_dec": torch.cat([eye, -eye]),
+        "b_dec": torch.zeros(32, dtype=torch.float64),
+    }
+    hook = "blocks.2.hook_resid_post"
+    heldout = HeldOut(tokens_RT, torch.tensor([EOS, BOS, PAD]), BOS, 4, every_position=False)
+    evaluator = Evaluator(load_float64(llama_folder), heldout, {hook: torch.ones(32, dtype=torch.float64)})
+    metrics = evaluator.judge([Candidate("identity", hook, InferenceSae("standard", tensors, False, None))])["identity"]
+    expected = {
+        **dict.fromkeys(("mse", "fvu", "ce_delta", "kl"), 0.0),
+        **dict.fromkeys(("explained_variance", "cosine", "gamma", "ce_recovered", "ce_recovered_mean"), 1.0),
+        "l0": 32.0,
+    }
+    assert {key: metrics.metrics[key] for key in expected} == pytest.approx(expected, rel=1e-12, abs=1e-12)
+
+
+def test_an_sae_that_is_zero_is_zero_ablation(
+    gpt2_folder: Path, load_float64: Callable[[Path], LanguageModel], tokens_RT: Tensor
+) -> None:
+    """Recovers exactly none of the cross-entropy, about zero; and about the mean, the mean itself recovers none."""
+    hook = "blocks.1.hook_mlp_out"
+    mean_D = torch.linspace(-1, 1, 32, dtype=torch.float64)
+    heldout = HeldOut(tokens_RT, torch.tensor([EOS, BOS, PAD]), BOS, 4, every_position=False)
+    evaluator = Evaluator(load_float64(gpt2_folder), heldout, {hook: mean_D})
+
+    def dead(b_dec: Tensor) -> InferenceSae:
+        never = torch.full((4,), -1.0, dtype=torch.float64)
+        zeros = torch.zeros(32, 4, dtype=torch.float64)
+        tensors = {"W_enc": zeros, "b_enc": never, "W_dec": torch.eye(4, 32, dtype=torch.float64), "b_dec": b_dec}
+        return InferenceSae("standard", tensors, False, None)
+
+    candidates = [Candidate("zero", hook, dead(torch.zeros_like(mean_D))), Candidate("mean", hook, dead(mean_D))]
+    judged = evaluator.judge(candidates)
+    zero, mean = judged["zero"].metrics, judged["mean"].metrics
+    assert (zero["l0"], zero["l1"], zero["alive"], zero["cosine"]) == (0.0, 0.0, 0.0, 0.0)
+    assert zero["gamma"] is None  # no scaling of nothing is better than another
+    assert zero["ce_sae"] == zero["ce_zero"]
+    assert zero["kl"] == zero["kl_zero"]
+    assert zero["ce_recovered"] == 0.0
+    assert mean["ce_sae"] == mean["ce_mean"]
+    assert mean["ce_recovered_mean"] == 0.0

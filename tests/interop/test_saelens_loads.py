@@ -1,0 +1,67 @@
+"""SAELens itself reads what we save, and gives our codes and reconstructions on raw activations."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sae_sweep.interop.saelens import load_sae, save_sae
+from tests.interop.trained import CONFIGS, WIDTH, D, raw_activations, trained_member
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = ROOT / ".venv-interop" / "bin" / "python"
+CHECK = "saelens_check.safetensors"
+HEADS = 4
+RESIDUAL, ATTENTION = "blocks.3.hook_resid_post", "blocks.3.attn.hook_z"
+
+pytestmark = pytest.mark.evidence
+
+
+def check(folder: Path) -> subprocess.CompletedProcess[str]:
+    if not PYTHON.exists():
+        pytest.fail(f"{PYTHON.parents[1].name} is missing; run `make .venv-interop`", pytrace=False)
+    script = ROOT / "scripts" / "check_saelens.py"
+    return subprocess.run([PYTHON, script, folder], capture_output=True, text=True, check=False)
+
+
+def save_member(folder: Path, name: str, hook: str) -> None:
+    """A trained member, and our own answers on raw activations of the shape that its hook has in the model."""
+    folder.mkdir()
+    save_sae(folder, trained_member(name, 0).folded(), {"hook_name": hook}, torch.full((WIDTH,), 0.1))
+    sae = load_sae(folder)
+    raw_BD = raw_activations(400, 1)
+    codes_BF = sae.encode(raw_BD)
+    x: Tensor = raw_BD.reshape(-1, HEADS, D // HEADS) if hook == ATTENTION else raw_BD
+    save_file({"x": x, "codes": codes_BF, "reconstruction": sae.decode(codes_BF)}, folder / CHECK)
+
+
+def test_saelens_gives_our_answers(tmp_path: Path) -> None:
+    for name in CONFIGS:
+        save_member(tmp_path / name, name, RESIDUAL)
+    save_member(tmp_path / "gated-hook_z", "gated", ATTENTION)
+    save_member(tmp_path / "topk-hook_z", "topk", ATTENTION)
+    result = check(tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count(" agrees") == len(CONFIGS) + 2
+
+
+def test_a_disagreement_is_found(tmp_path: Path) -> None:
+    """Codes 1 in 10^4 too large, a bias that is not ours: the check must not pass whatever it is given."""
+    for name in CONFIGS:
+        save_member(tmp_path / name, name, RESIDUAL)
+    answers = load_file(tmp_path / "april" / CHECK)
+    save_file({**answers, "codes": 1.0001 * answers["codes"]}, tmp_path / "april" / CHECK)
+    weights = tmp_path / "gated" / "sae_weights.safetensors"
+    tensors = load_file(weights)
+    save_file({**tensors, "b_dec": tensors["b_dec"] + 0.01}, weights)
+    result = check(tmp_path)
+    assert result.returncode == 1, result.stdout + result.stderr
+    verdicts = {line.split()[0]: line.split()[-1] for line in result.stdout.splitlines()[1:]}
+    assert verdicts == {"april": "DISAGREES", "bricken": "agrees", "gated": "DISAGREES", "topk": "agrees"}
+
+
+def test_an_empty_folder_is_no_success(tmp_path: Path) -> None:
+    assert check(tmp_path).returncode == 2

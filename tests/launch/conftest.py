@@ -1,0 +1,89 @@
+"""A command line that runs in this process, with training and reporting stood in for."""
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sae_sweep.cli import main
+from sae_sweep.errors import ConfigError
+from sae_sweep.plan import Group
+from sae_sweep.runs import METRICS, WEIGHTS, MemberResult, SweepFolder, write_json_atomic
+
+
+class Training:
+    """Stands in for `open_group`: every member finishes at once, but for those it is told to fail."""
+
+    def __init__(self) -> None:
+        self.groups: list[list[str]] = []
+        self.failing: dict[str, str] = {}
+        self.raises: BaseException | None = None
+        self.refuses: ConfigError | None = None
+        self.reports: list[Path] = []
+
+    def open_group(self, group: Group) -> SimpleNamespace:
+        if self.refuses is not None:
+            raise self.refuses
+        return SimpleNamespace(run=lambda folder: self._run(group, folder))
+
+    def _run(self, group: Group, folder: SweepFolder) -> dict[str, MemberResult]:
+        self.groups.append([member.label for member in group.members])
+        if self.raises is not None:
+            raise self.raises
+        return {member.label: self._train(member.label, folder) for member in group.members}
+
+    def _train(self, label: str, folder: SweepFolder) -> MemberResult:
+        if label in self.failing:
+            return MemberResult(None, self.failing[label])
+        metrics: dict[str, Any] = {"l0": float(len(label)), "ce_recovered": 0.9}
+        (folder.member_folder(label) / WEIGHTS).write_bytes(b"")
+        write_json_atomic(folder.member_folder(label) / METRICS, metrics)
+        return MemberResult(metrics, None)
+
+    @property
+    def labels(self) -> list[str]:
+        """Of every member that was trained, over all calls."""
+        return [label for group in self.groups for label in group]
+
+
+class Program:
+    """`sae-sweep` run in an empty folder."""
+
+    def __init__(self, folder: Path, training: Training, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder, self.training, self._capsys = folder, training, capsys
+        self.out = self.err = ""
+
+    def __call__(self, *arguments: str) -> int:
+        code = main(arguments)
+        self.out, self.err = self._capsys.readouterr()
+        return code
+
+    @property
+    def written(self) -> list[str]:
+        return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*"))
+
+    def sweep(self, name: str) -> dict[str, Any]:
+        entries: dict[str, Any] = json.loads((self.folder / "outputs" / name / "sweep.json").read_text())
+        return entries
+
+
+@pytest.fixture
+def training(monkeypatch: pytest.MonkeyPatch) -> Training:
+    stand_in = Training()
+    group, report = ModuleType("group"), ModuleType("report")
+    vars(group)["open_group"] = stand_in.open_group
+    vars(report)["write_report"] = stand_in.reports.append
+    monkeypatch.setitem(sys.modules, "sae_sweep.training.group", group)
+    monkeypatch.setitem(sys.modules, "sae_sweep.reporting.report", report)
+    return stand_in
+
+
+@pytest.fixture
+def program(
+    tmp_path: Path, training: Training, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Program:
+    monkeypatch.chdir(tmp_path)
+    return Program(tmp_path, training, capsys)

@@ -1,0 +1,185 @@
+"""Whole commands, from the command line to the sweep folder, with training stood in for."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sae_sweep.errors import ConfigError
+
+
+def test_one_member(program: Any) -> None:
+    assert program("sae=topk", "sae.k=8") == 0
+    assert program.training.groups == [["topk-k_8-x16"]]
+    entry = program.sweep("sweep")["members"]["topk-k_8-x16"]
+    assert entry["state"] == "finished"
+    assert program.training.reports == [Path("outputs/sweep")]
+
+
+def test_nothing_but_the_sweep_is_written(program: Any) -> None:
+    assert program("sae=topk,gated") == 0
+    members = ("gated-l0_32-x16", "topk-l0_32-x16")
+    files = ("", "/config.yaml", "/metrics.json", "/sae_weights.safetensors")
+    inside = [f"outputs/sweep/{member}{file}" for member in members for file in files]
+    assert program.written == sorted(["outputs", "outputs/sweep", "outputs/sweep/sweep.json", *inside])
+
+
+def test_an_experiment_is_the_union_of_its_grids(program: Any) -> None:
+    assert program("+experiment=demo") == 0
+    (labels,) = program.training.groups
+    assert len(labels) == 16
+    assert [label for label in labels if label.startswith("topk")] == [f"topk-k_{k}-x16" for k in (8, 16, 32, 64)]
+    assert sum(label.startswith("standard_april-l1_") for label in labels) == 4
+    assert len(program.sweep("demo")["plan"][0]["banks"]) == 4
+
+
+def test_a_value_of_one_architecture_goes_to_its_members_only(program: Any) -> None:
+    assert program("experiment=demo", "sae.k=128") == 0
+    assert [label for label in program.training.labels if label.startswith("topk")] == ["topk-k_128-x16"]
+    assert len(program.training.labels) == 13
+
+
+def test_l0_for_every_architecture(program: Any) -> None:
+    assert program("sae=gated,topk", "sae.l0=16,32") == 0
+    assert sorted(program.training.labels) == ["gated-l0_16-x16", "gated-l0_32-x16", "topk-l0_16-x16", "topk-l0_32-x16"]
+
+
+def test_gated_gemma_at_a_small_model(program: Any, tmp_path: Path) -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "head_dim": 16}
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps({**sizes, "intermediate_size": 80, "vocab_size": 99}))
+    (model / "model.safetensors").touch()
+    (tmp_path / "corpus.txt").write_text("text")
+    overrides = (f"model.path={model}", "sae.width=64", "training.tokens=1e5", "data=text", "site.layer=1")
+    assert program("experiment=gated_gemma", *overrides, f"data.path={tmp_path}/corpus.txt") == 0
+    assert len(program.training.labels) == 13
+    entry = program.sweep("gated_gemma")["members"]["standard-l1_7e-5-w64"]["config"]
+    assert (entry["training"]["lr"], entry["sae"]["coefficient_unit"]) == (1e-3, "mean_d_norm")
+    assert (entry["data"]["kind"], entry["data"]["context"]) == ("text", 1024)
+
+
+@pytest.mark.parametrize(("experiment", "members"), [("gated_gemma", 13), ("gated_gemma_l0", 13), ("demo", 16)])
+def test_experiments_plan_offline(program: Any, experiment: str, members: int) -> None:
+    assert program(f"+experiment={experiment}", "dry_run=true") == 0
+    assert f"outputs/{experiment}: {members} members in 1 group" in program.out
+    assert program.written == []
+    assert program.training.groups == []
+
+
+def test_a_dry_run_prints_the_plan(program: Any) -> None:
+    program("sae=topk", "sae.k=8", "name=it")
+    assert program("sae=topk", "sae.k=8,16", "name=it", "seed=0", "dry_run=true") == 0
+    lines = program.out.splitlines()
+    assert lines[0] == "outputs/it: 2 members in 1 group of one pass each, 1 bank; 1 finished already"
+    (eight,) = [line for line in lines if "topk-k_8-x16" in line]
+    (sixteen,) = [line for line in lines if "topk-k_16-x16" in line]
+    assert eight.endswith("finished")
+    assert sixteen.endswith("to train")
+    assert all(word in sixteen for word in ("blocks.2.hook_resid_post", "2048", "k 16", "1024", "1953", "warm-up 97"))
+    assert "memory" in program.out
+    assert "FLOP" in program.out
+
+
+def test_what_is_finished_is_not_trained_again(program: Any) -> None:
+    assert program("sae=topk", "sae.k=8") == 0
+    assert program("sae=topk", "sae.k=8,16") == 0
+    assert program.training.groups == [["topk-k_8-x16"], ["topk-k_16-x16"]]
+    assert program("sae=topk", "sae.k=8,16") == 0
+    assert len(program.training.groups) == 2
+    assert len(program.training.reports) == 3
+
+
+def test_a_failed_member_does_not_stop_the_others_and_is_trained_again(program: Any) -> None:
+    program.training.failing = {"topk-k_8-x16": "diverged at step 3"}
+    assert program("sae=topk", "sae.k=8,16") == 1
+    assert program.err.splitlines() == [
+        "1 of 2 members failed",
+        "  member        reason",
+        "  topk-k_8-x16  diverged at step 3",
+    ]
+    states = {label: (entry["state"], entry["reason"]) for label, entry in program.sweep("sweep")["members"].items()}
+    assert states == {"topk-k_8-x16": ("failed", "diverged at step 3"), "topk-k_16-x16": ("finished", None)}
+    program.training.failing = {}
+    assert program("sae=topk", "sae.k=8,16") == 0
+    assert program.training.groups[-1] == ["topk-k_8-x16"]
+
+
+def test_a_group_that_breaks_shows_its_traceback_and_the_others_go_on(program: Any) -> None:
+    program.training.raises = RuntimeError("out of\nmemory")
+    assert program("data.seed=0,1") == 1
+    assert len(program.training.groups) == 2
+    assert "Traceback" in program.err
+    assert "RuntimeError: out of memory" in program.err
+
+
+def test_a_bug_outside_the_groups_shows_its_traceback(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sae_sweep.launch.local.plan_sweep", lambda configs: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        program("seed=0")
+
+
+def test_what_only_loading_shows_is_refused_in_one_line(program: Any) -> None:
+    program.training.refuses = ConfigError("data.bos=always: the tokenizer has no BOS")
+    assert program("seed=0") == 2
+    assert program.err == "sae-sweep: error: data.bos=always: the tokenizer has no BOS\n"
+    assert program.written == []
+
+
+def test_an_interrupt_is_quiet_and_leaves_members_to_train(program: Any) -> None:
+    program.training.raises = KeyboardInterrupt()
+    assert program("seed=0") == 128 + signal.SIGINT
+    assert program.err == ""
+    (entry,) = program.sweep("sweep")["members"].values()
+    assert entry["state"] == "planned"
+
+
+def test_another_config_under_the_name_is_refused_and_nothing_is_written(program: Any) -> None:
+    assert program("sae=topk") == 0
+    before = program.written
+    assert program("sae=topk,gated", "training.tokens=3e6") == 2
+    assert "training.tokens: 2e+06 -> 3e+06" in program.err
+    assert program.written == before
+    assert len(program.training.groups) == 1
+
+
+def test_one_path_with_and_without_multirun_and_in_run_mode(program: Any) -> None:
+    for flags in (["-m"], ["--multirun"], ["--run"], ["hydra.mode=RUN"], []):
+        assert program("sae=topk", "sae.k=8", "dry_run=true", *flags) == 0, flags
+        assert "1 member in 1 group" in program.out
+    assert program("sae=topk", "sae.k=8", "hydra.mode=RUN") == 0
+    assert program.sweep("sweep")["members"]["topk-k_8-x16"]["state"] == "finished"
+    program.training.failing = {"topk-k_9-x16": "diverged"}
+    assert program("sae=topk", "sae.k=9", "hydra.mode=RUN") == 1
+
+
+def test_hydras_own_sweeper_comes_to_the_same(program: Any) -> None:
+    assert program("hydra/sweeper=basic", "sae=topk", "sae.k=8,16") == 0
+    assert sorted(program.training.labels) == ["topk-k_16-x16", "topk-k_8-x16"]
+
+
+def test_params_and_grids_from_a_folder_of_ones_own(program: Any, tmp_path: Path) -> None:
+    mine = tmp_path / "mine" / "experiment"
+    mine.mkdir(parents=True)
+    text = "# @package _global_\nname: mine\nhydra:\n  sweeper:\n    params:\n      sae: topk\n      sae.k: 8,16\n"
+    (mine / "mine.yaml").write_text(text)
+    assert program("--config-dir", str(tmp_path / "mine"), "experiment=mine", "dry_run=true") == 0
+    assert "outputs/mine: 2 members" in program.out
+
+
+def test_many_members_compose_a_choice_once(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+    composed = []
+    original = ConfigLoaderImpl.load_sweep_config
+
+    def counted(self: ConfigLoaderImpl, master: object, overrides: list[str]) -> object:
+        composed.append(overrides)
+        return original(self, master, overrides)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", counted)
+    assert program("sae=gated,topk", "sae.l0=16,32", "seed=range(0,20)", "dry_run=true") == 0
+    assert "80 members" in program.out
+    assert composed == [["sae=gated"], ["sae=topk"]]

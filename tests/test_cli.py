@@ -1,0 +1,152 @@
+"""The command line's manners: refusals in one line, quick answers, nothing written."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sae_sweep.arguments import prepared
+from sae_sweep.cli import main
+from sae_sweep.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("training.lrr=1",), "training.lrr: no such key; did you mean training.lr?"),
+        (("speed=1",), "speed: no such key; did you mean seed?"),
+        (("+xyz=1",), "xyz: no such key; `sae-sweep --help` lists them"),
+        (("seed.x=1",), "seed.x: no such key; did you mean seed?"),
+        (("sae=gatd",), "sae=gatd: no such option; did you mean gated? there is gated, standard, standard_april, topk"),
+        (("experiment=dmeo",), "experiment=dmeo: no such option; did you mean demo? there is demo, gated_gemma"),
+        (("model=nope", "dry_run=true"), "model=nope: no such option; there is demo, gemma-2-2b, gemma-7b"),
+        (("training=5",), "training=5: training is a group of keys; choose one of its files"),
+        (("training=5,6",), "Config group override must be a string or a list. Got int"),
+        (("training={lr: 1, foo: 2}",), "training.foo: no such key"),
+        (("training.lr=abc",), "training.lr=abc is not a number or null"),
+        (("dry_run=1",), "dry_run=1 is not true or false"),
+        (("sae=gated", "sae.k=8"), "sae.k: gated has no such key (it is topk's); its keys are architecture,"),
+        (("sae=gated,topk", "sae.k=8,16"), "sae.k: gated has no such key (it is topk's)"),
+        (("sae.l1=0.1", "sae.l0=8"), "sae.l1=0.1 and sae.l0=8 both set the sparsity"),
+        (("sae=topk", "sae.k=99", "sae.width=64"), "sae.k=99 must be at least 1 and at most the width, 64 latents"),
+        (("site.layer=9",), "site.layer=9 is beyond the model: 0 to 3"),
+        (("training.batch_size=40000",), "training.batch_size=40000 is larger than a block of activations"),
+        (("model=local",), "model.path is not given; give model.path=..."),
+        (("model.path=gone/away/model",), "model.path=gone/away/model: no such folder"),
+        (("name=a,b",), "name=a,b: a whole sweep has one; give one value"),
+        (("sae.l1=[1,",), "sae.l1=[1,: cannot be read; give key=value"),
+        (("sae.l1=interval(0,1)",), "sae.l1=interval(0,1): an interval has no values to train"),
+        (("+experiment=demo,gated_gemma",), "+experiment=demo,gated_gemma: a sweep has one experiment"),
+        (
+            ("experiment=gated_gemma", "sae=topk"),
+            "sae=topk: no grid of this experiment has it; they have gated, standard",
+        ),
+        (("hydra.mode=RUN", "sae.l1=1,2"), "sae.l1=1,2: hydra.mode=RUN trains one member"),
+        (("hydra.mode=RUN", "sae.l1=abc"), "sae.l1=abc is not a number or null"),
+        (("hydra/launcher=nope",), "hydra/launcher=nope: no such option; there is basic, local"),
+        (("hydra.sweeper.grids=3",), "hydra.sweeper.grids=3 is not a list"),
+        (("--config-dir", "gone"), "gone' not found"),
+        (("--config-name", "gone"), "gone: no such config"),
+        (("--cfg", "job", "training.lrr=1"), "training.lrr: no such key"),
+        (("demo",), "demo: neither a command (report) nor key=value"),
+        (("report",), "report: takes one folder"),
+        (("report", "gone"), "report: gone has no sweep.json"),
+    ],
+)
+def test_a_refusal_is_one_line_and_writes_nothing(
+    arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str], empty_folder: Path
+) -> None:
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("sae-sweep: error: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert list(empty_folder.iterdir()) == []
+
+
+def test_the_process_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    before = list(sys.argv)
+    main(["training.lrr=1"])
+    assert sys.argv == before
+    assert "HYDRA_FULL_ERROR" not in os.environ
+
+
+def test_arguments_to_train() -> None:
+    assert prepared([]) == ["--multirun"]
+    assert prepared(["experiment=demo", "-m"]) == ["--multirun", "+experiment=demo"]
+    assert prepared(["+experiment=[a,b]"]) == ["--multirun", "+experiment=[a,b]"]
+    assert prepared(["sae=topk", "sae.k=8", "sae.l1=1,2", "training.lr=1"]) == [
+        *("--multirun", "sae=topk", "sae.k=choice(8)", "sae.l1=1,2", "training.lr=1")
+    ]
+    assert prepared(["--config-dir", "a=b", "seed=1"]) == ["--multirun", "--config-dir", "a=b", "seed=1"]
+    assert prepared(["sae.k=8", "hydra.mode=RUN"]) == ["sae.k=8", "hydra.mode=RUN"]
+
+
+def test_arguments_to_show() -> None:
+    assert prepared(["-m", "--cfg", "job", "sae=gated,topk", "seed=range(3,5)"]) == [
+        *("--cfg", "job", "sae=gated", "seed=3")
+    ]
+    assert prepared(["--help"]) == ["--help"]
+    assert prepared(["-sc", "install=bash"]) == ["-sc", "install=bash"]
+    with pytest.raises(ConfigError, match="no first value"):
+        prepared(["--help", "seed=interval(0,1)"])
+
+
+def answer(*arguments: str) -> str:
+    """What a process of its own prints, which must not have imported what is slow to import."""
+    code = (
+        "import sys\n"
+        "from sae_sweep.cli import main\n"
+        "try:\n    status = main(sys.argv[1:])\n"
+        "except SystemExit as error:\n    status = error.code or 0\n"
+        "slow = {'torch', 'transformers', 'wandb', 'datasets', 'plotly', 'scipy', 'numpy'} & set(sys.modules)\n"
+        "assert not slow, slow\n"
+        "sys.exit(status)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    return result.stdout
+
+
+def test_help_lists_groups_and_examples_without_torch() -> None:
+    text = answer("--help")
+    assert "sae: gated, standard, standard_april, topk" in text
+    assert "experiment: demo, gated_gemma, gated_gemma_l0" in text
+    assert "sae-sweep +experiment=demo" in text
+    assert "batch_size: 1024" in text
+
+
+def test_a_config_is_shown_without_torch_even_of_a_sweep() -> None:
+    text = answer("--cfg", "job", "sae=topk,gated", "sae.k=8,16")
+    assert "architecture: topk" in text
+    assert "k: 8" in text
+    assert "hydra" not in text
+
+
+def test_completion_without_torch() -> None:
+    assert "COMP_LINE" in answer("-sc", "install=bash")
+
+
+def test_a_plan_without_torch(empty_folder: Path) -> None:
+    assert "13 members" in answer("+experiment=gated_gemma", "dry_run=true")
+    assert list(empty_folder.iterdir()) == []
+
+
+def test_a_closed_pipe_is_quiet() -> None:
+    code = "import sys; from sae_sweep.cli import main; sys.exit(main(['dry_run=true', 'seed=range(0,30)']))"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
