@@ -20,7 +20,7 @@ class StandardConfig(L1Config):
         return self.variant == "bricken"
 
     def recipe(self, width: int) -> Recipe:
-        """The lr of the Gated paper's baselines (Bricken); the April update's Adam, clip, warm-up and decay."""
+        """bricken: Adam as in 2023, lr of the Gated paper's baselines. april: clip, sparsity warm-up, final decay."""
         if self.unit_decoder:
             return Recipe(lr=1e-3, resample_every=25_000 if self.resample else 0)
         return Recipe(

@@ -28,8 +28,8 @@ class TopKConfig(SaeConfig):
         return round(self.k if self.k is not None else self.l0 if self.l0 is not None else 32)
 
     def recipe(self, width: int) -> Recipe:
-        """lr scales as 1 / sqrt(width) (section 3 and appendix)."""
-        return Recipe(lr=2e-4 / sqrt(width / 2**14), eps=6.25e-10, clip=1.0)
+        """lr scales as 1 / sqrt(width) (section 3 and appendix). The paper's average of weights is not kept."""
+        return Recipe(lr=2e-4 / sqrt(width / 2**14), eps=6.25e-10)
 
     def parameters(self, d: int, width: int) -> dict[str, tuple[int, ...]]:
         return {"W_enc": (width, d), "b_enc": (width,), "W_dec": (width, d), "b_dec": (d,)}

@@ -66,8 +66,8 @@ def remove_radial(gradient_FD: Tensor, unit_FD: Tensor) -> None:
 
 
 def normalise_rows(rows_FD: Tensor) -> None:
-    """Rows to unit norm, in place."""
-    rows_FD.div_(rows_FD.norm(dim=1, keepdim=True))
+    """Rows to unit norm, in place; a zero row stays zero."""
+    rows_FD.div_(rows_FD.norm(dim=1, keepdim=True).clamp(min=torch.finfo(rows_FD.dtype).tiny))
 
 
 def clip_norm(gradients: Parameters, limit: float) -> None:

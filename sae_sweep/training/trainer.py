@@ -18,7 +18,7 @@ from sae_sweep.saes.base import Losses, Parameters, SaeMaths
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.saes.registry import maths_of
 from sae_sweep.training.optimizer import Adam
-from sae_sweep.training.resampling import resample
+from sae_sweep.training.resampling import SAMPLE_ROWS, resample
 from sae_sweep.training.steering import Coefficients
 
 CHUNK_ELEMENTS = 2**21
@@ -116,7 +116,7 @@ class BankTrainer:
                 self._step(chunk, x_BD)
             for index, state in enumerate(self.states):
                 if state.running and state.step in state.member.schedule.resample_steps:
-                    self._resample(index, self.scale * x[start:].to(self._dtype))
+                    self._resample(index, self.scale * x[:SAMPLE_ROWS].to(self._dtype))
             after_step()
 
     def _chunks(self) -> list[Chunk]:
@@ -195,14 +195,14 @@ class BankTrainer:
 
     def _resample(self, index: int, x_BD: Tensor) -> None:
         state = self.states[index]
-        dead_F = self.silent_F[self.bank.layout.slices[index]] >= state.member.schedule.dead_window_steps
+        silent_F = self.silent_F[self.bank.layout.slices[index]]
+        dead_F = silent_F >= state.member.schedule.dead_window_steps
         generator = torch.Generator().manual_seed(state.member.config.seed * 1_000_003 + state.step)
         coefficient = self.coefficients.value_M[index].item()
         try:
-            resample(self.bank, self.adam, index, dead_F, x_BD, coefficient, generator)
+            silent_F[resample(self.bank, self.adam, index, dead_F, x_BD, coefficient, generator)] = 0
         except FloatingPointError as error:
             state.failed = f"resampling after step {state.step}: {error}"
-        self.silent_F[self.bank.layout.slices[index]] *= ~dead_F
 
     def dead_fraction(self, index: int) -> float:
         """Share of a member's latents that did not fire in its dead window."""

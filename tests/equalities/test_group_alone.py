@@ -79,9 +79,10 @@ def test_fifty_steps(kind: str, batch_size: int, monkeypatch: pytest.MonkeyPatch
     revived: list[int] = []
     real = trainer_module.resample
 
-    def counted(*args: Any) -> int:
-        revived.append(real(*args))
-        return revived[-1]
+    def counted(*args: Any) -> Any:
+        latents = real(*args)
+        revived.append(len(latents))
+        return latents
 
     monkeypatch.setattr(trainer_module, "resample", counted)
     group = members(kind, batch_size)

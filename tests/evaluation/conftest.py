@@ -61,7 +61,8 @@ def random_sae() -> Callable[..., InferenceSae]:
             names, sizes = ("b_gate", "b_mag", "r_mag"), (scale, scale, 1.0)
             tensors |= {name: 0.3 * size * normal(width) for name, size in zip(names, sizes, strict=True)}
         else:
-            tensors["b_enc"] = 0.3 * scale * normal(width)
+            # topk: so low that negative pre-activations are among the k
+            tensors["b_enc"] = 0.3 * scale * (normal(width) - (5 if architecture == "topk" else 0))
         if architecture == "jumprelu":
             tensors["threshold"] = scale * normal(width).abs()
         return InferenceSae(architecture, tensors, subtract, 5 if architecture == "topk" else None)

@@ -51,6 +51,20 @@ def test_a_diverging_member_fails_alone(shared: list[str]) -> None:
     assert not (made.member_folder("diverging") / "metrics.json").exists()
 
 
+def test_a_diverging_member_is_judged_on_the_way(shared: list[str]) -> None:
+    """Evaluations during training meet a member whose loss nobody has looked at since it diverged."""
+    made = planned(
+        [*shared, "training.lr_warmup_steps=0", "training.tokens=1440", "evaluation.every=480"],
+        {"diverging": ("sae=standard", "sae.l1=1", "training.lr=1e38"), "healthy": TOPK},
+    )
+    results = open_group(made.group).run(made.folder)
+    assert results[made.label("healthy")].reason is None
+    assert results[made.label("diverging")].reason
+    for name in ("healthy", "diverging"):
+        for line in (made.member_folder(name) / "metrics.jsonl").read_text().splitlines():
+            json.loads(line, parse_constant=pytest.fail)  # NaN and Infinity are no JSON
+
+
 def test_a_batch_that_no_block_fills_is_refused(shared: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of 16 tokens have 15 that count: a batch of 32 x 16 is never full, and no step is ever taken."""
     blocks: list[Block] = []

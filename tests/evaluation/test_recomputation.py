@@ -200,3 +200,11 @@ def test_an_sae_that_is_zero_is_zero_ablation(
     assert zero["ce_recovered"] == 0.0
     assert mean["ce_sae"] == mean["ce_mean"]
     assert mean["ce_recovered_mean"] == 0.0
+
+
+def test_topk_is_tested_where_some_of_the_k_are_negative(judged: Judged) -> None:
+    """Or nothing would tell whether they count; k is 5."""
+    for kind in KINDS:
+        l0 = judged.judgements[label_of(kind, "topk")].metrics["l0"]
+        assert l0 is not None
+        assert 0.5 < l0 < 4.5

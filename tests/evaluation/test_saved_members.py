@@ -33,7 +33,7 @@ MEMBERS = {
     "april": ("sae=standard_april", "sae.l1=1"),  # trained on scaled inputs, with a free decoder
     "gated": ("sae=gated", "sae.l1=0.5", "sae.input_scale=unit"),
     "topk": ("sae=topk", "sae.k=5", "sae.input_scale=sqrt_d"),
-    "mlp": ("sae=gated", "sae.l0=6", "site=mlp_out"),
+    "earlier": ("sae=gated", "sae.l0=6", f"site.layer={LAYER - 1}"),
 }
 NEAR = 1e-5
 """Margin, relative to the inputs of the comparison, within which float32 may decide otherwise than float64."""
@@ -95,18 +95,19 @@ def recompute(trained: Trained) -> Callable[[str], Recomputation]:
     heldout_RT = torch.from_numpy(tokens.heldout).long()
     first_RT = torch.from_numpy(tokens.training.block(0)[0]).long()
 
-    def activations(kind: str, tokens_RT: Tensor) -> Tensor:
+    def activations(layer: int, tokens_RT: Tensor) -> Tensor:
         rows = [
-            model.activation(kind, LAYER, row_T)[counted(row_T.tolist(), {EOS, BOS, PAD}, BOS)] for row_T in tokens_RT
+            model.activation("resid_post", layer, row_T)[counted(row_T.tolist(), {EOS, BOS, PAD}, BOS)]
+            for row_T in tokens_RT
         ]
         return torch.cat(rows)
 
     def recompute(name: str) -> Recomputation:
-        kind = "mlp_out" if name == "mlp" else "resid_post"
+        layer = LAYER - 1 if name == "earlier" else LAYER
         sae = _read(trained.saved(name))
-        mean_D = activations(kind, first_RT).mean(0)
-        question = Question(kind, LAYER, heldout_RT, {EOS, BOS, PAD}, BOS, mean_D, False)
-        x_ND = activations(kind, heldout_RT)
+        mean_D = activations(layer, first_RT).mean(0)
+        question = Question("resid_post", layer, heldout_RT, {EOS, BOS, PAD}, BOS, mean_D, False)
+        x_ND = activations(layer, heldout_RT)
         fires_NF = sae.encode(x_ND) > 0
         undecided = _margins(sae, x_ND).lt(NEAR * x_ND.norm(dim=1, keepdim=True)).sum().item() / len(x_ND)
         return Recomputation(recomputed(model, sae, question), undecided, fires_NF.double().mean(0))
@@ -149,9 +150,18 @@ def test_metrics_are_those_of_the_saved_files(
     tolerance = 1e-5 + again.undecided
     for key, expected in again.metrics.items():
         assert expected is not None
-        # Differences and their ratios are as exact as what is subtracted.
-        scale = max(abs(expected), abs(found["ce_clean"]) if key == "ce_delta" else 0)
-        assert found[key] == pytest.approx(expected, rel=0, abs=tolerance * scale), key
+        error = tolerance * _magnitude(key, expected, again.metrics)
+        assert found[key] == pytest.approx(expected, rel=0, abs=error), key
+
+
+def _magnitude(key: str, value: float, metrics: Metrics) -> float:
+    """What a relative error is relative to: a difference is as exact as what is subtracted, and so are its ratios."""
+    clean, ablated = metrics["ce_clean"], metrics["ce_mean" if key.endswith("mean") else "ce_zero"]
+    assert clean is not None
+    assert ablated is not None
+    if key.startswith("ce_recovered"):
+        return (1 + abs(value)) * clean / abs(ablated - clean)
+    return clean if key == "ce_delta" else abs(value)
 
 
 @pytest.mark.parametrize("name", MEMBERS)
@@ -170,7 +180,7 @@ def test_coefficients(trained: Trained) -> None:
     """In the config's unit, as given; what steering arrived at; none where there is none."""
     final = {name: trained.metrics(name)["coefficient_final"] for name in MEMBERS}
     assert (final["standard"], final["april"], final["gated"]) == pytest.approx((0.5, 1.0, 0.5), rel=1e-6)
-    assert final["mlp"] > 0
+    assert final["earlier"] > 0
     assert final["topk"] is None
 
 

@@ -33,7 +33,8 @@ def dead_mask(*latents: int) -> Tensor:
 
 
 def call(bank: Bank, adam: Adam, dead_F: Tensor, x_BD: Tensor, seed: int = 0) -> int:
-    return resample(bank, adam, MEMBER, dead_F, x_BD, COEFFICIENT, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    return len(resample(bank, adam, MEMBER, dead_F, x_BD, COEFFICIENT, generator))
 
 
 def copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -134,12 +135,13 @@ def test_inputs_are_drawn_with_the_square_of_their_loss(kind: str) -> None:
     assert uniform.any()
 
 
-def test_revived_latents_are_no_twins() -> None:
+@pytest.mark.parametrize("inputs", [40, 10])
+def test_revived_latents_are_no_twins(inputs: int) -> None:
     """Two latents set on one input have one gradient for ever: they stay one latent, counted twice."""
     made = problems.problem("bricken")
     width = 30
     p = problems.parameters_of("bricken", width, made.x_BD, "half", torch.Generator().manual_seed(1))
     bank = Bank(maths_of(made.configs[0]), made.configs[:1], [p])
-    dead_F = torch.arange(width) < 20  # of 40 inputs
-    resample(bank, Adam(bank), 0, dead_F, made.x_BD, COEFFICIENT, torch.Generator().manual_seed(0))
+    dead_F = torch.arange(width) < 20
+    resample(bank, Adam(bank), 0, dead_F, made.x_BD[:inputs], COEFFICIENT, torch.Generator().manual_seed(0))
     assert len({tuple(row.tolist()) for row in bank.storage["W_dec"]}) == width

@@ -14,7 +14,7 @@ from tests.training.fabricate import D, member_configuration
 
 BETA1 = {"standard": 0.9, "april": 0.9, "gated": 0.0, "topk": 0.9}
 EPS = {"topk": 6.25e-10}
-CLIP = {"april": 1.0, "topk": 1.0}
+CLIP = {"april": 1.0}
 
 
 def lr_factor(kind: str, step: int) -> float:
