@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sae_sweep.architectures.standard import StandardConfig
-from sae_sweep.config import MemberConfig, ModelConfig, SiteConfig, config_entries, shown
+from sae_sweep.config import MemberConfig, ModelConfig, SiteConfig, config_entries, flat_entries, shown
 from sae_sweep.errors import ConfigError
 from sae_sweep.limits import check_config, check_width
 from sae_sweep.model.facts import ModelFacts, model_facts, model_folder
@@ -23,6 +23,11 @@ RUNTIME_KEYS = ("name", "output_dir", "dry_run", "tracking")
 """Top-level keys that do not change what a member is."""
 RUNTIME_MODEL_KEYS = ("name", "device", *FACTS)
 """The same under `model`; the facts follow from the path."""
+SHARED_KEYS = (
+    *("name", "output_dir", "dry_run", "model.device"),
+    *("tracking.mode", "tracking.project", "tracking.entity", "tracking.log_every"),
+)
+"""What the members of one command cannot differ in."""
 STREAM_MODEL_KEYS = ("path", "revision", "backend", "dtype", "trust_remote_code")
 
 
@@ -210,14 +215,10 @@ def _group(key: str, banks: Iterable[list[Member]]) -> Group:
 
 
 def _check_shared(configs: Sequence[MemberConfig]) -> None:
-    for key in ("name", "output_dir", "dry_run", "model.device"):
-        found = list(
-            dict.fromkeys(config.model.device if key == "model.device" else getattr(config, key) for config in configs)
-        )
+    for key in SHARED_KEYS:
+        found = list(dict.fromkeys(shown(flat_entries(config_entries(config))[key]) for config in configs))
         if len(found) > 1:
-            raise ConfigError(
-                f"{key}={','.join(shown(value) for value in found)}: a whole sweep has one; give one value"
-            )
+            raise ConfigError(f"{key}={','.join(found)}: a whole sweep has one; give one value")
 
 
 def _digest(entries: Mapping[str, Any]) -> str:

@@ -31,8 +31,8 @@ class Sparsity:
 
     @property
     def frequency_F(self) -> Tensor:
-        """[F]: the share of counted tokens each latent fires on."""
-        return self._fired_F / self._tokens_R.sum()
+        """[F]: the share of counted tokens each latent fires on; 0 without any."""
+        return self._fired_F / self._tokens_R.sum().clamp(min=1)
 
     def metrics(self) -> dict[str, float | None]:
         tokens = self._tokens_R.sum().item()

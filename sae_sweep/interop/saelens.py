@@ -52,7 +52,7 @@ def saelens_config(sae: InferenceSae, metadata: dict[str, Any]) -> dict[str, Any
         "apply_b_dec_to_input": sae.subtract_b_dec,
         "normalize_activations": "none",
         "reshape_activations": "hook_z" if metadata.get("hook_name", "").endswith("hook_z") else "none",
-        "metadata": {"sae_lens_version": FORMAT_VERSION, **metadata},
+        "metadata": {**metadata, "sae_lens_version": FORMAT_VERSION},
     }
     if sae.architecture == "topk":
         config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
@@ -83,10 +83,12 @@ def _read_config(file: Path) -> dict[str, Any]:
         config = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{file} is not valid JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{file} holds no object")
     needed = ["architecture", "d_in", "d_sae", "apply_b_dec_to_input"]
     if config.get("architecture") == "topk":
         needed.append("k")
     for key in needed:
         if key not in config:
             raise ValueError(f"{file} has no {key}")
-    return dict(config)
+    return config

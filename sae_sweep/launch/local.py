@@ -52,7 +52,7 @@ def run_sweep(configs: Sequence[MemberConfig]) -> list[Outcome]:
         return _in_order(configs, [_outcome(member, folder, "planned", None) for member in plan.members])
     folder.check_place()
     reasons = _train(plan, finished, folder)
-    _report(folder.root)
+    _report(folder.root, configs[0], trained=len(finished) < len(plan.members))
     outcomes = [
         _outcome(member, folder, "failed" if member.label in reasons else "finished", reasons.get(member.label))
         for member in plan.members
@@ -107,10 +107,13 @@ def _run(run: "GroupRun", group: Group, folder: SweepFolder) -> dict[str, Member
         return dict.fromkeys(labels, MemberResult(None, _one_line(error)))
 
 
-def _report(root: Path) -> None:
+def _report(root: Path, config: MemberConfig, *, trained: bool) -> None:
     from sae_sweep.reporting.report import write_report  # brings in plotly: planning must not
+    from sae_sweep.reporting.wandb_runs import log_summary
 
-    write_report(root)
+    cells = write_report(root)
+    if trained:
+        log_summary(root, config.name, config.tracking, cells)
 
 
 def _outcome(member: Member, folder: SweepFolder, state: State, reason: str | None) -> Outcome:

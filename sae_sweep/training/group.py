@@ -25,6 +25,8 @@ from sae_sweep.reporting.tracking import TrackedMember, Tracker
 from sae_sweep.runs import METRICS, MemberResult, SweepFolder, write_json_atomic
 from sae_sweep.training.trainer import BankTrainer
 
+BLOCKS_WITHOUT_STEP = 10
+"""A stream whose blocks stay smaller than a batch this often would run the model for ever."""
 SAE_DTYPE = torch.float32
 """Of parameters, moments and arithmetic."""
 
@@ -116,9 +118,10 @@ class GroupRun:
             if progress.due:
                 progress.update(sum(p.tokens for p in self._places) // len(self._places), self._log(tracker))
 
-        index = 0
+        index = empty = 0
         while any(trainer.running for trainer in self._trainers):
             block = self._stream.block(index)
+            before = sum(p.tokens for p in self._places)
             progress.place(block.epoch, block.index)
             for trainer in self._trainers:
                 trainer.consume(block, after_step)
@@ -130,6 +133,12 @@ class GroupRun:
                 step = place.trainer.states[place.index].step
                 tracker.log(place.member.label, step, place.tokens, values)
             index += 1
+            empty = empty + 1 if before == sum(p.tokens for p in self._places) else 0
+            if empty == BLOCKS_WITHOUT_STEP:
+                raise ConfigError(
+                    f"training.batch_size: {empty} blocks in a row held fewer counted positions than one batch;"
+                    " lower it or raise data.block_rows"
+                )
 
     def _log(self, tracker: Tracker) -> dict[str, tuple[float, float]]:
         """Hand the new records to tracking; the last (L0, loss) of each member that has one."""

@@ -23,6 +23,7 @@ class Training:
         self.raises: BaseException | None = None
         self.refuses: ConfigError | None = None
         self.reports: list[Path] = []
+        self.summaries: list[tuple[Any, ...]] = []
 
     def open_group(self, group: Group) -> SimpleNamespace:
         if self.refuses is not None:
@@ -78,6 +79,9 @@ def training(monkeypatch: pytest.MonkeyPatch) -> Training:
     vars(report)["write_report"] = stand_in.reports.append
     monkeypatch.setitem(sys.modules, "sae_sweep.training.group", group)
     monkeypatch.setitem(sys.modules, "sae_sweep.reporting.report", report)
+    wandb_runs = ModuleType("wandb_runs")
+    vars(wandb_runs)["log_summary"] = lambda *arguments: stand_in.summaries.append(arguments)
+    monkeypatch.setitem(sys.modules, "sae_sweep.reporting.wandb_runs", wandb_runs)
     return stand_in
 
 

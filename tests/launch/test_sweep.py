@@ -30,14 +30,14 @@ def test_an_experiment_is_the_union_of_its_grids(program: Any) -> None:
     assert program("+experiment=demo") == 0
     (labels,) = program.training.groups
     assert len(labels) == 16
-    assert [label for label in labels if label.startswith("topk")] == [f"topk-k_{k}-x16" for k in (8, 16, 32, 64)]
-    assert sum(label.startswith("standard_april-l1_") for label in labels) == 4
+    assert [label for label in labels if label.startswith("topk")] == [f"topk-k_{k}-x8" for k in (8, 16, 32, 64)]
+    assert sum(label.startswith("standard_april-l0_") for label in labels) == 4
     assert len(program.sweep("demo")["plan"][0]["banks"]) == 4
 
 
 def test_a_value_of_one_architecture_goes_to_its_members_only(program: Any) -> None:
     assert program("experiment=demo", "sae.k=128") == 0
-    assert [label for label in program.training.labels if label.startswith("topk")] == ["topk-k_128-x16"]
+    assert [label for label in program.training.labels if label.startswith("topk")] == ["topk-k_128-x8"]
     assert len(program.training.labels) == 13
 
 
@@ -119,6 +119,13 @@ def test_a_bug_outside_the_groups_shows_its_traceback(program: Any, monkeypatch:
     monkeypatch.setattr("sae_sweep.launch.local.plan_sweep", lambda configs: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         program("seed=0")
+
+
+def test_a_sweep_has_one_summary_run_and_none_when_nothing_was_trained(program: Any) -> None:
+    assert program("sae=topk", "sae.k=4,8") == 0
+    assert [summary[1] for summary in program.training.summaries] == ["sweep"]
+    assert program("sae=topk", "sae.k=4,8") == 0
+    assert len(program.training.summaries) == 1
 
 
 def test_what_only_loading_shows_is_refused_in_one_line(program: Any) -> None:
