@@ -1,7 +1,7 @@
 # make demo   set up, then train and compare a frontier on the model that ships
 # make test   set up, then run every test that guards the code (minutes, 2 cores)
 # make lint   formatter, linter, type checker
-# make evidence   the slow proofs: SAELens reads what we save, ...
+# make evidence   the slow proofs: SAELens reads what we save; the demo's claims, also against a longer run
 # make .venv      the environment alone
 
 PYTHON ?= python3
@@ -29,7 +29,10 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 evidence: $(STAMP) $(INTEROP)
-	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m evidence
+	$(BIN)/python -m pytest -m evidence
+	$(BIN)/sae-sweep +experiment=demo tracking=none
+	$(BIN)/sae-sweep +experiment=demo tracking=none name=long training.tokens=3e6
+	$(BIN)/python scripts/check_demo.py outputs/demo --longer outputs/long --out tests/evidence/demo.json
 
 .venv: $(STAMP)
 

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sae_sweep.architectures.standard import StandardConfig
 from sae_sweep.config import MemberConfig, ModelConfig, SiteConfig, config_entries, flat_entries, shown
 from sae_sweep.errors import ConfigError
 from sae_sweep.limits import check_config, check_width
@@ -124,14 +123,6 @@ def stream_key(config: MemberConfig) -> str:
     return _digest({"model": model, "data": asdict(config.data), "reserved": config.evaluation.tokens})[:12]
 
 
-def method(config: MemberConfig) -> str:
-    """What names call the member's architecture: its own name, and its variant where that is not the first one."""
-    sae = config.sae
-    if isinstance(sae, StandardConfig) and not sae.unit_decoder:
-        return f"{sae.architecture}_{sae.variant}"
-    return sae.architecture
-
-
 def sparsity(config: MemberConfig) -> tuple[str, float]:
     """The key that sets the member's sparsity, l0 or its architecture's knob, and its value."""
     knob = "l0" if config.sae.l0 is not None else config.sae.knob()
@@ -142,7 +133,7 @@ def base_label(config: MemberConfig) -> str:
     """The member's name before any suffix, e.g. gated-l1_0.0006-x16."""
     knob, value = sparsity(config)
     size = f"w{config.sae.width}" if config.sae.width is not None else f"x{_short(config.sae.expansion)}"
-    return f"{method(config)}-{knob}_{_short(value)}-{size}"
+    return f"{config.sae.method()}-{knob}_{_short(value)}-{size}"
 
 
 def suffixed(base: str, identity: str, taken: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ name in `sae_sweep/saes/`. Nothing here imports torch.
 """
 
 from dataclasses import dataclass
+from math import inf
 
 from sae_sweep.errors import ConfigError
 
@@ -30,6 +31,15 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class Coefficient:
+    """What a config says of the coefficient on an architecture's sparsity penalty."""
+
+    value: float | None
+    """In `unit`; None where it is to be steered to `sae.l0`."""
+    unit: str
+
+
+@dataclass(frozen=True)
 class SaeConfig:
     """The keys every architecture has. An architecture adds its own and says what follows from them."""
 
@@ -47,9 +57,21 @@ class SaeConfig:
         """The key that sets sparsity when `l0` does not: l1, k, ..."""
         raise NotImplementedError
 
+    def method(self) -> str:
+        """What names and reports call it: the architecture, and its variant where it has some."""
+        return self.architecture
+
     def recipe(self, width: int) -> Recipe:
         """The paper's training recipe."""
         raise NotImplementedError
+
+    def coefficient(self) -> Coefficient | None:
+        """The sparsity penalty's coefficient; None where nothing is penalised."""
+        return None
+
+    def dead_after(self) -> float:
+        """Tokens without firing after which the maths may treat a latent as dead."""
+        return inf
 
     def parameters(self, d: int, width: int) -> dict[str, tuple[int, ...]]:
         """Name and shape of every trained tensor; latents are rows (W_enc and W_dec are [F, d])."""
@@ -82,6 +104,9 @@ class L1Config(SaeConfig):
     @classmethod
     def knob(cls) -> str:
         return "l1"
+
+    def coefficient(self) -> Coefficient:
+        return Coefficient(self.l1, self.coefficient_unit)
 
     def structure(self) -> tuple[object, ...]:
         return (*super().structure(), self.resample)

@@ -19,6 +19,9 @@ class StandardConfig(L1Config):
     def unit_decoder(self) -> bool:
         return self.variant == "bricken"
 
+    def method(self) -> str:
+        return self.architecture if self.unit_decoder else f"{self.architecture}_{self.variant}"
+
     def recipe(self, width: int) -> Recipe:
         """bricken: Adam as in 2023, lr of the Gated paper's baselines. april: clip, sparsity warm-up, final decay."""
         if self.unit_decoder:

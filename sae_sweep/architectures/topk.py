@@ -27,6 +27,9 @@ class TopKConfig(SaeConfig):
         """k, whichever key gave it."""
         return round(self.k if self.k is not None else self.l0 if self.l0 is not None else 32)
 
+    def dead_after(self) -> float:
+        return self.dead_after_tokens
+
     def recipe(self, width: int) -> Recipe:
         """lr scales as 1 / sqrt(width) (section 3 and appendix). The paper's average of weights is not kept."""
         return Recipe(lr=2e-4 / sqrt(width / 2**14), eps=6.25e-10)

@@ -7,7 +7,7 @@ from pathlib import Path
 from sae_sweep.config import shown
 from sae_sweep.estimates import Estimate, estimate, member_parameters
 from sae_sweep.launch.tables import print_table
-from sae_sweep.plan import Bank, Group, Member, Plan, method, sparsity
+from sae_sweep.plan import Bank, Group, Member, Plan, sparsity
 
 HEADER = ("bank", "member", "latents", "sparsity", "parameters", "batch", "steps", "lr", "schedule", "state")
 
@@ -45,7 +45,7 @@ def _title(group: Group) -> str:
 
 
 def _bank_name(bank: Bank) -> str:
-    return f"{method(bank.members[0].config)} at {bank.site.hook}"
+    return f"{bank.members[0].config.sae.method()} at {bank.site.hook}"
 
 
 def _row(bank: str, member: Member, finished: Collection[str]) -> tuple[str, ...]:

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from sae_sweep.activations.scaling import SiteStatistics, coefficient_scale, input_scale
 from sae_sweep.activations.stream import Block
-from sae_sweep.architectures.base import L1Config
-from sae_sweep.architectures.topk import TopKConfig
 from sae_sweep.plan import Bank as BankPlan
 from sae_sweep.plan import Member
 from sae_sweep.saes.bank import Bank, Chunk
@@ -213,7 +211,7 @@ class BankTrainer:
     def coefficient(self, index: int) -> float | None:
         """The sparsity coefficient in force, in the config's unit; None for an architecture without one."""
         state = self.states[index]
-        if not isinstance(state.member.config.sae, L1Config):
+        if state.member.config.sae.coefficient() is None:
             return None
         return self.coefficients.value_M[index].item() / state.coefficient_unit
 
@@ -224,25 +222,23 @@ class BankTrainer:
 
 
 def _unit(member: Member, statistics: SiteStatistics, scale: float) -> float:
-    sae = member.config.sae
-    if not isinstance(sae, L1Config):
-        return 1.0
-    return coefficient_scale(sae.coefficient_unit, member.d, statistics, scale)
+    coefficient = member.config.sae.coefficient()
+    return coefficient_scale(coefficient.unit, member.d, statistics, scale) if coefficient else 1.0
 
 
 def _fixed_coefficient(state: MemberState) -> float | None:
-    sae = state.member.config.sae
-    return sae.l1 * state.coefficient_unit if isinstance(sae, L1Config) and sae.l1 is not None else None
+    coefficient = state.member.config.sae.coefficient()
+    if coefficient is None or coefficient.value is None:
+        return None
+    return coefficient.value * state.coefficient_unit
 
 
 def _steered_l0(member: Member) -> float | None:
-    sae = member.config.sae
-    return sae.l0 if isinstance(sae, L1Config) else None
+    return member.config.sae.l0 if member.config.sae.coefficient() else None
 
 
 def _dead_steps(state: MemberState) -> int:
-    """Steps without firing after which AuxK takes a latent up: the config's tokens, at most a quarter of the run."""
-    sae = state.member.config.sae
-    tokens = sae.dead_after_tokens if isinstance(sae, TopKConfig) else DEAD_WINDOW_TOKENS
+    """Steps without firing after which the maths may treat a latent as dead; at most a quarter of the run."""
     most = max(1, state.member.schedule.total_steps // 4)
-    return min(most, max(1, int(tokens) // state.member.config.training.batch_size))
+    tokens = min(state.member.config.sae.dead_after(), most * state.member.config.training.batch_size)
+    return max(1, int(tokens) // state.member.config.training.batch_size)

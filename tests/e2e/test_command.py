@@ -99,6 +99,31 @@ def test_gated_gemma_is_planned_offline(experiment, sae_sweep, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_any_hook_through_transformer_lens(sae_sweep, llama_folder, text_file, tmp_path):
+    done = sae_sweep(
+        *("model=local", f"model.path={llama_folder}", "data=text", f"data.path={text_file}", "name=any"),
+        *("model.backend=transformer_lens", "site.hook=blocks.1.ln1.hook_normalized", "site.width=32"),
+        *("sae=topk", "sae.k=4", "sae.expansion=4", *SMALL),
+    )
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "outputs/any/topk-k_4-x4/metrics.json").read_text())
+    assert metrics["l0"] <= 4
+    assert metrics["ce_zero"] != metrics["ce_clean"]
+
+
+@pytest.mark.parametrize(("width", "named"), [(None, "site.width"), (33, "site.width=33")])
+def test_a_hook_of_unknown_width_is_refused(width, named, sae_sweep, llama_folder, text_file, tmp_path):
+    done = sae_sweep(
+        *("model=local", f"model.path={llama_folder}", "data=text", f"data.path={text_file}", *SMALL),
+        *("model.backend=transformer_lens", "site.hook=blocks.1.ln1.hook_normalized", "sae=topk", "sae.k=4"),
+        *([f"site.width={width}"] if width else []),
+    )
+    assert done.returncode == 2
+    assert re.fullmatch(r"sae-sweep: error: [^\n]+\n", done.stderr), done.stderr
+    assert named in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_evaluation_history_is_kept(sae_sweep, llama_folder, text_file, tmp_path):
     done = sae_sweep(
         *("model=local", f"model.path={llama_folder}", "data=text", f"data.path={text_file}", "site.layer=1"),
