@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from sae_sweep.kernels.cpu import bag_offsets, sampled_products, stable_order, weighted_row_sums
+from sae_sweep.kernels.sparse import bag_offsets, sampled_products, stable_order, weighted_row_sums
 from sae_sweep.saes.layout import Layout
 
 

@@ -1,4 +1,4 @@
-"""The sparse kernels of a training step, on torch's own CPU kernels.
+"""The sparse kernels of a training step, on torch's own.
 
 N entries, R rows, F latents, D model width. "Bags" are consecutive runs of entries given by their offsets.
 Measured on 2 cores (d = 512, F = 4096, batch 4096, L0 = 33): 1.5 ms for a weighted sum of rows and 2.7 ms for
@@ -23,7 +23,7 @@ def weighted_row_sums(table_KD: Tensor, index_N: Tensor, weight_N: Tensor, offse
 
 def sampled_products(left_RD: Tensor, right_FD: Tensor, index_N: Tensor, offsets: Tensor) -> Tensor:
     """[N]: left[row of n] . right[index[n]], where bag r of `offsets` holds the entries of row r."""
-    zeros_N = torch.zeros(index_N.shape, dtype=left_RD.dtype)
+    zeros_N = left_RD.new_zeros(index_N.shape)
     size = (left_RD.shape[0], right_FD.shape[0])
     pattern = torch.sparse_csr_tensor(offsets, index_N, zeros_N, size=size, check_invariants=False)
     return torch.sparse.sampled_addmm(pattern, left_RD, right_FD.T, beta=0.0).values()
@@ -31,7 +31,7 @@ def sampled_products(left_RD: Tensor, right_FD: Tensor, index_N: Tensor, offsets
 
 def bag_offsets(bag_N: Tensor, bags: int) -> Tensor:
     """[bags + 1]: where each bag begins among entries sorted by bag."""
-    offsets = torch.zeros(bags + 1, dtype=torch.int64)
+    offsets = bag_N.new_zeros(bags + 1)
     torch.cumsum(torch.bincount(bag_N, minlength=bags), 0, out=offsets[1:])
     return offsets
 
