@@ -39,11 +39,18 @@ class Schedule:
     hold_from: int
     """From this step on, a steered coefficient stays as it is."""
 
+    def warming_at(self, step: int) -> bool:
+        """Whether lr is still rising at step `step`, at the start or after a resampling."""
+        return self._since_restart(step) < self.lr_warmup_steps
+
+    def _since_restart(self, step: int) -> int:
+        return step - max((s for s in self.resample_steps if s <= step), default=0)
+
     def lr_at(self, step: int) -> float:
         """Learning rate of step `step` (from 0): warm-up or re-warm-up times the final linear decay."""
-        since = step - max((s for s in self.resample_steps if s <= step), default=0)
         ramp = 1.0
-        if since < self.lr_warmup_steps:
+        if self.warming_at(step):
+            since = self._since_restart(step)
             ramp = REWARM_FLOOR + (1 - REWARM_FLOOR) * (1 - cos(pi * since / self.lr_warmup_steps)) / 2
         left = self.total_steps - step
         decay = min(1.0, left / self.lr_decay_steps) if self.lr_decay_steps else 1.0

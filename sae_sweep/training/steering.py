@@ -1,7 +1,8 @@
 """The sparsity coefficients of a bank, and how `sae.l0` finds one.
 
 An L1 member given `sae.l0` has no coefficient of its own: it is steered while training, by integral control in
-logarithms, and held for the last fifth of the run, so that the loss which shaped the final latents was one loss.
+logarithms, and held for the last fifth of the run, so that the loss which shaped the final latents was one loss. It
+waits while lr rises, at the start and after each resampling: L0 is far off then whatever the coefficient.
 Everything stays on the device: no step waits for a number.
 """
 
@@ -15,8 +16,8 @@ from sae_sweep.training.schedules import Schedule
 
 GAIN = 40.0
 """Log-coefficient per unit of log-L0 error, over a whole run: a time constant of about a fortieth of it."""
-ERROR_LIMIT = 0.5
-"""Caps the error, so that the first steps, where half of all latents fire, do not wind the coefficient up."""
+ERROR_LIMIT = 0.35
+"""Caps the error, so that one excursion of L0 does not undo what was found."""
 SMOOTHING_SHARE = 0.01
 """L0 is averaged over about a hundredth of the run, at least 1 and at most 100 steps."""
 L0_FLOOR = 1e-2
@@ -44,10 +45,14 @@ class Coefficients:
         self.smoothed_l0_M = torch.full_like(self.value_M, torch.nan)
 
     def observe(self, members: slice, schedules: Sequence[Schedule], steps: Sequence[int], l0_M: Tensor) -> None:
-        """Take in the L0 of a step of some members; steps from `hold_from` on change nothing."""
-        free = [on and step < s.hold_from for on, s, step in zip(self._steered[members], schedules, steps, strict=True)]
-        if not any(free):
+        """Take in the L0 of a step of some members; it moves no coefficient while lr rises, or from `hold_from` on."""
+        steered = self._steered[members]
+        if not any(steered):
             return
+        free = [
+            on and step < s.hold_from and not s.warming_at(step)
+            for on, s, step in zip(steered, schedules, steps, strict=True)
+        ]
         gain_M = l0_M.new_tensor([GAIN / s.total_steps * on for on, s in zip(free, schedules, strict=True)])
         weight_M = l0_M.new_tensor([1 / min(100.0, max(1.0, SMOOTHING_SHARE * s.total_steps)) for s in schedules])
         smoothed_M = self.smoothed_l0_M[members]

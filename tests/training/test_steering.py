@@ -56,6 +56,19 @@ def test_reaches_its_target_and_holds(target: float, scale: float, total: int) -
     assert coefficients[hold - 1] != coefficients[hold // 2]
 
 
+def test_waits_while_lr_rises() -> None:
+    """At the start and after a resampling L0 is far off whatever the coefficient: to follow it would be to wind up."""
+    warming = replace(schedule(100), lr_warmup_steps=5, resample_steps=(40,))
+    control = Coefficients([None], [10.0], VARIANCE, CPU)
+    moved = []
+    for step in range(100):
+        before = control.value_M.item()
+        control.observe(slice(0, 1), [warming], [step], torch.tensor([50.0], dtype=torch.float64))
+        if control.value_M.item() != before:
+            moved.append(step)
+    assert moved == [*range(5, 40), *range(45, 80)]
+
+
 def test_several_at_once_are_each_alone() -> None:
     """Whatever the lengths of their runs."""
     targets, totals = [4.0, 32.0, 200.0], [300, 1_500, 600]
