@@ -84,6 +84,9 @@ def main() -> int:
     parser.add_argument("--longer", type=Path, help="the same experiment with twice the tokens")
     parser.add_argument("--out", type=Path, help="also write the numbers here, as JSON")
     arguments = parser.parse_args()
+    for folder in filter(None, (arguments.folder, arguments.longer)):
+        if not (folder / "pareto.json").is_file():
+            parser.error(f"{folder} has no pareto.json: it is not the folder of a finished sweep")
     points = read_points(arguments.folder)
     table = matched(points)
     found: dict[str, Any] = {"claims": claims(points, table), "matched": table}
