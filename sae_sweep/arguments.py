@@ -98,4 +98,5 @@ def _left_to_members(override: Override) -> str:
     key, _, value = str(override.input_line).partition("=")
     if not key.startswith("sae.") or override.is_sweep_override() or not value:
         return str(override.input_line)
-    return f"{key}=choice({value})"
+    # Hydra does not take choice(null); a value listed twice is one member.
+    return f"{key}=null,null" if override.value() is None else f"{key}=choice({value})"

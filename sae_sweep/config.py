@@ -122,7 +122,7 @@ class EvaluationConfig:
 
     tokens: float
     every: float | None
-    """Also evaluate every so many training tokens; null is only at the end."""
+    """Also evaluate after the blocks in which so many more training tokens have passed; null is only at the end."""
     positions: str
     """`counted` splices and ablates the counted positions only; `all` splices every position."""
 

@@ -19,7 +19,7 @@ _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 def check_config(config: MemberConfig) -> None:
     """Raises ConfigError on the first value that cannot be; what depends on the width is `config.sae.check`'s."""
     _check_name(config.name)
-    _at_least("seed", config.seed, 0)
+    _within("seed", config.seed, 0, 2**31, "from 0 to below 2^31")
     _check_model(config)
     check_data(config.data)
     _check_training(config)
@@ -81,7 +81,7 @@ def _check_evaluation(config: MemberConfig) -> None:
             f"evaluation.tokens={shown(evaluation.tokens)} is less than one row, data.context={context}; raise it"
         )
     if evaluation.every is not None:
-        _above("evaluation.every", evaluation.every, 0)
+        _at_least("evaluation.every", evaluation.every, 1)
 
 
 def _one_of(key: str, value: str, known: Sequence[str]) -> None:

@@ -28,6 +28,7 @@ State = Literal["planned", "running", "finished", "failed"]
 VERSION = 1
 WEIGHTS = "sae_weights.safetensors"
 METRICS = "metrics.json"
+TRAINED_FILES = (METRICS, WEIGHTS, "metrics.jsonl", "cfg.json", "sparsity.safetensors")
 SHOWN_DIFFERENCES = 4
 
 
@@ -143,6 +144,8 @@ class SweepFolder:
         for member in plan.members:
             if not self._is_finished(member.label, entries["members"]):
                 self.member_folder(member.label).mkdir(exist_ok=True)
+                for name in TRAINED_FILES:  # of an attempt that did not finish
+                    (self.member_folder(member.label) / name).unlink(missing_ok=True)
                 text = OmegaConf.to_yaml(OmegaConf.create(config_entries(member.config)))
                 write_text_atomic(self.member_folder(member.label) / "config.yaml", text)
                 entries["members"][member.label] = {
@@ -177,7 +180,12 @@ class SweepFolder:
     def _is_finished(self, label: str, here: Mapping[str, Any]) -> bool:
         if label not in here or here[label]["state"] != "finished":
             return False
-        return all((self.member_folder(label) / name).is_file() for name in (METRICS, WEIGHTS))
+        if not (self.member_folder(label) / WEIGHTS).is_file():
+            return False
+        try:
+            return isinstance(self.read_metrics(label), dict)
+        except (OSError, ValueError):
+            return False  # damaged: it is trained again
 
 
 def _held(folder: Path, old: Mapping[str, Any], member: Member) -> ConfigError:

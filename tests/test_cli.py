@@ -140,6 +140,7 @@ def test_completion_without_torch() -> None:
 
 def test_a_plan_without_torch(empty_folder: Path) -> None:
     assert "13 members" in answer("+experiment=gated_gemma", "dry_run=true")
+    assert "k 8" in answer("sae=topk", "sae.k=8", "sae.l0=null", "sae.width=null", "sae.auxk=null", "dry_run=true")
     assert list(empty_folder.iterdir()) == []
 
 

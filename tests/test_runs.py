@@ -111,6 +111,22 @@ def test_begin_again_keeps_finished_members_and_plans_the_others_anew(folder: Sw
     assert states == {"topk-l0_32-x16": "finished", "gated-l0_32-x16": "planned", "standard-l0_32-x16": "planned"}
 
 
+def test_a_member_with_damaged_metrics_is_trained_again(folder: SweepFolder) -> None:
+    label = begun(folder, config()).members[0].label
+    finish(folder, label)
+    metrics = folder.member_folder(label) / "metrics.json"
+    metrics.write_text(metrics.read_text()[:-4])
+    assert folder.finished(folder.named(plan_sweep([config()]))) == set()
+
+
+def test_begin_removes_what_an_unfinished_attempt_left(folder: SweepFolder) -> None:
+    label = begun(folder, config()).members[0].label
+    for name in ("metrics.jsonl", "cfg.json", "sae_weights.safetensors"):
+        (folder.member_folder(label) / name).write_text("half a run")
+    begun(folder, config())
+    assert [file.name for file in folder.member_folder(label).iterdir()] == ["config.yaml"]
+
+
 def test_members_keep_their_names_when_an_axis_grows(folder: SweepFolder) -> None:
     begun(folder, config("seed=0"))
     plan = begun(folder, config("seed=0"), config("seed=1"))

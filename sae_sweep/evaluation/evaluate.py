@@ -49,6 +49,7 @@ class Candidate:
 class Judgement:
     """One candidate's metrics, and the share of counted tokens each latent fires on."""
 
+    sae: InferenceSae
     metrics: dict[str, float | None]
     frequency_F: Tensor
 
@@ -164,4 +165,4 @@ def _judgement(
         **splice_metrics(divergences["clean"], zero, mean, divergences[candidate.label], targets_R),
         "tokens_evaluated": sums.sparsity.tokens,
     }
-    return Judgement(metrics, sums.sparsity.frequency_F)
+    return Judgement(candidate.sae, metrics, sums.sparsity.frequency_F)

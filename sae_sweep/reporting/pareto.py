@@ -9,6 +9,8 @@ from typing import Any
 from sae_sweep.reporting.points import BASELINES, Point, finite
 
 PARETO_VERSION = 1
+L0_TOLERANCE = 0.1
+"""A steered member further than this share, and 0.5, from its target L0 is told of."""
 _BASELINE_TOLERANCE = 1e-3
 """Relative. Devices and batch shapes differ in the last bits; other held-out tokens differ by far more."""
 
@@ -66,8 +68,19 @@ def pareto_json(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def disagreements(cell: Mapping[str, Any]) -> list[str]:
-    """One line for each baseline that members of the cell measured differently, which should not be."""
+    """One line for each thing that makes the cell's numbers doubtful."""
     lines = []
+    baselines = cell["baselines"]
+    clean, zero = finite(baselines["ce_clean"]), finite(baselines["ce_zero"])
+    if clean is not None and zero is not None and zero <= clean:
+        lines.append(
+            f"ce_zero {zero:.4g} is not above ce_clean {clean:.4g}: zeroing this site costs the model nothing, so CE"
+            " recovered means nothing here; look at ce_delta and kl"
+        )
+    for point in cell["points"]:
+        target = point["knob_value"] if point["knob"] == "l0" else None
+        if target is not None and abs(point["l0"] - target) > max(0.5, L0_TOLERANCE * target):
+            lines.append(f"{point['member']}: its L0 is {point['l0']:.3g}, not the {target:g} asked for; train longer")
     for name in BASELINES:
         values = [point[name] for point in cell["points"] if finite(point[name]) is not None]
         if values and max(values) - min(values) > _BASELINE_TOLERANCE * abs(max(values)):

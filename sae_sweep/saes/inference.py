@@ -47,7 +47,3 @@ class InferenceSae:
     def decode(self, f_BF: Tensor) -> Tensor:
         """[B, D]: the reconstruction."""
         return f_BF @ self.tensors["W_dec"] + self.tensors["b_dec"]
-
-    def to(self, device: torch.device, dtype: torch.dtype) -> "InferenceSae":
-        moved = {name: tensor.to(device, dtype) for name, tensor in self.tensors.items()}
-        return InferenceSae(self.architecture, moved, self.subtract_b_dec, self.k)

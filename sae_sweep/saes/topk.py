@@ -8,6 +8,8 @@ pre-activations, a = 1/32, and V = E||x - mean||^2. The paper's code divides the
 without it; multiplied by V the loss is in the same unit as every other architecture's.
 """
 
+from math import log2
+
 import torch
 from torch import Tensor
 
@@ -102,4 +104,4 @@ def auxk_latents(config: TopKConfig, d: int) -> int:
     """How many dead latents model the residual: the power of two nearest d / 2 unless the config says."""
     if config.auxk is not None:
         return config.auxk
-    return 2 ** round(torch.log2(torch.tensor(max(d, 4) / 2)).item())
+    return 2 ** round(log2(max(d, 4) / 2))

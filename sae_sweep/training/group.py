@@ -50,7 +50,9 @@ def open_group(group: Group) -> "GroupRun":
         positions: Evaluator(model, _heldout(config, model, tokens, positions == "all"), means)
         for positions in {member.config.evaluation.positions for member in group.members}
     }
-    return GroupRun(group, model, stream, trainers, judges)
+    bos_id = _bos_id(model)
+    rows_begin_with_bos = bos_id is not None and bool((tokens.heldout[:, 0] == bos_id).all())
+    return GroupRun(group, model, stream, trainers, judges, rows_begin_with_bos)
 
 
 @dataclass
@@ -88,8 +90,10 @@ class GroupRun:
         stream: ActivationStream,
         trainers: Sequence[BankTrainer],
         judges: Mapping[str, Evaluator],
+        rows_begin_with_bos: bool,
     ):
         self.model = model
+        self._rows_begin_with_bos = rows_begin_with_bos
         self._group, self._stream, self._trainers, self._judges = group, stream, trainers, judges
         self._places = [
             Place(state.member, trainer, i) for trainer in trainers for i, state in enumerate(trainer.states)
@@ -170,7 +174,7 @@ class GroupRun:
                 continue
             label = place.member.label
             member_folder = folder.member_folder(label)
-            save_sae(member_folder, place.trainer.inference(place.index), self._metadata(place), judgement.frequency_F)
+            save_sae(member_folder, judgement.sae, self._metadata(place), judgement.frequency_F)
             write_json_atomic(member_folder / METRICS, metrics)
             tracker.finish(label, metrics)
             results[label] = MemberResult(metrics, None)
@@ -200,7 +204,7 @@ class GroupRun:
             "hook_name": place.member.site.hook,
             "dataset_path": config.data.path or config.data.kind,
             "context_size": config.data.context,
-            "prepend_bos": config.data.bos != "never" and _bos_id(self.model) is not None,
+            "prepend_bos": self._rows_begin_with_bos,
             "exclude_special_tokens": True,
             "training_architecture": config.sae.architecture,
             "training_tokens": place.tokens,

@@ -16,6 +16,8 @@ from sae_sweep.training.schedules import Schedule
 
 GAIN = 40.0
 """Log-coefficient per unit of log-L0 error, over a whole run: a time constant of about a fortieth of it."""
+STEP_GAIN = 0.02
+"""The same for one step, at most: L0 takes tens of steps to answer, and a short run would wind the coefficient up."""
 ERROR_LIMIT = 0.35
 """Caps the error, so that one excursion of L0 does not undo what was found."""
 SMOOTHING_SHARE = 0.01
@@ -53,7 +55,9 @@ class Coefficients:
             on and step < s.hold_from and not s.warming_at(step)
             for on, s, step in zip(steered, schedules, steps, strict=True)
         ]
-        gain_M = l0_M.new_tensor([GAIN / s.total_steps * on for on, s in zip(free, schedules, strict=True)])
+        gain_M = l0_M.new_tensor(
+            [min(STEP_GAIN, GAIN / s.total_steps) * on for on, s in zip(free, schedules, strict=True)]
+        )
         weight_M = l0_M.new_tensor([1 / min(100.0, max(1.0, SMOOTHING_SHARE * s.total_steps)) for s in schedules])
         smoothed_M = self.smoothed_l0_M[members]
         smoothed_M.copy_(torch.where(smoothed_M.isnan(), l0_M, smoothed_M + weight_M * (l0_M - smoothed_M)))
