@@ -80,7 +80,9 @@ def disagreements(cell: Mapping[str, Any]) -> list[str]:
     for point in cell["points"]:
         target = point["knob_value"] if point["knob"] == "l0" else None
         if target is not None and abs(point["l0"] - target) > max(0.5, L0_TOLERANCE * target):
-            lines.append(f"{point['member']}: its L0 is {point['l0']:.3g}, not the {target:g} asked for; train longer")
+            lines.append(
+                f"L0 missed: {point['member']} has {point['l0']:.3g}, not the {target:g} asked for; train longer"
+            )
     for name in BASELINES:
         values = [point[name] for point in cell["points"] if finite(point[name]) is not None]
         if values and max(values) - min(values) > _BASELINE_TOLERANCE * abs(max(values)):
