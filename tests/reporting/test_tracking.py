@@ -5,8 +5,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
+import psutil
 import pytest
 
 from sae_sweep.config import TrackingConfig
@@ -79,8 +81,20 @@ def read_run(file: Path) -> dict[str, Any]:
     return run
 
 
+def settle() -> None:
+    """wandb's own end of all runs. Its service process, now and then, does not exit when told to: it is then ended."""
+    ending = Thread(target=sys.modules["wandb"].teardown, daemon=True)
+    ending.start()
+    ending.join(20)
+    if ending.is_alive():
+        for child in psutil.Process().children(recursive=True):
+            if "wandb" in child.name():
+                child.kill()
+        ending.join(20)
+
+
 def read_runs(folder: Path) -> dict[str, dict[str, Any]]:
-    sys.modules["wandb"].teardown()  # files may be written a moment after a run is finished, but not after this
+    settle()  # files may be written a moment after a run is finished, but not after this
     found = [read_run(file) for file in sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))]
     assert len({run["id"] for run in found}) == len(found)
     return {run["name"]: run for run in found}
@@ -94,7 +108,7 @@ def wandb_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
         monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "home" / name))
     yield
     if "wandb" in sys.modules:
-        sys.modules["wandb"].teardown()
+        settle()
 
 
 def test_metrics_jsonl(tmp_path: Path) -> None:
