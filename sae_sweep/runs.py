@@ -3,7 +3,6 @@
     outputs/<name>/
       sweep.json          what was asked, the plan, each member's state
       <member>/           config.yaml, weights, metrics.json, ...
-      .state/             resume state, one folder per group
 
 No torch here.
 """
@@ -82,12 +81,6 @@ class SweepFolder:
 
     def member_folder(self, label: str) -> Path:
         return self.root / label
-
-    def state_folder(self, group_key: str) -> Path:
-        """Where a group keeps what it needs to resume; made on the first call."""
-        folder = self.root / ".state" / group_key
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
 
     def read(self) -> dict[str, Any]:
         """The entries of sweep.json; without members where there is none yet.

@@ -176,8 +176,3 @@ def test_an_output_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None
     folder = SweepFolder(tmp_path / "file" / "sweep")
     with pytest.raises(ConfigError, match="output_dir"):
         folder.begin(plan_sweep([config()]))
-
-
-def test_a_group_has_a_state_folder(folder: SweepFolder) -> None:
-    assert folder.state_folder("abc").is_dir()
-    assert folder.state_folder("abc") == folder.root / ".state" / "abc"

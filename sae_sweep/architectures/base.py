@@ -4,6 +4,7 @@ Each file beside this one holds one architecture's config class; its equations a
 name in `sae_sweep/saes/`. Nothing here imports torch.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import inf
 
@@ -40,7 +41,7 @@ class Coefficient:
 
 
 @dataclass(frozen=True)
-class SaeConfig:
+class SaeConfig(ABC):
     """The keys every architecture has. An architecture adds its own and says what follows from them."""
 
     architecture: str
@@ -53,17 +54,17 @@ class SaeConfig:
     """Train on c x: none (c = 1), sqrt_d (mean norm becomes sqrt(d)) or unit (mean squared norm becomes 1)."""
 
     @classmethod
+    @abstractmethod
     def knob(cls) -> str:
         """The key that sets sparsity when `l0` does not: l1, k, ..."""
-        raise NotImplementedError
 
     def method(self) -> str:
         """What names and reports call it: the architecture, and its variant where it has some."""
         return self.architecture
 
+    @abstractmethod
     def recipe(self, width: int) -> Recipe:
         """The paper's training recipe."""
-        raise NotImplementedError
 
     def coefficient(self) -> Coefficient | None:
         """The sparsity penalty's coefficient; None where nothing is penalised."""
@@ -73,9 +74,9 @@ class SaeConfig:
         """Tokens without firing after which the maths may treat a latent as dead."""
         return inf
 
+    @abstractmethod
     def parameters(self, d: int, width: int) -> dict[str, tuple[int, ...]]:
         """Name and shape of every trained tensor; latents are rows (W_enc and W_dec are [F, d])."""
-        raise NotImplementedError
 
     def structure(self) -> tuple[object, ...]:
         """What members must share, beside site and batch size, to live in one bank."""

@@ -102,7 +102,7 @@ def _run(run: "GroupRun", group: Group, folder: SweepFolder) -> dict[str, Member
         raise
     except ConfigError as error:
         return dict.fromkeys(labels, MemberResult(None, str(error)))
-    except Exception as error:
+    except Exception as error:  # of whatever kind: a bug in one group must not lose the others
         traceback.print_exc()  # the other groups go on, so the traceback would be lost
         return dict.fromkeys(labels, MemberResult(None, _one_line(error)))
 
