@@ -64,11 +64,31 @@ class SiteConfig:
 
 
 @dataclass(frozen=True)
+class ToyConfig:
+    """Synthetic activations whose true latents are known (`sae_sweep/data/toy.py`)."""
+
+    dimensions: int
+    """Numbers per activation."""
+    latents: int
+    """True latents: directions that activations are sums of."""
+    active: float
+    """True latents that are active in a row on average, before `decay` in the uncorrelated kind."""
+    decay: float
+    """The i-th true latent is active decay^i times as often as the first."""
+    correlated: bool
+    """Whether true latents are active together, as a Gaussian copula says, or each for itself."""
+    noise: float
+    """Standard deviation of what is added to each number."""
+
+
+@dataclass(frozen=True)
 class DataConfig:
-    """The tokens the model reads, and how they become blocks of activations."""
+    """The tokens the model reads, and how they become blocks of activations; or activations made without a model."""
 
     kind: str
-    """demo, text, hub or tokens."""
+    """demo, text, hub or tokens; toy has no tokens and no model."""
+    toy: ToyConfig | None
+    """What synthetic activations are like; null for all kinds but toy."""
     path: Any
     """text: files or globs; hub: dataset id; tokens: .npz/.npy/.arrow file, saved dataset folder or hub id."""
     name: str | None
@@ -161,12 +181,14 @@ class MemberConfig:
 def member_config(entries: Mapping[str, Any] | DictConfig) -> MemberConfig:
     """The typed config of one composed config, or of a saved config.yaml.
 
-    What has two spellings gets one: `sae.width` wins over `sae.expansion`, `site.hook` over `site.kind`, and a member
-    that states neither its knob nor `sae.l0` has `sae.l0` = 32. Ranges are checked by the plan, not here.
+    What has two spellings gets one: `sae.width` wins over `sae.expansion`, `site.hook` over `site.kind` (which toy data
+    has not either), and a member that states neither its knob nor `sae.l0` has `sae.l0` = 32. Ranges are checked by
+    the plan, not here.
     Raises ConfigError for an unknown key, a key left out, a wrong type, and for a knob together with `sae.l0`.
     """
     config: MemberConfig = _typed(MemberConfig, _plain(entries), "")
-    site = config.site if config.site.hook is None else replace(config.site, kind=None)
+    kindless = config.site.hook is not None or config.data.toy is not None
+    site = replace(config.site, kind=None) if kindless else config.site
     return replace(config, site=site, sae=_one_spelling(config.sae))
 
 
@@ -197,7 +219,11 @@ def unknown_key(key: str, architecture: str | None) -> ConfigError:
         return ConfigError(f"{key}: {architecture} has no such key (it is {', '.join(owners)}'s); its keys are {own}")
     if owners:
         return ConfigError(f"{key}: the chosen architecture has no such key; it is {', '.join(owners)}'s")
-    near = get_close_matches(key, known_keys(), n=1)
+    known = known_keys()
+    if key in known:
+        group = key.rpartition(".")[0]
+        return ConfigError(f"{key}: {group} is null here; {group.replace('.', '=')} gives it keys")
+    near = get_close_matches(key, known, n=1)
     return ConfigError(
         f"{key}: no such key; " + (f"did you mean {near[0]}?" if near else "`sae-sweep --help` lists them")
     )
@@ -252,17 +278,22 @@ def _architecture(name: Any) -> type[SaeConfig]:
 
 
 def _value(kind: Any, value: Any, key: str) -> Any:
-    if is_dataclass(kind):
-        return _typed(kind, value, f"{key}.")
     options = get_args(kind) or (kind,)
     if value is None and NoneType in options:
         return None
-    wanted = next(option for option in options if option is not NoneType)
+    wanted = _stated(kind)
+    if is_dataclass(wanted):
+        return _typed(wanted, value, f"{key}.")
     try:
         return _SCALARS[wanted](value)
     except ValueError as error:
         or_null = " or null" if NoneType in options else ""
         raise ConfigError(f"{key}={shown(value)} is not {error}{or_null}") from None
+
+
+def _stated(kind: Any) -> Any:
+    """The type a value has when it is not null."""
+    return next(option for option in get_args(kind) or (kind,) if option is not NoneType)
 
 
 def _text(value: Any) -> str:
@@ -320,5 +351,6 @@ def _one_spelling(sae: SaeConfig) -> SaeConfig:
 def _keys_of(cls: Any, prefix: str) -> list[str]:
     keys: list[str] = []
     for name, kind in get_type_hints(cls).items():
-        keys += _keys_of(kind, f"{prefix}{name}.") if is_dataclass(kind) else [prefix + name]
+        group = _stated(kind)
+        keys += _keys_of(group, f"{prefix}{name}.") if is_dataclass(group) else [prefix + name]
     return keys

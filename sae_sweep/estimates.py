@@ -9,12 +9,13 @@ from sae_sweep.plan import Group, Member
 
 MEMBER_BYTES = 16
 """Per parameter of a member: fp32 weight, gradient and Adam's two moments."""
+FROZEN_BYTES = 4
 DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes and operations of one group; the operations are of the whole run."""
+    """Bytes and operations of one group; the operations are of the whole run. Toy data has no model to count."""
 
     member_bytes: int
     model_bytes: int
@@ -30,23 +31,37 @@ class Estimate:
 def estimate(group: Group) -> Estimate:
     """The estimate for one group."""
     first = group.members[0].config
-    facts, bytes_each = model_facts(first.model), DTYPE_BYTES[first.model.dtype]
+    facts = model_facts(first.model) if first.data.toy is None else None
+    bytes_each = DTYPE_BYTES[first.model.dtype]
     width_at = {member.site.hook: member.d for member in group.members}
     products = sum(member.config.training.tokens * member.d * member.width for member in group.members)
     tokens = max(member.config.training.tokens for member in group.members)
     return Estimate(
-        member_bytes=sum(member_parameters(member) for member in group.members) * MEMBER_BYTES,
-        model_bytes=model_parameters(facts) * bytes_each,
+        member_bytes=sum(member_bytes(member) for member in group.members),
+        model_bytes=model_parameters(facts) * bytes_each if facts else 0,
         block_bytes=first.data.block_rows * first.data.context * sum(width_at.values()) * bytes_each,
         encoder_flops=2.0 * products,
         dense_flops=12.0 * products,
-        model_flops=tokens * max(_flops_to(bank.site, facts, first.data.context) for bank in group.banks),
+        model_flops=tokens * max(_flops_to(bank.site, facts, first.data.context) for bank in group.banks)
+        if facts
+        else 0,
     )
 
 
+def member_bytes(member: Member) -> int:
+    """Of one member's state on the device; a frozen lookup has neither gradient nor moments."""
+    frozen = _lookup_numbers(member) if member.config.sae.lookup == "frozen" else 0
+    return member_parameters(member) * MEMBER_BYTES + frozen * FROZEN_BYTES
+
+
 def member_parameters(member: Member) -> int:
-    """Trained numbers of one member."""
-    return sum(prod(shape) for shape in member.config.sae.parameters(member.d, member.width).values())
+    """Trained numbers of one member, a learned lookup among them."""
+    own = sum(prod(shape) for shape in member.config.sae.parameters(member.d, member.width).values())
+    return own + (_lookup_numbers(member) if member.config.sae.lookup == "learned" else 0)
+
+
+def _lookup_numbers(member: Member) -> int:
+    return model_facts(member.config.model).vocab_size * member.d
 
 
 def model_parameters(facts: ModelFacts) -> int:

@@ -22,6 +22,7 @@ def check_config(config: MemberConfig) -> None:
     _within("seed", config.seed, 0, 2**31, "from 0 to below 2^31")
     _check_model(config)
     check_data(config.data)
+    _check_toy(config)
     _check_training(config)
     _check_evaluation(config)
     _one_of("tracking.mode", config.tracking.mode, TRACKING_MODES)
@@ -46,6 +47,20 @@ def _check_model(config: MemberConfig) -> None:
     _one_of("model.dtype", config.model.dtype, DTYPES)
     if not _DEVICE.fullmatch(config.model.device):
         raise ConfigError(f"model.device={config.model.device} is not auto, cpu, cuda or cuda:N")
+
+
+def _check_toy(config: MemberConfig) -> None:
+    """Toy data has neither a model nor sites nor tokens."""
+    if config.data.toy is None:
+        return
+    unread = {"model": ("path", "revision"), "site": ("layer", "hook", "width")}
+    for group, keys in unread.items():
+        for key in keys:
+            value = getattr(getattr(config, group), key)
+            if value is not None:
+                raise ConfigError(f"{group}.{key}={shown(value)} is not read with data.kind=toy, which has no model")
+    if config.sae.lookup != "none":
+        raise ConfigError(f"sae.lookup={config.sae.lookup} looks tokens up, and data.kind=toy has none; take none")
 
 
 def _check_training(config: MemberConfig) -> None:

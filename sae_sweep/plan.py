@@ -14,7 +14,7 @@ from sae_sweep.config import MemberConfig, ModelConfig, SiteConfig, config_entri
 from sae_sweep.errors import ConfigError
 from sae_sweep.limits import check_config, check_width
 from sae_sweep.model.facts import ModelFacts, model_facts, model_folder
-from sae_sweep.model.sites import Site, resolve_site, site_width
+from sae_sweep.model.sites import TOY_SITE, Site, resolve_site, site_width
 from sae_sweep.training.schedules import Schedule, resolve_schedule
 
 FACTS = ("d_model", "n_layers", "n_heads", "d_head", "d_mlp", "vocab_size")
@@ -156,10 +156,13 @@ def _new_labels(members: Iterable[Member]) -> dict[str, str]:
 
 def _member(config: MemberConfig, identity: str) -> Member:
     check_config(config)
-    config = replace(config, model=_own_facts(config.model))
-    facts = model_facts(config.model)
-    site = resolve_site(config.site, facts)
-    d = _width_at(config.site, site, facts)
+    if config.data.toy is not None:
+        site, d = TOY_SITE, config.data.toy.dimensions
+    else:
+        config = replace(config, model=_own_facts(config.model))
+        facts = model_facts(config.model)
+        site = resolve_site(config.site, facts)
+        d = _width_at(config.site, site, facts)
     key = "expansion" if config.sae.width is None else "width"
     width = check_width(f"sae.{key}", getattr(config.sae, key), d)
     config.sae.check(d, width)

@@ -25,16 +25,25 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (("speed=1",), "speed: no such key; did you mean seed?"),
         (("+xyz=1",), "xyz: no such key; `sae-sweep --help` lists them"),
         (("seed.x=1",), "seed.x: no such key; did you mean seed?"),
-        (("sae=gatd",), "sae=gatd: no such option; did you mean gated? there is gated, standard, standard_april, topk"),
-        (("experiment=dmeo",), "experiment=dmeo: no such option; did you mean demo? there is demo, gated_gemma"),
+        (
+            ("sae=gatd",),
+            "sae=gatd: no such option; did you mean gated? there is batchtopk, gated, gated_decoder_norm, jumprelu, ",
+        ),
+        (
+            ("experiment=dmeo",),
+            "experiment=dmeo: no such option; did you mean demo? there is architectures, demo, gated_gemma",
+        ),
         (("model=nope", "dry_run=true"), "model=nope: no such option; there is demo, gemma-2-2b, gemma-7b"),
         (("training=5",), "training=5: training is a group of keys; choose one of its files"),
         (("training=5,6",), "Config group override must be a string or a list. Got int"),
         (("training={lr: 1, foo: 2}",), "training.foo: no such key"),
         (("training.lr=abc",), "training.lr=abc is not a number or null"),
         (("dry_run=1",), "dry_run=1 is not true or false"),
-        (("sae=gated", "sae.k=8"), "sae.k: gated has no such key (it is topk's); its keys are architecture,"),
-        (("sae=gated,topk", "sae.k=8,16"), "sae.k: gated has no such key (it is topk's)"),
+        (
+            ("sae=gated", "sae.k=8"),
+            "sae.k: gated has no such key (it is topk, batchtopk, matryoshka's); its keys are architecture,",
+        ),
+        (("sae=gated,topk", "sae.k=8,16"), "sae.k: gated has no such key (it is topk, batchtopk, matryoshka's)"),
         (("sae.l1=0.1", "sae.l0=8"), "sae.l1=0.1 and sae.l0=8 both set the sparsity"),
         (("sae=topk", "sae.k=99", "sae.width=64"), "sae.k=99 must be at least 1 and at most the width, 64 latents"),
         (("site.layer=9",), "site.layer=9 is beyond the model: 0 to 3"),
@@ -121,8 +130,11 @@ def answer(*arguments: str) -> str:
 
 def test_help_lists_groups_and_examples_without_torch() -> None:
     text = answer("--help")
-    assert "sae: gated, standard, standard_april, topk" in text
-    assert "experiment: demo, gated_gemma, gated_gemma_l0" in text
+    assert (
+        "sae: batchtopk, gated, gated_decoder_norm, jumprelu, jumprelu_anthropic, matryoshka, p_anneal, standard"
+        in text
+    )
+    assert "experiment: architectures, demo, gated_gemma, gated_gemma_l0" in text
     assert "sae-sweep +experiment=demo" in text
     assert "batch_size: 1024" in text
 

@@ -10,7 +10,15 @@ from omegaconf import OmegaConf
 
 from sae_sweep.architectures.topk import TopKConfig
 from sae_sweep.cli import config_folder
-from sae_sweep.config import MemberConfig, config_entries, flat_entries, known_keys, member_config, unknown_key
+from sae_sweep.config import (
+    MemberConfig,
+    ToyConfig,
+    config_entries,
+    flat_entries,
+    known_keys,
+    member_config,
+    unknown_key,
+)
 from sae_sweep.errors import ConfigError
 
 GROUPS = ("model", "site", "data", "sae", "training", "evaluation", "tracking")
@@ -60,8 +68,11 @@ def test_every_key_in_the_config_files_has_a_comment(file: Path) -> None:
 def test_config_files_state_every_key_and_no_other() -> None:
     stated = OmegaConf.to_container(OmegaConf.create(composed()))
     assert isinstance(stated, dict)
-    wanted = {key for key in known_keys() if key.split(".")[0] != "sae"}
-    assert {key for key in flat_entries(stated) if not key.startswith("sae.")} == wanted
+    toy = OmegaConf.to_container(OmegaConf.create(composed("data=toy")))
+    assert isinstance(toy, dict)
+    found = {key for entries in (stated, toy) for key in flat_entries(entries) if not key.startswith("sae.")}
+    assert found - {"data.toy"} == {key for key in known_keys() if key.split(".")[0] != "sae"}
+    assert stated["data"]["toy"] is None
 
 
 def test_hub_models_state_their_sizes() -> None:
@@ -99,8 +110,13 @@ def test_values_get_their_types() -> None:
         ("sae__resample", "yes", "sae.resample=yes is not true or false"),
         ("model__revision", 1.5, "model.revision=1.5 is not text (quote it) or null"),
         ("data__path", 3, "data.path=3 is not a path or a list of paths"),
+        ("data__toy", 5, "data.toy=5 is a group of keys; give one, like data.toy.dimensions"),
         ("training", 5, "training=5 is a group of keys; give one, like training.tokens"),
-        ("sae__architecture", "nope", "sae.architecture=nope is not one of standard, gated, topk"),
+        (
+            "sae__architecture",
+            "nope",
+            "sae.architecture=nope is not one of standard, p_anneal, gated, jumprelu, topk, batchtopk, matryoshka",
+        ),
     ],
 )
 def test_a_wrong_type_is_refused_in_one_line(key: str, value: Any, wanted: str) -> None:
@@ -115,9 +131,11 @@ def test_an_unknown_key_names_the_nearest() -> None:
 
 def test_a_key_of_another_architecture_names_the_keys_this_one_has() -> None:
     message = refusal("sae=gated", sae__k=8)
-    assert message.startswith("sae.k: gated has no such key (it is topk's); its keys are architecture, expansion,")
+    assert message.startswith(
+        "sae.k: gated has no such key (it is topk, batchtopk, matryoshka's); its keys are architecture, expansion,"
+    )
     assert "l1" in message
-    assert "standard's" in str(unknown_key("sae.variant", "topk"))
+    assert "standard, gated, jumprelu's" in str(unknown_key("sae.variant", "topk"))
 
 
 def test_a_key_left_out_is_named() -> None:
@@ -152,6 +170,19 @@ def test_a_saved_config_is_the_config_again() -> None:
         entries = config_entries(made)
         assert member_config(OmegaConf.create(OmegaConf.to_yaml(OmegaConf.create(entries)))) == made
         assert member_config(entries) == made
+
+
+def test_a_group_that_may_be_null() -> None:
+    assert config().data.toy is None
+    toy = config("data=toy", data__toy__latents=64.0).data.toy
+    assert toy == ToyConfig(dimensions=256, latents=64, active=5.0, decay=0.99, correlated=True, noise=0.0)
+    assert refusal("data=toy", data__toy__latents=None) == "data.toy.latents=null is not a whole number"
+    assert refusal("data=toy", data__toy__latnts=3) == "data.toy.latnts: no such key; did you mean data.toy.latents?"
+    assert (
+        str(unknown_key("data.toy.latents", None)) == "data.toy.latents: data.toy is null here; data=toy gives it keys"
+    )
+    made = config("data=toy")
+    assert member_config(config_entries(made)) == made
 
 
 def test_known_keys_are_those_of_the_dataclasses() -> None:

@@ -186,7 +186,8 @@ def test_sites_of_another_width(model_folder: Path) -> None:
         ("training.clip=-1", "training.clip=-1 must be at least 0"),
         ("data.context=1", "data.context=1 must be at least 2"),
         ("data.bos=maybe", "data.bos=maybe is not one of auto, always, never"),
-        ("data.kind=nope", "data.kind=nope is not one of demo, text, hub, tokens"),
+        ("data.kind=nope", "data.kind=nope is not one of demo, text, hub, tokens, toy"),
+        ("data.kind=toy", "data.kind=toy needs data.toy; data=toy sets both"),
         ("data.max_norm_ratio=1", "data.max_norm_ratio=1 must be above 1"),
         ("data.path=x", "data.path=x is not read with data.kind=demo; take data=text, hub or tokens"),
         ("data=text", "data.path is needed with data.kind=text"),
@@ -232,6 +233,67 @@ def test_data_must_exist(tmp_path: Path) -> None:
     assert refusal("data=tokens", "data.path=missing.npz") == "data.path=missing.npz does not exist"
     assert "data.path=missing.txt does not exist" in refusal("data=text", f"data.path=[{tmp_path}/a.txt,missing.txt]")
     assert "data.heldout_path=gone" in refusal("data=text", f"data.path={tmp_path}/a.txt", "data.heldout_path=gone")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.kind=text", "data.kind=text takes no data.toy; data=text sets both"),
+        ("data.toy=null", "data.kind=toy needs data.toy; data=toy sets both"),
+        ("data.toy.dimensions=0", "data.toy.dimensions=0 must be at least 1"),
+        ("data.toy.latents=0", "data.toy.latents=0 must be at least 1"),
+        ("data.toy.active=0", "data.toy.active=0 must be above 0 and at most data.toy.latents=512"),
+        ("data.toy.active=513", "data.toy.active=513 must be above 0 and at most data.toy.latents=512"),
+        ("data.toy.decay=1.1", "data.toy.decay=1.1 must be above 0 and at most 1"),
+        ("data.toy.noise=-0.5", "data.toy.noise=-0.5 must not be negative"),
+        ("data.path=x", "data.path=x is not read with data.kind=toy; leave it null"),
+        ("data.max_norm_ratio=2", "data.max_norm_ratio=2 is not read with data.kind=toy; leave it null"),
+        ("model.path=x", "model.path=x is not read with data.kind=toy, which has no model"),
+        ("model=gpt2", "model.path=openai-community/gpt2 is not read with data.kind=toy, which has no model"),
+        ("site.layer=1", "site.layer=1 is not read with data.kind=toy, which has no model"),
+        ("site.hook=hook_embed", "site.hook=hook_embed is not read with data.kind=toy, which has no model"),
+        ("sae.lookup=learned", "sae.lookup=learned looks tokens up, and data.kind=toy has none; take none"),
+    ],
+)
+def test_what_toy_data_cannot_be_is_refused(override: str, message: str) -> None:
+    assert refusal("data=toy", override) == message
+
+
+def test_toy_data_is_planned_without_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def looked(_: object) -> None:
+        raise AssertionError("looked at a model")
+
+    for name in ("sae_sweep.plan.model_facts", "sae_sweep.plan.model_folder", "sae_sweep.estimates.model_facts"):
+        monkeypatch.setattr(name, looked)
+    asked = (
+        config("data=toy", "sae.expansion=2"),
+        config("data=toy", "sae=topk", "site=mlp_out", "data.toy.dimensions=256"),
+    )
+    (group,) = plan_sweep(asked).groups
+    assert [(member.site.hook, member.d) for member in group.members] == [("toy", 256), ("toy", 256)]
+    assert (group.members[0].width, group.hooks) == (512, ("toy",))
+    cost = estimate(group)
+    assert (cost.model_bytes, cost.model_flops) == (0, 0)
+    assert cost.block_bytes == 256 * 128 * 256 * 4
+
+
+def test_a_site_kind_means_nothing_to_toy_data() -> None:
+    assert member_identity(config("data=toy", "site=mlp_out")) == member_identity(config("data=toy"))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "data.toy.dimensions=64",
+        "data.toy.latents=64",
+        "data.toy.active=3",
+        "data.toy.decay=1",
+        "data.toy.correlated=false",
+        "data.toy.noise=0.1",
+    ],
+)
+def test_what_toy_data_is_determines_its_stream(override: str) -> None:
+    assert len(plan_sweep([config("data=toy"), config("data=toy", override)]).groups) == 2
 
 
 @pytest.mark.parametrize("override", ["name=other", "output_dir=elsewhere", "dry_run=true", "model.device=cpu"])

@@ -9,36 +9,47 @@ from torch import Tensor
 from sae_sweep.activations.stream import Block
 from sae_sweep.errors import ConfigError
 
+SAMPLE_ROWS = 8_192
+"""Activations kept for what needs more than averages: initialisation from data."""
 _ROWS_AT_ONCE = 8_192  # in float64, of a block that may fill much of the device
 
 
 @dataclass(frozen=True)
 class SiteStatistics:
-    """Averages over the activations of one block at one site, in raw units."""
+    """Of the activations of one block at one site, in raw units. The norms are about `centre`."""
 
     mean: Tensor
     """[d] float64."""
     mean_norm: float
     mean_square_norm: float
+    sample: Tensor
+    """[at most SAMPLE_ROWS, d]: the first activations of the block."""
+    centre: Tensor | None = None
+    """[d] float64: what is subtracted from inputs; None is nothing."""
+
+    @property
+    def variance(self) -> float:
+        """E||x - mean||^2."""
+        if self.centre is not None:
+            return self.mean_square_norm
+        return self.mean_square_norm - float(self.mean.square().sum())
 
 
-def site_statistics(block: Block) -> dict[str, SiteStatistics]:
-    """The statistics of each site of a block, summed in float64."""
-    return {hook: _statistics(x_BD) for hook, x_BD in block.activations.items()}
+def site_statistics(block: Block, *, centred: bool = False) -> dict[str, SiteStatistics]:
+    """The statistics of each site of a block, summed in float64; `centred`: norms about the mean."""
+    return {hook: _statistics(x_BD, centred) for hook, x_BD in block.activations.items()}
 
 
-def _statistics(x_BD: Tensor) -> SiteStatistics:
-    total_D = torch.zeros(x_BD.shape[1], dtype=torch.float64, device=x_BD.device)
-    norms = torch.zeros((), dtype=torch.float64, device=x_BD.device)
-    squares = torch.zeros_like(norms)
-    for part_BD in torch.split(x_BD, _ROWS_AT_ONCE):
-        wide_BD = part_BD.double()
-        squares_B = wide_BD.square().sum(1)
-        total_D += wide_BD.sum(0)
-        norms += squares_B.sqrt().sum()
-        squares += squares_B.sum()
-    count = x_BD.shape[0]
-    return SiteStatistics(total_D / count, norms.item() / count, squares.item() / count)
+def _statistics(x_BD: Tensor, centred: bool) -> SiteStatistics:
+    parts, count = torch.split(x_BD, _ROWS_AT_ONCE), x_BD.shape[0]
+    mean_D = torch.stack([part_BD.double().sum(0) for part_BD in parts]).sum(0) / count
+    centre_D = mean_D if centred else torch.zeros_like(mean_D)
+    norms = squares = torch.zeros((), dtype=torch.float64, device=x_BD.device)
+    for part_BD in parts:
+        squares_B = (part_BD.double() - centre_D).square().sum(1)
+        norms, squares = norms + squares_B.sqrt().sum(), squares + squares_B.sum()
+    sample = x_BD[:SAMPLE_ROWS].clone()  # a slice would keep the block alive
+    return SiteStatistics(mean_D, norms.item() / count, squares.item() / count, sample, centre_D if centred else None)
 
 
 def input_scale(kind: str, d: int, stats: SiteStatistics) -> float:
@@ -56,16 +67,21 @@ def input_scale(kind: str, d: int, stats: SiteStatistics) -> float:
 def coefficient_scale(unit: str, d: int, stats: SiteStatistics, scale: float) -> float:
     """What a coefficient given in `unit` is multiplied by, for a loss that sums squared error over d.
 
-    `scale` is the input scale c: the norm that mean_d_norm divides by is that of c x.
+    `scale` is the input scale c: the norms that units divide by are those of c x.
     """
+    key = f"sae.coefficient_unit={unit}"
     match unit:
         case "sum":
             return 1.0
         case "mean_d":
             return float(d)
         case "mean_d_norm":
-            return d * scale * _above_zero(stats.mean_norm, f"sae.coefficient_unit={unit}")
-    raise ConfigError(f"sae.coefficient_unit={unit} is not one of sum, mean_d, mean_d_norm")
+            return d * scale * _above_zero(stats.mean_norm, key)
+        case "mean_square":
+            return scale**2 * _above_zero(stats.mean_square_norm, key)
+        case "variance":
+            return scale**2 * _above_zero(stats.variance, key)
+    raise ConfigError(f"{key} is not one of sum, mean_d, mean_d_norm, mean_square, variance")
 
 
 def _above_zero(value: float, key: str) -> float:

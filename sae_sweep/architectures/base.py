@@ -5,13 +5,18 @@ name in `sae_sweep/saes/`. Nothing here imports torch.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
 from sae_sweep.errors import ConfigError
 
 INPUT_SCALES = ("none", "sqrt_d", "unit")
-COEFFICIENT_UNITS = ("sum", "mean_d", "mean_d_norm")
+COEFFICIENT_UNITS = ("sum", "mean_d", "mean_d_norm", "mean_square", "variance")
+DECODER_INITS = ("random", "data")
+ENCODER_INITS = ("transpose", "scaled_transpose", "divided_transpose", "random")
+B_DEC_INITS = ("zero", "mean", "geometric_median")
+LOOKUPS = ("none", "learned", "frozen")
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,8 @@ class Recipe:
     lr_warmup_steps: int = 1_000
     lr_decay_fraction: float = 0.0
     sparsity_warmup_steps: int = 0
+    sparsity_warmup_fraction: float = 0.0
+    """The same as a share of the run, where a paper gives it so."""
     resample_every: int = 0
     """Steps between the (at most four) resamplings of dead latents; 0 is never."""
 
@@ -38,6 +45,8 @@ class Coefficient:
     value: float | None
     """In `unit`; None where it is to be steered to `sae.l0`."""
     unit: str
+    degree: float = 1.0
+    """The penalty's degree in the activations: 1 for L1, 0 for L0. Steering starts from a guess that follows it."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,28 @@ class SaeConfig(ABC):
     """The L0 to reach, instead of the architecture's own knob."""
     input_scale: str
     """Train on c x: none (c = 1), sqrt_d (mean norm becomes sqrt(d)) or unit (mean squared norm becomes 1)."""
+    centre: bool
+    """Train on c (x - mean) instead; the mean is folded into the biases afterwards."""
+    decoder_init: str
+    """Directions of the first decoder rows: random, or data (sampled inputs about their mean)."""
+    encoder_init: str
+    """First encoder rows: the decoder's (transpose), those times min(1, 2 d / F) (scaled_transpose) or divided by
+    the expansion (divided_transpose), or random ones of the same norms."""
+    b_dec_init: str
+    """First decoder bias: zero, mean or geometric_median of the inputs."""
+    lookup: str
+    """A row per token id added at the decoder (tokenized SAE, arXiv 2502.17332): none, learned or frozen."""
+    lookup_scale: float
+    """A row starts at this times what the model gives for [BOS, token], less the first decoder bias."""
+    lookup_lr: float
+    """Adam's learning rate for the rows."""
+    lookup_subtract: bool
+    """Take the row out of the encoder's input as well."""
+
+    @classmethod
+    @abstractmethod
+    def maths(cls) -> str:
+        """Where its equations are: module and class, with a dot between."""
 
     @classmethod
     @abstractmethod
@@ -59,8 +90,9 @@ class SaeConfig(ABC):
         """The key that sets sparsity when `l0` does not: l1, k, ..."""
 
     def method(self) -> str:
-        """What names and reports call it: the architecture, and its variant where it has some."""
-        return self.architecture
+        """What names and reports call it: the architecture, its variant where it has some, and a lookup."""
+        suffixes = {"none": "", "learned": "_tokenized", "frozen": "_tokenized_frozen"}
+        return self.architecture + suffixes.get(self.lookup, "")
 
     @abstractmethod
     def recipe(self, width: int) -> Recipe:
@@ -76,47 +108,76 @@ class SaeConfig(ABC):
 
     @abstractmethod
     def parameters(self, d: int, width: int) -> dict[str, tuple[int, ...]]:
-        """Name and shape of every trained tensor; latents are rows (W_enc and W_dec are [F, d])."""
+        """Name and shape of every trained tensor but the lookup; latents are rows (W_enc and W_dec are [F, d])."""
 
     def structure(self) -> tuple[object, ...]:
         """What members must share, beside site and batch size, to live in one bank."""
-        return (self.architecture, self.input_scale)
+        return (self.architecture, self.input_scale, self.centre, self.lookup, self.lookup_subtract)
 
     def check(self, d: int, width: int) -> None:
         """Raises ConfigError on a combination that cannot be trained."""
-        if self.input_scale not in INPUT_SCALES:
-            raise ConfigError(f"sae.input_scale={self.input_scale} is not one of {', '.join(INPUT_SCALES)}")
+        one_of("input_scale", self.input_scale, INPUT_SCALES)
+        one_of("decoder_init", self.decoder_init, DECODER_INITS)
+        one_of("encoder_init", self.encoder_init, ENCODER_INITS)
+        one_of("b_dec_init", self.b_dec_init, B_DEC_INITS)
+        one_of("lookup", self.lookup, LOOKUPS)
         if self.l0 is not None and not 0 < self.l0 <= width:
             raise ConfigError(f"sae.l0={self.l0:g} must be above 0 and at most the width, {width} latents")
+        not_negative("lookup_scale", self.lookup_scale)
+        above_zero("lookup_lr", self.lookup_lr)
+        if self.lookup_subtract and self.lookup == "none":
+            raise ConfigError("sae.lookup_subtract=true subtracts nothing with sae.lookup=none; choose a lookup")
 
 
 @dataclass(frozen=True)
-class L1Config(SaeConfig):
-    """The keys of the architectures whose sparsity comes from a coefficient on an L1 penalty."""
+class PenaltyConfig(SaeConfig):
+    """The keys of the architectures whose sparsity comes from a coefficient on a penalty."""
 
-    l1: float | None
-    """Coefficient of the L1 penalty, in `coefficient_unit`."""
     coefficient_unit: str
-    """Unit of `l1`: sum (squared error summed over d), mean_d (averaged over d: times d) or mean_d_norm
-    (averaged over d and divided by the mean input norm: times d x E||x||)."""
+    """Of the knob: sum (squared error summed over d), mean_d (averaged over d: times d), mean_d_norm (averaged
+    over d, divided by the mean input norm: times d x E||x||), mean_square (divided by the mean squared norm: times
+    E||x||^2) or variance (divided by E||x - mean||^2: times that)."""
     resample: bool
     """Whether dead latents are resampled as in Bricken et al. 2023."""
 
-    @classmethod
-    def knob(cls) -> str:
-        return "l1"
-
     def coefficient(self) -> Coefficient:
-        return Coefficient(self.l1, self.coefficient_unit)
+        return Coefficient(getattr(self, self.knob()), self.coefficient_unit)
 
     def structure(self) -> tuple[object, ...]:
         return (*super().structure(), self.resample)
 
     def check(self, d: int, width: int) -> None:
         super().check(d, width)
-        if self.coefficient_unit not in COEFFICIENT_UNITS:
-            raise ConfigError(
-                f"sae.coefficient_unit={self.coefficient_unit} is not one of {', '.join(COEFFICIENT_UNITS)}"
-            )
-        if self.l1 is not None and self.l1 < 0:
-            raise ConfigError(f"sae.l1={self.l1:g} must not be negative")
+        one_of("coefficient_unit", self.coefficient_unit, COEFFICIENT_UNITS)
+        knob = self.knob()
+        not_negative(knob, getattr(self, knob))
+
+
+@dataclass(frozen=True)
+class L1Config(PenaltyConfig):
+    """The keys of the architectures that penalise the size of activations."""
+
+    l1: float | None
+    """Coefficient of the penalty, in `coefficient_unit`."""
+
+    @classmethod
+    def knob(cls) -> str:
+        return "l1"
+
+
+def one_of(key: str, value: str, known: Sequence[str]) -> None:
+    """Raises ConfigError unless `sae.key` is one of the known values."""
+    if value not in known:
+        raise ConfigError(f"sae.{key}={value} is not one of {', '.join(known)}")
+
+
+def not_negative(key: str, value: float | None) -> None:
+    """Raises ConfigError where `sae.key` is below 0."""
+    if value is not None and value < 0:
+        raise ConfigError(f"sae.{key}={value:g} must not be negative")
+
+
+def above_zero(key: str, value: float) -> None:
+    """Raises ConfigError unless `sae.key` is above 0."""
+    if value <= 0:
+        raise ConfigError(f"sae.{key}={value:g} must be above 0")

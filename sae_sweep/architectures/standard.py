@@ -2,37 +2,35 @@
 
 from dataclasses import dataclass
 
-from sae_sweep.architectures.base import L1Config, Recipe
-from sae_sweep.errors import ConfigError
+from sae_sweep.architectures.base import L1Config, Recipe, one_of
 
 VARIANTS = ("bricken", "april")
 
 
 @dataclass(frozen=True)
 class StandardConfig(L1Config):
-    """Config of `sae=standard`."""
+    """Config of `sae=standard` and `sae=standard_april`."""
 
     variant: str
     """`bricken`: unit-norm decoder, pre-encoder bias; `april`: free decoder, penalty weighted by its norms."""
+
+    @classmethod
+    def maths(cls) -> str:
+        return "sae_sweep.saes.standard.Standard"
 
     @property
     def unit_decoder(self) -> bool:
         return self.variant == "bricken"
 
     def method(self) -> str:
-        return self.architecture if self.unit_decoder else f"{self.architecture}_{self.variant}"
+        return super().method() if self.unit_decoder else f"{super().method()}_{self.variant}"
 
     def recipe(self, width: int) -> Recipe:
         """bricken: Adam as in 2023, lr of the Gated paper's baselines. april: clip, sparsity warm-up, final decay."""
+        every = 25_000 if self.resample else 0
         if self.unit_decoder:
-            return Recipe(lr=1e-3, resample_every=25_000 if self.resample else 0)
-        return Recipe(
-            lr=5e-5,
-            clip=1.0,
-            lr_decay_fraction=0.2,
-            sparsity_warmup_steps=10_000,
-            resample_every=25_000 if self.resample else 0,
-        )
+            return Recipe(lr=1e-3, resample_every=every)
+        return Recipe(lr=5e-5, clip=1.0, lr_decay_fraction=0.2, sparsity_warmup_steps=10_000, resample_every=every)
 
     def parameters(self, d: int, width: int) -> dict[str, tuple[int, ...]]:
         return {"W_enc": (width, d), "b_enc": (width,), "W_dec": (width, d), "b_dec": (d,)}
@@ -42,5 +40,4 @@ class StandardConfig(L1Config):
 
     def check(self, d: int, width: int) -> None:
         super().check(d, width)
-        if self.variant not in VARIANTS:
-            raise ConfigError(f"sae.variant={self.variant} is not one of {', '.join(VARIANTS)}")
+        one_of("variant", self.variant, VARIANTS)

@@ -1,15 +1,15 @@
 """TopK SAE (Gao et al. 2024, arXiv 2406.04093). Equations: `saes/topk.py`."""
 
 from dataclasses import dataclass
-from math import sqrt
+from math import log2, sqrt
 
-from sae_sweep.architectures.base import Recipe, SaeConfig
+from sae_sweep.architectures.base import Recipe, SaeConfig, above_zero, not_negative
 from sae_sweep.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class TopKConfig(SaeConfig):
-    """Config of `sae=topk`."""
+    """Config of `sae=topk`, and the keys of all that fire a given number of latents."""
 
     k: int | None
     """Latents that fire on each token."""
@@ -20,12 +20,20 @@ class TopKConfig(SaeConfig):
     """A latent is dead when it has not fired for this many tokens (at most a quarter of the run)."""
 
     @classmethod
+    def maths(cls) -> str:
+        return "sae_sweep.saes.topk.TopK"
+
+    @classmethod
     def knob(cls) -> str:
         return "k"
 
     def active(self) -> int:
         """k, whichever key gave it."""
         return round(self.k if self.k is not None else self.l0 if self.l0 is not None else 32)
+
+    def auxk_latents(self, d: int) -> int:
+        """How many dead latents model the residual."""
+        return self.auxk if self.auxk is not None else 2 ** round(log2(max(d, 4) / 2))
 
     def dead_after(self) -> float:
         return self.dead_after_tokens
@@ -42,10 +50,8 @@ class TopKConfig(SaeConfig):
         if self.k is not None and not 1 <= self.k <= width:
             raise ConfigError(f"sae.k={self.k} must be at least 1 and at most the width, {width} latents")
         if self.l0 is not None and round(self.l0) < 1:
-            raise ConfigError(f"sae.l0={self.l0:g} must be at least 1 for topk")
+            raise ConfigError(f"sae.l0={self.l0:g} must be at least 1 for {self.architecture}")
         if self.auxk is not None and not 0 <= self.auxk <= width:
             raise ConfigError(f"sae.auxk={self.auxk} must be between 0 and the width, {width} latents")
-        if self.auxk_coefficient < 0:
-            raise ConfigError(f"sae.auxk_coefficient={self.auxk_coefficient:g} must not be negative")
-        if self.dead_after_tokens <= 0:
-            raise ConfigError(f"sae.dead_after_tokens={self.dead_after_tokens:g} must be above 0")
+        not_negative("auxk_coefficient", self.auxk_coefficient)
+        above_zero("dead_after_tokens", self.dead_after_tokens)

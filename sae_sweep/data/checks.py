@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from sae_sweep.config import DataConfig
+from sae_sweep.config import DataConfig, ToyConfig, shown
 from sae_sweep.data.columns import missing_locally
 from sae_sweep.data.documents import Origin, text_files
 from sae_sweep.errors import ConfigError
 
-KINDS = ("demo", "text", "hub", "tokens")
+KINDS = ("demo", "text", "hub", "tokens", "toy")
 BOS_POLICIES = ("auto", "always", "never")
 
 
@@ -23,10 +23,31 @@ def check_data(config: DataConfig) -> None:
             raise ConfigError(f"data.{name}={getattr(config, name)} must be at least {bound}")
     if config.max_norm_ratio is not None and not config.max_norm_ratio > 1:
         raise ConfigError(f"data.max_norm_ratio={config.max_norm_ratio:g} must be above 1, or null for no guard")
-    if config.kind == "demo":
+    if (config.toy is None) == (config.kind == "toy"):
+        does = "needs" if config.toy is None else "takes no"
+        raise ConfigError(f"data.kind={config.kind} {does} data.toy; data={config.kind} sets both")
+    if config.toy is not None:
+        _check_toy(config.toy, config)
+    elif config.kind == "demo":
         _check_no_paths(config)
     else:
         _check_paths(config)
+
+
+def _check_toy(toy: ToyConfig, config: DataConfig) -> None:
+    for name in ("dimensions", "latents"):
+        if getattr(toy, name) < 1:
+            raise ConfigError(f"data.toy.{name}={getattr(toy, name)} must be at least 1")
+    if not 0 < toy.active <= toy.latents:
+        raise ConfigError(f"data.toy.active={toy.active:g} must be above 0 and at most data.toy.latents={toy.latents}")
+    if not 0 < toy.decay <= 1:
+        raise ConfigError(f"data.toy.decay={toy.decay:g} must be above 0 and at most 1")
+    if toy.noise < 0:
+        raise ConfigError(f"data.toy.noise={toy.noise:g} must not be negative")
+    for key in ("path", "name", "heldout_path", "heldout_split", "max_norm_ratio"):
+        value = getattr(config, key)
+        if value is not None:
+            raise ConfigError(f"data.{key}={shown(value)} is not read with data.kind=toy; leave it null")
 
 
 def _check_no_paths(config: DataConfig) -> None:

@@ -43,6 +43,10 @@ class Candidate:
     label: str
     hook: str
     sae: InferenceSae
+    steps: int = 0
+    """Training steps it has taken."""
+    batch_size: int = 1
+    """Rows of each."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +70,34 @@ class _Batch:
     target_RT: Tensor
 
 
-class _Sums:
-    """What is accumulated for one candidate."""
+class Sums:
+    """What is accumulated of one candidate's codes and reconstructions, over R held-out sequences."""
 
-    def __init__(self, candidate: Candidate, sequences: int, device: torch.device):
-        sae = candidate.sae
-        self.reconstruction = Reconstruction(sae.tensors["W_dec"].shape[1], device)
+    def __init__(self, sae: InferenceSae, sequences: int, device: torch.device):
+        self._sae = sae
+        self.reconstruction = Reconstruction(sae.d, device)
         self.sparsity = Sparsity(sae.width, sae.tensors["W_dec"].norm(dim=1), sequences, device)
+
+    def add(self, x_ND: Tensor, tokens_N: Tensor, counts_N: Tensor, sequence_N: Tensor) -> Tensor:
+        """The reconstructions [N, D] of N activations; those that count go into the sums."""
+        x_ND = x_ND.to(self._sae.tensors["W_enc"].dtype)
+        x_hat_ND = torch.empty_like(x_ND)
+        step = max(1, CODE_ELEMENTS // self._sae.width)
+        for start in range(0, len(x_ND), step):
+            part = slice(start, start + step)
+            x_BD, tokens_B, counts_B = x_ND[part], tokens_N[part], counts_N[part]
+            f_BF = self._sae.encode(x_BD, tokens_B)
+            x_hat_ND[part] = self._sae.decode(f_BF, tokens_B)
+            self.reconstruction.update(x_BD[counts_B], x_hat_ND[part][counts_B])
+            self.sparsity.update(f_BF[counts_B], sequence_N[part][counts_B])
+        return x_hat_ND
+
+    def metrics(self) -> dict[str, float | None]:
+        return {
+            **self.sparsity.metrics(),
+            **self.reconstruction.metrics(),
+            "tokens_evaluated": self.sparsity.tokens,
+        }
 
 
 class Evaluator:
@@ -91,7 +116,7 @@ class Evaluator:
         ablations = [_name(kind, hook) for hook in hooks for kind in ("zero", "mean")]
         names = ["clean", *ablations, *(c.label for c in candidates)]
         divergences = {name: Divergence(sequences, device) for name in names}
-        sums = {c.label: _Sums(c, sequences, device) for c in candidates}
+        sums = {c.label: Sums(c.sae, sequences, device) for c in candidates}
         targets_R = torch.zeros(sequences, dtype=torch.float64, device=device)
         for batch in self._batches():
             finals = self._ablated(batch, hooks)
@@ -137,32 +162,20 @@ def _replaced(activation_RTd: Tensor, where_RT: Tensor, value: Tensor) -> Tensor
     return copy
 
 
-def _reconstructed(candidate: Candidate, batch: _Batch, sums: _Sums) -> Tensor:
+def _reconstructed(candidate: Candidate, batch: _Batch, sums: Sums) -> Tensor:
     """The site's activation with reconstructions in place; those of counted positions go into the sums too."""
     activation_RTd = batch.clean.activations[candidate.hook]
-    x_ND = activation_RTd[batch.replaced_RT].to(candidate.sae.tensors["W_enc"].dtype)
-    counts_N = batch.counted_RT[batch.replaced_RT]
     sequence_N = batch.replaced_RT.nonzero()[:, 0] + batch.first
-    x_hat_ND = torch.empty_like(x_ND)
-    step = max(1, CODE_ELEMENTS // candidate.sae.width)
-    for start in range(0, len(x_ND), step):
-        part = slice(start, start + step)
-        x_BD, counts_B = x_ND[part], counts_N[part]
-        f_BF = candidate.sae.encode(x_BD)
-        x_hat_ND[part] = candidate.sae.decode(f_BF)
-        sums.reconstruction.update(x_BD[counts_B], x_hat_ND[part][counts_B])
-        sums.sparsity.update(f_BF[counts_B], sequence_N[part][counts_B])
+    counts_N = batch.counted_RT[batch.replaced_RT]
+    tokens_N = batch.clean.tokens_RT[batch.replaced_RT]
+    x_hat_ND = sums.add(activation_RTd[batch.replaced_RT], tokens_N, counts_N, sequence_N)
     return _replaced(activation_RTd, batch.replaced_RT, x_hat_ND)
 
 
-def _judgement(
-    candidate: Candidate, sums: _Sums, divergences: Mapping[str, Divergence], targets_R: Tensor
-) -> Judgement:
+def _judgement(candidate: Candidate, sums: Sums, divergences: Mapping[str, Divergence], targets_R: Tensor) -> Judgement:
     zero, mean = (divergences[_name(kind, candidate.hook)] for kind in ("zero", "mean"))
     metrics = {
-        **sums.sparsity.metrics(),
-        **sums.reconstruction.metrics(),
+        **sums.metrics(),
         **splice_metrics(divergences["clean"], zero, mean, divergences[candidate.label], targets_R),
-        "tokens_evaluated": sums.sparsity.tokens,
     }
     return Judgement(candidate.sae, metrics, sums.sparsity.frequency_F)

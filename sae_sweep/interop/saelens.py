@@ -6,6 +6,7 @@ folder for a legacy one; hence the exact set of names below.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sae_sweep.runs import replacing, write_json_atomic
-from sae_sweep.saes.inference import InferenceSae
+from sae_sweep.saes.inference import InferenceSae, Lookup
 
 FORMAT_VERSION = "6.54.12"
 """The sae-lens release whose inference layout this is."""
 WEIGHTS, CONFIG, SPARSITY = "sae_weights.safetensors", "cfg.json", "sparsity.safetensors"
+LOOKUP = "lookup.safetensors"
+"""Of a tokenized SAE alone; SAELens loads the folder without it."""
 TENSORS = {
     "standard": ("W_enc", "b_enc", "W_dec", "b_dec"),
     "topk": ("W_enc", "b_enc", "W_dec", "b_dec"),
@@ -36,7 +39,10 @@ def save_sae(folder: Path, sae: InferenceSae, metadata: dict[str, Any], frequenc
     sparsity_F = torch.log10(frequency_F.double() + 1e-10).float().cpu().contiguous()
     tensors = {name: sae.tensors[name].float().cpu().contiguous() for name in TENSORS[sae.architecture]}
     write_json_atomic(folder / CONFIG, saelens_config(sae, metadata))
-    for name, contents in ((SPARSITY, {"sparsity": sparsity_F}), (WEIGHTS, tensors)):
+    files = {SPARSITY: {"sparsity": sparsity_F}, WEIGHTS: tensors}
+    if sae.lookup is not None:
+        files = {LOOKUP: {"lookup": sae.lookup.rows_VD.float().cpu().contiguous()}, **files}
+    for name, contents in files.items():
         with replacing(folder / name) as temporary:
             save_file(contents, temporary)
 
@@ -56,6 +62,8 @@ def saelens_config(sae: InferenceSae, metadata: dict[str, Any]) -> dict[str, Any
     }
     if sae.architecture == "topk":
         config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
+    if sae.lookup is not None:
+        config["lookup"] = {"file": LOOKUP, "rows": len(sae.lookup.rows_VD), "subtract": sae.lookup.subtract}
     return config
 
 
@@ -63,19 +71,38 @@ def load_sae(folder: Path) -> InferenceSae:
     """Read back what `save_sae` wrote. Raises ValueError when a file is damaged or is not what it should be."""
     config = _read_config(folder / CONFIG)
     architecture, d, width = config["architecture"], config["d_in"], config["d_sae"]
-    file = folder / WEIGHTS
+    tensors = _read_tensors(folder / WEIGHTS, TENSORS.get(architecture, ()), architecture)
+    shapes = {"W_enc": (d, width), "W_dec": (width, d), "b_dec": (d,)}
+    for name, tensor in tensors.items():
+        _check_shape(folder / WEIGHTS, name, tensor, shapes.get(name, (width,)))
+    return InferenceSae(
+        architecture, tensors, config["apply_b_dec_to_input"], config.get("k"), _lookup(folder, config.get("lookup"), d)
+    )
+
+
+def _lookup(folder: Path, entry: Any, d: int) -> Lookup | None:
+    if entry is None:
+        return None
+    if not isinstance(entry, dict) or not isinstance(entry.get("rows"), int) or "subtract" not in entry:
+        raise ValueError(f"{folder / CONFIG}: lookup does not say its rows, or whether it is subtracted")
+    rows_VD = _read_tensors(folder / LOOKUP, ("lookup",), "a tokenized SAE")["lookup"]
+    _check_shape(folder / LOOKUP, "lookup", rows_VD, (entry["rows"], d))
+    return Lookup(rows_VD, bool(entry["subtract"]))
+
+
+def _read_tensors(file: Path, names: Sequence[str], owner: str) -> dict[str, Tensor]:
     try:
         tensors = load_file(file)
     except SafetensorError as error:
         raise ValueError(f"{file} is damaged: {error}") from error
-    if architecture not in TENSORS or set(tensors) != set(TENSORS[architecture]):
-        raise ValueError(f"{file} holds {', '.join(sorted(tensors))}: not the tensors of {architecture}")
-    shapes = {"W_enc": (d, width), "W_dec": (width, d), "b_dec": (d,)}
-    for name, tensor in tensors.items():
-        shape = shapes.get(name, (width,))
-        if tensor.shape != shape:
-            raise ValueError(f"{file}: {name} is {tuple(tensor.shape)}, not {shape} as {CONFIG} says")
-    return InferenceSae(architecture, tensors, config["apply_b_dec_to_input"], config.get("k"))
+    if set(tensors) != set(names):
+        raise ValueError(f"{file} holds {', '.join(sorted(tensors))}: not the tensors of {owner}")
+    return tensors
+
+
+def _check_shape(file: Path, name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    if tensor.shape != shape:
+        raise ValueError(f"{file}: {name} is {tuple(tensor.shape)}, not {shape} as {CONFIG} says")
 
 
 def _read_config(file: Path) -> dict[str, Any]:

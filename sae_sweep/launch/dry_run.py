@@ -36,7 +36,12 @@ def counted(number: int, noun: str) -> str:
 
 
 def _title(group: Group) -> str:
-    config = group.members[0].config
+    config, toy = group.members[0].config, group.members[0].config.data.toy
+    if toy is not None:
+        return (
+            f"group {group.key}: synthetic activations ({toy.latents} true latents in {toy.dimensions} dimensions,"
+            f" {config.model.dtype}, {config.model.device})"
+        )
     return (
         f"group {group.key}: model {config.model.name} ({config.model.backend}, {config.model.dtype},"
         f" {config.model.device}), data {config.data.kind}, context {config.data.context},"
@@ -78,10 +83,12 @@ def _schedule(member: Member) -> str:
 
 def _cost(cost: Estimate) -> str:
     total = cost.member_bytes + cost.model_bytes + cost.block_bytes
+    model = f" model {_bytes(cost.model_bytes)}," if cost.model_bytes else ""
+    model_flops = f" model {cost.model_flops:.2g} FLOP," if cost.model_flops else ""
     return (
         f"memory {_bytes(total)}: members with gradients and moments {_bytes(cost.member_bytes)},"
-        f" model {_bytes(cost.model_bytes)}, block of activations {_bytes(cost.block_bytes)}\n"
-        f"compute: model {cost.model_flops:.2g} FLOP, SAE encoders {cost.encoder_flops:.2g} FLOP"
+        f"{model} block of activations {_bytes(cost.block_bytes)}\n"
+        f"compute:{model_flops} SAE encoders {cost.encoder_flops:.2g} FLOP"
         f" ({cost.dense_flops:.2g} if every step were dense)"
     )
 

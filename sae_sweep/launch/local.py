@@ -78,10 +78,11 @@ def _train(plan: Plan, finished: set[str], folder: SweepFolder) -> dict[str, str
                 begun = True
             folder.mark([member.label for member in group.members], "running", None)
             results = _run(run, group, folder)
-        for label, result in results.items():
-            folder.mark([label], "finished" if result.reason is None else "failed", result.reason)
-            if result.reason is not None:
-                reasons[label] = result.reason
+        failed = {label: result.reason for label, result in results.items() if result.reason is not None}
+        folder.mark(results.keys() - failed.keys(), "finished", None)  # at once: each call rewrites all of sweep.json
+        for label, reason in failed.items():
+            folder.mark([label], "failed", reason)
+        reasons |= failed
     if not begun:
         folder.begin(plan)
     return reasons

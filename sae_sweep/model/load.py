@@ -14,7 +14,7 @@ from sae_sweep.model.head import check_head
 from sae_sweep.model.language_model import LanguageModel, Passes
 from sae_sweep.model.layout import find_layout
 
-__all__ = ["LanguageModel", "Passes", "load_model", "load_tokenizer", "resolve_device"]
+__all__ = ["LanguageModel", "Passes", "load_model", "load_tokenizer", "resolve_device", "resolve_dtype"]
 
 _DTYPES = {
     "float32": torch.float32,
@@ -32,7 +32,7 @@ def load_model(config: ModelConfig) -> LanguageModel:
     """
     disable_progress_bar()  # one bar, ours
     facts = model_facts(config)
-    device, dtype = resolve_device(config.device), _resolve_dtype(config.dtype)
+    device, dtype = resolve_device(config.device), resolve_dtype(config.dtype)
     if config.backend not in ("hf", "transformer_lens"):
         raise ConfigError(f"model.backend={config.backend} is unknown; known: hf, transformer_lens")
     module = _load_module(config, dtype).to(device).eval().requires_grad_(False)
@@ -75,7 +75,8 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _resolve_dtype(name: str) -> torch.dtype:
+def resolve_dtype(name: str) -> torch.dtype:
+    """The dtype `model.dtype` names."""
     if name not in _DTYPES:
         raise ConfigError(f"model.dtype={name} is unknown; known: {', '.join(_DTYPES)}")
     return _DTYPES[name]

@@ -31,6 +31,10 @@ class Site:
     hook: str
 
 
+TOY_SITE = Site(None, None, "toy")
+"""Where activations are that come from no model."""
+
+
 def resolve_site(config: SiteConfig, facts: ModelFacts) -> Site:
     """The site a config names. A null layer is the middle block; a hook wins over the kind, which has a default.
 

@@ -1,8 +1,10 @@
 """The columns that tables of members have, and how their numbers are written."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sae_sweep.reporting.points import Point, finite
+from sae_sweep.reporting.points import Point, finite, true_latents
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,30 @@ ALIVE = Column("alive", "alive %", 1, scale=100, title_long="latents that fired 
 COSINE = Column("cosine", "cosine", 4, title_long="of activation and reconstruction")
 DENSE = Column("density_over_10pct", "dense %", 2, scale=100, title_long="latents that fire on over 10% of tokens")
 
+EXPLAINED = Column("explained_variance", "expl. var.", 4, title_long="1 - fraction of variance unexplained")
+MMCS_TRUTH = Column("mmcs_truth", "MMCS truth", 3, title_long="mean best cosine of a true latent with a learned one")
+MMCS_FREQUENT = Column("mmcs_truth_frequent", "MMCS freq.", 3, title_long="of the true latents frequent in training")
+MMCS_LATENTS = Column(
+    "mmcs_latents", "MMCS latents", 3, title_long="mean best cosine of a learned latent with a true one"
+)
+
 TERMINAL_COLUMNS = (L0, CE_RECOVERED, CE_DELTA, KL, FVU, GAMMA, DEAD, ALIVE)
 REPORT_COLUMNS = (L0, CE_RECOVERED, CE_DELTA, KL, FVU, COSINE, GAMMA, DEAD, ALIVE, DENSE)
+MMCS_COLUMNS = (MMCS_TRUTH, MMCS_FREQUENT, MMCS_LATENTS)
+TOY_TERMINAL_COLUMNS = (L0, EXPLAINED, *MMCS_COLUMNS, GAMMA, DEAD, ALIVE)
+TOY_REPORT_COLUMNS = (L0, EXPLAINED, *MMCS_COLUMNS, FVU, COSINE, GAMMA, DEAD, ALIVE, DENSE)
+
+
+def terminal_columns(cell: Mapping[str, Any]) -> tuple[Column, ...]:
+    """What the terminal's table of a cell shows."""
+    return TERMINAL_COLUMNS if true_latents(cell["key"]) is None else TOY_TERMINAL_COLUMNS
+
+
+def report_columns(cells: Sequence[Mapping[str, Any]]) -> tuple[Column, ...]:
+    """What the report's one table of all cells shows: whatever one of them has."""
+    kinds = {true_latents(cell["key"]) is None for cell in cells}
+    found = (REPORT_COLUMNS if True in kinds else ()) + (TOY_REPORT_COLUMNS if False in kinds else ())
+    return tuple(dict.fromkeys(found))
 
 
 def number(value: float | None) -> str:
@@ -72,10 +96,11 @@ def count(value: float | None) -> str:
     return f"{value:.0f}"
 
 
-def cell_title(key: dict[str, object]) -> str:
-    """A cell in a line: model, revision and site."""
-    site = key["site"]
-    assert isinstance(site, dict)
+def cell_title(key: Mapping[str, Any]) -> str:
+    """A cell in a line: model, revision and site, or what synthetic activations are made of."""
+    toy, site = true_latents(key), key["site"]
+    if toy is not None:
+        return f"synthetic activations · {toy['latents']} true latents in {toy['dimensions']} dimensions"
     model = str(key["model"]).rstrip("/").rpartition("/")[2]
     revision = f" @ {key['revision']}" if key["revision"] else ""
     places = site["in"] if site["in"] == site["out"] else f"{site['in']} → {site['out']}"

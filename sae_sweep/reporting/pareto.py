@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from sae_sweep.reporting.points import BASELINES, Point, finite
+from sae_sweep.reporting.points import BASELINES, Point, fidelity, finite
 
 PARETO_VERSION = 1
 L0_TOLERANCE = 0.1
@@ -16,7 +16,7 @@ _BASELINE_TOLERANCE = 1e-3
 
 
 def frontier(points: Iterable[Point], x: str = "l0", y: str = "ce_recovered") -> list[str]:
-    """Labels of the members that are not dominated, by rising x.
+    """Labels of the members that are not dominated in x (less is better) and y (more is), by rising x.
 
     A member is dominated when another has no more x and no less y, and is better in one of them; members equal in both
     stand together. Members without a finite x and y take no part.
@@ -32,13 +32,13 @@ def frontier(points: Iterable[Point], x: str = "l0", y: str = "ce_recovered") ->
     return labels
 
 
-def interpolate(points: Sequence[Point], l0: float) -> float | None:
-    """CE recovered at a matched L0, on the frontier of one architecture's points.
+def interpolate(points: Sequence[Point], l0: float, y: str = "ce_recovered") -> float | None:
+    """A measure of fidelity at a matched L0, on the frontier of one architecture's points.
 
     Linear in log L0 between neighbours on the frontier; None outside the frontier's range.
     """
-    labels = set(frontier(points))
-    curve = sorted({(point["l0"], point["ce_recovered"]) for point in points if point["member"] in labels})
+    labels = set(frontier(points, y=y))
+    curve = sorted({(point["l0"], point[y]) for point in points if point["member"] in labels})
     for (left, low), (right, high) in pairwise(curve):
         if left <= l0 <= right and left > 0:
             share = math.log(l0 / left) / math.log(right / left)
@@ -95,11 +95,13 @@ def disagreements(cell: Mapping[str, Any]) -> list[str]:
 
 def _cell(points: Sequence[Point]) -> dict[str, Any]:
     first = points[0]
-    frontiers = {"overall": frontier(points)}
+    y = fidelity(first["cell"])
+    frontiers = {"overall": frontier(points, y=y)}
     for architecture, members in by_architecture(points).items():
-        frontiers[architecture] = frontier(members)
+        frontiers[architecture] = frontier(members, y=y)
     return {
         "key": first["cell"],
+        "fidelity": y,
         "baselines": {name: first[name] for name in BASELINES},
         "tokens": first["tokens_evaluated"],
         "points": [{key: value for key, value in point.items() if key != "cell"} for point in points],

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.architectures.registry import ARCHITECTURES
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.sites import HOOK_OF_KIND
@@ -38,6 +39,9 @@ METRICS = [
     "alive",
     "density_over_1pct",
     "density_over_10pct",
+    "mmcs_truth",
+    "mmcs_truth_frequent",
+    "mmcs_latents",
     "l0_se",
     "ce_recovered_se",
     "coefficient_final",
@@ -49,8 +53,11 @@ METRICS = [
 SWEEP_VERSION = 1
 DEMO_MODEL = "demo"
 """What reports call the model that ships, whose path is null."""
+TOY = "toy"
+"""The kind of data that is synthetic: no model, and true latents that are known."""
 # What the held-out tokens follow from, beside their number.
 _HELDOUT_KEYS = ("kind", "path", "name", "split", "field", "heldout_path", "heldout_split", "context", "bos")
+_TOY_HELDOUT_KEYS = ("kind", "toy", "seed", "context")
 
 
 @dataclass(frozen=True)
@@ -124,29 +131,43 @@ def read_metrics(file: Path) -> dict[str, Any]:
 
 
 def architecture_label(sae: Mapping[str, Any]) -> str:
-    """How reports name an architecture: its name, but `standard_april` for the standard one's April variant."""
-    name = str(sae["architecture"])
-    return "standard_april" if name == "standard" and sae.get("variant") == "april" else name
+    """How reports name an architecture: as the members' folders do, with its variant and whether it is tokenized."""
+    config = _sae_config(sae)
+    return str(sae["architecture"]) if config is None else config.method()
 
 
 def cell_key(config: Mapping[str, Any], exported_hook: str | None) -> dict[str, Any]:
     """What members must share to be compared: model, site, counted positions and held-out tokens.
 
-    dtype is part of it because the baselines depend on it.
+    dtype is part of it because the baselines depend on it. Of synthetic activations: what they were drawn from.
     """
-    model, evaluation = config["model"], config["evaluation"]
-    hook = _hook(config["site"], exported_hook)
+    model, evaluation, data = config["model"], config["evaluation"], config["data"]
+    toy = data.get("kind") == TOY
+    hook = TOY if toy else _hook(config["site"], exported_hook)
     return {
-        "model": model.get("path") or DEMO_MODEL,
+        "model": TOY if toy else model.get("path") or DEMO_MODEL,
         "revision": model.get("revision"),
         "dtype": model.get("dtype"),
         "site": {"in": hook, "out": hook},
-        "positions": evaluation.get("positions"),
+        "positions": None if toy else evaluation.get("positions"),
         "evaluation": {
             "tokens": evaluation.get("tokens"),
-            "data": {key: config["data"].get(key) for key in _HELDOUT_KEYS},
+            "data": {key: data.get(key) for key in (_TOY_HELDOUT_KEYS if toy else _HELDOUT_KEYS)},
         },
     }
+
+
+def true_latents(key: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a cell's synthetic activations are like (the keys of `data.toy`); None for a language model's."""
+    data = key["evaluation"]["data"]
+    toy: dict[str, Any] | None = data["toy"] if data["kind"] == TOY else None
+    return toy
+
+
+def fidelity(key: Mapping[str, Any]) -> str:
+    """The metric that is weighed against L0 in a cell: what a language model keeps, or of synthetic activations what
+    is explained."""
+    return "ce_recovered" if true_latents(key) is None else "explained_variance"
 
 
 def finite(value: float | None) -> float | None:
@@ -207,13 +228,17 @@ def _width_from_expansion(config: Mapping[str, Any]) -> int | None:
 
 
 def _recipe_lr(sae: Mapping[str, Any], width: int | None) -> float | None:
+    config = _sae_config(sae)
+    return None if config is None or width is None else config.recipe(width).lr
+
+
+def _sae_config(sae: Mapping[str, Any]) -> SaeConfig | None:
+    """The typed config of saved entries; None for those of another version, of which less is shown."""
     known = ARCHITECTURES.get(str(sae["architecture"]))
-    if known is None or width is None:
-        return None
     try:
-        return known(**sae).recipe(width).lr
-    except (TypeError, ValueError):
-        return None  # a config of another version: the lr is only shown
+        return None if known is None else known(**sae)
+    except TypeError:
+        return None
 
 
 def _is_number(value: object) -> bool:

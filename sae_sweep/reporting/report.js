@@ -1,13 +1,14 @@
 "use strict";
 // Draws report.html from the data it carries. Everything static (tables, definitions) is already in the page.
-const { cells, measures, curves } = JSON.parse(document.getElementById("data").textContent);
+const { cells, measures, maps, grids, curves } = JSON.parse(document.getElementById("data").textContent);
 
-// Colour and symbol of an architecture are the same in every report.
-const KNOWN = ["standard", "gated", "topk", "jumprelu", "batchtopk", "matryoshka", "standard_april"];
+// Colour and symbol of a known architecture are the same in every report; another takes what the known ones leave over.
+const KNOWN = ["standard", "gated", "topk", "jumprelu", "batchtopk", "matryoshka", "standard_april", "p_anneal"];
 const SYMBOLS = ["circle", "diamond", "square", "triangle-up", "cross", "star", "x", "pentagon"];
 const architectures = [...new Set(cells.flatMap(cell => cell.points.map(point => point.architecture)))].sort();
 const others = architectures.filter(name => !KNOWN.includes(name));
-const slot = name => (KNOWN.includes(name) ? KNOWN.indexOf(name) : KNOWN.length + others.indexOf(name)) % SYMBOLS.length;
+const slots = [...SYMBOLS.keys()], left = slots.filter(index => !architectures.includes(KNOWN[index]));
+const slot = name => KNOWN.includes(name) ? KNOWN.indexOf(name) : (left.length ? left : slots)[others.indexOf(name) % (left.length || slots.length)];
 const variable = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const colour = name => variable("--c" + slot(name));
 const narrow = () => window.innerWidth < 760;
@@ -19,13 +20,18 @@ const escaped = text => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;"
 const withError = (value, error, digits) => number(value, digits) + (error === null ? "" : " ±" + number(error, digits));
 
 function hover(point) {
+  const fidelity = point.ce_recovered === null
+    ? [`explained variance ${number(point.explained_variance, 4)}`,
+      `MMCS true to learned ${number(point.mmcs_truth, 3)}, frequent ${number(point.mmcs_truth_frequent, 3)}`,
+      `MMCS learned to true ${number(point.mmcs_latents, 3)}`]
+    : [`CE recovered ${withError(point.ce_recovered, point.ce_recovered_se, 4)}`,
+      `CE delta ${number(point.ce_delta, 4)} · KL ${number(point.kl, 4)} nats`];
   return [
     `<b>${escaped(point.member)}</b>`,
     `${escaped(point.architecture)} · ${point.knob}=${short(point.knob_value)} · width ${short(point.width)}`,
     `lr ${short(point.lr)} · seed ${short(point.seed)}`,
     `L0 ${withError(point.l0, point.l0_se, 1)}`,
-    `CE recovered ${withError(point.ce_recovered, point.ce_recovered_se, 4)}`,
-    `CE delta ${number(point.ce_delta, 4)} · KL ${number(point.kl, 4)} nats`,
+    ...fidelity,
     `FVU ${number(point.fvu, 4)} · γ ${number(point.gamma, 3)}`,
     `alive ${percent(point.alive)} · dead ${percent(point.dead_fraction)}`,
   ].join("<br>");
@@ -94,6 +100,7 @@ function rings(cell, y) {
 
 function drawCell(section) {
   const cell = cells[Number(section.dataset.cell)];
+  for (const element of section.querySelectorAll(".map")) drawMap(element, grids[Number(section.dataset.cell)][Number(element.dataset.grid)]);
   const select = section.querySelector(".measure");
   const [key, , axis] = measures.find(measure => measure[0] === select.value);
   const horizontal = { orientation: "h", x: 0, xanchor: "left", y: 1.01, yanchor: "bottom", itemsizing: "constant" };
@@ -104,6 +111,19 @@ function drawCell(section) {
   draw(section.querySelector(".gamma"), markers(cell, "gamma"), {
     xaxis: l0Axis(cell.points), yaxis: { title: { text: "γ (1 is unbiased)", standoff: 8 } }, showlegend: false, shapes: [unbiased()],
   });
+}
+
+// One heat map: dictionary sizes upwards, the knob's values to the right, both evenly spaced whatever their ratios.
+function drawMap(element, grid) {
+  const key = element.dataset.map, title = maps.find(map => map[0] === key)[1];
+  const values = grid.maps[key], digits = key === "l0" ? 1 : 3;
+  const shade = key === "l0" ? values.map(row => row.map(value => value > 0 ? Math.log10(value) : null)) : values;
+  const note = grid.members.map(row => row.map(count => count > 1 ? `<br>mean of ${count} members` : ""));
+  draw(element, [{
+    type: "heatmap", x: grid.values.map(short), y: grid.widths.map(short), z: shade, text: values.map(row => row.map(value => number(value, digits))),
+    customdata: note, texttemplate: "%{text}", hovertemplate: `${title} %{text}<br>%{y} latents · ${grid.knob}=%{x}%{customdata}<extra></extra>`,
+    zmin: key === "l0" ? undefined : 0, zmax: key === "l0" || key === "fvu" ? undefined : 1, colorscale: "Viridis", showscale: false, xgap: 1, ygap: 1,
+  }], { xaxis: { type: "category", title: { text: grid.knob } }, yaxis: { type: "category", title: { text: "latents", standoff: 8 } } });
 }
 
 const unbiased = () => ({

@@ -9,7 +9,7 @@ from rich.console import Console
 from sae_sweep.reporting.columns import cell_title, count, number
 from sae_sweep.reporting.html import report_html
 from sae_sweep.reporting.pareto import cells, disagreements, pareto_json
-from sae_sweep.reporting.points import SweepRecord, read_sweep
+from sae_sweep.reporting.points import SweepRecord, read_sweep, true_latents
 from sae_sweep.reporting.table import print_frontier
 from sae_sweep.runs import write_text_atomic
 
@@ -34,10 +34,14 @@ def write_report(folder: Path, console: Console | None = None) -> list[dict[str,
 
 
 def _print_cell(cell: dict[str, Any], console: Console) -> None:
-    baselines = "  ".join(f"{name} {number(value)}" for name, value in cell["baselines"].items())
-    for line in (cell_title(cell["key"]), f"{baselines}  on {count(cell['tokens'])} held-out tokens"):
+    if true_latents(cell["key"]) is None:
+        baselines = "  ".join(f"{name} {number(value)}" for name, value in cell["baselines"].items())
+        told = f"{baselines}  on {count(cell['tokens'])} held-out tokens"
+    else:
+        told = f"on {count(cell['tokens'])} held-out activations"
+    for line in (cell_title(cell["key"]), told):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    print_frontier(cell["points"], console)
+    print_frontier(cell, console)
     console.print()
 
 

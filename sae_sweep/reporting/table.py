@@ -1,26 +1,26 @@
 """The frontier as a table on the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from sae_sweep.reporting.columns import TERMINAL_COLUMNS
-from sae_sweep.reporting.pareto import by_architecture, frontier
+from sae_sweep.reporting.columns import terminal_columns
 from sae_sweep.reporting.points import Point
 
 OVERALL, OWN = "overall", "own"
 """What the last column says: on the frontier of the cell, or only on that of the member's architecture."""
 
 
-def print_frontier(points: Sequence[Point], console: Console | None = None) -> None:
+def print_frontier(cell: Mapping[str, Any], console: Console | None = None) -> None:
     """Print the members of one cell by architecture, then L0: a drawn table on a terminal, else aligned text."""
     console = console or Console()
-    marks = frontier_marks(points)
-    titles = ["member", *(column.title for column in TERMINAL_COLUMNS), "frontier"]
+    columns, marks = terminal_columns(cell), frontier_marks(cell)
+    titles = ["member", *(column.title for column in columns), "frontier"]
     rows = [
-        [point["member"], *(column.text(point) for column in TERMINAL_COLUMNS), marks.get(point["member"], "")]
-        for point in in_order(points)
+        [point["member"], *(column.text(point) for column in columns), marks.get(point["member"], "")]
+        for point in in_order(cell["points"])
     ]
     if console.is_terminal:
         console.print(_drawn(titles, rows))
@@ -39,13 +39,11 @@ def in_order(points: Sequence[Point]) -> list[Point]:
     return sorted(points, key=place)
 
 
-def frontier_marks(points: Sequence[Point]) -> dict[str, str]:
+def frontier_marks(cell: Mapping[str, Any]) -> dict[str, str]:
     """OVERALL or OWN, by label, for the members of one cell that are on a frontier."""
-    marks: dict[str, str] = {}
-    for members in by_architecture(points).values():
-        marks.update(dict.fromkeys(frontier(members), OWN))
-    marks.update(dict.fromkeys(frontier(points), OVERALL))
-    return marks
+    frontiers = cell["frontiers"]
+    own = {label: OWN for name, labels in frontiers.items() if name != OVERALL for label in labels}
+    return own | dict.fromkeys(frontiers[OVERALL], OVERALL)
 
 
 def aligned(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -162,8 +162,9 @@ def _log_cell(run: Any, name: str, cell: Mapping[str, Any]) -> None:
     keys = list(dict.fromkeys([*FACTS, *METRICS]))
     rows = [[*(_plain(point[key]) for key in keys), point["member"] in on_frontier] for point in cell["points"]]
     table = wandb.Table(columns=[*keys, "on_frontier"], data=rows, allow_mixed_types=True)
-    title = f"CE recovered against L0: {cell_title(cell['key'])}"
-    plot = wandb.plot.scatter(table, "l0", "ce_recovered", title=title)
+    y = cell["fidelity"]
+    title = f"{y} against L0: {cell_title(cell['key'])}"
+    plot = wandb.plot.scatter(table, "l0", y, title=title)
     run.log({name: table, f"{name}_plot": plot}, commit=False)
 
 

@@ -2,21 +2,34 @@
 
 A member is a view of it: that is what the optimizer, clipping, resampling and saving use, so company changes
 nothing for a member. A *chunk* is a run of neighbouring members whose losses are computed together, with one
-encoder product.
+encoder product. A lookup table (tokenized SAE) is the bank's business alone: it moves the target that the
+architecture reconstructs, and where asked for its input.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from sae_sweep.architectures.base import SaeConfig
-from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step
+from sae_sweep.saes.base import Clock, Losses, Parameters, SaeMaths, Step
+from sae_sweep.saes.inference import InferenceSae, Lookup
 from sae_sweep.saes.layout import Layout
 
-PER_MEMBER = frozenset({"b_dec"})
+LOOKUP = "lookup"
+"""The name of the table [M, V, D]: a parameter where it is learned, a buffer where it is frozen."""
+PER_MEMBER = frozenset({"b_dec", LOOKUP})
 """Parameters with one row per member; all others have one per latent."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B tokens' inputs to a step."""
+
+    x_BD: Tensor
+    tokens_B: Tensor
+    """Their ids; a lookup table's rows."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +46,16 @@ class Chunk:
 
 
 class Bank:
-    """M members of one architecture at one site: `storage[name]` is [F, ...], or [M, D] for b_dec."""
+    """M members of one structure at one site: `storage[name]` is [F, ...], or [M, ...] for b_dec and the lookup."""
 
-    def __init__(self, maths: SaeMaths, configs: Sequence[SaeConfig], initial: Sequence[Parameters]):
-        """`initial` holds each member's first parameters, on the device and in the dtype they will keep."""
+    def __init__(
+        self,
+        maths: SaeMaths,
+        configs: Sequence[SaeConfig],
+        initial: Sequence[Parameters],
+        buffers: Sequence[Mapping[str, Tensor]] = (),
+    ):
+        """`initial` and `buffers` hold each member's first ones, on the device and in the dtype they will keep."""
         self.maths = maths
         self.configs = tuple(configs)
         device = initial[0]["W_enc"].device
@@ -47,6 +66,8 @@ class Bank:
             else torch.cat([p[name] for p in initial])
             for name in initial[0]
         }
+        self.buffers: Parameters = {name: torch.stack([b[name] for b in buffers]) for name in (buffers or [{}])[0]}
+        """[M, ...] by name."""
 
     def latents(self, first: int, last: int) -> slice:
         """The latents of members first..last-1."""
@@ -63,21 +84,57 @@ class Bank:
         return {name: t[0] if name in PER_MEMBER else t for name, t in views.items()}
 
     def gradients(
-        self, x_BD: Tensor, chunk: Chunk, coefficient_M: Tensor, dead_F: Tensor, variance: float
+        self,
+        batch: Batch,
+        chunk: Chunk,
+        coefficient_M: Tensor,
+        dead_F: Tensor,
+        variance: float,
+        clocks: Sequence[Clock],
     ) -> tuple[Losses, list[Parameters]]:
-        """Losses of a chunk's members, and each one's gradients shaped as its parameters.
+        """Losses of a chunk's members, and each one's gradients shaped as its parameters; their buffers move on.
 
-        `coefficient_M` and `dead_F` are the chunk's own.
+        `coefficient_M`, `dead_F` and `clocks` are the chunk's own.
         """
         leaves = {
             name: t.detach().requires_grad_() for name, t in self.views(self.storage, chunk.first, chunk.last).items()
         }
         layout = Layout(self.layout.widths[chunk.members], self.layout.device)
-        step = Step(self.configs[chunk.members], layout, chunk.dense, dead_F, variance)
-        losses = self.maths.losses(leaves, x_BD, step)
+        buffers = {name: t[chunk.members] for name, t in self.buffers.items()}
+        step = Step(self.configs[chunk.members], layout, chunk.dense, dead_F, variance, tuple(clocks), buffers)
+        x_BD, target_BMD = self._inputs(batch, leaves, buffers)
+        losses = self.maths.losses(leaves, x_BD, target_BMD, step)
         flat = torch.autograd.grad(losses.total(coefficient_M).sum(), list(leaves.values()))
+        for name, changed in losses.buffers.items():
+            buffers[name].copy_(changed)
         named = dict(zip(leaves, flat, strict=True))
         return losses, [
             {name: g[i] if name in PER_MEMBER else g[rows] for name, g in named.items()}
             for i, rows in enumerate(layout.slices)
         ]
+
+    def _inputs(self, batch: Batch, parameters: Parameters, buffers: Parameters) -> tuple[Tensor, Tensor]:
+        """What the encoders see, and what the decoders are to give: [B, M or 1, D]."""
+        table_MVD = parameters.get(LOOKUP, buffers.get(LOOKUP))
+        if table_MVD is None:
+            return batch.x_BD, batch.x_BD[:, None]
+        target_BMD = batch.x_BD[:, None] - table_MVD.index_select(1, batch.tokens_B).transpose(0, 1)
+        if not self.takes_lookup_from_input:
+            return batch.x_BD, target_BMD
+        assert target_BMD.shape[1] == 1, "members that see different inputs step alone"
+        return target_BMD[:, 0], target_BMD
+
+    @property
+    def takes_lookup_from_input(self) -> bool:
+        """Whether each member's encoder sees inputs of its own."""
+        return self.configs[0].lookup_subtract
+
+    def fold(self, member: int, scale: float, mean_D: Tensor | None = None) -> InferenceSae:
+        """One member as it is used and saved: for raw activations x, given that it trains on scale (x - mean)."""
+        parameters = self.member(self.storage, member)
+        buffers = {name: t[member] for name, t in self.buffers.items()}
+        table_VD = parameters.get(LOOKUP, buffers.get(LOOKUP))
+        sae = self.maths.fold(self.configs[member], parameters, buffers, scale)
+        if table_VD is not None:
+            sae = replace(sae, lookup=Lookup(table_VD / scale, self.configs[member].lookup_subtract))
+        return sae if mean_D is None else sae.about(mean_D)

@@ -1,7 +1,8 @@
 """What an architecture's maths must say, in its paper's own notation, and what it is given to say it with."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -9,10 +10,21 @@ from torch import Tensor
 from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.saes.codes import Codes, DenseCodes, SparseCodes
 from sae_sweep.saes.inference import InferenceSae
+from sae_sweep.saes.initial import Start
 from sae_sweep.saes.layout import Layout
 
 Parameters = dict[str, Tensor]
 """Tensors by name. W_enc and W_dec are [F, D], a latent a row; b_dec is [M, D]; the rest are [F]."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where one member is in its run."""
+
+    step: int
+    """From 0."""
+    total_steps: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -27,11 +39,15 @@ class Step:
     """[F] bool: latents that count as dead."""
     variance: float
     """E||x - mean||^2 of the inputs, from the calibration block."""
+    clocks: tuple[Clock, ...]
+    buffers: Parameters
+    """Each member's buffers, [M, ...] by name, as the step before left them."""
 
-    def codes(self, support_BF: Tensor) -> Codes:
+    def codes(self, support_BF: Tensor, layout: Layout | None = None) -> Codes:
+        """The codes of a support; `layout` where its rows are to be finer than members."""
         if self.dense:
-            return DenseCodes(support_BF, self.layout)
-        return SparseCodes.where(support_BF, self.layout)
+            return DenseCodes(support_BF, layout or self.layout)
+        return SparseCodes.where(support_BF, layout or self.layout)
 
 
 @dataclass(frozen=True)
@@ -45,6 +61,10 @@ class Losses:
     auxiliary_M: Tensor | None
     fired_F: Tensor
     """[F]: on how many tokens each latent fired."""
+    support_F: Tensor
+    """[F]: on how many tokens each latent had a gradient; what a sparse step costs."""
+    buffers: Mapping[str, Tensor] = field(default_factory=dict)
+    """The buffers [M, ...] that changed, as this step leaves them."""
 
     def total(self, coefficient_M: Tensor) -> Tensor:
         """[M]"""
@@ -55,51 +75,43 @@ class Losses:
 
 
 class SaeMaths(ABC):
-    """One architecture's equations. Stateless: parameters come in, losses go out."""
+    """One architecture's equations. Stateless: parameters and buffers come in, losses and new buffers go out."""
 
     unit_decoder: bool
     """Whether decoder rows are kept at unit norm (projected gradients, then renormalised)."""
+    threshold_mode: str | None = None
+    """How the inference form's threshold was found, where that is not by training: what metrics.json says."""
 
     @abstractmethod
     def __init__(self, config: SaeConfig):
         """Takes from the config what its bank's members share (`SaeConfig.structure`)."""
 
     @abstractmethod
-    def initialise(self, config: SaeConfig, centre_D: Tensor, width: int, generator: torch.Generator) -> Parameters:
-        """One member's first parameters, float32 on the CPU; `centre_D` is the mean of the (scaled) inputs."""
+    def initialise(self, config: SaeConfig, start: Start, width: int, generator: torch.Generator) -> Parameters:
+        """One member's first parameters, float32 on the CPU."""
+
+    def buffers(self, config: SaeConfig) -> Parameters:
+        """One member's first buffers: what a step must remember and no gradient trains."""
+        return {}
 
     @abstractmethod
-    def losses(self, p: Parameters, x_BD: Tensor, step: Step) -> Losses:
-        """The loss terms, differentiable in the parameters."""
+    def losses(self, p: Parameters, x_BD: Tensor, target_BMD: Tensor, step: Step) -> Losses:
+        """The loss terms of reconstructing the target, [B, M or 1, D], from x; differentiable in the parameters."""
 
     @abstractmethod
-    def fold(self, config: SaeConfig, p: Parameters, scale: float) -> InferenceSae:
+    def fold(self, config: SaeConfig, p: Parameters, buffers: Parameters, scale: float) -> InferenceSae:
         """One member as it is used and saved: for raw activations, with unit decoder rows.
 
-        `p` holds that member's tensors alone (b_dec is [D]); it was trained on `scale` x activations.
+        `p` and `buffers` hold that member's tensors alone (b_dec is [D]); it was trained on `scale` x activations.
         """
 
     @abstractmethod
     def revive(self, p: Parameters, latents: Tensor, directions_KD: Tensor, encoder_norm: Tensor) -> tuple[str, ...]:
         """Set K dead latents of one member anew, in place; the names of the tensors whose rows changed."""
 
-
-def unit_rows(rows_FD: Tensor) -> Tensor:
-    return rows_FD / rows_FD.norm(dim=1, keepdim=True)
-
-
-def random_unit_rows(width: int, d: int, generator: torch.Generator) -> Tensor:
-    return unit_rows(torch.randn(width, d, generator=generator))
-
-
-def encoder_start(W_dec: Tensor) -> Tensor:
-    """W_dec's transpose, scaled so that the first reconstructions are about as large as the inputs.
-
-    F random unit rows d wide, half of them firing, reconstruct F / 2d times a centred input. Papers that start from
-    the bare transpose spend their first steps shrinking that; short runs never recover.
-    """
-    width, d = W_dec.shape
-    return min(1.0, 2 * d / width) * W_dec
+    def row_penalty(self, f_BF: Tensor) -> Tensor:
+        """[B]: what the coefficient multiplies, for choosing the inputs that dead latents are set on."""
+        return f_BF.sum(1)
 
 
 def squared_error(error_BMD: Tensor) -> Tensor:

@@ -43,15 +43,28 @@ class Codes(ABC):
     layout: Layout
     tokens: int
 
-    @abstractmethod
     def encode(
         self, pre_BF: Tensor, x_BD: Tensor, W_enc: Tensor, bias_F: Tensor | None, b_pre_MD: Tensor | None
     ) -> Tensor:
-        """Values: the pre-activations at the support, differentiable in W_enc, bias and b_pre."""
+        """Values: the pre-activations at the support, differentiable in x, W_enc, bias and b_pre."""
+        values: Tensor = _Encode.apply(x_BD, W_enc, bias_F, b_pre_MD, pre_BF, self)
+        return values
+
+    @abstractmethod
+    def take(self, pre_BF: Tensor) -> Tensor:
+        """Values of pre-activations, without gradient."""
 
     @abstractmethod
     def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
         """[B, M, D]: for each token and member, its values times its decoder rows, summed."""
+
+    @abstractmethod
+    def transposed_times(self, values: Tensor, x_BD: Tensor) -> Tensor:
+        """[F, D]: for each latent, its values times their tokens' inputs, summed; without gradient."""
+
+    @abstractmethod
+    def times(self, values: Tensor, rows_FD: Tensor) -> Tensor:
+        """[B, D]: for each token, its values times their latents' rows, summed; without gradient."""
 
     @abstractmethod
     def at_latent(self, vector_F: Tensor) -> Tensor:
@@ -62,8 +75,20 @@ class Codes(ABC):
         """[M]: each member's values, summed."""
 
     @abstractmethod
+    def latent_sums(self, values: Tensor) -> Tensor:
+        """[F]: each latent's values, summed."""
+
+    @abstractmethod
+    def member_minima(self, values: Tensor) -> Tensor:
+        """[M], no gradient: each member's smallest value above 0; infinite without any."""
+
+    @abstractmethod
+    def support(self) -> Tensor:
+        """[F]: on how many of the B tokens each latent is in the support."""
+
     def fired(self, values: Tensor) -> Tensor:
         """[F], no gradient: on how many of the B tokens each latent's value is above 0."""
+        return self.latent_sums((values.detach() > 0).to(values.dtype))
 
 
 class SparseCodes(Codes):
@@ -102,14 +127,20 @@ class SparseCodes(Codes):
     def latent_offsets(self) -> Tensor:
         return bag_offsets(self.latent_N, self.layout.latents)
 
-    def encode(
-        self, pre_BF: Tensor, x_BD: Tensor, W_enc: Tensor, bias_F: Tensor | None, b_pre_MD: Tensor | None
-    ) -> Tensor:
-        return _SparseEncode.apply(W_enc, bias_F, b_pre_MD, pre_BF, x_BD, self)
+    def take(self, pre_BF: Tensor) -> Tensor:
+        return pre_BF.view(-1).take(self.flat_N)
 
     def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
         out_RD = _SparseDecode.apply(values, W_dec, self)
         return out_RD.view(self.tokens, self.layout.members, -1)
+
+    def transposed_times(self, values: Tensor, x_BD: Tensor) -> Tensor:
+        order = self.by_latent
+        return weighted_row_sums(x_BD, self.token_N[order], values[order], self.latent_offsets)
+
+    def times(self, values: Tensor, rows_FD: Tensor) -> Tensor:
+        token_offsets = self.row_offsets[:: self.layout.members].contiguous()
+        return weighted_row_sums(rows_FD, self.latent_N, values, token_offsets)
 
     def at_latent(self, vector_F: Tensor) -> Tensor:
         return vector_F.index_select(0, self.latent_N)
@@ -119,9 +150,17 @@ class SparseCodes(Codes):
         rows = values.new_zeros(self.rows).index_add(0, self.row_N, values)
         return rows.view(self.tokens, self.layout.members).sum(0)
 
-    def fired(self, values: Tensor) -> Tensor:
-        counts_F = values.new_zeros(self.layout.latents)
-        return counts_F.index_add_(0, self.latent_N, (values.detach() > 0).to(counts_F.dtype))
+    def latent_sums(self, values: Tensor) -> Tensor:
+        return values.new_zeros(self.layout.latents).index_add(0, self.latent_N, values)
+
+    def member_minima(self, values: Tensor) -> Tensor:
+        rows = values.new_full((self.rows,), torch.inf)
+        positive = torch.where(values > 0, values, torch.inf)
+        rows.scatter_reduce_(0, self.row_N, positive, "amin")
+        return rows.view(self.tokens, self.layout.members).amin(0)
+
+    def support(self) -> Tensor:
+        return self.latent_offsets.diff()
 
 
 class DenseCodes(Codes):
@@ -130,14 +169,18 @@ class DenseCodes(Codes):
     def __init__(self, support_BF: Tensor, layout: Layout):
         self.layout, self.tokens, self.support_BF = layout, support_BF.shape[0], support_BF
 
-    def encode(
-        self, pre_BF: Tensor, x_BD: Tensor, W_enc: Tensor, bias_F: Tensor | None, b_pre_MD: Tensor | None
-    ) -> Tensor:
-        return _DenseEncode.apply(W_enc, bias_F, b_pre_MD, pre_BF, x_BD, self)
+    def take(self, pre_BF: Tensor) -> Tensor:
+        return pre_BF
 
     def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
         masked = values * self.support_BF
         return torch.stack([masked[:, latents] @ W_dec[latents] for latents in self.layout.slices], dim=1)
+
+    def transposed_times(self, values: Tensor, x_BD: Tensor) -> Tensor:
+        return values.T @ x_BD
+
+    def times(self, values: Tensor, rows_FD: Tensor) -> Tensor:
+        return values @ rows_FD
 
     def at_latent(self, vector_F: Tensor) -> Tensor:
         return vector_F
@@ -146,68 +189,45 @@ class DenseCodes(Codes):
         masked = values * self.support_BF
         return torch.stack([masked[:, latents].sum() for latents in self.layout.slices])
 
-    def fired(self, values: Tensor) -> Tensor:
-        return ((values.detach() > 0) & self.support_BF).sum(0).to(values.dtype)
+    def latent_sums(self, values: Tensor) -> Tensor:
+        return (values * self.support_BF).sum(0)
+
+    def member_minima(self, values: Tensor) -> Tensor:
+        positive = torch.where(self.support_BF & (values > 0), values, torch.inf)
+        return torch.stack([positive[:, latents].amin() for latents in self.layout.slices])
+
+    def support(self) -> Tensor:
+        return self.support_BF.sum(0)
 
 
-class _SparseEncode(torch.autograd.Function):
+class _Encode(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: FunctionCtx,
+        x_BD: Tensor,
         W_enc: Tensor,
         bias_F: Tensor | None,
         b_pre_MD: Tensor | None,
         pre_BF: Tensor,
-        x_BD: Tensor,
-        codes: SparseCodes,
+        codes: Codes,
     ) -> Tensor:
-        ctx.save_for_backward(W_enc, b_pre_MD, x_BD)  # type: ignore[arg-type]  # None is allowed
+        ctx.save_for_backward(x_BD, W_enc, b_pre_MD)  # type: ignore[arg-type]  # None is allowed
         ctx.codes = codes  # type: ignore[attr-defined]
-        return pre_BF.view(-1).take(codes.flat_N)
+        return codes.take(pre_BF)
 
     @staticmethod
-    def backward(ctx, g_N):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
-        W_enc, b_pre_MD, x_BD = ctx.saved_tensors
-        codes: SparseCodes = ctx.codes
-        order = codes.by_latent
-        g_W = weighted_row_sums(x_BD, codes.token_N[order], g_N[order], codes.latent_offsets)
-        g_bias = g_N.new_zeros(codes.layout.latents).index_add_(0, codes.latent_N, g_N)
-        return *_through_b_pre(g_W, g_bias, W_enc, b_pre_MD, codes.layout, ctx), None, None, None
-
-
-class _DenseEncode(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: FunctionCtx,
-        W_enc: Tensor,
-        bias_F: Tensor | None,
-        b_pre_MD: Tensor | None,
-        pre_BF: Tensor,
-        x_BD: Tensor,
-        codes: DenseCodes,
-    ) -> Tensor:
-        ctx.save_for_backward(W_enc, b_pre_MD, x_BD)  # type: ignore[arg-type]  # None is allowed
-        ctx.codes = codes  # type: ignore[attr-defined]
-        return pre_BF
-
-    @staticmethod
-    def backward(ctx, g_BF):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
-        W_enc, b_pre_MD, x_BD = ctx.saved_tensors
-        g_W, g_bias = g_BF.T @ x_BD, g_BF.sum(0)
-        return *_through_b_pre(g_W, g_bias, W_enc, b_pre_MD, ctx.codes.layout, ctx), None, None, None
-
-
-def _through_b_pre(
-    g_W: Tensor, g_bias: Tensor, W_enc: Tensor, b_pre_MD: Tensor | None, layout: Layout, ctx: FunctionCtx
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Gradients of W_enc, bias and b_pre, given those of W_enc x + bias: -W_enc b_pre adds a rank-one term."""
-    g_b_pre = None
-    if b_pre_MD is not None:
-        g_b_pre = torch.empty_like(b_pre_MD)
-        for member, latents in enumerate(layout.slices):
-            g_W[latents].addr_(g_bias[latents], b_pre_MD[member], alpha=-1)
-            g_b_pre[member] = -(g_bias[latents] @ W_enc[latents])
-    return g_W, g_bias if ctx.needs_input_grad[1] else None, g_b_pre  # type: ignore[attr-defined]
+    def backward(ctx, g):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        x_BD, W_enc, b_pre_MD = ctx.saved_tensors
+        codes: Codes = ctx.codes
+        g_x = codes.times(g, W_enc) if ctx.needs_input_grad[0] else None
+        g_W, g_bias = codes.transposed_times(g, x_BD), codes.latent_sums(g)
+        g_b_pre = None
+        if b_pre_MD is not None:  # -W_enc b_pre is added to W_enc x + bias: a term of rank one
+            g_b_pre = torch.empty_like(b_pre_MD)
+            for member, latents in enumerate(codes.layout.slices):
+                g_W[latents].addr_(g_bias[latents], b_pre_MD[member], alpha=-1)
+                g_b_pre[member] = -(g_bias[latents] @ W_enc[latents])
+        return g_x, g_W, g_bias if ctx.needs_input_grad[2] else None, g_b_pre, None, None
 
 
 class _SparseDecode(torch.autograd.Function):

@@ -1,4 +1,6 @@
-"""Gated SAE (Rajamanoharan et al. 2024, arXiv 2404.16014, section 3), decoder rows at unit norm:
+"""Gated SAE (Rajamanoharan et al. 2024, arXiv 2404.16014, section 3).
+
+`unit_norm`, decoder rows at unit norm:
 
     pi_gate = W_gate (x - b_dec) + b_gate
     f = 1[pi_gate > 0] * ReLU(exp(r_mag) * W_gate (x - b_dec) + b_mag),   x_hat = W_dec f + b_dec
@@ -6,47 +8,61 @@
 
 sg is stop-gradient. No gradient flows through the indicator, so reconstruction never reaches b_gate; b_dec still
 has one through x - b_dec in every term, as in the paper's pseudo-code. W_gate is called W_enc here.
+
+`decoder_norm` (its authors' comment on the post that announced it), decoder free:
+
+    L = ||x - x_hat||^2 + l1 sum_i ReLU(pi_gate)_i ||W_dec,i|| + ||x - W_dec ReLU(pi_gate) - b_dec||^2
+
+Freezing the decoder in one of the last two terms but not in both is clearly worse, they say; neither is frozen.
 """
 
 import torch
 from torch import Tensor
 
 from sae_sweep.architectures.base import SaeConfig
-from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step, encoder_start, random_unit_rows, squared_error
+from sae_sweep.architectures.gated import GatedConfig
+from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step, squared_error
 from sae_sweep.saes.codes import preactivations
 from sae_sweep.saes.inference import InferenceSae
+from sae_sweep.saes.initial import Start, encoder_rows
 
 
 class Gated(SaeMaths):
-    """The maths of `sae=gated`."""
-
-    unit_decoder = True
+    """The maths of `sae=gated`, either variant."""
 
     def __init__(self, config: SaeConfig):
-        pass
+        assert isinstance(config, GatedConfig)
+        self.unit_decoder = config.unit_decoder
 
-    def initialise(self, config: SaeConfig, centre_D: Tensor, width: int, generator: torch.Generator) -> Parameters:
-        """W_gate starts as `encoder_start`, r_mag and both biases at 0, b_dec at the data's mean."""
-        W_dec = random_unit_rows(width, len(centre_D), generator)
+    def initialise(self, config: SaeConfig, start: Start, width: int, generator: torch.Generator) -> Parameters:
+        """r_mag and both biases at 0. The paper is silent about W_gate and b_dec."""
+        W_dec = start.decoder(config.decoder_init, width, generator)
+        W_enc = encoder_rows(config.encoder_init, W_dec, generator)
         zeros = {name: torch.zeros(width) for name in ("b_gate", "b_mag", "r_mag")}
-        return {"W_enc": encoder_start(W_dec), "W_dec": W_dec, **zeros, "b_dec": centre_D}
+        return {"W_enc": W_enc, "W_dec": W_dec, **zeros, "b_dec": start.b_dec(config.b_dec_init)}
 
-    def losses(self, p: Parameters, x_BD: Tensor, step: Step) -> Losses:
+    def losses(self, p: Parameters, x_BD: Tensor, target_BMD: Tensor, step: Step) -> Losses:
         z_BF = preactivations(x_BD, p["W_enc"], None, p["b_dec"], step.layout)
         codes = step.codes(z_BF > -p["b_gate"])
         z = codes.encode(z_BF, x_BD, p["W_enc"], None, p["b_dec"])
         gate = z + codes.at_latent(p["b_gate"])
         f = torch.relu(codes.at_latent(p["r_mag"].exp()) * z + codes.at_latent(p["b_mag"]))
         x_hat_BMD = codes.decode(f, p["W_dec"]) + p["b_dec"]
-        x_gate_BMD = codes.decode(gate, p["W_dec"].detach()) + p["b_dec"].detach()
+        if self.unit_decoder:  # a lookup is the decoder's too: it moves the target
+            W_aux, b_aux, target_aux = p["W_dec"].detach(), p["b_dec"].detach(), target_BMD.detach()
+            penalty = gate
+        else:
+            W_aux, b_aux, target_aux = p["W_dec"], p["b_dec"], target_BMD
+            penalty = gate * codes.at_latent(p["W_dec"].norm(dim=1))
         return Losses(
-            reconstruction_M=squared_error(x_BD[:, None] - x_hat_BMD),
-            sparsity_M=codes.member_sums(gate) / codes.tokens,
-            auxiliary_M=squared_error(x_BD[:, None] - x_gate_BMD),
+            reconstruction_M=squared_error(target_BMD - x_hat_BMD),
+            sparsity_M=codes.member_sums(penalty) / codes.tokens,
+            auxiliary_M=squared_error(target_aux - (codes.decode(gate, W_aux) + b_aux)),
             fired_F=codes.fired(f),
+            support_F=codes.support(),
         )
 
-    def fold(self, config: SaeConfig, p: Parameters, scale: float) -> InferenceSae:
+    def fold(self, config: SaeConfig, p: Parameters, buffers: Parameters, scale: float) -> InferenceSae:
         norm_F = p["W_dec"].norm(dim=1)
         tensors = {
             "W_enc": p["W_enc"].T.contiguous(),

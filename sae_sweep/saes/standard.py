@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from sae_sweep.architectures.base import SaeConfig
+from sae_sweep.architectures.p_anneal import PAnnealConfig
 from sae_sweep.architectures.standard import StandardConfig
-from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step, encoder_start, random_unit_rows, squared_error
-from sae_sweep.saes.codes import preactivations
+from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step, squared_error
+from sae_sweep.saes.codes import Codes, preactivations
 from sae_sweep.saes.inference import InferenceSae
+from sae_sweep.saes.initial import Start, encoder_rows
 
 APRIL_DECODER_NORM = 0.1
 
@@ -27,32 +29,39 @@ class Standard(SaeMaths):
     """The maths of `sae=standard`, either variant."""
 
     def __init__(self, config: SaeConfig):
-        assert isinstance(config, StandardConfig)
+        assert isinstance(config, StandardConfig | PAnnealConfig)
         self.unit_decoder = config.unit_decoder
 
-    def initialise(self, config: SaeConfig, centre_D: Tensor, width: int, generator: torch.Generator) -> Parameters:
-        """bricken: W_enc as `encoder_start`, b_dec at the data's mean. april: W_enc is W_dec's transpose, b_dec 0."""
-        W_dec, b_enc = random_unit_rows(width, len(centre_D), generator), torch.zeros(width)
-        if self.unit_decoder:
-            return {"W_enc": encoder_start(W_dec), "b_enc": b_enc, "W_dec": W_dec, "b_dec": centre_D}
-        W_dec = APRIL_DECODER_NORM * W_dec
-        return {"W_enc": W_dec.clone(), "b_enc": b_enc, "W_dec": W_dec, "b_dec": torch.zeros_like(centre_D)}
+    def initialise(self, config: SaeConfig, start: Start, width: int, generator: torch.Generator) -> Parameters:
+        """b_enc at 0; april's decoder rows are short."""
+        W_dec = start.decoder(config.decoder_init, width, generator)
+        if not self.unit_decoder:
+            W_dec = APRIL_DECODER_NORM * W_dec
+        W_enc = encoder_rows(config.encoder_init, W_dec, generator)
+        return {"W_enc": W_enc, "b_enc": torch.zeros(width), "W_dec": W_dec, "b_dec": start.b_dec(config.b_dec_init)}
 
-    def losses(self, p: Parameters, x_BD: Tensor, step: Step) -> Losses:
+    def losses(self, p: Parameters, x_BD: Tensor, target_BMD: Tensor, step: Step) -> Losses:
         b_pre = p["b_dec"] if self.unit_decoder else None
         pre_BF = preactivations(x_BD, p["W_enc"], p["b_enc"], b_pre, step.layout)
         codes = step.codes(pre_BF > 0)
         f = codes.encode(pre_BF, x_BD, p["W_enc"], p["b_enc"], b_pre)
         x_hat_BMD = codes.decode(f, p["W_dec"]) + p["b_dec"]
-        penalty = f if self.unit_decoder else f * codes.at_latent(p["W_dec"].norm(dim=1))
+        sparsity_M, buffers = self.penalty(f, codes, p, step)
         return Losses(
-            reconstruction_M=squared_error(x_BD[:, None] - x_hat_BMD),
-            sparsity_M=codes.member_sums(penalty) / codes.tokens,
+            reconstruction_M=squared_error(target_BMD - x_hat_BMD),
+            sparsity_M=sparsity_M,
             auxiliary_M=None,
             fired_F=codes.fired(f),
+            support_F=codes.support(),
+            buffers=buffers,
         )
 
-    def fold(self, config: SaeConfig, p: Parameters, scale: float) -> InferenceSae:
+    def penalty(self, f: Tensor, codes: Codes, p: Parameters, step: Step) -> tuple[Tensor, Parameters]:
+        """[M]: what the coefficient multiplies, averaged over tokens; and the buffers that changed."""
+        sizes = f if self.unit_decoder else f * codes.at_latent(p["W_dec"].norm(dim=1))
+        return codes.member_sums(sizes) / codes.tokens, {}
+
+    def fold(self, config: SaeConfig, p: Parameters, buffers: Parameters, scale: float) -> InferenceSae:
         norm_F = p["W_dec"].norm(dim=1)
         tensors = {
             "W_enc": (p["W_enc"] * norm_F[:, None]).T.contiguous(),

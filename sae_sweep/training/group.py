@@ -1,4 +1,4 @@
-"""One group, from tokens to metrics: where model, stream, banks, evaluation, tracking and files meet."""
+"""One group, from activations to metrics: where source, banks, evaluation, tracking and files meet."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,49 +10,49 @@ import torch
 
 from sae_sweep import __version__
 from sae_sweep.activations.scaling import site_statistics
-from sae_sweep.activations.stream import ActivationStream, Block
-from sae_sweep.config import MemberConfig, config_entries
-from sae_sweep.data.tokens import Tokens, open_tokens
+from sae_sweep.activations.stream import Block
+from sae_sweep.config import config_entries
 from sae_sweep.errors import ConfigError
-from sae_sweep.evaluation.evaluate import Candidate, Evaluator, HeldOut, Judgement
+from sae_sweep.evaluation import recovery, splice
+from sae_sweep.evaluation.evaluate import Candidate, Judgement
 from sae_sweep.interop.saelens import save_sae
-from sae_sweep.model.harvest import harvest
-from sae_sweep.model.language_model import LanguageModel
-from sae_sweep.model.load import load_model
 from sae_sweep.plan import Bank, Group, Member
 from sae_sweep.reporting.progress import Progress
 from sae_sweep.reporting.tracking import TrackedMember, Tracker
 from sae_sweep.runs import METRICS, MemberResult, SweepFolder, write_json_atomic
+from sae_sweep.saes.inference import InferenceSae
+from sae_sweep.training.sources import Judge, Source, open_source
 from sae_sweep.training.trainer import BankTrainer
+from sae_sweep.training.trim import trimmed
 
 BLOCKS_WITHOUT_STEP = 10
 """A stream whose blocks stay smaller than a batch this often would run the model for ever."""
 SAE_DTYPE = torch.float32
 """Of parameters, moments and arithmetic."""
+TRIM_ROWS = 32_768
+"""Activations on which the last correction of `sae.l0` is made."""
 
 
 def open_group(group: Group) -> "GroupRun":
     """Load what a group needs. Writes nothing, so what only shows now leaves no trace: raises ConfigError."""
     config = group.members[0].config
-    model = load_model(config.model)
-    tokens = open_tokens(config.data, config.evaluation.tokens, model.tokenizer, model.facts.vocab_size)
-    stream = ActivationStream(model, tokens.training, group.hooks, config.data, harvest)
-    block = _first_block(stream, config)
+    source = open_source(config, group.hooks)
+    block = source.calibration()
     for bank in group.banks:
         _check_block(block, bank)
-    statistics = site_statistics(block)
-    trainers = [
-        BankTrainer(bank, statistics[bank.site.hook], model.device, SAE_DTYPE, config.tracking.log_every)
-        for bank in group.banks
-    ]
-    means = {hook: s.mean for hook, s in statistics.items()}
-    judges = {
-        positions: Evaluator(model, _heldout(config, model, tokens, positions == "all"), means)
-        for positions in {member.config.evaluation.positions for member in group.members}
-    }
-    bos_id = _bos_id(model)
-    rows_begin_with_bos = bos_id is not None and bool((tokens.heldout[:, 0] == bos_id).all())
-    return GroupRun(group, model, stream, trainers, judges, rows_begin_with_bos)
+    statistics = {centred: site_statistics(block, centred=centred) for centred in (False, True)}
+    tabled = {bank.site.hook for bank in group.banks if bank.members[0].config.sae.lookup != "none"}
+    unigrams = source.unigrams(sorted(tabled)) if tabled else {}
+    trainers = []
+    for bank in group.banks:
+        hook, sae = bank.site.hook, bank.members[0].config.sae
+        table_VD = unigrams[hook] if sae.lookup != "none" else None
+        measured = statistics[sae.centre][hook]
+        log_every = config.tracking.log_every
+        trainers.append(BankTrainer(bank, measured, source.device, SAE_DTYPE, log_every, table_VD))
+    means = {hook: s.mean for hook, s in statistics[False].items()}
+    positions = {member.config.evaluation.positions for member in group.members}
+    return GroupRun(group, source, trainers, {each: source.judge(each, means) for each in positions})
 
 
 @dataclass
@@ -64,6 +64,8 @@ class Place:
     index: int
     judged_tokens: int = 0
     """Training tokens at its last evaluation."""
+    trimmed: InferenceSae | None = None
+    """What it is at the end, where `sae.l0` had its last correction."""
 
     @property
     def tokens(self) -> int:
@@ -72,6 +74,26 @@ class Place:
     @property
     def failed(self) -> str | None:
         return self.trainer.states[self.index].failed
+
+    def candidate(self) -> Candidate:
+        """The member as it is judged now."""
+        step, trainer = self.trainer.states[self.index].step, self.trainer
+        sae = self.trimmed or trainer.inference(self.index)
+        return Candidate(self.member.label, trainer.hook, sae, step, trainer.batch_size)
+
+    def trim(self, block: Block) -> None:
+        """Set its L0 to `sae.l0` on a block of training activations."""
+        l0, hook = self.member.config.sae.l0, self.trainer.hook
+        if l0 is None:
+            return
+        before, rows = self.trainer.inference(self.index), slice(0, TRIM_ROWS)
+        after = trimmed(before, block.activations[hook][rows].to(SAE_DTYPE), block.tokens[hook][rows], l0)
+        self.trimmed = None if after is before else after
+
+    @property
+    def threshold_mode(self) -> str | None:
+        """How the threshold of its final form was found; None where training alone did."""
+        return "quantile" if self.trimmed is not None else self.trainer.bank.maths.threshold_mode
 
     @property
     def due(self) -> bool:
@@ -86,15 +108,12 @@ class GroupRun:
     def __init__(
         self,
         group: Group,
-        model: LanguageModel,
-        stream: ActivationStream,
+        source: Source,
         trainers: Sequence[BankTrainer],
-        judges: Mapping[str, Evaluator],
-        rows_begin_with_bos: bool,
+        judges: Mapping[str, Judge],
     ):
-        self.model = model
-        self._rows_begin_with_bos = rows_begin_with_bos
-        self._group, self._stream, self._trainers, self._judges = group, stream, trainers, judges
+        self.source = source
+        self._group, self._trainers, self._judges = group, trainers, judges
         self._places = [
             Place(state.member, trainer, i) for trainer in trainers for i, state in enumerate(trainer.states)
         ]
@@ -124,7 +143,7 @@ class GroupRun:
 
         index = empty = 0
         while any(trainer.running for trainer in self._trainers):
-            block = self._stream.block(index)
+            block = self.source.block(index)
             before = sum(p.tokens for p in self._places)
             progress.place(block.epoch, block.index)
             for trainer in self._trainers:
@@ -156,17 +175,21 @@ class GroupRun:
 
     def _judge(self, places: Sequence[Place]) -> list[tuple[Place, Judgement]]:
         judged = []
-        for positions, evaluator in self._judges.items():
+        for positions, judge in self._judges.items():
             own = [p for p in places if p.member.config.evaluation.positions == positions]
             if own:
-                candidates = [Candidate(p.member.label, p.trainer.hook, p.trainer.inference(p.index)) for p in own]
-                judgements = evaluator.judge(candidates)
+                judgements = judge.judge([p.candidate() for p in own])
                 judged += [(p, judgements[p.member.label]) for p in own]
         return judged
 
     def _finish(self, folder: SweepFolder, tracker: Tracker) -> dict[str, MemberResult]:
         results = {}
-        for place, judgement in self._judge([p for p in self._places if p.failed is None]):
+        living = [p for p in self._places if p.failed is None]
+        if any(p.member.config.sae.l0 is not None for p in living):
+            block = self.source.calibration()
+            for place in living:
+                place.trim(block)
+        for place, judgement in self._judge(living):
             metrics = self._metrics(place, judgement)
             broken = [key for key, value in metrics.items() if isinstance(value, float) and not isfinite(value)]
             if broken:
@@ -187,11 +210,12 @@ class GroupRun:
     def _metrics(self, place: Place, judgement: Judgement) -> dict[str, Any]:
         state = place.trainer.states[place.index]
         return {
+            **dict.fromkeys((*splice.KEYS, *recovery.KEYS)),  # null where the source has no model, or no truth
             **judgement.metrics,
             "dead_fraction": place.trainer.dead_fraction(place.index),
             "dead_window_tokens": state.dead_window_tokens,
             "coefficient_final": place.trainer.coefficient(place.index),
-            "threshold_mode": None,
+            "threshold_mode": place.threshold_mode,
             "tokens_trained": state.tokens,
         }
 
@@ -200,12 +224,8 @@ class GroupRun:
         config = place.member.config
         return {
             "sae_sweep_version": __version__,
-            "model_name": config.model.path or config.model.name,
+            **self.source.metadata(),
             "hook_name": place.member.site.hook,
-            "dataset_path": config.data.path or config.data.kind,
-            "context_size": config.data.context,
-            "prepend_bos": self._rows_begin_with_bos,
-            "exclude_special_tokens": True,
             "training_architecture": config.sae.architecture,
             "training_tokens": place.tokens,
             "input_scale": place.trainer.scale,
@@ -219,16 +239,6 @@ class GroupRun:
                 file.write(line)
 
 
-def _first_block(stream: ActivationStream, config: MemberConfig) -> Block:
-    """The calibration block: the first, replayed when training begins."""
-    try:
-        return stream.block(0)
-    except IndexError as error:  # a position beyond a table of position embeddings
-        raise ConfigError(
-            f"data.context={config.data.context}: {config.model.name} cannot read rows that long; lower it"
-        ) from error
-
-
 def _check_block(block: Block, bank: Bank) -> None:
     (count, width), first = block.activations[bank.site.hook].shape, bank.members[0]
     if width != first.d:
@@ -238,18 +248,3 @@ def _check_block(block: Block, bank: Bank) -> None:
             f"training.batch_size={first.config.training.batch_size} is larger than a block of activations, which has"
             f" {count} counted positions; lower it or raise data.block_rows={first.config.data.block_rows}"
         )
-
-
-def _heldout(config: MemberConfig, model: LanguageModel, tokens: Tokens, every_position: bool) -> HeldOut:
-    special = model.tokenizer.all_special_ids if model.tokenizer is not None else []
-    return HeldOut(
-        tokens_RT=torch.from_numpy(tokens.heldout).long(),
-        special_ids=torch.tensor(special, dtype=torch.int64),
-        bos_id=_bos_id(model),
-        rows_per_forward=config.data.rows_per_forward,
-        every_position=every_position,
-    )
-
-
-def _bos_id(model: LanguageModel) -> int | None:
-    return model.tokenizer.bos_token_id if model.tokenizer is not None else None

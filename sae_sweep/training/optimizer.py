@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from sae_sweep.saes.bank import Bank
+from sae_sweep.saes.bank import LOOKUP, Bank
 from sae_sweep.saes.base import Parameters
 from sae_sweep.training.schedules import Schedule
 
@@ -25,28 +25,35 @@ class Adam:
             remove_radial(gradients["W_dec"], weights["W_dec"])
         if schedule.clip:
             clip_norm(gradients, schedule.clip)
-        names = list(weights)
+        lr = schedule.lr_at(step)
+        self._update(member, {n: g for n, g in gradients.items() if n != LOOKUP}, schedule, step, lr)
+        if LOOKUP in gradients:  # its own lr, on the member's schedule
+            lookup_lr = lr * self._bank.configs[member].lookup_lr / schedule.lr
+            self._update(member, {LOOKUP: gradients[LOOKUP]}, schedule, step, lookup_lr)
+        if unit:
+            normalise_rows(weights["W_dec"])
+
+    def _update(self, member: int, gradients: Parameters, schedule: Schedule, step: int, lr: float) -> None:
+        weights = self._bank.member(self._bank.storage, member)
         m1 = self._bank.member(self.first_moment, member)
         m2 = self._bank.member(self.second_moment, member)
         adam(
-            [weights[name] for name in names],
-            [gradients[name] for name in names],
-            [m1[name] for name in names],
-            [m2[name] for name in names],
+            [weights[name] for name in gradients],
+            list(gradients.values()),
+            [m1[name] for name in gradients],
+            [m2[name] for name in gradients],
             [],
-            [torch.tensor(float(step), device=weights["b_dec"].device) for _ in names],
+            [torch.tensor(float(step), device=weights["b_dec"].device) for _ in gradients],
             foreach=False,
             fused=True,
             amsgrad=False,
             beta1=schedule.beta1,
             beta2=schedule.beta2,
-            lr=schedule.lr_at(step),
+            lr=lr,
             weight_decay=0.0,
             eps=schedule.eps,
             maximize=False,
         )
-        if unit:
-            normalise_rows(weights["W_dec"])
 
     def forget(self, member: int, latents: Tensor, names: tuple[str, ...]) -> None:
         """Zero the moments of some latents of one member, as after resampling them."""

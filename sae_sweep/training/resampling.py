@@ -1,14 +1,15 @@
 """Dead latents set anew on badly reconstructed inputs (Bricken et al. 2023, appendix "Neuron Resampling").
 
 Each dead latent draws an input with probability proportional to its squared loss (squared error plus coefficient
-times L1) and takes its direction about b_dec; its encoder row gets a fifth of the mean norm of the living ones; its
-biases and Adam moments are zeroed. No input is drawn twice: two latents set on one input would stay one latent.
+times penalty) and takes its direction about b_dec, without what a lookup gives already; its encoder row gets a fifth
+of the mean norm of the living ones; its biases and Adam moments are zeroed. No input is drawn twice: two latents set
+on one input would stay one latent.
 """
 
 import torch
 from torch import Tensor
 
-from sae_sweep.saes.bank import Bank
+from sae_sweep.saes.bank import Bank, Batch
 from sae_sweep.training.optimizer import Adam
 
 ENCODER_NORM_SHARE = 0.2
@@ -18,9 +19,9 @@ what matters is many more than there are dead latents."""
 
 
 def resample(
-    bank: Bank, adam: Adam, member: int, dead_F: Tensor, x_BD: Tensor, coefficient: float, generator: torch.Generator
+    bank: Bank, adam: Adam, member: int, dead_F: Tensor, batch: Batch, coefficient: float, generator: torch.Generator
 ) -> Tensor:
-    """Set one member's dead latents anew on inputs `x_BD`, as it trains on them; the latents [K] that were.
+    """Set one member's dead latents anew on a batch as it trains on it; the latents [K] that were.
 
     All dead ones, unless there are fewer inputs with a loss. Raises FloatingPointError when losses are not finite.
     """
@@ -28,26 +29,23 @@ def resample(
     dead_K = dead_F.nonzero().squeeze(1)
     if len(dead_K) == 0:
         return dead_K
-    weight_B = _row_losses(bank, member, x_BD, coefficient).double().square().cpu()
+    sae = bank.fold(member, scale=1.0)
+    f_BF = sae.encode(batch.x_BD, batch.tokens_B)
+    error_BD = batch.x_BD - sae.decode(f_BF, batch.tokens_B)
+    loss_B = error_BD.square().sum(1) + coefficient * bank.maths.row_penalty(f_BF)
+    weight_B = loss_B.double().square().cpu()
     if not weight_B.isfinite().all():
         raise FloatingPointError("its losses on the inputs to resample from are not finite")
     dead_K = dead_K[: int((weight_B > 0).sum())]
     if len(dead_K) == 0:
         return dead_K
-    drawn = torch.multinomial(weight_B, len(dead_K), replacement=False, generator=generator)
-    directions = x_BD[drawn.to(x_BD.device)] - weights["b_dec"]
-    directions = directions / directions.norm(dim=1, keepdim=True).clamp(min=torch.finfo(x_BD.dtype).tiny)
+    drawn = torch.multinomial(weight_B, len(dead_K), replacement=False, generator=generator).to(dead_K.device)
+    explained_ND = sae.decode(torch.zeros_like(f_BF[:1]).expand(len(drawn), -1), batch.tokens_B[drawn])
+    directions = batch.x_BD[drawn] - explained_ND  # without any latent: about b_dec, and the lookup's row
+    directions = directions / directions.norm(dim=1, keepdim=True).clamp(min=torch.finfo(directions.dtype).tiny)
     norms_F = weights["W_enc"].norm(dim=1)
     alive_F = ~dead_F
     living_norm = (norms_F * alive_F).sum() / alive_F.sum() if alive_F.any() else norms_F.new_ones(())
     names = bank.maths.revive(weights, dead_K, directions, ENCODER_NORM_SHARE * living_norm)
     adam.forget(member, dead_K, names)
     return dead_K
-
-
-def _row_losses(bank: Bank, member: int, x_BD: Tensor, coefficient: float) -> Tensor:
-    """[B]: squared error plus the L1 penalty of each row."""
-    weights = bank.member(bank.storage, member)
-    sae = bank.maths.fold(bank.configs[member], weights, scale=1.0)
-    f_BF = sae.encode(x_BD)
-    return (x_BD - sae.decode(f_BF)).square().sum(1) + coefficient * f_BF.sum(1)

@@ -7,6 +7,7 @@ long one. All of it is a function of the step alone: a resumed run needs no sche
 from dataclasses import dataclass
 from math import cos, pi
 
+from sae_sweep.architectures.base import Recipe
 from sae_sweep.config import MemberConfig
 
 WARMUP_SHARE = 20
@@ -61,6 +62,17 @@ class Schedule:
         return min(1.0, step / self.sparsity_warmup_steps) if self.sparsity_warmup_steps else 1.0
 
 
+def _sparsity_warmup(config: MemberConfig, recipe: Recipe, total: int) -> int:
+    own = config.training.sparsity_warmup_steps
+    if own is not None:
+        return min(own, total)
+    if not recipe.sparsity_warmup_fraction:
+        return min(recipe.sparsity_warmup_steps, total // WARMUP_SHARE)
+    # A paper that ramps over a share of the run means that share; but a steered coefficient is held towards the end.
+    longest = HOLD_SHARE if config.sae.l0 is not None else 1.0
+    return round(min(recipe.sparsity_warmup_fraction, longest) * total)
+
+
 def resolve_schedule(config: MemberConfig, width: int) -> Schedule:
     """The schedule of one member: its own `training` keys where given, else its recipe's, cut to the run."""
     training, recipe = config.training, config.sae.recipe(width)
@@ -83,7 +95,7 @@ def resolve_schedule(config: MemberConfig, width: int) -> Schedule:
         clip=own(training.clip, recipe.clip),
         lr_warmup_steps=own_or_share(training.lr_warmup_steps, recipe.lr_warmup_steps),
         lr_decay_steps=round(own(training.lr_decay_fraction, recipe.lr_decay_fraction) * total),
-        sparsity_warmup_steps=own_or_share(training.sparsity_warmup_steps, recipe.sparsity_warmup_steps),
+        sparsity_warmup_steps=_sparsity_warmup(config, recipe, total),
         resample_steps=tuple(every * (i + 1) for i in range(RESAMPLINGS)) if every else (),
         dead_window_steps=max(1, every // 2),
         hold_from=int(HOLD_SHARE * total),

@@ -1,8 +1,9 @@
 """The sparsity coefficients of a bank, and how `sae.l0` finds one.
 
-An L1 member given `sae.l0` has no coefficient of its own: it is steered while training, by integral control in
-logarithms, and held for the last fifth of the run, so that the loss which shaped the final latents was one loss. It
-waits while lr rises, at the start and after each resampling: L0 is far off then whatever the coefficient.
+A member with a penalty that is given `sae.l0` has no coefficient of its own: it is steered while training, by
+integral control in logarithms, and held for the last fifth of the run, so that the loss which shaped the final
+latents was one loss. It waits while lr rises, at the start and after each resampling: L0 is far off then whatever
+the coefficient. `trim.py` corrects what is left.
 Everything stays on the device: no step waits for a number.
 """
 
@@ -25,20 +26,32 @@ SMOOTHING_SHARE = 0.01
 L0_FLOOR = 1e-2
 
 
-def first_guess(variance: float, l0: float) -> float:
-    """Coefficient to start from: the size of one activation if `l0` equal ones carried the centred input."""
-    return sqrt(variance / l0)
+def first_guess(variance: float, l0: float, degree: float) -> float:
+    """Coefficient to start from, for a penalty of this degree in the activations.
+
+    Were the centred input carried by `l0` equal activations, each would have size sqrt(variance / l0); an activation
+    is worth its square, and the penalty should be of that order.
+    """
+    return sqrt(variance / l0) ** (2 - degree)
 
 
 class Coefficients:
     """Coefficients [M] in the unit of the optimised loss, fixed or on their way to a target L0."""
 
     def __init__(
-        self, fixed: Sequence[float | None], targets: Sequence[float | None], variance: float, device: torch.device
+        self,
+        fixed: Sequence[float | None],
+        targets: Sequence[float | None],
+        degree: float,
+        variance: float,
+        device: torch.device,
     ):
-        """A member has a target to steer to, or a fixed coefficient, or (`None` twice) no use for one."""
+        """A member has a target to steer to, or a fixed coefficient, or (`None` twice) no use for one.
+
+        `degree` is that of the penalty in the activations, 1 for L1 and 0 for L0.
+        """
         start = [
-            first_guess(variance, target) if target is not None else float(value or 0.0)
+            first_guess(variance, target, degree) if target is not None else float(value or 0.0)
             for value, target in zip(fixed, targets, strict=True)
         ]
         self._steered = [target is not None for target in targets]

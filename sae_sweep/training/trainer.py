@@ -1,6 +1,6 @@
 """One bank in training: its members take their steps over each block of activations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
@@ -11,9 +11,10 @@ from sae_sweep.activations.scaling import SiteStatistics, coefficient_scale, inp
 from sae_sweep.activations.stream import Block
 from sae_sweep.plan import Bank as BankPlan
 from sae_sweep.plan import Member
-from sae_sweep.saes.bank import Bank, Chunk
-from sae_sweep.saes.base import Losses, Parameters, SaeMaths
+from sae_sweep.saes.bank import LOOKUP, Bank, Batch, Chunk
+from sae_sweep.saes.base import Clock, Losses, Parameters, SaeMaths
 from sae_sweep.saes.inference import InferenceSae
+from sae_sweep.saes.initial import Start
 from sae_sweep.saes.registry import maths_of
 from sae_sweep.training.optimizer import Adam
 from sae_sweep.training.resampling import SAMPLE_ROWS, resample
@@ -23,7 +24,7 @@ CHUNK_ELEMENTS = 2**21
 """Pre-activations computed together, tokens x latents. Beyond a few MB a larger product is no faster on a CPU,
 while everything around it falls out of cache."""
 DENSE_ABOVE = 0.15
-"""Share of latents that fire above which a member takes the dense route."""
+"""Share of (token, latent) pairs with a gradient above which a member takes the dense route."""
 ROUTE_EVERY = 16
 """Steps between a member's looks at its own density."""
 DEAD_WINDOW_TOKENS = 10_000_000
@@ -68,36 +69,74 @@ class BankTrainer:
     """Trains the members of one bank; `consume` takes every block in turn."""
 
     def __init__(
-        self, plan: BankPlan, statistics: SiteStatistics, device: torch.device, dtype: torch.dtype, log_every: int
+        self,
+        plan: BankPlan,
+        statistics: SiteStatistics,
+        device: torch.device,
+        dtype: torch.dtype,
+        log_every: int,
+        unigrams: Tensor | None = None,
     ):
-        """`dtype` is that of parameters, moments and arithmetic: float32, or float64 to compare trajectories."""
+        """`dtype` is that of parameters, moments and arithmetic: float32, or float64 to compare trajectories.
+
+        `statistics` are about the mean for members that centre their inputs; `unigrams` [V, D], the activations a
+        lookup starts from, are needed by members with one.
+        """
         first = plan.members[0]
         self.hook = plan.site.hook
         self.batch_size = first.config.training.batch_size
         self.scale = input_scale(first.config.sae.input_scale, first.d, statistics)
-        self.variance = self.scale**2 * (statistics.mean_square_norm - float(statistics.mean.square().sum()))
+        self.variance = self.scale**2 * statistics.variance
         self.states = [MemberState(m, _unit(m, statistics, self.scale)) for m in plan.members]
         self.records: list[StepRecord] = []
         self._dtype, self._device, self._log_every = dtype, device, log_every
-        maths = maths_of(first.config.sae)
-        centre_D = (self.scale * statistics.mean).float().cpu()
-        self.bank = Bank(
-            maths, [m.config.sae for m in plan.members], [self._initial(maths, m, centre_D) for m in plan.members]
+        self._centre_D = None if statistics.centre is None else statistics.centre.to(device, dtype)
+        start = Start(
+            inputs_ND=self._scaled(statistics.sample).float().cpu(),
+            mean_D=self._scaled(statistics.mean).float().cpu(),
         )
+        unigrams_VD = None if unigrams is None else self._scaled(unigrams).cpu()
+        self.bank = self._bank(plan.members, start, unigrams_VD)
         self.adam = Adam(self.bank)
+        penalty = first.config.sae.coefficient()
         self.coefficients = Coefficients(
             [_fixed_coefficient(state) for state in self.states],
             [_steered_l0(m) for m in plan.members],
+            penalty.degree if penalty else 1.0,
             self.variance,
             device,
         )
         self.silent_F = torch.zeros(self.bank.layout.latents, dtype=torch.int64, device=device)
         """[F]: steps since each latent last fired."""
 
-    def _initial(self, maths: SaeMaths, member: Member, centre_D: Tensor) -> Parameters:
-        generator = torch.Generator().manual_seed(member.config.seed)
-        parameters = maths.initialise(member.config.sae, centre_D, member.width, generator)
-        return {name: tensor.to(self._device, self._dtype) for name, tensor in parameters.items()}
+    def _bank(self, members: Sequence[Member], start: Start, unigrams_VD: Tensor | None) -> Bank:
+        maths = maths_of(members[0].config.sae)
+        initial, buffers = [], []
+        for member in members:
+            own, kept = self._initial(maths, member, start, unigrams_VD)
+            initial.append({name: tensor.to(self._device, self._dtype) for name, tensor in own.items()})
+            buffers.append({name: tensor.to(self._device, self._dtype) for name, tensor in kept.items()})
+        return Bank(maths, [m.config.sae for m in members], initial, buffers)
+
+    def _initial(
+        self, maths: SaeMaths, member: Member, start: Start, unigrams_VD: Tensor | None
+    ) -> tuple[Parameters, Parameters]:
+        """A member's first parameters and buffers; a lookup table is among the one or the other."""
+        sae, generator = member.config.sae, torch.Generator().manual_seed(member.config.seed)
+        parameters, buffers = maths.initialise(sae, start, member.width, generator), maths.buffers(sae)
+        if sae.lookup != "none":
+            assert unigrams_VD is not None
+            table_VD = sae.lookup_scale * (unigrams_VD - parameters["b_dec"])
+            (parameters if sae.lookup == "learned" else buffers)[LOOKUP] = table_VD
+        return parameters, buffers
+
+    def _scaled(self, x_BD: Tensor) -> Tensor:
+        """Raw activations as the members see them."""
+        x_BD = x_BD.to(self._device, self._dtype)
+        return self.scale * (x_BD if self._centre_D is None else x_BD - self._centre_D)
+
+    def _batch(self, block: Block, rows: slice) -> Batch:
+        return Batch(self._scaled(block.activations[self.hook][rows]), block.tokens[self.hook][rows])
 
     @property
     def running(self) -> bool:
@@ -105,21 +144,21 @@ class BankTrainer:
 
     def consume(self, block: Block, after_step: Callable[[], None]) -> None:
         """Take a step on each whole batch of the block; what is left over is not used."""
-        x = block.activations[self.hook]
-        for start in range(0, len(x) - self.batch_size + 1, self.batch_size):
+        count = len(block.activations[self.hook])
+        for start in range(0, count - self.batch_size + 1, self.batch_size):
             if not self.running:
                 return
-            x_BD = self.scale * x[start : start + self.batch_size].to(self._dtype)
+            batch = self._batch(block, slice(start, start + self.batch_size))
             for chunk in self._chunks():
-                self._step(chunk, x_BD)
+                self._step(chunk, batch)
             for index, state in enumerate(self.states):
                 if state.running and state.step in state.member.schedule.resample_steps:
-                    self._resample(index, self.scale * x[:SAMPLE_ROWS].to(self._dtype))
+                    self._resample(index, self._batch(block, slice(0, SAMPLE_ROWS)))
             after_step()
 
     def _chunks(self) -> list[Chunk]:
         """Runs of neighbouring running members that take the same route, cut to the size that stays in cache."""
-        most = max(1, CHUNK_ELEMENTS // self.batch_size)
+        most = 0 if self.bank.takes_lookup_from_input else CHUNK_ELEMENTS // self.batch_size
         chunks: list[Chunk] = []
         latents = 0
         for index, state in enumerate(self.states):
@@ -135,20 +174,21 @@ class BankTrainer:
                 latents = width
         return chunks
 
-    def _step(self, chunk: Chunk, x_BD: Tensor) -> None:
+    def _step(self, chunk: Chunk, batch: Batch) -> None:
         states = self.states[chunk.members]
         schedules = [state.member.schedule for state in states]
         steps = [state.step for state in states]
-        ramp_M = x_BD.new_tensor([s.sparsity_at(step) for s, step in zip(schedules, steps, strict=True)])
+        ramp_M = batch.x_BD.new_tensor([s.sparsity_at(step) for s, step in zip(schedules, steps, strict=True)])
         coefficient_M = self.coefficients.value_M[chunk.members].to(self._dtype) * ramp_M
         latents = self.bank.latents(chunk.first, chunk.last)
-        losses, gradients = self.bank.gradients(x_BD, chunk, coefficient_M, self._dead(chunk), self.variance)
+        clocks = [Clock(s.step, s.member.schedule.total_steps, s.member.config.seed) for s in states]
+        losses, gradients = self.bank.gradients(batch, chunk, coefficient_M, self._dead(chunk), self.variance, clocks)
         for index, own, schedule, step in zip(range(chunk.first, chunk.last), gradients, schedules, steps, strict=True):
             self.adam.step(index, own, schedule, step)
         silent_F = self.silent_F[latents]
         silent_F.add_(1).masked_fill_(losses.fired_F > 0, 0)
         widths = [state.member.width for state in states]
-        l0_M = torch.stack([fired.sum() for fired in losses.fired_F.split(widths)]).double() / len(x_BD)
+        l0_M = _per_token(losses.fired_F, widths, self.batch_size)
         self.coefficients.observe(chunk.members, schedules, steps, l0_M)
         self._look(chunk, losses, coefficient_M, l0_M)
         for state in states:
@@ -165,10 +205,12 @@ class BankTrainer:
 
     def _look(self, chunk: Chunk, losses: Losses, coefficient_M: Tensor, l0_M: Tensor) -> None:
         """At fixed steps only, since reading numbers makes the device wait: routes, log lines, divergence."""
+        widths = [state.member.width for state in self.states[chunk.members]]
         for i, index in enumerate(range(chunk.first, chunk.last)):
             state = self.states[index]
             if state.step % ROUTE_EVERY == 0:
-                state.dense = l0_M[i].item() > DENSE_ABOVE * state.member.width
+                entries = losses.support_F.split(widths)[i].sum().item()
+                state.dense = entries > DENSE_ABOVE * state.member.width * self.batch_size
             last = state.step + 1 == state.member.schedule.total_steps
             if state.step % self._log_every == 0 or last:
                 self._record(index, i, losses, coefficient_M, l0_M)
@@ -191,14 +233,14 @@ class BankTrainer:
         tokens = state.tokens + state.member.config.training.batch_size
         self.records.append(StepRecord(state.member.label, state.step, tokens, values))
 
-    def _resample(self, index: int, x_BD: Tensor) -> None:
+    def _resample(self, index: int, batch: Batch) -> None:
         state = self.states[index]
         silent_F = self.silent_F[self.bank.layout.slices[index]]
         dead_F = silent_F >= state.member.schedule.dead_window_steps
         generator = torch.Generator().manual_seed(state.member.config.seed * 1_000_003 + state.step)
         coefficient = self.coefficients.value_M[index].item()
         try:
-            silent_F[resample(self.bank, self.adam, index, dead_F, x_BD, coefficient, generator)] = 0
+            silent_F[resample(self.bank, self.adam, index, dead_F, batch, coefficient, generator)] = 0
         except FloatingPointError as error:
             state.failed = f"resampling after step {state.step}: {error}"
 
@@ -217,8 +259,12 @@ class BankTrainer:
 
     def inference(self, index: int) -> InferenceSae:
         """A member as it would be saved now."""
-        member = self.states[index].member
-        return self.bank.maths.fold(member.config.sae, self.bank.member(self.bank.storage, index), self.scale)
+        return self.bank.fold(index, self.scale, self._centre_D)
+
+
+def _per_token(count_F: Tensor, widths: list[int], tokens: int) -> Tensor:
+    """[M] float64: each member's counts, summed and averaged over tokens."""
+    return torch.stack([own_F.sum() for own_F in count_F.split(widths)]).double() / tokens
 
 
 def _unit(member: Member, statistics: SiteStatistics, scale: float) -> float:
@@ -234,7 +280,8 @@ def _fixed_coefficient(state: MemberState) -> float | None:
 
 
 def _steered_l0(member: Member) -> float | None:
-    return member.config.sae.l0 if member.config.sae.coefficient() else None
+    coefficient = member.config.sae.coefficient()
+    return member.config.sae.l0 if coefficient and coefficient.value is None else None
 
 
 def _dead_steps(state: MemberState) -> int:

@@ -14,8 +14,9 @@ def block(**sites: Any) -> Any:
     return Block(0, 0, sites, torch.zeros(len(next(iter(sites.values()))), dtype=torch.int64))
 
 
-STATS = SiteStatistics(torch.zeros(4, dtype=torch.float64), mean_norm=8.0, mean_square_norm=100.0)
-ZERO = SiteStatistics(torch.zeros(4, dtype=torch.float64), mean_norm=0.0, mean_square_norm=0.0)
+NONE = torch.empty(0, 4)
+STATS = SiteStatistics(torch.full((4,), 3.0, dtype=torch.float64), 8.0, 100.0, NONE)
+ZERO = SiteStatistics(torch.zeros(4, dtype=torch.float64), 0.0, 0.0, NONE)
 
 
 def test_statistics_by_hand() -> None:
@@ -25,6 +26,24 @@ def test_statistics_by_hand() -> None:
     assert stats["b"].mean.tolist() == [-2.0]
     assert (stats["b"].mean_norm, stats["b"].mean_square_norm) == (4.0, 20.0)
     assert stats["a"].mean.dtype == torch.float64
+    assert stats["a"].variance == 13.0 - 1.5**2 - 2.5**2
+    assert stats["a"].centre is None
+
+
+def test_centred_statistics_by_hand() -> None:
+    stats = site_statistics(block(a=torch.tensor([[3.0, 4.0], [0.0, 0.0]])), centred=True)["a"]
+    assert stats.mean.tolist() == [1.5, 2.0]
+    assert stats.centre is not None
+    assert stats.centre.tolist() == [1.5, 2.0]
+    assert (stats.mean_norm, stats.mean_square_norm, stats.variance) == (2.5, 6.25, 6.25)
+
+
+def test_the_sample_is_the_first_activations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scaling, "SAMPLE_ROWS", 2)
+    x = torch.arange(6.0).view(3, 2)
+    sample = site_statistics(block(a=x))["a"].sample
+    assert sample.tolist() == [[0, 1], [2, 3]]
+    assert sample.untyped_storage().data_ptr() != x.untyped_storage().data_ptr(), "the block would stay alive"
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -55,16 +74,19 @@ def test_coefficient_scale() -> None:
     assert coefficient_scale("sum", 4, STATS, 0.5) == coefficient_scale("sum", 4, ZERO, 0.5) == 1.0
     assert coefficient_scale("mean_d", 4, STATS, 0.5) == 4.0
     assert coefficient_scale("mean_d_norm", 4, STATS, 0.5) == 4 * 0.5 * 8.0
+    assert coefficient_scale("mean_square", 4, STATS, 0.5) == 0.25 * 100.0
+    assert coefficient_scale("variance", 4, STATS, 0.5) == 0.25 * (100.0 - 4 * 9.0)
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
 def test_what_cannot_be_scaled_is_refused(value: float) -> None:
-    stats = SiteStatistics(ZERO.mean, value, value)
+    stats = SiteStatistics(ZERO.mean, value, value, NONE)
     for kind in ("sqrt_d", "unit"):
         with pytest.raises(ConfigError, match=rf"sae\.input_scale={kind} cannot be computed"):
             input_scale(kind, 4, stats)
-    with pytest.raises(ConfigError, match=r"sae\.coefficient_unit=mean_d_norm cannot be computed"):
-        coefficient_scale("mean_d_norm", 4, stats, 1.0)
+    for unit in ("mean_d_norm", "mean_square", "variance"):
+        with pytest.raises(ConfigError, match=rf"sae\.coefficient_unit={unit} cannot be computed"):
+            coefficient_scale(unit, 4, stats, 1.0)
 
 
 def test_unknown_names_are_refused() -> None:

@@ -1,37 +1,47 @@
-"""The facts of each architecture: knobs, recipes, shapes, and what it refuses."""
+"""The facts of each architecture: knobs, recipes, shapes, what it refuses."""
 
 from dataclasses import replace
 from math import sqrt
 from typing import Any
 
 import pytest
+import torch
 
 from sae_sweep.architectures.base import SaeConfig
-from sae_sweep.architectures.gated import GatedConfig
 from sae_sweep.architectures.registry import ARCHITECTURES
-from sae_sweep.architectures.standard import StandardConfig
-from sae_sweep.architectures.topk import TopKConfig
 from sae_sweep.errors import ConfigError
-from sae_sweep.saes.registry import MATHS, maths_of
-from sae_sweep.saes.topk import auxk_latents
+from sae_sweep.saes.base import SaeMaths
+from sae_sweep.saes.initial import Start
+from sae_sweep.saes.registry import maths_of
+from tests.architectures.options import KNOBS, WIDTH, D, config
 
-D, WIDTH = 16, 64
-COMMON: dict[str, Any] = {"expansion": None, "width": WIDTH, "l0": None, "input_scale": "none"}
-L1: dict[str, Any] = {"l1": 0.1, "coefficient_unit": "sum", "resample": True}
-STANDARD = StandardConfig("standard", **COMMON, **L1, variant="bricken")
-GATED = GatedConfig("gated", **COMMON, **L1)
-TOPK = TopKConfig("topk", **COMMON, k=8, auxk=None, auxk_coefficient=1 / 32, dead_after_tokens=1e7)
-ALL = {"standard": STANDARD, "gated": GATED, "topk": TOPK}
+ALL: dict[str, Any] = {option: config(option) for option in KNOBS}
+STANDARD, GATED, TOPK, JUMPRELU = ALL["standard"], ALL["gated"], ALL["topk"], ALL["jumprelu"]
 
 
-def test_every_architecture_has_its_maths() -> None:
-    assert ARCHITECTURES.keys() == MATHS.keys() == ALL.keys()
-    for name, config in ALL.items():
-        assert type(config) is ARCHITECTURES[name]
-        assert type(maths_of(config)) is MATHS[name]
+def test_every_architecture_is_here() -> None:
+    assert {made.architecture for made in ALL.values()} == ARCHITECTURES.keys()
+    for made in ALL.values():
+        assert type(made) is ARCHITECTURES[made.architecture]
+        assert isinstance(maths_of(made), SaeMaths)
 
 
-@pytest.mark.parametrize(("config", "knob"), [(STANDARD, "l1"), (GATED, "l1"), (TOPK, "k")])
+def test_each_file_has_a_method_of_its_own() -> None:
+    methods = [made.method() for made in ALL.values()]
+    assert methods == list(KNOBS)
+    tokenized = {replace(made, lookup=lookup).method() for made in ALL.values() for lookup in ("learned", "frozen")}
+    assert len(tokenized | set(methods)) == 3 * len(methods)
+
+
+@pytest.mark.parametrize("option", KNOBS)
+def test_what_it_says_of_its_parameters_is_what_it_trains(option: str) -> None:
+    inputs_ND = torch.randn(256, D, generator=torch.Generator().manual_seed(0))
+    made, start = ALL[option], Start(inputs_ND, inputs_ND.mean(0))
+    initial = maths_of(made).initialise(made, start, WIDTH, torch.Generator().manual_seed(0))
+    assert {name: tuple(tensor.shape) for name, tensor in initial.items()} == made.parameters(D, WIDTH)
+
+
+@pytest.mark.parametrize(("config", "knob"), [(ALL[option], next(iter(knob))) for option, knob in KNOBS.items()])
 def test_knob_is_a_field(config: SaeConfig, knob: str) -> None:
     assert config.knob() == knob
     assert getattr(config, knob) is not None
@@ -52,37 +62,73 @@ def test_gated_has_two_vectors_more_than_standard() -> None:
     assert sizes["topk"] == sizes["standard"]
 
 
-def test_recipes_of_the_papers() -> None:
-    gated = GATED.recipe(WIDTH)
-    assert (gated.lr, gated.beta1, gated.beta2, gated.resample_every) == (3e-4, 0.0, 0.999, 25_000)
-    assert (gated.lr_warmup_steps, gated.lr_decay_fraction, gated.clip) == (1_000, 0.0, 0.0)
-    april = replace(STANDARD, variant="april", resample=False).recipe(WIDTH)
-    assert (april.lr, april.beta1, april.beta2, april.clip) == (5e-5, 0.9, 0.999, 1.0)
-    assert (april.lr_decay_fraction, april.resample_every) == (0.2, 0)
-    assert STANDARD.recipe(WIDTH).resample_every == 25_000
-    assert TOPK.recipe(2**14).lr == 2e-4
+RECIPES: dict[str, dict[str, Any]] = {
+    "standard": {"lr": 1e-3, "resample_every": 25_000, "clip": 0.0},
+    "standard_april": {"lr": 5e-5, "clip": 1.0, "lr_decay_fraction": 0.2, "sparsity_warmup_steps": 10_000},
+    "p_anneal": {"lr": 3e-4, "sparsity_warmup_steps": 5_000, "lr_decay_fraction": 0.2, "resample_every": 25_000},
+    "gated": {"lr": 3e-4, "beta1": 0.0, "beta2": 0.999, "resample_every": 25_000, "lr_warmup_steps": 1_000},
+    "gated_decoder_norm": {"lr": 3e-4, "beta1": 0.0, "sparsity_warmup_steps": 10_000, "resample_every": 0},
+    "jumprelu": {"lr": 7e-5, "beta1": 0.0, "sparsity_warmup_steps": 10_000, "resample_every": 0},
+    "jumprelu_anthropic": {"lr": 2e-4, "clip": 1.0, "lr_decay_fraction": 0.2, "sparsity_warmup_fraction": 1.0},
+    "topk": {"lr": 2e-4, "eps": 6.25e-10, "resample_every": 0},
+    "batchtopk": {"lr": 3e-4, "beta1": 0.9, "beta2": 0.99},
+    "matryoshka": {"lr": 3e-4, "beta1": 0.9, "beta2": 0.99},
+}
+
+
+@pytest.mark.parametrize("option", KNOBS)
+def test_recipes_of_the_papers(option: str) -> None:
+    recipe = ALL[option].recipe(2**14)
+    assert {key: getattr(recipe, key) for key in RECIPES[option]} == RECIPES[option]
+
+
+def test_the_lr_of_topk_falls_with_width() -> None:
     assert TOPK.recipe(2**18).lr == pytest.approx(2e-4 / 4)
-    assert TOPK.recipe(WIDTH).eps == 6.25e-10
 
 
-@pytest.mark.parametrize("config", [STANDARD, GATED])
-def test_resampling_can_be_left_out(config: Any) -> None:
-    assert replace(config, resample=False).recipe(WIDTH).resample_every == 0
+@pytest.mark.parametrize("option", [option for option, made in ALL.items() if hasattr(made, "resample")])
+def test_resampling_can_be_left_out_or_asked_for(option: str) -> None:
+    every = {flag: replace(ALL[option], resample=flag).recipe(WIDTH).resample_every for flag in (False, True)}
+    assert every == {False: 0, True: 25_000}
 
 
 @pytest.mark.parametrize(("d", "expected"), [(512, 256), (768, 512), (1024, 512), (1280, 512), (2, 2), (64, 32)])
 def test_auxk_is_the_power_of_two_nearest_half_of_d(d: int, expected: int) -> None:
-    found = auxk_latents(TOPK, d)
+    found = TOPK.auxk_latents(d)
     assert found & (found - 1) == 0
     assert 1 / sqrt(2) <= found / (max(d, 4) / 2) <= sqrt(2)
     assert found == expected
-    assert auxk_latents(replace(TOPK, auxk=5), d) == 5
+    assert replace(TOPK, auxk=5).auxk_latents(d) == 5
 
 
-def test_k_or_l0() -> None:
-    assert TOPK.active() == 8
-    assert replace(TOPK, k=None, l0=12.0).active() == 12
-    assert replace(TOPK, k=None, l0=12.6).active() == 13
+@pytest.mark.parametrize("option", ["topk", "batchtopk", "matryoshka"])
+def test_k_or_l0(option: str) -> None:
+    made = ALL[option]
+    assert made.active() == 8
+    assert replace(made, k=None, l0=12.0).active() == 12
+    assert replace(made, k=None, l0=12.6).active() == 13
+
+
+def test_a_penalty_left_out_is_the_one_that_fits() -> None:
+    anthropic = ALL["jumprelu_anthropic"]
+    assert JUMPRELU.chosen_penalty == "l0"
+    assert replace(JUMPRELU, l0_coefficient=None, l0=8.0).chosen_penalty == "target_l0"
+    assert anthropic.chosen_penalty == replace(anthropic, l0_coefficient=None, l0=8.0).chosen_penalty == "tanh"
+
+
+@pytest.mark.parametrize("option", KNOBS)
+def test_a_coefficient_is_steered_where_only_l0_is_given(option: str) -> None:
+    coefficient = replace(ALL[option], **dict.fromkeys(KNOBS[option]), l0=8.0).coefficient()
+    if "k" in KNOBS[option]:
+        assert coefficient is None
+        return
+    assert coefficient.value == (1.0 if option == "jumprelu" else None), "target_l0 has its target in the loss"
+    assert coefficient.degree == (0.0 if option.startswith("jumprelu") else 1.0)
+
+
+def test_other_penalties_than_target_l0_are_steered() -> None:
+    for penalty in ("l0", "frequency"):
+        assert replace(JUMPRELU, l0_coefficient=None, l0=8.0, penalty=penalty).coefficient().value is None
 
 
 @pytest.mark.parametrize(
@@ -93,6 +139,15 @@ def test_k_or_l0() -> None:
         (GATED, replace(GATED, input_scale="unit"), False),
         (STANDARD, replace(STANDARD, variant="april"), False),
         (STANDARD, GATED, False),
+        (STANDARD, ALL["p_anneal"], False),
+        (TOPK, ALL["batchtopk"], False),
+        (STANDARD, replace(STANDARD, centre=True), False),
+        (STANDARD, replace(STANDARD, lookup="frozen"), False),
+        (STANDARD, replace(STANDARD, resample=False), False),
+        (STANDARD, replace(STANDARD, decoder_init="data", b_dec_init="zero", encoder_init="random"), True),
+        (JUMPRELU, replace(JUMPRELU, penalty="frequency"), False),
+        (JUMPRELU, replace(JUMPRELU, penalty="l0", bandwidth=0.5), True),
+        (ALL["matryoshka"], replace(ALL["matryoshka"], groups=2, prefixes="sampled"), True),
         (TOPK, replace(TOPK, k=3, auxk=0, auxk_coefficient=0.5), True),
     ],
 )
@@ -100,9 +155,9 @@ def test_what_may_share_a_bank(one: SaeConfig, other: SaeConfig, together: bool)
     assert (one.structure() == other.structure()) == together
 
 
-@pytest.mark.parametrize("config", ALL.values(), ids=ALL.keys())
-def test_what_can_be_trained_is_accepted(config: SaeConfig) -> None:
-    config.check(D, WIDTH)
+@pytest.mark.parametrize("option", KNOBS)
+def test_what_can_be_trained_is_accepted(option: str) -> None:
+    ALL[option].check(D, WIDTH)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +176,27 @@ def test_what_can_be_trained_is_accepted(config: SaeConfig) -> None:
         (replace(TOPK, auxk=-1), "sae.auxk=-1"),
         (replace(TOPK, auxk_coefficient=-1.0), "sae.auxk_coefficient=-1"),
         (replace(TOPK, dead_after_tokens=0.0), "sae.dead_after_tokens=0"),
+        (replace(STANDARD, decoder_init="zeros"), "sae.decoder_init=zeros"),
+        (replace(STANDARD, encoder_init="zeros"), "sae.encoder_init=zeros"),
+        (replace(STANDARD, b_dec_init="median"), "sae.b_dec_init=median"),
+        (replace(STANDARD, lookup="yes"), "sae.lookup=yes"),
+        (replace(STANDARD, lookup_subtract=True), "sae.lookup_subtract=true"),
+        (replace(STANDARD, lookup_scale=-1.0), "sae.lookup_scale=-1"),
+        (replace(STANDARD, lookup_lr=0.0), "sae.lookup_lr=0"),
+        (replace(GATED, variant="mai"), "sae.variant=mai"),
+        (replace(ALL["p_anneal"], p_end=0.0), "sae.p_end=0"),
+        (replace(ALL["p_anneal"], anneal_after_steps=-1), "sae.anneal_after_steps=-1"),
+        (replace(JUMPRELU, variant="mai"), "sae.variant=mai"),
+        (replace(JUMPRELU, penalty="tanh"), "sae.penalty=tanh"),
+        (replace(JUMPRELU, penalty="target_l0"), "sae.l0"),
+        (replace(JUMPRELU, bandwidth=0.0), "sae.bandwidth=0"),
+        (replace(JUMPRELU, threshold_init=0.0), "sae.threshold_init=0"),
+        (replace(JUMPRELU, l0_coefficient=-1.0), "sae.l0_coefficient=-1"),
+        (replace(ALL["jumprelu_anthropic"], penalty="l0"), "sae.penalty=l0"),
+        (replace(ALL["jumprelu_anthropic"], preactivation_coefficient=-1.0), "sae.preactivation_coefficient=-1"),
+        (replace(ALL["matryoshka"], groups=0), "sae.groups=0"),
+        (replace(ALL["matryoshka"], groups=7), "sae.groups=7"),
+        (replace(ALL["matryoshka"], prefixes="all"), "sae.prefixes=all"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_by_its_key(config: SaeConfig, words: str) -> None:

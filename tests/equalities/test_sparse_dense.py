@@ -10,16 +10,30 @@ from sae_sweep.training.trainer import BankTrainer
 from tests.training.fabricate import KINDS, block, member, parameters, trainer
 
 STEPS = 20
+L1: list[dict[str, Any]] = [{"sae_l1": 0.05}, {"sae_l1": 2.0, "sae_width": 40}, {"sae_l0": 2.0, "seed": 5}]
+L0: list[dict[str, Any]] = [
+    {"sae_l0_coefficient": 0.01},
+    {"sae_l0_coefficient": 0.3, "sae_width": 40, "sae_bandwidth": 0.3},
+    {"sae_l0": 2.0, "seed": 5, "sae_bandwidth": 0.1},
+]
+K: list[dict[str, Any]] = [{"sae_k": 1}, {"sae_k": 9, "sae_width": 40}, {"sae_k": 24, "seed": 5}]
 KNOBS: dict[str, list[dict[str, Any]]] = {
-    kind: [{"sae_l1": 0.05}, {"sae_l1": 2.0, "sae_width": 40}, {"sae_l0": 2.0, "seed": 5}] for kind in KINDS
+    **dict.fromkeys(KINDS, L1),
+    **dict.fromkeys(("topk", "batchtopk"), K),
+    "matryoshka": [{"sae_groups": 3, **entries} for entries in K],
+    "jumprelu": [{"sae_threshold_init": 0.02, "sae_penalty": "l0", **entries} for entries in L0],
+    "jumprelu_target_l0": [
+        {"sae_bandwidth": 0.05, "sae_l0": l0, "sae_width": 9 * i} for i, l0 in ((1, 1), (2, 5), (3, 20))
+    ],
+    "jumprelu_frequency": [{"sae_threshold_init": 0.02, "sae_penalty": "frequency", **entries} for entries in L0],
+    "jumprelu_anthropic": [{"sae_preactivation_coefficient": 0.01, **entries} for entries in L0],
 }
-KNOBS["topk"] = [{"sae_k": 1}, {"sae_k": 9, "sae_width": 40}, {"sae_k": 24, "seed": 5}]
 
 
-def run(kind: str, dense: bool, monkeypatch: pytest.MonkeyPatch) -> BankTrainer:
+def run(kind: str, dense: bool, monkeypatch: pytest.MonkeyPatch, **keys: Any) -> BankTrainer:
     """Twenty steps of one route, from the first on."""
     monkeypatch.setattr(trainer_module, "DENSE_ABOVE", -1.0 if dense else 2.0)
-    group = [member(kind, training_lr=1e-2, **knob) for knob in KNOBS[kind]]
+    group = [member(kind, training_lr=1e-2, **knob, **keys) for knob in KNOBS[kind]]
     made = trainer(group, log_every=1)
     for state in made.states:
         state.dense = dense
@@ -28,12 +42,19 @@ def run(kind: str, dense: bool, monkeypatch: pytest.MonkeyPatch) -> BankTrainer:
     return made
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [{}, {"sae_lookup": "learned"}, {"sae_lookup": "learned", "sae_lookup_subtract": True, "sae_centre": True}],
+    ids=["plain", "table", "subtracted table"],
+)
 @pytest.mark.parametrize("kind", KINDS)
-def test_twenty_steps(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    sparse, dense = run(kind, False, monkeypatch), run(kind, True, monkeypatch)
+def test_twenty_steps(kind: str, keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    sparse, dense = run(kind, False, monkeypatch, **keys), run(kind, True, monkeypatch, **keys)
     for index in range(len(sparse.states)):
         for name, expected in parameters(dense, index).items():
             torch.testing.assert_close(parameters(sparse, index)[name], expected, rtol=1e-9, atol=1e-9)
+    for name, expected in dense.bank.buffers.items():
+        torch.testing.assert_close(sparse.bank.buffers[name], expected, rtol=1e-9, atol=1e-9, equal_nan=True)
     assert torch.equal(sparse.silent_F, dense.silent_F)
     for own, theirs in zip(sparse.records, dense.records, strict=True):
         assert own.label == theirs.label

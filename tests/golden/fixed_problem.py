@@ -9,7 +9,7 @@ from sae_sweep.activations.scaling import site_statistics
 from sae_sweep.activations.stream import Block
 from sae_sweep.plan import Bank
 from sae_sweep.training.trainer import BankTrainer
-from tests.training.fabricate import SITE, D, member
+from tests.training.fabricate import FREE_DECODER, SITE, D, member
 
 STEPS, BATCH, WIDTH = 30, 32, 20
 KNOBS: dict[str, dict[str, Any]] = {
@@ -17,6 +17,29 @@ KNOBS: dict[str, dict[str, Any]] = {
     "april": {"sae_l1": 0.3, "sae_resample": False, "training_lr": 5e-3, "training_sparsity_warmup_steps": 6},
     "gated": {"sae_l1": 0.3, "sae_resample": False, "training_lr": 5e-3},
     "topk": {"sae_k": 2, "sae_auxk": 3, "sae_dead_after_tokens": 2 * BATCH, "training_lr": 5e-3},
+    "gated_decoder_norm": {
+        "sae_l1": 0.3,
+        "sae_resample": False,
+        "training_lr": 5e-3,
+        "training_sparsity_warmup_steps": 6,
+    },
+    "p_anneal": {"sae_l1": 0.1, "sae_resample": False, "training_lr": 5e-3, "training_sparsity_warmup_steps": 6},
+    "batchtopk": {"sae_k": 2, "sae_auxk": 3, "sae_dead_after_tokens": 2 * BATCH, "training_lr": 5e-3},
+    "matryoshka": {"sae_k": 2, "sae_groups": 3, "sae_auxk": 3, "sae_dead_after_tokens": 2 * BATCH, "training_lr": 5e-3},
+    "jumprelu": {
+        "sae_l0_coefficient": 0.02,
+        "sae_bandwidth": 0.1,
+        "sae_resample": False,
+        "training_lr": 5e-3,
+        "training_sparsity_warmup_steps": 6,
+    },
+    "jumprelu_anthropic": {
+        "sae_l0_coefficient": 0.5,
+        "sae_bandwidth": 1.0,
+        "sae_preactivation_coefficient": 0.1,
+        "sae_resample": False,
+        "training_lr": 5e-3,
+    },
 }
 KINDS = tuple(KNOBS)
 
@@ -37,9 +60,11 @@ def inputs() -> Tensor:
 def first_parameters(kind: str) -> dict[str, Tensor]:
     rows_FD = pattern(WIDTH, D, 1.0)
     unit_FD = rows_FD / rows_FD.norm(dim=1, keepdim=True)
-    W_dec = unit_FD * 0.3 if kind == "april" else unit_FD
-    biases = ("b_gate", "r_mag", "b_mag") if kind == "gated" else ("b_enc",)
+    W_dec = unit_FD * 0.3 if kind in FREE_DECODER else unit_FD
+    biases = ("b_gate", "r_mag", "b_mag") if kind.startswith("gated") else ("b_enc",)
     small = {name: 0.05 * pattern(WIDTH, 1, i + 5.0).flatten() for i, name in enumerate(biases)}
+    if kind.startswith("jumprelu"):
+        small["log_threshold"] = -1.5 + 0.5 * pattern(WIDTH, 1, 8.0).flatten()
     return {"W_enc": W_dec.clone(), "W_dec": W_dec, **small, "b_dec": 0.4 + 0.2 * pattern(D, 1, 3.0).flatten()}
 
 
@@ -47,7 +72,7 @@ def trained(kind: str) -> BankTrainer:
     """The trainer after its 30 steps, a record of each."""
     tokens = float(STEPS * BATCH)
     one = member(kind, sae_width=WIDTH, training_tokens=tokens, training_batch_size=BATCH, **KNOBS[kind])
-    block = Block(0, 0, {SITE.hook: inputs()}, torch.zeros(STEPS * BATCH, dtype=torch.int64))
+    block = Block(0, 0, {SITE.hook: inputs()}, {SITE.hook: torch.zeros(STEPS * BATCH, dtype=torch.int64)})
     statistics = site_statistics(block)[SITE.hook]
     made = BankTrainer(Bank(SITE, (one,)), statistics, torch.device("cpu"), torch.float64, log_every=1)
     own = made.bank.member(made.bank.storage, 0)

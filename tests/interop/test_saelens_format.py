@@ -14,6 +14,7 @@ from torch import Tensor
 from sae_sweep.interop.saelens import load_sae, save_sae
 from sae_sweep.saes.inference import InferenceSae
 from tests.interop.trained import CONFIGS, SCALE, WIDTH, D, K, raw_activations, trained_member
+from tests.saes.kinds import FREE_DECODER, NO_PRE_BIAS
 
 FILES = {"cfg.json", "sae_weights.safetensors", "sparsity.safetensors"}
 PLAIN = {"W_enc": (D, WIDTH), "b_enc": (WIDTH,), "W_dec": (WIDTH, D), "b_dec": (D,)}
@@ -33,16 +34,13 @@ CONFIG_KEYS = {
 METADATA = {"hook_name": "blocks.3.hook_resid_post", "model_name": "small"}
 
 
-def jumprelu(dtype: torch.dtype = torch.float32) -> InferenceSae:
+def plain_jumprelu(dtype: torch.dtype = torch.float32) -> InferenceSae:
     generator = torch.Generator().manual_seed(0)
     tensors = {name: torch.randn(*shape, generator=generator).to(dtype) for name, shape in SHAPES["jumprelu"].items()}
     return InferenceSae("jumprelu", tensors, subtract_b_dec=False, k=None)
 
 
-SAES: dict[str, Callable[[], InferenceSae]] = {
-    **{name: trained_member(name, 0).folded for name in CONFIGS},
-    "jumprelu": jumprelu,
-}
+SAES: dict[str, Callable[[], InferenceSae]] = {name: trained_member(name, 0).folded for name in CONFIGS}
 each = pytest.mark.parametrize("name", SAES)
 
 
@@ -78,11 +76,11 @@ def test_orientation(saved: Path, name: str) -> None:
     tensors, sae = load_file(saved / "sae_weights.safetensors"), SAES[name]()
     assert torch.equal(tensors["W_enc"], sae.tensors["W_enc"])
     assert torch.equal(tensors["W_dec"], sae.tensors["W_dec"])
-    if name in CONFIGS:
-        trained = trained_member(name, 0).parameters
-        norm_F = trained["W_dec"].norm(dim=1, keepdim=True) if name == "april" else 1
-        torch.testing.assert_close(tensors["W_enc"].T, trained["W_enc"] * norm_F)
-        torch.testing.assert_close(tensors["W_dec"], trained["W_dec"] / norm_F)
+    trained = trained_member(name, 0).parameters
+    norm_F = trained["W_dec"].norm(dim=1, keepdim=True) if name in FREE_DECODER else 1
+    in_encoder = 1 if name == "gated_decoder_norm" else norm_F  # whose r_mag takes the norm
+    torch.testing.assert_close(tensors["W_enc"].T, trained["W_enc"] * in_encoder)
+    torch.testing.assert_close(tensors["W_dec"], trained["W_dec"] / norm_F)
 
 
 @each
@@ -97,7 +95,7 @@ def test_config(saved: Path, name: str) -> None:
         "d_sae": WIDTH,
         "dtype": "float32",
         "device": "cpu",
-        "apply_b_dec_to_input": name not in ("april", "jumprelu"),
+        "apply_b_dec_to_input": name not in NO_PRE_BIAS,
         "normalize_activations": "none",
         "reshape_activations": "none",
     }
@@ -121,7 +119,7 @@ def test_metadata(saved: Path) -> None:
     [("blocks.0.attn.hook_z", "hook_z"), ("blocks.0.hook_mlp_out", "none"), ("blocks.0.hook_attn_out", "none")],
 )
 def test_attention_heads_are_flattened_by_saelens(tmp_path: Path, hook: str, reshape: str) -> None:
-    save_sae(tmp_path, jumprelu(), {"hook_name": hook}, torch.zeros(WIDTH))
+    save_sae(tmp_path, plain_jumprelu(), {"hook_name": hook}, torch.zeros(WIDTH))
     assert config_of(tmp_path)["reshape_activations"] == reshape
 
 
@@ -156,7 +154,7 @@ def test_round_trip(saved: Path, name: str) -> None:
 
 
 def test_other_dtypes_and_strides_are_saved_as_float32(tmp_path: Path) -> None:
-    sae = jumprelu(torch.float64)
+    sae = plain_jumprelu(torch.float64)
     sae.tensors["W_enc"] = sae.tensors["W_enc"].T.contiguous().T
     save_sae(tmp_path, sae, METADATA, torch.zeros(WIDTH))
     again = load_sae(tmp_path)

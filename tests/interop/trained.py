@@ -1,29 +1,26 @@
 """Members as training leaves them: parameters of c x activations, with the answers in raw units worked out apart."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from sae_sweep.architectures.base import SaeConfig
-from sae_sweep.architectures.gated import GatedConfig
-from sae_sweep.architectures.standard import StandardConfig
-from sae_sweep.architectures.topk import TopKConfig
-from sae_sweep.saes.inference import InferenceSae
+from sae_sweep.saes.inference import InferenceSae, Lookup
 from sae_sweep.saes.registry import maths_of
+from tests.saes.kinds import FREE_DECODER, KINDS, NO_PRE_BIAS, TOPK_KINDS, config
 
-D, WIDTH, K = 24, 60, 7
+D, WIDTH, K, VOCABULARY = 24, 60, 7, 11
 SCALE = 0.037
 """c: what raw activations were multiplied by in training."""
-
-_COMMON: dict[str, Any] = {"expansion": None, "width": WIDTH, "l0": None, "input_scale": "unit"}
-_L1: dict[str, Any] = {"l1": 1.0, "coefficient_unit": "sum", "resample": False}
+THRESHOLD = 0.25
+"""Of batchtopk and matryoshka at inference, in the unit of training."""
+PENALTIES_ALONE = ("jumprelu_target_l0", "jumprelu_frequency")
+"""Kinds that are another one once trained."""
 CONFIGS: dict[str, SaeConfig] = {
-    "bricken": StandardConfig(architecture="standard", variant="bricken", **_COMMON, **_L1),
-    "april": StandardConfig(architecture="standard", variant="april", **_COMMON, **_L1),
-    "gated": GatedConfig(architecture="gated", **_COMMON, **_L1),
-    "topk": TopKConfig(architecture="topk", k=K, auxk=None, auxk_coefficient=1 / 32, dead_after_tokens=1e7, **_COMMON),
+    kind: config(kind, width=WIDTH, input_scale="unit", **({"k": K} if kind in TOPK_KINDS else {}))
+    for kind in KINDS
+    if kind not in PENALTIES_ALONE
 }
 
 
@@ -39,17 +36,22 @@ class TrainedMember:
         return CONFIGS[self.name]
 
     def folded(self) -> InferenceSae:
-        return maths_of(self.config).fold(self.config, self.parameters, SCALE)
+        buffers = {"threshold": torch.tensor(THRESHOLD)}
+        return maths_of(self.config).fold(self.config, self.parameters, buffers, SCALE)
 
     def answers(self, raw_BD: Tensor) -> tuple[Tensor, Tensor]:
         """Codes, in the raw units of unit decoder rows, and reconstructions, in float64, from the papers' equations."""
         p = {name: tensor.double() for name, tensor in self.parameters.items()}
         x_BD = SCALE * raw_BD.double()
-        z_BF = (x_BD if self.name == "april" else x_BD - p["b_dec"]) @ p["W_enc"].T
-        if self.name == "gated":
+        z_BF = (x_BD if self.name in NO_PRE_BIAS else x_BD - p["b_dec"]) @ p["W_enc"].T
+        if self.name.startswith("gated"):
             f_BF = (z_BF + p["b_gate"] > 0) * torch.relu(p["r_mag"].exp() * z_BF + p["b_mag"])
         else:
             f_BF = torch.relu(z_BF + p["b_enc"])
+        if self.name.startswith("jumprelu"):
+            f_BF = f_BF * (f_BF > p["log_threshold"].exp())
+        if self.name in ("batchtopk", "matryoshka"):
+            f_BF = f_BF * (f_BF > THRESHOLD)
         if self.name == "topk":
             least_B1 = f_BF.sort(dim=1, descending=True).values[:, K - 1 : K]
             f_BF = f_BF * (f_BF >= least_B1)
@@ -68,11 +70,20 @@ def trained_member(name: str, seed: int) -> TrainedMember:
     rows /= rows.norm(dim=1, keepdim=True)
     parameters = {
         "W_enc": rows + 0.1 * normal(WIDTH, D),
-        "W_dec": rows * (0.1 + normal(WIDTH, 1).abs()) if name == "april" else rows,
+        "W_dec": rows * (0.1 + normal(WIDTH, 1).abs()) if name in FREE_DECODER else rows,
         "b_dec": 0.1 * normal(D),
     }
-    biases = ("b_gate", "b_mag", "r_mag") if name == "gated" else ("b_enc",)
+    biases = ("b_gate", "b_mag", "r_mag") if name.startswith("gated") else ("b_enc",)
+    if name.startswith("jumprelu"):
+        parameters["log_threshold"] = -1.5 + 0.2 * normal(WIDTH)
     return TrainedMember(name, parameters | {bias: 0.2 * normal(WIDTH) for bias in biases})
+
+
+def tokenized(sae: InferenceSae, subtract: bool) -> InferenceSae:
+    """The SAE with a table of its own, as large as a fifth of the activations."""
+    generator = torch.Generator().manual_seed(8)
+    rows_VD = torch.randn(VOCABULARY, D, generator=generator) / (5 * SCALE * D**0.5)
+    return replace(sae, lookup=Lookup(rows_VD, subtract))
 
 
 def raw_activations(tokens: int, seed: int) -> Tensor:

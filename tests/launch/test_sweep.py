@@ -61,7 +61,9 @@ def test_gated_gemma_at_a_small_model(program: Any, tmp_path: Path) -> None:
     assert (entry["data"]["kind"], entry["data"]["context"]) == ("text", 1024)
 
 
-@pytest.mark.parametrize(("experiment", "members"), [("gated_gemma", 13), ("gated_gemma_l0", 13), ("demo", 16)])
+@pytest.mark.parametrize(
+    ("experiment", "members"), [("gated_gemma", 13), ("gated_gemma_l0", 13), ("demo", 16), ("toy_recovery", 25)]
+)
 def test_experiments_plan_offline(program: Any, experiment: str, members: int) -> None:
     assert program(f"+experiment={experiment}", "dry_run=true") == 0
     assert f"outputs/{experiment}: {members} members in 1 group" in program.out
@@ -81,6 +83,21 @@ def test_a_dry_run_prints_the_plan(program: Any) -> None:
     assert all(word in sixteen for word in ("blocks.2.hook_resid_post", "2048", "k 16", "1024", "1953", "warm-up 97"))
     assert "memory" in program.out
     assert "FLOP" in program.out
+
+
+def test_a_dry_run_of_toy_data_counts_no_model(program: Any) -> None:
+    assert program("data=toy", "sae=topk", "sae.k=8", "sae.width=512", "dry_run=true") == 0
+    assert "synthetic activations (512 true latents in 256 dimensions, float32, auto)" in program.out
+    assert "topk at toy" in program.out
+    memory, compute = program.out.splitlines()[-2:]
+    assert memory.startswith("memory ")
+    assert "model" not in memory
+    assert compute.startswith("compute: SAE encoders ")
+
+
+def test_a_toy_key_without_toy_data_is_refused(program: Any) -> None:
+    assert program("data.toy.latents=64", "dry_run=true") == 2
+    assert program.err == "sae-sweep: error: data.toy.latents: data.toy is null here; data=toy gives it keys\n"
 
 
 def test_what_is_finished_is_not_trained_again(program: Any) -> None:

@@ -4,10 +4,16 @@ import json
 import math
 import random
 from collections.abc import Callable
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
+
+from sae_sweep.cli import config_folder
+from sae_sweep.config import member_config as typed_config
 
 # How many latents a member fires, and how its fidelity grows with that.
 GRIDS: dict[str, dict[str, Any]] = {
@@ -19,20 +25,30 @@ GRIDS: dict[str, dict[str, Any]] = {
 CE_CLEAN, CE_ZERO, CE_MEAN = 3.412, 11.237, 8.954
 
 
+@cache
+def sae_entries(name: str) -> dict[str, Any]:
+    """The entries of configs/sae/<name>.yaml."""
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return asdict(typed_config(compose("config", [f"sae={name}", "sae.expansion=16"])).sae)
+
+
 def member_config(architecture: str, knob: str, value: float, layer: int, seed: int) -> dict[str, Any]:
     """A resolved config without its runtime keys, as sweep.json holds it."""
-    name = "standard" if architecture.startswith("standard") else architecture
-    sae = {"architecture": name, "expansion": 16.0, "width": None, "l0": None, "input_scale": "none", knob: value}
-    if name == "standard":
-        sae["variant"] = "april" if architecture == "standard_april" else "bricken"
-    data = {"kind": "hub", "path": "corpus", "name": None, "split": "train", "field": "text", "heldout_path": None}
+    data: dict[str, Any] = {
+        "kind": "hub",
+        "path": "corpus",
+        "name": None,
+        "split": "train",
+        "field": "text",
+        "heldout_path": None,
+    }
     data |= {"heldout_split": None, "context": 128, "bos": "auto", "seed": 0}
     return {
         "seed": seed,
         "model": {"path": "gpt2", "revision": None, "dtype": "float32", "d_model": 768},
         "site": {"kind": "resid_post", "layer": layer, "hook": None},
         "data": data,
-        "sae": sae,
+        "sae": sae_entries(architecture) | {"l0": None, knob: value},
         "training": {"tokens": 2e8, "batch_size": 4096, "lr": 3e-4},
         "evaluation": {"tokens": 1e6, "every": None, "positions": "counted"},
     }
@@ -64,6 +80,9 @@ def member_metrics(facts: dict[str, Any], l0: float, noise: random.Random) -> di
         "alive": 0.99 - facts["dead"],
         "density_over_1pct": 0.004 * l0 / 12,
         "density_over_10pct": 0.0004 * l0 / 12,
+        "mmcs_truth": None,
+        "mmcs_truth_frequent": None,
+        "mmcs_latents": None,
         "l0_se": 0.011 * l0,
         "ce_recovered_se": 0.0012,
         "coefficient_final": None if facts["knob"] == "k" else 1e-3,

@@ -1,14 +1,18 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 
+from sae_sweep.cli import config_folder
+from sae_sweep.config import member_config
 from sae_sweep.errors import ConfigError
 from sae_sweep.reporting.pareto import cells, disagreements, frontier, interpolate, pareto_json
-from sae_sweep.reporting.points import METRICS, read_sweep
+from sae_sweep.reporting.points import METRICS, architecture_label, read_sweep
 
 
 def point(member: str, l0: float | None, ce: float | None) -> dict[str, Any]:
@@ -69,7 +73,8 @@ def test_cells_as_pareto_json_holds_them(sweep: Path) -> None:
     written = json.loads(json.dumps(pareto_json(found), allow_nan=False))
     assert written["version"] == 1
     [cell] = written["cells"]
-    assert set(cell) == {"key", "baselines", "tokens", "points", "frontiers"}
+    assert set(cell) == {"key", "fidelity", "baselines", "tokens", "points", "frontiers"}
+    assert cell["fidelity"] == "ce_recovered"
     assert cell["baselines"] == {"ce_clean": 3.412, "ce_zero": 11.237, "ce_mean": 8.954}
     assert cell["tokens"] == 1_003_520
     assert cell["key"]["model"] == "gpt2"
@@ -88,6 +93,14 @@ def test_points_say_what_the_members_are(sweep: Path) -> None:
     assert (april["architecture"], april["variant"]) == ("standard_april", "april")
     assert points["standard-l1_0.004-x16"]["architecture"] == "standard"
     assert (topk["knob"], topk["knob_value"], topk["width"], topk["lr"], topk["seed"]) == ("k", 24, 768 * 16, 3e-4, 0)
+
+
+def test_an_architecture_is_named_as_its_config_names_it() -> None:
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        for sae in ("gated", "gated_decoder_norm", "standard_april", "topk"):
+            config = member_config(compose("config", [f"sae={sae}"]))
+            assert architecture_label(asdict(config.sae)) == config.sae.method() == sae
+    assert architecture_label({"architecture": "new", "l1": 3}) == "new", "of another version"
 
 
 def test_frontiers_are_ordered_by_l0(sweep: Path) -> None:

@@ -152,7 +152,7 @@ def test_curves_are_thinned_and_torn_lines_passed_over(tmp_path: Path) -> None:
 def test_plain_table(sweep: Path) -> None:
     [cell] = cells(read_sweep(sweep).points)
     console = quiet()
-    print_frontier(cell["points"], console)
+    print_frontier(cell, console)
     lines = said(console).splitlines()
     assert re.split(r"\s{2,}", lines[0].strip()) == (
         ["member", "L0", "CE recovered", "CE delta", "KL", "FVU", "gamma", "dead %", "alive %", "frontier"]
@@ -169,21 +169,21 @@ def test_table_of_undefined_numbers(sweep: Path) -> None:
     [cell] = cells(read_sweep(sweep).points)
     points = [cell["points"][0] | {"l0": None, "ce_recovered": None, "gamma": None}, cell["points"][1]]
     console = quiet()
-    print_frontier(points, console)
+    print_frontier(cell | {"points": points}, console)
     assert said(console).splitlines()[2].split()[1:3] == ["-", "-"]
 
 
 def test_drawn_table_on_a_terminal(sweep: Path) -> None:
     [cell] = cells(read_sweep(sweep).points)
     console = Console(file=io.StringIO(), force_terminal=True, width=140)
-    print_frontier(cell["points"], console)
+    print_frontier(cell, console)
     assert "\x1b[1m" in said(console)
     assert "standard_april-l1_20-x16" in said(console)
 
 
 def test_frontier_marks(sweep: Path) -> None:
     [cell] = cells(read_sweep(sweep).points)
-    marks = frontier_marks(cell["points"])
+    marks = frontier_marks(cell)
     assert {label for label, mark in marks.items() if mark == "overall"} == set(cell["frontiers"]["overall"])
     assert marks["standard-l1_0.004-x16"] == "own"
 

@@ -46,8 +46,7 @@ def randn(*shape: int, seed: int = 0) -> Tensor:
 def test_encode_gradients(widths: tuple[int, ...], kind: str, dense: bool, with_bias: bool, with_b_pre: bool) -> None:
     layout = layout_of(widths)
     support_BF = support_of(kind, layout.latents)
-    x_BD = randn(B, D, seed=9).detach()
-    inputs = {"W_enc": randn(layout.latents, D, seed=1)}
+    inputs = {"x_BD": randn(B, D, seed=9), "W_enc": randn(layout.latents, D, seed=1)}
     if with_bias:
         inputs["bias_F"] = randn(layout.latents, seed=2)
     if with_b_pre:
@@ -55,9 +54,8 @@ def test_encode_gradients(widths: tuple[int, ...], kind: str, dense: bool, with_
 
     def at_support(*tensors: Tensor) -> Tensor:
         given = {"bias_F": None, "b_pre_MD": None, **dict(zip(inputs, tensors, strict=True))}
-        pre_BF = preactivations(x_BD, layout=layout, **given)
         codes = codes_of(support_BF, layout, dense)
-        values = codes.encode(pre_BF, x_BD, **given)
+        values = codes.encode(preactivations(**given, layout=layout), **given)
         return values * support_BF if dense else values
 
     assert torch.autograd.gradcheck(at_support, tuple(inputs.values()))
@@ -106,11 +104,26 @@ def test_sums_by_hand(dense: bool) -> None:
     assert not codes.fired(values).requires_grad
     sums_M = codes.member_sums(values)
     assert sums_M.tolist() == [-1, 16]
-    (sums_M * torch.tensor([3.0, 5.0])).sum().backward()
-    assert values_BF.grad is not None
-    assert values_BF.grad.tolist() == [[3, 3, 0], [3, 0, 5]]
+    (slopes_BF,) = torch.autograd.grad((sums_M * torch.tensor([3.0, 5.0])).sum(), values_BF, retain_graph=True)
+    assert slopes_BF.tolist() == [[3, 3, 0], [3, 0, 5]]
+    latents_F = codes.latent_sums(values)
+    assert latents_F.tolist() == [1, -2, 16]
+    (slopes_BF,) = torch.autograd.grad((latents_F * torch.tensor([3.0, 5.0, 7.0])).sum(), values_BF)
+    assert slopes_BF.tolist() == [[3, 5, 0], [3, 0, 7]]
+    assert codes.support().tolist() == [2, 1, 1]
     at = codes.at_latent(torch.tensor([10.0, 20.0, 30.0]))
     assert (at.expand(2, 3)[support_BF] if dense else at).tolist() == [10, 20, 10, 30]
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_smallest_positive_values_by_hand(dense: bool) -> None:
+    """Neither 0 nor a negative value counts, nor one outside the support; infinite where there is none."""
+    layout = layout_of((2, 1, 1, 2))
+    values_BF = torch.tensor([[3.0, -2.0, 4.0, 0.0, 0.1, 7.0], [0.5, 2.0, 5.0, -1.0, 9.0, 8.0]])
+    support_BF = torch.tensor([[True, True, True, True, False, True], [False, True, True, True, True, True]])
+    codes = codes_of(support_BF, layout, dense)
+    values = values_BF if dense else values_BF[support_BF]
+    assert codes.member_minima(values).tolist() == [2, 4, torch.inf, 7]
 
 
 def test_entries_of_a_row_need_no_order() -> None:

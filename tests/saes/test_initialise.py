@@ -1,48 +1,190 @@
 """First parameters as the papers (or, where they are silent, the open code) have them."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 from torch import Tensor
 
+from sae_sweep.saes.initial import Start
 from sae_sweep.saes.registry import maths_of
-from tests.saes.problems import KINDS, config
+from tests.saes.kinds import FREE_DECODER, KINDS, config
 
 D, WIDTH = 6, 50
-CENTRE = torch.linspace(-1, 1, D)
+NORMS = {"april": 0.1, "gated_decoder_norm": 1.0, "jumprelu_anthropic": 3**-0.5}
 
 
-def first(kind: str, seed: int = 0, width: int = WIDTH) -> dict[str, Tensor]:
-    made = config(kind)
-    return maths_of(made).initialise(made, CENTRE, width, torch.Generator().manual_seed(seed))
+def inputs(rows: int = 400, seed: int = 0) -> Tensor:
+    """Skewed, so that mean and median differ."""
+    return torch.rand(rows, D, generator=torch.Generator().manual_seed(seed)) ** 3 * torch.linspace(1, 4, D) - 1
+
+
+def start(x_ND: Tensor | None = None) -> Start:
+    x_ND = inputs() if x_ND is None else x_ND
+    return Start(x_ND, x_ND.mean(0))
+
+
+def first(kind: str, seed: int = 0, width: int = WIDTH, x_ND: Tensor | None = None, **keys: Any) -> dict[str, Tensor]:
+    made = config(kind, **keys)
+    return maths_of(made).initialise(made, start(x_ND), width, torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_shapes_are_the_ones_the_planner_counts(kind: str) -> None:
     assert {name: tuple(t.shape) for name, t in first(kind).items()} == config(kind).parameters(D, WIDTH)
+    assert {t.dtype for t in first(kind).values()} == {torch.float32}
 
 
-@pytest.mark.parametrize("width", [5, 12, WIDTH])
+@pytest.mark.parametrize(
+    ("how", "shares"),
+    [
+        ("transpose", {5: 1, 12: 1, WIDTH: 1}),
+        ("scaled_transpose", {5: 1, 12: 1, WIDTH: 12 / WIDTH}),
+        ("divided_transpose", {5: 6 / 5, 12: 1 / 2, WIDTH: 6 / WIDTH}),
+    ],
+)
+@pytest.mark.parametrize("decoder", ["random", "data"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_encoder_starts_along_the_decoder(kind: str, width: int) -> None:
-    p = first(kind, width=width)
-    share = min(1, 2 * D / width) if kind in ("bricken", "gated") else 1
-    torch.testing.assert_close(p["W_enc"], share * p["W_dec"])
-    assert p["W_enc"].data_ptr() != p["W_dec"].data_ptr()
-    norm = 0.1 if kind == "april" else 1.0
-    torch.testing.assert_close(p["W_dec"].norm(dim=1), torch.full((width,), norm))
-    for name in set(p) - {"W_enc", "W_dec", "b_dec"}:
-        assert p[name].count_nonzero() == 0
-    assert torch.equal(p["b_dec"], torch.zeros(D) if kind == "april" else CENTRE)
+def test_encoder_starts_along_the_decoder(kind: str, decoder: str, how: str, shares: dict[int, float]) -> None:
+    for width, share in shares.items():
+        p = first(kind, width=width, encoder_init=how, decoder_init=decoder)
+        torch.testing.assert_close(p["W_enc"], share * p["W_dec"])
+        assert p["W_enc"].data_ptr() != p["W_dec"].data_ptr()
+
+
+@pytest.mark.parametrize("decoder", ["random", "data"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_encoder_of_its_own(kind: str, decoder: str) -> None:
+    """As long as the decoder's rows, in other directions."""
+    p = first(kind, encoder_init="random", decoder_init=decoder)
+    torch.testing.assert_close(p["W_enc"].norm(dim=1), p["W_dec"].norm(dim=1))
+    cosine_F = (p["W_enc"] * p["W_dec"]).sum(1) / p["W_dec"].norm(dim=1) ** 2
+    assert cosine_F.abs().mean() < 0.6
+    assert cosine_F.mean().abs() < 0.2
+
+
+@pytest.mark.parametrize("decoder", ["random", "data"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_decoder_norms(kind: str, decoder: str) -> None:
+    norm_F = first(kind, decoder_init=decoder)["W_dec"].norm(dim=1)
+    torch.testing.assert_close(norm_F, torch.full((WIDTH,), NORMS.get(kind, 1.0)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_random_directions_are_not_the_inputs(kind: str) -> None:
+    first_FD = first(kind)["W_dec"]
+    other_FD = first(kind, x_ND=inputs(seed=1))["W_dec"]
+    assert torch.equal(first_FD, other_FD)
+    assert first_FD.mean(0).norm() < 0.5 * first_FD.norm(dim=1).mean()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_decoder_of_inputs(kind: str) -> None:
+    """Each row is an input about the mean, none twice; and which ones the seed decides."""
+    x_ND = inputs()
+    about_ND = torch.nn.functional.normalize(x_ND - x_ND.mean(0), dim=1)
+    rows_FD = torch.nn.functional.normalize(first(kind, decoder_init="data")["W_dec"], dim=1)
+    best = (rows_FD @ about_ND.T).max(1)
+    torch.testing.assert_close(best.values, torch.ones(WIDTH))
+    assert len(set(best.indices.tolist())) == WIDTH
+    assert best.indices.tolist() != sorted(best.indices.tolist())
+    assert not torch.equal(first(kind, decoder_init="data")["W_dec"], first(kind, 1, decoder_init="data")["W_dec"])
+
+
+@pytest.mark.parametrize("kind", ["bricken", "topk"])
+def test_more_latents_than_inputs(kind: str) -> None:
+    """Every input but the one at the mean once, and random directions for the rest."""
+    x_ND = inputs(21)
+    x_ND[20] = x_ND[:20].mean(0)
+    made = first(kind, decoder_init="data", x_ND=x_ND)["W_dec"]
+    about_ND = torch.nn.functional.normalize(x_ND - x_ND.mean(0), dim=1)[:20]
+    on_data_F = (made @ about_ND.T).max(1).values > 1 - 1e-5
+    assert on_data_F.sum() in (20, 21)  # rounding decides whether the mean itself counts as a direction
+    assert made.isfinite().all()
+    torch.testing.assert_close(made.norm(dim=1), torch.ones(WIDTH))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_biases_start_at_zero(kind: str) -> None:
+    p = first(kind)
+    named = {"b_enc", "b_gate", "b_mag", "r_mag"} - ({"b_enc"} if kind == "jumprelu_anthropic" else set())
+    for name in named & p.keys():
+        assert p[name].count_nonzero() == 0, name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_first_decoder_bias(kind: str) -> None:
+    mean_D = inputs().mean(0)
+    median_D = torch.from_numpy(brute_force_median(inputs().double().numpy())).float()
+    assert torch.equal(first(kind, b_dec_init="zero")["b_dec"], torch.zeros(D))
+    torch.testing.assert_close(first(kind, b_dec_init="mean")["b_dec"], mean_D)
+    found_D = first(kind, b_dec_init="geometric_median")["b_dec"]
+    torch.testing.assert_close(found_D, median_D, atol=2e-4, rtol=0)
+    assert (median_D - mean_D).norm() > 0.05
+
+
+def brute_force_median(x_ND: np.ndarray) -> np.ndarray:
+    """The point of least summed distance, by a general minimiser started at the coordinates' medians."""
+
+    def total(point_D: np.ndarray) -> float:
+        return float(np.linalg.norm(x_ND - point_D, axis=1).mean())
+
+    found = minimize(total, np.median(x_ND, axis=0), method="Nelder-Mead", options={"maxiter": 20_000, "xatol": 1e-7})
+    assert found.success
+    return np.asarray(found.x)
+
+
+def test_geometric_median_by_hand() -> None:
+    """Of a point three times and of two others it is that point; of a square's corners the middle."""
+    heavy = torch.tensor([[1.0, 2.0]] * 3 + [[9.0, 2.0], [1.0, -30.0]])
+    torch.testing.assert_close(start(heavy).geometric_median_D, torch.tensor([1.0, 2.0]), atol=1e-4, rtol=0)
+    square = torch.tensor([[0.0, 0.0], [0.0, 2.0], [2.0, 0.0], [2.0, 2.0]])
+    torch.testing.assert_close(start(square).geometric_median_D, torch.tensor([1.0, 1.0]))
+    same = torch.full((5, 2), 3.0)
+    assert torch.equal(start(same).geometric_median_D, torch.tensor([3.0, 3.0]))
+
+
+def test_geometric_median_is_not_moved_by_an_outlier() -> None:
+    x_ND = inputs()
+    far_ND = torch.cat([x_ND, torch.full((1, D), 1e4)])
+    assert (start(far_ND).geometric_median_D - start(x_ND).geometric_median_D).norm() < 0.05
+    assert (far_ND.mean(0) - x_ND.mean(0)).norm() > 10
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.startswith("jumprelu")])
+def test_first_thresholds(kind: str) -> None:
+    for threshold in (1e-3, 0.3):
+        log_F = first(kind, threshold_init=threshold)["log_threshold"]
+        torch.testing.assert_close(log_F.exp(), torch.full((WIDTH,), threshold))
+
+
+def test_members_with_other_first_thresholds_share_no_bank() -> None:
+    """A revived latent starts at its bank's."""
+    assert config("jumprelu").structure() != config("jumprelu", threshold_init=0.3).structure()
+
+
+def test_anthropic_latents_first_fire_as_often_as_ten_thousand_of_them_would() -> None:
+    """10,000 / F of the inputs each; half of them where there are fewer than 20,000 latents."""
+    x_ND = torch.randn(1_000, D, generator=torch.Generator().manual_seed(3)) + 2
+    for width, share in ((40_000, 0.25), (50, 0.5)):
+        p = first("jumprelu_anthropic", width=width, x_ND=x_ND, encoder_init="divided_transpose")
+        some = slice(-50, None)
+        z_NF = x_ND @ p["W_enc"][some].T + p["b_enc"][some]
+        found_F = (z_NF > p["log_threshold"].exp()[some]).float().mean(0)
+        torch.testing.assert_close(found_F, torch.full_like(found_F, share), atol=2e-3, rtol=0)  # ties and rounding
 
 
 @pytest.mark.parametrize("kind", ["bricken", "gated"])
 def test_first_reconstructions_are_as_large_as_the_inputs(kind: str) -> None:
     """Half of many random directions fire; bare transposes would reconstruct F / 2d times the input."""
-    made, d, width = config(kind), 40, 4_000
+    d, width = 40, 4_000
     centre_D = torch.full((d,), 3.0)
-    p = maths_of(made).initialise(made, centre_D, width, torch.Generator().manual_seed(0))
     x_BD = centre_D + torch.randn(64, d, generator=torch.Generator().manual_seed(1))
-    sae = maths_of(made).fold(made, p, 1.0)
+    made = config(kind)
+    p = maths_of(made).initialise(made, Start(x_BD, centre_D), width, torch.Generator().manual_seed(0))
+    sae = maths_of(made).fold(made, p, {}, 1.0)
     centred_BD, found_BD = x_BD - centre_D, sae.decode(sae.encode(x_BD)) - centre_D
     slope = float((centred_BD * found_BD).sum() / centred_BD.square().sum())
     assert slope == pytest.approx(1, abs=0.05)
@@ -56,4 +198,4 @@ def test_seed_decides(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_unit_decoder_is_the_constraint_of_the_paper(kind: str) -> None:
-    assert maths_of(config(kind)).unit_decoder == (kind != "april")
+    assert maths_of(config(kind)).unit_decoder == (kind not in FREE_DECODER)

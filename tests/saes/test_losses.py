@@ -1,19 +1,39 @@
 """Loss terms and the gradient of every parameter are those of the papers' equations, on both routes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
-from sae_sweep.saes.base import Losses
-from tests.saes.problems import COEFFICIENTS, DENSITIES, KINDS, Problem, problem
+from sae_sweep.architectures.jumprelu import JumpReluConfig
+from sae_sweep.saes.base import Clock, Losses
+from sae_sweep.saes.registry import maths_of
+from tests.saes import reference, reference_topk
+from tests.saes.kinds import KINDS, TOPK_KINDS
+from tests.saes.problems import CLOCKS, COEFFICIENTS, DENSITIES, THRESHOLDS, TOKENS, WIDTHS, Problem, problem
 
+AUXILIARY = ("gated", "gated_decoder_norm", "matryoshka", "jumprelu_anthropic")
+"""The kinds with an auxiliary term even where no latent is dead."""
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
-AUXILIARY = {"gated", "topk"}
 
 
-def close(found: Tensor, expected: Tensor, tolerance: float) -> bool:
-    """Norm-wise; what is 0 must be 0."""
-    return bool((found.detach().double() - expected.detach()).norm() <= tolerance * expected.detach().norm())
+def close(found: Tensor, expected: Tensor, tolerance: float, floor: float = 0.0) -> bool:
+    """Norm-wise, to the size of `floor` at least; what is 0 must be 0 without one."""
+    error = (found.detach().double() - expected.detach()).norm()
+    return bool(error <= tolerance * max(float(expected.detach().norm()), floor))
+
+
+def floors(made: Problem, member: int) -> dict[str, float]:
+    """What cancels in anthropic's auxiliary term where every latent fires, and in its gradients: sums over all."""
+    config = made.configs[member]
+    if not isinstance(config, JumpReluConfig) or config.variant == "deepmind":
+        return {}
+    p = reference.leaves(made.parameters[member])
+    below = p["log_threshold"].exp() - made.x_BD.double() @ p["W_enc"].T - p["b_enc"]
+    whole = config.preactivation_coefficient * (below * p["W_dec"].norm(dim=1)).sum(1).mean()
+    sizes = {name: float(g.norm()) for name, g in reference.gradients(p, whole).items()}
+    return sizes | {"auxiliary": abs(whole.item())}
 
 
 def check_against_reference(made: Problem, dense: bool, tolerance: float) -> Losses:
@@ -22,19 +42,20 @@ def check_against_reference(made: Problem, dense: bool, tolerance: float) -> Los
     start = 0
     for member, found in enumerate(gradients):
         terms, expected = made.expected(member)
+        floor = floors(made, member)
         assert close(losses.reconstruction_M[member], terms.reconstruction, tolerance)
         assert close(total_M[member], terms.total(COEFFICIENTS[member]), tolerance)
         if losses.sparsity_M is not None:
             assert close(losses.sparsity_M[member], terms.sparsity, tolerance)
         if losses.auxiliary_M is not None:
-            assert close(losses.auxiliary_M[member], terms.auxiliary, tolerance)
+            assert close(losses.auxiliary_M[member], terms.auxiliary, tolerance, floor.get("auxiliary", 0))
         width = len(terms.f_BF[0])
         assert torch.equal(losses.fired_F[start : start + width].double(), (terms.f_BF > 0).sum(0).double())
         start += width
         assert found.keys() == expected.keys()
         for name, gradient in found.items():
             assert gradient.shape == made.parameters[member][name].shape
-            assert close(gradient, expected[name], tolerance), f"{name} of member {member}"
+            assert close(gradient, expected[name], tolerance, floor.get(name, 0)), f"{name} of member {member}"
     return losses
 
 
@@ -44,18 +65,89 @@ def check_against_reference(made: Problem, dense: bool, tolerance: float) -> Los
 @pytest.mark.parametrize("kind", KINDS)
 def test_terms_and_gradients_are_the_papers(kind: str, density: str, dense: bool, dtype: torch.dtype) -> None:
     losses = check_against_reference(problem(kind, density, dtype), dense, TOLERANCE[dtype])
-    assert (losses.sparsity_M is None) == (kind == "topk")
-    assert (losses.auxiliary_M is None) == (kind != "gated")
+    assert (losses.sparsity_M is None) == (kind in TOPK_KINDS)
+    assert (losses.auxiliary_M is not None) == (kind in AUXILIARY)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize("density", DENSITIES)
-def test_auxk_of_one_member_with_dead_latents(density: str, dense: bool, dtype: torch.dtype) -> None:
-    losses = check_against_reference(problem("topk", density, dtype, dead=True), dense, TOLERANCE[dtype])
+@pytest.mark.parametrize("kind", TOPK_KINDS)
+def test_auxk_of_one_member_with_dead_latents(kind: str, density: str, dense: bool, dtype: torch.dtype) -> None:
+    made = problem(kind, density, dtype, dead=True)
+    losses = check_against_reference(made, dense, TOLERANCE[dtype])
+    alive = problem(kind, density, dtype).gradients(dense)[0].auxiliary_M
     assert losses.auxiliary_M is not None
-    assert losses.auxiliary_M[[0, 2]].tolist() == [0, 0]
-    assert losses.auxiliary_M[1] > 0
+    added_M = losses.auxiliary_M - (0 if alive is None else alive)
+    assert added_M[[0, 2]].tolist() == [0, 0]
+    assert added_M[1] > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("dead", [False, True])
+def test_sampled_prefixes(dead: bool, dense: bool, dtype: torch.dtype) -> None:
+    made = problem("matryoshka", dtype=dtype, dead=dead, prefixes="sampled", groups=5)
+    check_against_reference(made, dense, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("kind", ["batchtopk", "matryoshka"])
+def test_a_batch_keeps_k_a_token_on_average_and_not_on_each(kind: str, dense: bool) -> None:
+    made = problem(kind, "all")
+    made.configs = [replace(config, k=k) for config, k in zip(made.configs, (5, 1, 3), strict=True)]
+    losses = check_against_reference(made, dense, 1e-10)
+    kept = [int(f.sum()) for f in losses.fired_F.split(WIDTHS)]
+    assert kept == [TOKENS * k for k in (5, 1, 3)]
+    f_BF = made.expected(0)[0].f_BF
+    assert len(set((f_BF > 0).sum(1).tolist())) > 1
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("kind", ["batchtopk", "matryoshka"])
+def test_ties_at_the_cut_are_all_kept(kind: str, dense: bool) -> None:
+    """Small whole numbers, of which many are equal: 80 to be kept, and more are as large as the last."""
+    made = problem(kind)
+    made.x_BD = made.x_BD.round()
+    for p in made.parameters:
+        p["W_enc"], p["b_dec"], p["b_enc"] = (2 * p["W_enc"]).round(), p["b_dec"].round(), 0 * p["b_enc"]
+    made.configs = [replace(config, k=2) for config in made.configs]
+    losses = check_against_reference(made, dense, 1e-10)
+    assert max(int(f.sum()) for f in losses.fired_F.split(WIDTHS)) > 2 * TOKENS
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("density", DENSITIES)
+@pytest.mark.parametrize("kind", ["batchtopk", "matryoshka"])
+def test_the_inference_threshold_moves_by_the_smallest_kept(kind: str, density: str, dense: bool) -> None:
+    """Nothing kept moves nothing; the first step's value is taken as it is."""
+    made = problem(kind, density)
+    found_M = made.gradients(dense)[0].buffers["threshold"]
+    expected = []
+    for member, clock in enumerate(CLOCKS):
+        f_BF = made.expected(member)[0].f_BF
+        weight = max(1 / (clock.step + 1), 1 / 50)
+        before = THRESHOLDS[member]
+        expected.append(before)
+        if bool((f_BF > 0).any()):
+            expected[-1] += weight * (reference_topk.smallest_kept(f_BF) - before)
+    assert found_M.tolist() == pytest.approx(expected, rel=1e-12)
+    assert (expected == [*THRESHOLDS]) == (density == "none")
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_the_inference_threshold_is_a_plain_mean_at_first(dense: bool) -> None:
+    made = problem("batchtopk")
+    smallest = [[reference_topk.smallest_kept(made.expected(member)[0].f_BF)] for member in range(3)]
+    maths, threshold_M = maths_of(made.configs[0]), torch.full((3,), 123.0, dtype=torch.float64)
+    for step in range(12):
+        made.x_BD = made.x_BD + 0.1
+        for member in range(3):
+            smallest[member].append(reference_topk.smallest_kept(made.expected(member)[0].f_BF))
+        now = replace(made.step(dense), clocks=(Clock(step, 1000, 0),) * 3, buffers={"threshold": threshold_M})
+        threshold_M = maths.losses(made.leaves(), made.x_BD, made.x_BD[:, None], now).buffers["threshold"]
+    expected = [sum(values[1:]) / 12 for values in smallest]
+    assert threshold_M.tolist() == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -89,6 +181,27 @@ def test_sparse_equals_dense(kind: str, density: str, dead: bool) -> None:
 def test_a_member_among_others_has_the_gradients_it_has_alone(kind: str, dense: bool) -> None:
     made = problem(kind, "half", dead=True)
     together = made.gradients(dense)[1]
-    alone = Problem(kind, made.configs[:1], made.parameters[:1], made.x_BD, made.dead[:1]).gradients(dense)[1][0]
+    alone = made.alone(0).gradients(dense)[1][0]
     for name, gradient in together[0].items():
         torch.testing.assert_close(gradient, alone[name], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("lookup", ["learned", "frozen"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_table_of_tokens(kind: str, lookup: str, dense: bool, dtype: torch.dtype) -> None:
+    """What is to be reconstructed is x less the token's row; a learned row has its gradient."""
+    made = problem(kind, "half", dtype, dead=True).tokenized(lookup, subtract=False)
+    check_against_reference(made, dense, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("lookup", ["learned", "frozen"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_table_that_the_encoder_does_not_see(kind: str, lookup: str, dense: bool, dtype: torch.dtype) -> None:
+    """The encoder sees x less the row too, so it pulls on the row as well."""
+    made = problem(kind, "half", dtype, dead=True).tokenized(lookup, subtract=True)
+    for member in range(3):
+        check_against_reference(made.alone(member), dense, TOLERANCE[dtype])

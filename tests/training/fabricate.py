@@ -25,8 +25,19 @@ SAE = {
     "april": ["standard", "standard_april"],
     "gated": ["gated"],
     "topk": ["topk"],
+    "gated_decoder_norm": ["gated", "gated_decoder_norm"],
+    "p_anneal": ["p_anneal"],
+    "batchtopk": ["topk", "batchtopk"],
+    "matryoshka": ["topk", "batchtopk", "matryoshka"],
+    "jumprelu": ["jumprelu"],
+    "jumprelu_target_l0": ["jumprelu"],
+    "jumprelu_frequency": ["jumprelu"],
+    "jumprelu_anthropic": ["jumprelu", "jumprelu_anthropic"],
 }
 KINDS = tuple(SAE)
+TOPK_KINDS = ("topk", "batchtopk", "matryoshka")
+FREE_DECODER = ("april", "gated_decoder_norm", "jumprelu_anthropic")
+VOCABULARY = 12
 GROUPS = {
     "model": ["local", "demo"],
     "site": ["resid_post"],
@@ -56,7 +67,8 @@ def group_entries(group: str, *options: str) -> dict[str, Any]:
 def member_configuration(kind: str, **overrides: Any) -> MemberConfig:
     """The config of a member; overrides are `seed` and keys like `sae_l1` or `training_lr`."""
     entries: dict[str, Any] = {"name": "sweep", "output_dir": "outputs", "seed": 0, "dry_run": False}
-    entries |= {group: dict(group_entries(group, *options)) for group, options in {**GROUPS, "sae": SAE[kind]}.items()}
+    options = {**GROUPS, "sae": ["../every_sae", *SAE[kind]]}
+    entries |= {group: dict(group_entries(group, *names)) for group, names in options.items()}
     for key, value in overrides.items():
         group, _, name = key.partition("_")
         if key == "seed":
@@ -83,16 +95,25 @@ def activations(rows: int, seed: int = 0) -> Tensor:
 
 
 def block(index: int, rows: int = 256) -> Block:
-    return Block(index, 0, {SITE.hook: activations(rows, index)}, torch.zeros(rows, dtype=torch.int64))
+    tokens_B = torch.randint(VOCABULARY, (rows,), generator=torch.Generator().manual_seed(index + 500))
+    return Block(index, 0, {SITE.hook: activations(rows, index)}, {SITE.hook: tokens_B})
 
 
-def statistics() -> SiteStatistics:
-    return site_statistics(block(0))[SITE.hook]
+def statistics(*, centred: bool = False) -> SiteStatistics:
+    return site_statistics(block(0), centred=centred)[SITE.hook]
+
+
+def unigrams() -> Tensor:
+    """[V, D]: what the model gives for each token by itself."""
+    return activations(VOCABULARY, 1_000)
 
 
 def trainer(members: Sequence[Member], dtype: torch.dtype = torch.float64, log_every: int = 10) -> BankTrainer:
     """A trainer of these members as one bank."""
-    return BankTrainer(Bank(SITE, tuple(members)), statistics(), torch.device("cpu"), dtype, log_every)
+    sae = members[0].config.sae
+    table_VD = None if sae.lookup == "none" else unigrams()
+    of_site = statistics(centred=sae.centre)
+    return BankTrainer(Bank(SITE, tuple(members)), of_site, torch.device("cpu"), dtype, log_every, table_VD)
 
 
 def train(members: Sequence[Member], dtype: torch.dtype = torch.float64, log_every: int = 10) -> BankTrainer:

@@ -1,16 +1,21 @@
 """Resampling as Bricken et al. 2023 describe it: which rows change, to what, and on which inputs."""
 
+from math import log
+
 import pytest
 import torch
 from torch import Tensor
 
-from sae_sweep.saes.bank import Bank
+from sae_sweep.saes.bank import Bank, Batch
 from sae_sweep.saes.registry import maths_of
 from sae_sweep.training.optimizer import Adam
 from sae_sweep.training.resampling import resample
 from tests.saes import problems, reference
+from tests.saes.kinds import KINDS as ALL_KINDS
+from tests.saes.kinds import TOPK_KINDS
 
-KINDS = ("bricken", "april", "gated")
+KINDS = [kind for kind in ALL_KINDS if kind not in TOPK_KINDS]
+NORMS = {"april": 0.1, "jumprelu_anthropic": 3**-0.5}
 MEMBER = 1
 START, WIDTH = problems.WIDTHS[0], problems.WIDTHS[1]
 DEAD = (0, 3, 8)
@@ -20,7 +25,7 @@ COEFFICIENT = 0.7
 def filled(kind: str) -> tuple[Bank, Adam, Tensor]:
     """A bank with moments that are nowhere 0, and inputs."""
     made = problems.problem(kind)
-    bank = Bank(maths_of(made.configs[0]), made.configs, made.parameters)
+    bank = made.bank()
     adam = Adam(bank)
     for moment in (adam.first_moment, adam.second_moment):
         for t in moment.values():
@@ -34,7 +39,11 @@ def dead_mask(*latents: int) -> Tensor:
 
 def call(bank: Bank, adam: Adam, dead_F: Tensor, x_BD: Tensor, seed: int = 0) -> int:
     generator = torch.Generator().manual_seed(seed)
-    return len(resample(bank, adam, MEMBER, dead_F, x_BD, COEFFICIENT, generator))
+    return len(resample(bank, adam, MEMBER, dead_F, batch_of(x_BD), COEFFICIENT, generator))
+
+
+def batch_of(x_BD: Tensor) -> Batch:
+    return Batch(x_BD, torch.arange(len(x_BD)) % problems.VOCABULARY)
 
 
 def copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -55,11 +64,12 @@ def test_dead_rows_are_written_as_the_paper_says(kind: str) -> None:
         row = after["W_dec"][latent]
         unit = row / row.norm()
         assert float((directions_BD - unit).norm(dim=1).min()) < 1e-12  # the direction of one of the inputs
-        assert row.norm().item() == pytest.approx(0.1 if kind == "april" else 1.0, rel=1e-12)
+        assert row.norm().item() == pytest.approx(NORMS.get(kind, 1.0), rel=1e-12)
         torch.testing.assert_close(after["W_enc"][latent], encoder_norm * unit)
         for name in set(after) - {"W_enc", "W_dec", "b_dec"}:
-            assert before[name][latent] != 0
-            assert after[name][latent] == 0, name
+            expected = log(0.1) if name == "log_threshold" else 0  # the config's first threshold
+            assert before[name][latent] != expected
+            assert after[name][latent].item() == pytest.approx(expected), name
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -88,6 +98,21 @@ def test_none_dead_changes_nothing(kind: str) -> None:
     assert call(bank, adam, dead_mask(), x_BD) == 0
     assert all(torch.equal(bank.storage[name], t) for name, t in before.items())
     assert all((t == 0.5).all() for moment in (adam.first_moment, adam.second_moment) for t in moment.values())
+
+
+@pytest.mark.parametrize("subtract", [False, True])
+def test_a_direction_is_what_b_dec_and_the_table_leave_over(subtract: bool) -> None:
+    made = problems.problem("bricken").tokenized("learned", subtract)
+    bank, batch = made.bank(), batch_of(made.x_BD)
+    own = {name: t.clone() for name, t in bank.member(bank.storage, MEMBER).items()}
+    adam = Adam(bank)
+    resample(bank, adam, MEMBER, dead_mask(*DEAD), batch, COEFFICIENT, torch.Generator().manual_seed(0))
+    left_BD = batch.x_BD - own["b_dec"] - own["lookup"][batch.tokens_B]
+    left_BD = left_BD / left_BD.norm(dim=1, keepdim=True)
+    after = bank.member(bank.storage, MEMBER)
+    for latent in DEAD:
+        assert float((left_BD - after["W_dec"][latent]).norm(dim=1).min()) < 1e-12
+    assert torch.equal(after["lookup"], own["lookup"])
 
 
 def test_all_dead_takes_norm_one_for_the_living() -> None:
@@ -125,7 +150,7 @@ def test_inputs_are_drawn_with_the_square_of_their_loss(kind: str) -> None:
     counts_B = torch.zeros(5, dtype=torch.float64)
     for _ in range(draws):
         bank = Bank(maths_of(made.configs[0]), made.configs[1:2], [copies(made.parameters[MEMBER])])
-        resample(bank, Adam(bank), 0, dead_mask(2), x_BD, COEFFICIENT, generator)
+        resample(bank, Adam(bank), 0, dead_mask(2), batch_of(x_BD), COEFFICIENT, generator)
         row = bank.storage["W_dec"][2]
         counts_B[(directions_BD @ row).argmax()] += 1
     deviation_B = (draws * share_B * (1 - share_B)).sqrt()
@@ -143,5 +168,6 @@ def test_revived_latents_are_no_twins(inputs: int) -> None:
     p = problems.parameters_of("bricken", width, made.x_BD, "half", torch.Generator().manual_seed(1))
     bank = Bank(maths_of(made.configs[0]), made.configs[:1], [p])
     dead_F = torch.arange(width) < 20
-    resample(bank, Adam(bank), 0, dead_F, made.x_BD[:inputs], COEFFICIENT, torch.Generator().manual_seed(0))
+    batch = batch_of(made.x_BD[:inputs])
+    resample(bank, Adam(bank), 0, dead_F, batch, COEFFICIENT, torch.Generator().manual_seed(0))
     assert len({tuple(row.tolist()) for row in bank.storage["W_dec"]}) == width

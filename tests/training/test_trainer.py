@@ -87,9 +87,9 @@ def test_april_decoder_is_free() -> None:
 def calls_to_resample(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     real, calls = trainer_module.resample, []
 
-    def watched(bank: Any, adam: Any, index: int, dead_F: Any, x_BD: Any, *rest: Any) -> Any:
-        revived = real(bank, adam, index, dead_F, x_BD, *rest)
-        calls.append({"index": index, "dead": dead_F.clone(), "rows": len(x_BD), "revived": len(revived)})
+    def watched(bank: Any, adam: Any, index: int, dead_F: Any, batch: Any, *rest: Any) -> Any:
+        revived = real(bank, adam, index, dead_F, batch, *rest)
+        calls.append({"index": index, "dead": dead_F.clone(), "rows": len(batch.x_BD), "revived": len(revived)})
         return revived
 
     monkeypatch.setattr(trainer_module, "resample", watched)

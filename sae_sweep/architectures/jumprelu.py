@@ -1,0 +1,90 @@
+"""JumpReLU SAE: Rajamanoharan et al. 2024 (arXiv 2407.14435), and Anthropic, January 2025.
+
+Equations: `saes/jumprelu.py`.
+"""
+
+from dataclasses import dataclass
+
+from sae_sweep.architectures.base import Coefficient, PenaltyConfig, Recipe, above_zero, not_negative, one_of
+from sae_sweep.errors import ConfigError
+
+VARIANTS = ("deepmind", "anthropic")
+PENALTIES = {"deepmind": ("l0", "target_l0", "frequency"), "anthropic": ("tanh",)}
+
+
+@dataclass(frozen=True)
+class JumpReluConfig(PenaltyConfig):
+    """Config of `sae=jumprelu` and `sae=jumprelu_anthropic`."""
+
+    variant: str
+    """`deepmind`: unit-norm decoder, pre-encoder bias, thresholds alone feel the penalty; `anthropic`: free
+    decoder, no pre-encoder bias, every parameter feels it."""
+    penalty: str | None
+    """deepmind: l0, target_l0 ((L0 / sae.l0 - 1)^2) or frequency (sum_i p_i (1 + p_i / frequency_scale), p_i how
+    often latent i fires in the batch), null is target_l0 with `l0` and l0 with a coefficient; anthropic: tanh
+    (sum_i tanh(tanh_scale f_i ||W_dec,i||)), which null is too."""
+    l0_coefficient: float | None
+    """Coefficient of the penalty, in `coefficient_unit`."""
+    threshold_init: float
+    """The first threshold of every latent, in units of the scaled input."""
+    bandwidth: float
+    """Width of the straight-through estimator's kernel, in units of the scaled input."""
+    frequency_scale: float
+    """With penalty=frequency: the firing frequency above which a latent costs more than its share."""
+    tanh_scale: float
+    """With penalty=tanh: how soon it saturates."""
+    preactivation_coefficient: float
+    """Of the loss that lifts the pre-activations below their thresholds; 0 is none."""
+
+    @classmethod
+    def maths(cls) -> str:
+        return "sae_sweep.saes.jumprelu.JumpRelu"
+
+    @classmethod
+    def knob(cls) -> str:
+        return "l0_coefficient"
+
+    @property
+    def unit_decoder(self) -> bool:
+        return self.variant == "deepmind"
+
+    @property
+    def chosen_penalty(self) -> str:
+        """`penalty`, or what null stands for."""
+        if self.penalty is not None:
+            return self.penalty
+        if not self.unit_decoder:
+            return "tanh"
+        return "l0" if self.l0 is None else "target_l0"
+
+    def method(self) -> str:
+        return super().method() if self.unit_decoder else f"{super().method()}_{self.variant}"
+
+    def coefficient(self) -> Coefficient:
+        """target_l0 aims at `sae.l0` with coefficient 1, so it is never steered."""
+        value = 1.0 if self.chosen_penalty == "target_l0" else self.l0_coefficient
+        return Coefficient(value, self.coefficient_unit, degree=0.0)
+
+    def recipe(self, width: int) -> Recipe:
+        """deepmind: Gemma Scope's (arXiv 2408.05147, section 3.2). anthropic: the January 2025 update's."""
+        every = 25_000 if self.resample else 0
+        if self.unit_decoder:
+            return Recipe(lr=7e-5, beta1=0.0, sparsity_warmup_steps=10_000, resample_every=every)
+        return Recipe(lr=2e-4, clip=1.0, lr_decay_fraction=0.2, sparsity_warmup_fraction=1.0, resample_every=every)
+
+    def parameters(self, d: int, width: int) -> dict[str, tuple[int, ...]]:
+        rows = {"W_enc": (width, d), "W_dec": (width, d)}
+        return {**rows, "b_enc": (width,), "log_threshold": (width,), "b_dec": (d,)}
+
+    def structure(self) -> tuple[object, ...]:
+        return (*super().structure(), self.variant, self.chosen_penalty, self.threshold_init)
+
+    def check(self, d: int, width: int) -> None:
+        super().check(d, width)
+        one_of("variant", self.variant, VARIANTS)
+        one_of("penalty", self.chosen_penalty, PENALTIES[self.variant])
+        if self.penalty == "target_l0" and self.l0 is None:
+            raise ConfigError("sae.penalty=target_l0 needs sae.l0, its target; give it, or choose penalty=l0")
+        for key in ("threshold_init", "bandwidth", "frequency_scale", "tanh_scale"):
+            above_zero(key, getattr(self, key))
+        not_negative("preactivation_coefficient", self.preactivation_coefficient)

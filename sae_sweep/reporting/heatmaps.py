@@ -1,0 +1,48 @@
+"""Grids of dictionary size against sparsity, as Sharkey et al. 2022 draw them: one map for each number, none mixed."""
+
+from collections.abc import Iterable, Mapping
+from statistics import fmean
+from typing import Any
+
+from sae_sweep.reporting.glossary import MAPS
+from sae_sweep.reporting.points import Point, finite, true_latents
+
+
+def grids(cell: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The grids among the members of a cell of synthetic activations; none for a language model's.
+
+    One for each architecture and knob with at least two widths and two values of the knob: `architecture`, `knob`,
+    `widths` and `values`, both rising, `members` (how many a place holds) and `maps`, from each key of MAPS to the
+    numbers [width][value]. Where members differ in something else, such as their seed, a number is their mean; it is
+    None where there are none.
+    """
+    if true_latents(cell["key"]) is None:
+        return []
+    places: dict[tuple[str, str], dict[tuple[float, float], list[Point]]] = {}
+    for point in cell["points"]:
+        width, value = point["width"], point["knob_value"]
+        if width is not None and value is not None:
+            own = places.setdefault((point["architecture"], point["knob"]), {})
+            own.setdefault((width, value), []).append(point)
+    found = [_grid(architecture, knob, own) for (architecture, knob), own in sorted(places.items())]
+    return [grid for grid in found if len(grid["widths"]) > 1 and len(grid["values"]) > 1]
+
+
+def _grid(architecture: str, knob: str, places: Mapping[tuple[float, float], list[Point]]) -> dict[str, Any]:
+    widths, values = (sorted({place[axis] for place in places}) for axis in (0, 1))
+    members = [[places.get((width, value), []) for value in values] for width in widths]
+    return {
+        "architecture": architecture,
+        "knob": knob,
+        "widths": widths,
+        "values": values,
+        "members": [[len(points) for points in row] for row in members],
+        "maps": {
+            key: [[_mean(point[key] for point in points) for points in row] for row in members] for key, _ in MAPS
+        },
+    }
+
+
+def _mean(numbers: Iterable[float | None]) -> float | None:
+    known = [number for number in numbers if finite(number) is not None]
+    return fmean(number for number in known if number is not None) if known else None

@@ -1,0 +1,36 @@
+"""The AuxK loss: dead latents model what the living leave over (Gao et al. 2024, arXiv 2406.04093, appendix A.2):
+
+    a V ||e - e_hat||^2 / ||e - mean(e)||^2
+
+e = sg(target - x_hat) is the residual (b_dec is in it once), e_hat = W_dec z with z the top `auxk` of the dead
+latents' pre-activations, ReLU'd, a the coefficient and V = E||x - mean||^2. The paper's code divides the first loss by
+V and adds this one without it; multiplied by V it is in the same unit as every other architecture's loss.
+"""
+
+import torch
+from torch import Tensor
+
+from sae_sweep.architectures.topk import TopKConfig
+from sae_sweep.saes.base import Parameters, Step
+
+
+def auxk_losses(p: Parameters, x_BD: Tensor, error_BMD: Tensor, step: Step) -> Tensor | None:
+    """[M]: each member's AuxK loss, given its error; None when no latent of any member is dead."""
+    terms = [_auxk(p, x_BD, error_BMD[:, member].detach(), member, step) for member in range(step.layout.members)]
+    return torch.stack(terms) if any(term.requires_grad for term in terms) else None
+
+
+def _auxk(p: Parameters, x_BD: Tensor, error_BD: Tensor, member: int, step: Step) -> Tensor:
+    """One member's AuxK loss; a constant 0 without dead latents."""
+    config, latents = step.configs[member], step.layout.slices[member]
+    assert isinstance(config, TopKConfig)
+    auxk = config.auxk_latents(x_BD.shape[1])
+    dead_K = step.dead_F[latents].nonzero().squeeze(1) + latents.start
+    spread = (error_BD - error_BD.mean(0)).square().sum()
+    if auxk == 0 or len(dead_K) == 0 or spread == 0:
+        return x_BD.new_zeros(())
+    W_enc, W_dec = p["W_enc"].index_select(0, dead_K), p["W_dec"].index_select(0, dead_K)
+    pre_BK = (x_BD - p["b_dec"][member]) @ W_enc.T + p["b_enc"].index_select(0, dead_K)
+    top = pre_BK.topk(min(auxk, len(dead_K)), dim=1, sorted=False)
+    z_BK = torch.zeros_like(pre_BK).scatter(1, top.indices, top.values.relu())
+    return config.auxk_coefficient * step.variance * (error_BD - z_BK @ W_dec).square().sum() / spread

@@ -1,0 +1,75 @@
+"""BatchTopK SAE (Bussmann et al. 2024, arXiv 2412.06410), decoder rows at unit norm:
+
+    f = the B k largest of ReLU(W_enc (x - b_dec) + b_enc) over a batch of B tokens, 0 elsewhere
+    x_hat = W_dec f + b_dec,   L = ||x - x_hat||^2 + AuxK      (`auxk.py`)
+
+Pre-activations equal to the smallest that is kept are all kept. At inference a token does not see its batch: f is a
+JumpReLU at one threshold for all latents, the mean over batches of the smallest positive activation kept.
+"""
+
+import torch
+from torch import Tensor
+
+from sae_sweep.architectures.base import SaeConfig
+from sae_sweep.architectures.topk import TopKConfig
+from sae_sweep.kernels.selection import smallest_of_largest
+from sae_sweep.saes.auxk import auxk_losses
+from sae_sweep.saes.base import Clock, Losses, Parameters, Step, squared_error
+from sae_sweep.saes.codes import preactivations
+from sae_sweep.saes.inference import InferenceSae
+from sae_sweep.saes.topk import TopK, folded_tensors
+
+MEAN_STEPS = 1_000
+"""The threshold is a running mean over about this many steps, or a twentieth of the run where that is less."""
+
+
+class BatchTopK(TopK):
+    """The maths of `sae=batchtopk`."""
+
+    threshold_mode = "ema"
+
+    def buffers(self, config: SaeConfig) -> Parameters:
+        return {"threshold": torch.zeros(())}
+
+    def losses(self, p: Parameters, x_BD: Tensor, target_BMD: Tensor, step: Step) -> Losses:
+        pre_BF = preactivations(x_BD, p["W_enc"], p["b_enc"], p["b_dec"], step.layout)
+        codes = step.codes(kept(pre_BF, step))
+        f = codes.encode(pre_BF, x_BD, p["W_enc"], p["b_enc"], p["b_dec"])
+        error_BMD = target_BMD - (codes.decode(f, p["W_dec"]) + p["b_dec"])
+        return Losses(
+            reconstruction_M=squared_error(error_BMD),
+            sparsity_M=None,
+            auxiliary_M=auxk_losses(p, x_BD, error_BMD, step),
+            fired_F=codes.fired(f),
+            support_F=codes.support(),
+            buffers={"threshold": threshold_after(codes.member_minima(f.detach()), step)},
+        )
+
+    def fold(self, config: SaeConfig, p: Parameters, buffers: Parameters, scale: float) -> InferenceSae:
+        tensors = folded_tensors(p, scale)
+        tensors["threshold"] = (buffers["threshold"] / scale).expand_as(tensors["b_enc"]).contiguous()
+        return InferenceSae("jumprelu", tensors, subtract_b_dec=True, k=None)
+
+
+def kept(pre_BF: Tensor, step: Step) -> Tensor:
+    """[B, F] bool: each member's B k largest positive pre-activations."""
+    masks = []
+    for config, latents in zip(step.configs, step.layout.slices, strict=True):
+        assert isinstance(config, TopKConfig)
+        own_BF = pre_BF[:, latents]
+        cut = smallest_of_largest(own_BF, config.active() * len(pre_BF))
+        masks.append((own_BF >= cut) & (own_BF > 0))
+    return torch.cat(masks, dim=1) if len(masks) > 1 else masks[0]
+
+
+def threshold_after(smallest_M: Tensor, step: Step) -> Tensor:
+    """[M]: the running mean of the smallest kept activation, with this batch's in it."""
+    before_M = step.buffers["threshold"]
+    weight_M = smallest_M.new_tensor([mean_weight(clock) for clock in step.clocks])
+    # Where nothing was kept the smallest is infinite.
+    return torch.where(smallest_M.isfinite(), before_M + weight_M * (smallest_M - before_M), before_M)
+
+
+def mean_weight(clock: Clock) -> float:
+    """A plain mean at first, then an exponential one."""
+    return max(1 / (clock.step + 1), 1 / min(MEAN_STEPS, max(1, clock.total_steps // 20)))

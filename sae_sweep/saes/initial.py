@@ -1,0 +1,84 @@
+"""First parameters: directions, encoder rows and the decoder bias, as `sae.*_init` asks."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+MEDIAN_STEPS = 200
+MEDIAN_TOLERANCE = 1e-6
+"""Of the inputs' mean distance from the median: when a step of the iteration counts as nothing."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What initialisation may look at."""
+
+    inputs_ND: Tensor
+    """Inputs of one block as the members see them (scaled, centred): float32, on the CPU."""
+    mean_D: Tensor
+    """Their mean over the whole block."""
+
+    @cached_property
+    def geometric_median_D(self) -> Tensor:
+        """The point with the least summed distance to the inputs (Weiszfeld's iteration, in float64)."""
+        x_ND = self.inputs_ND.double()
+        median_D = x_ND.mean(0)
+        for _ in range(MEDIAN_STEPS):
+            distance_N = (x_ND - median_D).norm(dim=1)
+            weight_N = 1 / distance_N.clamp(min=1e-12 * float(distance_N.mean()) + 1e-300)
+            moved_D = weight_N @ x_ND / weight_N.sum()
+            step, median_D = (moved_D - median_D).norm(), moved_D
+            if step <= MEDIAN_TOLERANCE * distance_N.mean():
+                break
+        return median_D.float()
+
+    def b_dec(self, how: str) -> Tensor:
+        """[D]: the first decoder bias, `sae.b_dec_init`."""
+        match how:
+            case "mean":
+                return self.mean_D.clone()
+            case "geometric_median":
+                return self.geometric_median_D.clone()
+        return torch.zeros_like(self.mean_D)
+
+    def decoder(self, how: str, width: int, generator: torch.Generator) -> Tensor:
+        """[F, D]: the first decoder rows at unit norm, `sae.decoder_init`.
+
+        data: inputs drawn without replacement, about their mean; random rows where there are too few (Sharkey et
+        al. 2022, "Taking features out of superposition", comments).
+        """
+        rows_FD = random_unit_rows(width, len(self.mean_D), generator)
+        if how == "data":
+            about_ND = self.inputs_ND - self.mean_D
+            about_ND = about_ND[about_ND.norm(dim=1) > 0]
+            drawn = torch.randperm(len(about_ND), generator=generator)[:width]
+            rows_FD[: len(drawn)] = unit_rows(about_ND[drawn])
+        return rows_FD
+
+
+def encoder_rows(how: str, W_dec: Tensor, generator: torch.Generator) -> Tensor:
+    """[F, D]: the first encoder rows, `sae.encoder_init`.
+
+    scaled_transpose makes the first reconstructions about as large as the inputs: F random unit rows d wide, half
+    of them firing, reconstruct F / 2d times a centred input. Papers that start from the bare transpose spend their
+    first steps shrinking that; short runs never recover.
+    """
+    width, d = W_dec.shape
+    match how:
+        case "scaled_transpose":
+            return min(1.0, 2 * d / width) * W_dec
+        case "divided_transpose":
+            return d / width * W_dec
+        case "random":
+            return random_unit_rows(width, d, generator) * W_dec.norm(dim=1, keepdim=True)
+    return W_dec.clone()
+
+
+def unit_rows(rows_FD: Tensor) -> Tensor:
+    return rows_FD / rows_FD.norm(dim=1, keepdim=True)
+
+
+def random_unit_rows(width: int, d: int, generator: torch.Generator) -> Tensor:
+    return unit_rows(torch.randn(width, d, generator=generator))

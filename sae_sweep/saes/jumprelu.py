@@ -1,0 +1,159 @@
+"""JumpReLU SAE, thresholds theta = exp(log_threshold), H the step function.
+
+`deepmind` (Rajamanoharan et al. 2024, arXiv 2407.14435; Gemma Scope, 2408.05147), decoder rows at unit norm:
+
+    z = W_enc (x - b_dec) + b_enc,   f = z H(z - theta),   x_hat = W_dec f + b_dec
+    L = ||x - x_hat||^2 + coefficient P
+    l0:         P = ||f||_0 = sum_i H(z_i - theta_i)
+    target_l0:  P = (mean ||f||_0 / l0 - 1)^2
+    frequency:  P = sum_i p_i (1 + p_i / w), p_i how often latent i fires in the batch and w `frequency_scale`
+                (Google DeepMind's post on high-frequency latents, 2025)
+
+P trains the thresholds alone, by straight-through estimators (`straight_through.py`).
+
+`anthropic` ("Dictionary Learning Optimization Techniques", January 2025), decoder free, no pre-encoder bias:
+
+    z = W_enc x + b_enc
+    L = ||x - x_hat||^2 + coefficient sum_i tanh(c f_i ||W_dec,i||) + a sum_i ReLU(theta_i - z_i) ||W_dec,i||
+
+with c `tanh_scale` and a `preactivation_coefficient`; the estimator's gradient reaches z as well as theta.
+"""
+
+from math import log, sqrt
+
+import torch
+from torch import Tensor
+
+from sae_sweep.architectures.base import SaeConfig
+from sae_sweep.architectures.jumprelu import JumpReluConfig
+from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step, squared_error
+from sae_sweep.saes.codes import Codes, preactivations
+from sae_sweep.saes.inference import InferenceSae
+from sae_sweep.saes.initial import Start, encoder_rows
+from sae_sweep.saes.straight_through import Heaviside, Jump
+
+ANTHROPIC_DECODER_NORM = 1 / sqrt(3)
+"""The norm of a row drawn from U(-1 / sqrt(d), 1 / sqrt(d))."""
+ANTHROPIC_FIRST_L0 = 10_000
+"""b_enc starts where each of F latents fires on this over F of the tokens, at most half of them."""
+
+LATENTS_AT_ONCE = 1_024
+"""Whose first pre-activations on the sampled inputs are held at a time."""
+
+
+class JumpRelu(SaeMaths):
+    """The maths of `sae=jumprelu`, either variant."""
+
+    def __init__(self, config: SaeConfig):
+        assert isinstance(config, JumpReluConfig)
+        self.unit_decoder = config.unit_decoder
+        self.penalty = config.chosen_penalty
+        self.first_log_threshold = log(config.threshold_init)
+
+    def initialise(self, config: SaeConfig, start: Start, width: int, generator: torch.Generator) -> Parameters:
+        """deepmind: b_enc at 0. anthropic: shorter decoder rows, b_enc from the data."""
+        W_dec = start.decoder(config.decoder_init, width, generator)
+        if not self.unit_decoder:
+            W_dec = ANTHROPIC_DECODER_NORM * W_dec
+        W_enc = encoder_rows(config.encoder_init, W_dec, generator)
+        log_threshold = torch.full((width,), self.first_log_threshold)
+        b_enc = torch.zeros(width) if self.unit_decoder else _firing_bias(start.inputs_ND, W_enc, log_threshold.exp())
+        b_dec = start.b_dec(config.b_dec_init)
+        return {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "log_threshold": log_threshold, "b_dec": b_dec}
+
+    def losses(self, p: Parameters, x_BD: Tensor, target_BMD: Tensor, step: Step) -> Losses:
+        b_pre = p["b_dec"] if self.unit_decoder else None
+        pre_BF = preactivations(x_BD, p["W_enc"], p["b_enc"], b_pre, step.layout)
+        theta_F, bandwidth_F = p["log_threshold"].exp(), _by_latent(step, "bandwidth", x_BD)
+        codes = step.codes(pre_BF > theta_F.detach() - bandwidth_F / 2)  # the kernel reaches below the threshold
+        z = codes.encode(pre_BF, x_BD, p["W_enc"], p["b_enc"], b_pre)
+        theta, bandwidth = codes.at_latent(theta_F), codes.at_latent(bandwidth_F)
+        f = Jump.apply(z, theta, bandwidth, not self.unit_decoder)
+        x_hat_BMD = codes.decode(f, p["W_dec"]) + p["b_dec"]
+        if self.unit_decoder:
+            sparsity_M, auxiliary_M = self._step_penalty(Heaviside.apply(z, theta, bandwidth), codes, step), None
+        else:
+            sparsity_M = _tanh_penalty(f, codes, p, step)
+            auxiliary_M = _preactivation_loss(p, x_BD, z, codes, theta_F, step)
+        return Losses(
+            reconstruction_M=squared_error(target_BMD - x_hat_BMD),
+            sparsity_M=sparsity_M,
+            auxiliary_M=auxiliary_M,
+            fired_F=codes.fired(f),
+            support_F=codes.support(),
+        )
+
+    def _step_penalty(self, fires: Tensor, codes: Codes, step: Step) -> Tensor:
+        """[M]: a penalty on how many latents fire, as `penalty` says."""
+        if self.penalty == "frequency":
+            frequency_F = codes.latent_sums(fires) / codes.tokens
+            costs_F = frequency_F * (1 + frequency_F / _by_latent(step, "frequency_scale", fires))
+            return torch.stack([costs_F[latents].sum() for latents in step.layout.slices])
+        l0_M = codes.member_sums(fires) / codes.tokens
+        if self.penalty == "target_l0":
+            return (l0_M / l0_M.new_tensor([config.l0 for config in _configs(step)]) - 1).square()
+        return l0_M
+
+    def fold(self, config: SaeConfig, p: Parameters, buffers: Parameters, scale: float) -> InferenceSae:
+        norm_F = p["W_dec"].norm(dim=1)
+        tensors = {
+            "W_enc": (p["W_enc"] * norm_F[:, None]).T.contiguous(),
+            "b_enc": p["b_enc"] * norm_F / scale,
+            "threshold": p["log_threshold"].exp() * norm_F / scale,
+            "W_dec": p["W_dec"] / norm_F[:, None],
+            "b_dec": p["b_dec"] / scale,
+        }
+        return InferenceSae("jumprelu", tensors, subtract_b_dec=self.unit_decoder, k=None)
+
+    def revive(self, p: Parameters, latents: Tensor, directions_KD: Tensor, encoder_norm: Tensor) -> tuple[str, ...]:
+        p["W_dec"][latents] = directions_KD * (1.0 if self.unit_decoder else ANTHROPIC_DECODER_NORM)
+        p["W_enc"][latents] = directions_KD * encoder_norm
+        p["b_enc"][latents] = 0
+        p["log_threshold"][latents] = self.first_log_threshold
+        return ("W_dec", "W_enc", "b_enc", "log_threshold")
+
+    def row_penalty(self, f_BF: Tensor) -> Tensor:
+        return (f_BF > 0).sum(1).to(f_BF.dtype)
+
+
+def _tanh_penalty(f: Tensor, codes: Codes, p: Parameters, step: Step) -> Tensor:
+    norm_F = p["W_dec"].norm(dim=1)
+    saturating = torch.tanh(f * codes.at_latent(_by_latent(step, "tanh_scale", norm_F) * norm_F))
+    return codes.member_sums(saturating) / codes.tokens
+
+
+def _preactivation_loss(
+    p: Parameters, x_BD: Tensor, z: Tensor, codes: Codes, theta_F: Tensor, step: Step
+) -> Tensor | None:
+    """[M]: a sum_i ReLU(theta_i - z_i) ||W_dec,i||, averaged over tokens; None where a is 0 for all.
+
+    ReLU(u) = u + ReLU(-u). u = theta - z is linear in x, so its sum over all latents takes the mean input alone;
+    ReLU(-u) is 0 but where a latent fires.
+    """
+    if not any(config.preactivation_coefficient for config in _configs(step)):
+        return None
+    cost_F = _by_latent(step, "preactivation_coefficient", z) * p["W_dec"].norm(dim=1)
+    everywhere_F = (theta_F - (p["W_enc"] @ x_BD.mean(0) + p["b_enc"])) * cost_F
+    above = torch.relu(z - codes.at_latent(theta_F)) * codes.at_latent(cost_F)
+    all_M = torch.stack([everywhere_F[latents].sum() for latents in step.layout.slices])
+    return all_M + codes.member_sums(above) / codes.tokens
+
+
+def _firing_bias(inputs_ND: Tensor, W_enc: Tensor, theta_F: Tensor) -> Tensor:
+    """[F]: the b_enc with which each latent fires on the wanted share of the inputs."""
+    share = min(0.5, ANTHROPIC_FIRST_L0 / len(W_enc))
+    rank = max(1, round((1 - share) * len(inputs_ND)))
+    parts = [(rows_FD @ inputs_ND.T).kthvalue(rank, dim=1).values for rows_FD in W_enc.split(LATENTS_AT_ONCE)]
+    return theta_F - torch.cat(parts)
+
+
+def _by_latent(step: Step, key: str, like: Tensor) -> Tensor:
+    """[F]: a key of each member's config, for its latents."""
+    values_M = like.new_tensor([getattr(config, key) for config in _configs(step)])
+    return values_M.index_select(0, step.layout.member_F)
+
+
+def _configs(step: Step) -> list[JumpReluConfig]:
+    configs = [config for config in step.configs if isinstance(config, JumpReluConfig)]
+    assert len(configs) == len(step.configs)
+    return configs

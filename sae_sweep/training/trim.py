@@ -1,0 +1,58 @@
+"""The last correction of `sae.l0`: one number per member that sets the mean L0 of its inference form exactly.
+
+Steering ends before the run does, and BatchTopK's own threshold is one of many batches, so what a member fires at
+inference is a little off. A gated SAE's b_gate and a standard one's b_enc are shifted, a JumpReLU's thresholds are
+multiplied, all of a member's alike. A top-k fires k whatever its numbers.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from sae_sweep.saes.inference import InferenceSae
+
+ROWS_AT_ONCE = 2_048
+SPARE = 4
+"""Margins kept per row and wanted latent before the exact selection."""
+
+
+@torch.no_grad()
+def trimmed(sae: InferenceSae, x_BD: Tensor, tokens_B: Tensor, l0: float) -> InferenceSae:
+    """The SAE whose mean L0 on these raw activations is `l0`, as near as whole latents allow.
+
+    The same SAE where nothing helps: a top-k, fewer latents that can fire than wanted, thresholds never learned.
+    """
+    t, wanted = sae.tensors, round(l0 * len(x_BD))
+    if sae.architecture == "topk" or (sae.architecture == "jumprelu" and not bool((t["threshold"] > 0).all())):
+        return sae
+    margin_N = _largest_margins(sae, x_BD, tokens_B, l0)
+    if not 0 < wanted < len(margin_N):
+        return sae
+    largest_N = margin_N.topk(wanted + 1).values
+    cut = ((largest_N[-1] + largest_N[-2]) / 2).to(t["b_dec"].dtype)  # between the last to fire and the first not to
+    match sae.architecture:
+        case "gated":
+            changed = {"b_gate": t["b_gate"] - cut}
+        case "jumprelu":
+            changed = {"threshold": t["threshold"] * cut}
+        case _:
+            changed = {"b_enc": t["b_enc"] - cut}
+    return replace(sae, tensors={**t, **changed})
+
+
+def _largest_margins(sae: InferenceSae, x_BD: Tensor, tokens_B: Tensor, l0: float) -> Tensor:
+    """[N] float64: what the cut is compared to, for the latents that could fire; the largest of each part of rows."""
+    kept = []
+    for x_bD, tokens_b in zip(x_BD.split(ROWS_AT_ONCE), tokens_B.split(ROWS_AT_ONCE), strict=True):
+        margin_bF, magnitude_bF = sae.margins(x_bD, tokens_b)
+        match sae.architecture:
+            case "gated":
+                could_N = margin_bF[magnitude_bF > 0]
+            case "jumprelu":
+                could_N = (magnitude_bF / sae.tensors["threshold"])[magnitude_bF > 0]
+            case _:
+                could_N = margin_bF.flatten()
+        most = min(len(could_N), int(SPARE * l0 * len(x_bD)) + 1)
+        kept.append(could_N.topk(most, sorted=False).values)
+    return torch.cat(kept).double()

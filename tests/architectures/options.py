@@ -1,0 +1,49 @@
+"""Configs of every file of configs/sae, small enough to train in a moment."""
+
+import copy
+from functools import cache
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from sae_sweep.cli import config_folder
+from sae_sweep.config import MemberConfig, member_config
+
+D, WIDTH = 16, 64
+KNOBS: dict[str, dict[str, Any]] = {
+    "standard": {"l1": 0.1},
+    "standard_april": {"l1": 0.1},
+    "p_anneal": {"l1": 0.1},
+    "gated": {"l1": 0.1},
+    "gated_decoder_norm": {"l1": 0.1},
+    "jumprelu": {"l0_coefficient": 0.1},
+    "jumprelu_anthropic": {"l0_coefficient": 0.1},
+    "topk": {"k": 8},
+    "batchtopk": {"k": 8},
+    "matryoshka": {"k": 8},
+}
+"""Each file of configs/sae, and its own key of sparsity."""
+SMALL = (
+    *("name=walk", "tracking=none", "model.device=cpu", "data=toy", "data.toy.dimensions=16", "data.toy.latents=20"),
+    *("data.toy.active=3", "data.context=16", "data.block_rows=16", "sae.width=64", "evaluation.tokens=128"),
+    *("training.batch_size=64", "training.tokens=192"),
+)
+
+
+@cache
+def composed(option: str) -> DictConfig:
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return compose("config", [f"sae={option}", *SMALL])
+
+
+def member(option: str, **entries: Any) -> MemberConfig:
+    """The config of a file of configs/sae; entries are `sae` keys."""
+    made = copy.deepcopy(composed(option))
+    for key, value in entries.items():
+        OmegaConf.update(made, f"sae.{key}", value)
+    return member_config(made)
+
+
+def config(option: str, **entries: Any) -> Any:
+    return member(option, **{**KNOBS[option], **entries}).sae

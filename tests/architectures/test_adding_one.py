@@ -1,0 +1,180 @@
+"""A new architecture is its facts, its maths, its yaml and one line of the registry, here from outside the package."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sae_sweep.architectures.registry import ARCHITECTURES
+from sae_sweep.cli import main
+from sae_sweep.interop.saelens import load_sae
+from sae_sweep.reporting.points import METRICS
+
+PACKAGE = "an_architecture_of_my_own"
+FACTS = f'''
+from dataclasses import dataclass
+
+from sae_sweep.architectures.base import Coefficient, PenaltyConfig, Recipe
+
+
+@dataclass(frozen=True)
+class ElasticConfig(PenaltyConfig):
+    strength: float | None
+    l1_share: float
+
+    @classmethod
+    def maths(cls):
+        return "{PACKAGE}.maths.Elastic"
+
+    @classmethod
+    def knob(cls):
+        return "strength"
+
+    def coefficient(self):
+        return Coefficient(self.strength, self.coefficient_unit, degree=2.0)
+
+    def recipe(self, width):
+        return Recipe(lr=1e-2, resample_every=25_000 if self.resample else 0)
+
+    def parameters(self, d, width):
+        return {{"W_enc": (width, d), "b_enc": (width,), "W_dec": (width, d), "b_dec": (d,)}}
+'''
+MATHS = '''
+import torch
+
+from sae_sweep.saes.base import Losses, SaeMaths, squared_error
+from sae_sweep.saes.codes import preactivations
+from sae_sweep.saes.inference import InferenceSae
+from sae_sweep.saes.initial import encoder_rows
+
+
+class Elastic(SaeMaths):
+    """L = ||x - x_hat||^2 + strength sum_i (a f_i + (1 - a) f_i^2)"""
+
+    unit_decoder = True
+
+    def __init__(self, config):
+        pass
+
+    def initialise(self, config, start, width, generator):
+        W_dec = start.decoder(config.decoder_init, width, generator)
+        W_enc = encoder_rows(config.encoder_init, W_dec, generator)
+        return {"W_enc": W_enc, "b_enc": torch.zeros(width), "W_dec": W_dec, "b_dec": start.b_dec(config.b_dec_init)}
+
+    def losses(self, p, x_BD, target_BMD, step):
+        pre_BF = preactivations(x_BD, p["W_enc"], p["b_enc"], p["b_dec"], step.layout)
+        codes = step.codes(pre_BF > 0)
+        f = codes.encode(pre_BF, x_BD, p["W_enc"], p["b_enc"], p["b_dec"])
+        share_M = torch.tensor([config.l1_share for config in step.configs])
+        share = codes.at_latent(share_M[step.layout.member_F])
+        return Losses(
+            reconstruction_M=squared_error(target_BMD - codes.decode(f, p["W_dec"]) - p["b_dec"]),
+            sparsity_M=codes.member_sums(share * f + (1 - share) * f.square()) / codes.tokens,
+            auxiliary_M=None,
+            fired_F=codes.fired(f),
+            support_F=codes.support(),
+        )
+
+    def fold(self, config, p, buffers, scale):
+        tensors = {"W_enc": p["W_enc"].T.contiguous(), "b_enc": p["b_enc"] / scale}
+        tensors |= {"W_dec": p["W_dec"].clone(), "b_dec": p["b_dec"] / scale}
+        return InferenceSae("standard", tensors, subtract_b_dec=True, k=None)
+
+    def revive(self, p, latents, directions_KD, encoder_norm):
+        p["W_dec"][latents], p["W_enc"][latents] = directions_KD, directions_KD * encoder_norm
+        p["b_enc"][latents] = 0
+        return ("W_dec", "W_enc", "b_enc")
+'''
+YAML = """
+defaults:
+  - /every_sae@_here_
+  - _self_
+
+architecture: elastic
+strength: null
+l1_share: 0.5
+coefficient_unit: sum
+resample: true
+"""
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, llama_folder: Path) -> list[str]:
+    """The beginning of a command line that knows `sae=elastic`."""
+    package, folder = tmp_path / "mine" / PACKAGE, tmp_path / "configs" / "sae"
+    package.mkdir(parents=True)
+    folder.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "facts.py").write_text(FACTS)
+    (package / "maths.py").write_text(MATHS)
+    (folder / "elastic.yaml").write_text(YAML)
+    monkeypatch.syspath_prepend(tmp_path / "mine")
+    monkeypatch.setitem(ARCHITECTURES, "elastic", importlib.import_module(f"{PACKAGE}.facts").ElasticConfig)
+    for name in [name for name in sys.modules if name.startswith(PACKAGE)]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("".join(f"{number} is followed by {number + 1}.\n" for number in range(9_000)))
+    return [
+        *("--config-dir", str(tmp_path / "configs"), "name=mine", "tracking=none", "model=local", "model.device=cpu"),
+        *(f"model.path={llama_folder}", "data=text", "data.path=text.txt", "data.context=16", "data.block_rows=64"),
+        *("sae.width=48", "training.tokens=8e3", "training.batch_size=128", "evaluation.tokens=320"),
+    ]
+
+
+def test_it_is_trained_beside_the_others(command: list[str], tmp_path: Path) -> None:
+    assert main([*command, "sae=elastic,standard", "sae.lookup=none,learned", "sae.l0=6", "training.lr=1e-2"]) == 0
+    assert main([*command, "sae=elastic", "sae.strength=0.1,1", "sae.l1_share=0.2", "sae.centre=true"]) == 0
+    sweep = tmp_path / "outputs" / "mine"
+    plan = json.loads((sweep / "sweep.json").read_text())
+    labels = {
+        *("elastic-l0_6-w48", "elastic_tokenized-l0_6-w48", "elastic-strength_0.1-w48", "elastic-strength_1-w48"),
+        *("standard-l0_6-w48", "standard_tokenized-l0_6-w48"),
+    }
+    assert {label: entry["state"] for label, entry in plan["members"].items()} == dict.fromkeys(labels, "finished")
+    metrics: dict[str, dict[str, Any]] = {
+        label: json.loads((sweep / label / "metrics.json").read_text()) for label in labels
+    }
+    for label, found in metrics.items():
+        assert set(found) == set(METRICS)
+        sae = load_sae(sweep / label)
+        assert (sae.d, sae.width, sae.lookup is not None) == (32, 48, "tokenized" in label)
+        raw_BD = sae.tensors["b_dec"] + 100 * sae.tensors["W_dec"][:4]
+        assert bool((sae.encode(raw_BD, torch.arange(4)) > 0).any(1).all())
+    cfg = json.loads((sweep / "elastic-l0_6-w48" / "cfg.json").read_text())
+    assert (cfg["architecture"], cfg["metadata"]["training_architecture"]) == ("standard", "elastic")
+    for label in ("elastic-l0_6-w48", "elastic_tokenized-l0_6-w48"):
+        assert metrics[label]["l0"] == pytest.approx(6, rel=0.2)
+        assert metrics[label]["threshold_mode"] == "quantile"
+    assert metrics["elastic-strength_1-w48"]["l0"] < metrics["elastic-strength_0.1-w48"]["l0"]
+
+
+def test_it_is_in_the_report(command: list[str], tmp_path: Path) -> None:
+    assert main([*command, "sae=elastic,standard", "sae.l0=6"]) == 0
+    sweep = tmp_path / "outputs" / "mine"
+    for _ in range(2):
+        (cell,) = json.loads((sweep / "pareto.json").read_text())["cells"]
+        points = {point["member"]: point for point in cell["points"]}
+        assert points["elastic-l0_6-w48"]["architecture"] == "elastic"
+        assert points["elastic-l0_6-w48"]["lr"] == 1e-2, "its recipe's"
+        assert {"elastic", "standard"} <= cell["frontiers"].keys()
+        assert "elastic-l0_6-w48" in (sweep / "report.html").read_text()
+        (sweep / "pareto.json").unlink()
+        assert main(["report", str(sweep)]) == 0
+
+
+def test_its_keys_are_known_and_planned(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "sae=elastic", "sae.strength=0.1", "dry_run=true"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "elastic-strength_0.1-w48" in line]
+    assert {"elastic", "48", "strength", "0.1", "3,152"} <= set(line.split())
+    for wrong, named in (
+        ("sae.strenght=1", "sae.strength"),
+        ("sae.coefficient_unit=none", "sae.coefficient_unit=none"),
+    ):
+        assert main([*command, "sae=elastic", wrong, "dry_run=true"]) == 2
+        assert named in capsys.readouterr().err
+    assert main([*command, "sae=elastic", "sae.strength=0.1", "sae.l0=6", "dry_run=true"]) == 2
+    assert "both set the sparsity" in capsys.readouterr().err

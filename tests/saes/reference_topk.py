@@ -1,0 +1,118 @@
+"""The equations of TopK, BatchTopK and Matryoshka for one member, written densely (see `reference`)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from tests.saes.reference import Terms, Weights, mean_square, preactivations, target, zero
+
+
+def topk(
+    p: Weights,
+    x_BD: Tensor,
+    k: int,
+    dead_F: Tensor,
+    auxk: int,
+    auxk_coefficient: float,
+    variance: float,
+    target_BD: Tensor | None = None,
+) -> Terms:
+    """Gao et al. 2024: ReLU after the top k; the auxiliary term models the frozen residual with dead latents."""
+    pre = preactivations(p, x_BD)
+    f = torch.clamp(keep_largest(pre, k), min=0)
+    x_hat = f @ p["W_dec"] + p["b_dec"]
+    error = target(x_BD, target_BD) - x_hat
+    auxiliary = auxk_coefficient * variance * residual_model(p, pre, error, dead_F, auxk)
+    return Terms(mean_square(error), zero(x_BD), auxiliary, f, x_hat)
+
+
+def batchtopk(
+    p: Weights,
+    x_BD: Tensor,
+    k: int,
+    dead_F: Tensor,
+    auxk: int,
+    auxk_coefficient: float,
+    variance: float,
+    target_BD: Tensor | None = None,
+) -> Terms:
+    """Bussmann et al. 2024 (2412.06410): the B k largest of ReLU(pre) over the batch, then as TopK."""
+    pre = preactivations(p, x_BD)
+    f = keep_largest_of_batch(torch.clamp(pre, min=0), k)
+    x_hat = f @ p["W_dec"] + p["b_dec"]
+    error = target(x_BD, target_BD) - x_hat
+    auxiliary = auxk_coefficient * variance * residual_model(p, pre, error, dead_F, auxk)
+    return Terms(mean_square(error), zero(x_BD), auxiliary, f, x_hat)
+
+
+def matryoshka(
+    p: Weights,
+    x_BD: Tensor,
+    k: int,
+    prefixes: Sequence[int],
+    dead_F: Tensor,
+    auxk: int,
+    auxk_coefficient: float,
+    variance: float,
+    target_BD: Tensor | None = None,
+) -> Terms:
+    """Bussmann et al. 2025 (2503.17547): the squared errors of nested prefixes, summed; `prefixes` ends in the width.
+
+    `reconstruction` is the full width's error, and the other prefixes' stand in `auxiliary` beside AuxK.
+    """
+    whole = batchtopk(p, x_BD, k, dead_F, auxk, auxk_coefficient, variance, target_BD)
+    assert prefixes[-1] == len(p["W_enc"])
+    auxiliary = whole.auxiliary
+    for latents in prefixes[:-1]:
+        x_hat = whole.f_BF[:, :latents] @ p["W_dec"][:latents] + p["b_dec"]
+        auxiliary = auxiliary + mean_square(target(x_BD, target_BD) - x_hat)
+    return Terms(whole.reconstruction, whole.sparsity, auxiliary, whole.f_BF, whole.x_hat_BD)
+
+
+def residual_model(p: Weights, pre_BF: Tensor, error_BD: Tensor, dead_F: Tensor, auxk: int) -> Tensor:
+    """AuxK without its factors: how badly the dead latents with the largest pre-activations model the residual."""
+    if auxk == 0 or not bool(dead_F.any()):
+        return zero(error_BD)
+    e = error_BD.detach()
+    # Living latents out of the race for the largest: below every other number, and ReLU makes them 0.
+    z = torch.clamp(keep_largest(torch.where(dead_F, pre_BF, torch.full_like(pre_BF, -1e9)), auxk), min=0)
+    return mean_square(e - z @ p["W_dec"]) / mean_square(e - e.mean(0))
+
+
+def keep_largest(values_BF: Tensor, k: int) -> Tensor:
+    """The k largest of each row, 0 elsewhere."""
+    k = min(k, values_BF.shape[1])
+    order = values_BF.detach().argsort(dim=1, descending=True)[:, :k]
+    return values_BF * one_hot(order, values_BF.shape[1]).sum(1).to(values_BF.dtype)
+
+
+def keep_largest_of_batch(values_BF: Tensor, k: int) -> Tensor:
+    """The B k largest of all, and whatever equals the smallest of them; 0 elsewhere."""
+    count = min(len(values_BF) * k, values_BF.numel())
+    cut = values_BF.detach().flatten().sort(descending=True).values[count - 1]
+    return values_BF * (values_BF.detach() >= cut).to(values_BF.dtype)
+
+
+def inference(p: Weights, x_BD: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """Codes and reconstructions of BatchTopK and Matryoshka where a token does not see its batch."""
+    pre = preactivations(p, x_BD)
+    f = pre * (pre > threshold)
+    return f, f @ p["W_dec"] + p["b_dec"]
+
+
+def smallest_kept(f_BF: Tensor) -> float:
+    """What a batch adds to the running mean of the inference threshold."""
+    return f_BF[f_BF > 0].min().item()
+
+
+def running_mean(f_batches: Sequence[Tensor]) -> float:
+    """The inference threshold after these batches."""
+    return sum(smallest_kept(f) for f in f_batches) / len(f_batches)
+
+
+def fixed_prefixes(width: int, groups: int) -> list[int]:
+    """The nested prefixes of groups of 2^-G, ..., 2^-2 of the width and the rest, where that divides."""
+    sizes = [width // 2**power for power in range(groups, 1, -1)]
+    return [sum(sizes[:group]) for group in range(1, groups)] + [width]

@@ -1,0 +1,107 @@
+"""The last correction of `sae.l0`: exact on the activations it looks at, by one number, in the form's own way."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from sae_sweep.saes.inference import InferenceSae
+from sae_sweep.training import trim
+from sae_sweep.training.trim import trimmed
+from tests.saes import reference
+from tests.saes.kinds import KINDS
+from tests.saes.problems import TOKENS, problem
+
+FORMS = [kind for kind in KINDS if kind != "topk"]
+CHANGED = {"standard": "b_enc", "gated": "b_gate", "jumprelu": "threshold"}
+
+
+def inference(kind: str) -> tuple[InferenceSae, Tensor, Tensor]:
+    """The widest member, its raw activations and their tokens; float64."""
+    made = problem(kind)
+    for p in made.parameters:
+        p["W_dec"] /= p["W_dec"].norm(dim=1, keepdim=True)
+    return made.bank().fold(0, 0.25), made.x_BD / 0.25, made.token_B
+
+
+def l0_of(sae: InferenceSae, x_BD: Tensor, tokens_B: Tensor) -> float:
+    return int((sae.encode(x_BD, tokens_B) > 0).sum()) / len(x_BD)
+
+
+def scores(sae: InferenceSae, x_BD: Tensor) -> Tensor:
+    """[B, F]: what decides, by the papers' forms: the one number moves a cut through these."""
+    t = sae.tensors
+    z_BF = (x_BD - t["b_dec"] if sae.subtract_b_dec else x_BD) @ t["W_enc"]
+    if sae.architecture == "gated":
+        could = z_BF * t["r_mag"].exp() + t["b_mag"] > 0
+        return torch.where(could, z_BF + t["b_gate"], -torch.inf)
+    pre_BF = z_BF + t["b_enc"]
+    return pre_BF / t["threshold"] if sae.architecture == "jumprelu" else pre_BF
+
+
+@pytest.mark.parametrize("l0", [0.5, 3.0, 7.25, 9.0])
+@pytest.mark.parametrize("kind", FORMS)
+def test_the_wanted_number_fires(kind: str, l0: float) -> None:
+    """More or fewer than before, whatever the form; and those with the largest scores."""
+    sae, x_BD, tokens_B = inference(kind)
+    made = trimmed(sae, x_BD, tokens_B, l0)
+    assert l0_of(made, x_BD, tokens_B) == l0
+    low, high = reference.quantile_cut(scores(sae, x_BD), l0)
+    fires_BF = made.encode(x_BD, tokens_B) > 0
+    assert torch.equal(fires_BF, scores(sae, x_BD) >= high)
+    assert low < high
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_one_number_of_one_tensor(kind: str) -> None:
+    sae, x_BD, tokens_B = inference(kind)
+    before = {name: t.clone() for name, t in sae.tensors.items()}
+    made = trimmed(sae, x_BD, tokens_B, 2.0)
+    assert all(torch.equal(sae.tensors[name], t) for name, t in before.items())  # the trained one stays
+    changed = CHANGED[sae.architecture]
+    assert {name for name, t in made.tensors.items() if not torch.equal(t, before[name])} == {changed}
+    moved = made.tensors[changed]
+    by = moved / before[changed] if changed == "threshold" else moved - before[changed]
+    torch.testing.assert_close(by, by[:1].expand_as(by))
+    low, high = reference.quantile_cut(scores(sae, x_BD), 2.0)
+    cut = by[0] if changed == "threshold" else -by[0]
+    assert low < cut < high
+
+
+def test_what_fires_is_right_already() -> None:
+    """The nearest cut that keeps them: nothing fires more or less."""
+    sae, x_BD, tokens_B = inference("jumprelu")
+    l0 = l0_of(sae, x_BD, tokens_B)
+    made = trimmed(sae, x_BD, tokens_B, l0)
+    assert torch.equal(made.encode(x_BD, tokens_B), sae.encode(x_BD, tokens_B))
+
+
+def test_a_topk_fires_k_whatever_its_numbers() -> None:
+    sae, x_BD, tokens_B = inference("topk")
+    assert trimmed(sae, x_BD, tokens_B, 2.0) is sae
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_nothing_helps(kind: str) -> None:
+    """More than all latents on all tokens, or less than one on any."""
+    sae, x_BD, tokens_B = inference(kind)
+    for l0 in (sae.width + 1.0, 0.4 / TOKENS):
+        assert trimmed(sae, x_BD, tokens_B, l0) is sae
+
+
+@pytest.mark.parametrize("subtract", [False, True])
+def test_a_table_is_looked_up(subtract: bool) -> None:
+    made = problem("bricken").tokenized("learned", subtract)
+    sae, raw_BD = made.bank().fold(0, 0.25), made.x_BD / 0.25
+    assert l0_of(trimmed(sae, raw_BD, made.token_B, 3.0), raw_BD, made.token_B) == 3
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_many_rows_in_parts(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unlike parts included: all that fires is in the last rows."""
+    sae, x_BD, tokens_B = inference(kind)
+    whole = trimmed(sae, x_BD, tokens_B, 2.0)
+    order = (sae.encode(x_BD, tokens_B) > 0).sum(1).argsort()
+    monkeypatch.setattr(trim, "ROWS_AT_ONCE", 8)
+    parts = trimmed(sae, x_BD[order], tokens_B[order], 2.0)
+    for name, t in whole.tensors.items():
+        torch.testing.assert_close(parts.tensors[name], t)
