@@ -5,7 +5,7 @@ and one spliced suffix pass per member. Only counted positions are replaced (`ev
 averages run over counted positions whose target is not special.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -109,8 +109,10 @@ class Evaluator:
         self._suffix = Suffix(model, tuple(means))
 
     @torch.no_grad()
-    def judge(self, candidates: Sequence[Candidate]) -> dict[str, Judgement]:
-        """Metrics of every candidate, by label."""
+    def judge(
+        self, candidates: Sequence[Candidate], done: Callable[[float], None] = lambda share: None
+    ) -> dict[str, Judgement]:
+        """Metrics of every candidate, by label; `done` is told the share of held-out rows that have been read."""
         sequences, device = len(self._heldout.tokens_RT), self._model.device
         hooks = sorted({candidate.hook for candidate in candidates})
         ablations = [_name(kind, hook) for hook in hooks for kind in ("zero", "mean")]
@@ -128,6 +130,7 @@ class Evaluator:
             clean_ND = batch.clean.final_RTD[batch.target_RT]
             accumulate(self._model, clean_ND, finals, next_N, row_N + batch.first, divergences)
             targets_R.index_add_(0, row_N + batch.first, torch.ones_like(row_N, dtype=torch.float64))
+            done((batch.first + len(batch.counted_RT)) / sequences)
         return {c.label: _judgement(c, sums[c.label], divergences, targets_R) for c in candidates}
 
     def _batches(self) -> Iterator[_Batch]:

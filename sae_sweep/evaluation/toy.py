@@ -1,6 +1,6 @@
 """Judging members on synthetic activations: no model to splice into, but true latents to recover."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import ceil
 
 import torch
@@ -24,7 +24,9 @@ class ToyEvaluator:
         self._sequences = ceil(config.evaluation.tokens / config.data.context)
 
     @torch.no_grad()
-    def judge(self, candidates: Sequence[Candidate]) -> dict[str, Judgement]:
+    def judge(
+        self, candidates: Sequence[Candidate], done: Callable[[float], None] = lambda share: None
+    ) -> dict[str, Judgement]:
         """Metrics of every candidate, by label; none that needs a language model."""
         device = self._stream.truth_GD.device
         sums = {c.label: Sums(c.sae, self._sequences, device) for c in candidates}
@@ -34,6 +36,7 @@ class ToyEvaluator:
             for own in sums.values():
                 own.add(x_bD, torch.zeros_like(sequence_b), torch.ones_like(sequence_b, dtype=torch.bool), sequence_b)
             first += len(x_bD)
+            done(first / (self._sequences * self._context))
         return {c.label: self._judgement(c, sums[c.label]) for c in candidates}
 
     def _judgement(self, candidate: Candidate, sums: Sums) -> Judgement:

@@ -72,11 +72,17 @@ class Progress:
         now = monotonic()
         if now < self._next:
             return
-        self._next = now + self._every
         self._samples.append((now, tokens_done))
         while len(self._samples) > 2 and now - self._samples[0][0] > RATE_SECONDS:
             self._samples.popleft()
-        self._show()
+        self._show_until(now + self._every)
+
+    def judging(self, share: float) -> None:
+        """How much of the held-out tokens the members have been judged on, from 0 to 1."""
+        self._place = f"judging {share:.0%}"
+        now = monotonic()
+        if now >= self._next or share == 1:
+            self._show_until(now + self._every)
 
     def place(self, epoch: int, block: int) -> None:
         """Where the stream is, both from 0."""
@@ -114,6 +120,10 @@ class Progress:
     def _rate(self) -> float:
         (start, first), (end, last) = self._samples[0], self._samples[-1]
         return (last - first) / (end - start) if end > start else 0.0
+
+    def _show_until(self, moment: float) -> None:
+        self._next = moment
+        self._show()
 
     def _show(self) -> None:
         if self._live is not None:

@@ -130,16 +130,19 @@ class GroupRun:
                 self._train(progress, tracker)
                 progress.message(f"judging {len(labels)} members on held-out tokens")
                 self._note(folder, "training has ended")
-                results = self._finish(folder, tracker)
+                results = self._finish(folder, tracker, progress)
                 self._note(folder, "judged")
         finally:
             tracker.close()
         return results
 
     def _train(self, progress: Progress, tracker: Tracker) -> None:
+        def show() -> None:
+            progress.update(sum(p.tokens for p in self._places) // len(self._places), self._log(tracker))
+
         def after_step() -> None:
             if progress.due:
-                progress.update(sum(p.tokens for p in self._places) // len(self._places), self._log(tracker))
+                show()
 
         index = empty = 0
         while any(trainer.running for trainer in self._trainers):
@@ -148,9 +151,9 @@ class GroupRun:
             progress.place(block.epoch, block.index)
             for trainer in self._trainers:
                 trainer.consume(block, after_step)
-            self._log(tracker)
+            show()
             due = [p for p in self._places if p.due and p.trainer.states[p.index].running]
-            for place, judgement in self._judge(due):
+            for place, judgement in self._judge(due, progress):
                 place.judged_tokens = place.tokens
                 values = {f"heldout/{key}": value for key, value in judgement.metrics.items()}
                 step = place.trainer.states[place.index].step
@@ -173,23 +176,23 @@ class GroupRun:
             trainer.records.clear()
         return latest
 
-    def _judge(self, places: Sequence[Place]) -> list[tuple[Place, Judgement]]:
+    def _judge(self, places: Sequence[Place], progress: Progress) -> list[tuple[Place, Judgement]]:
         judged = []
         for positions, judge in self._judges.items():
             own = [p for p in places if p.member.config.evaluation.positions == positions]
             if own:
-                judgements = judge.judge([p.candidate() for p in own])
+                judgements = judge.judge([p.candidate() for p in own], progress.judging)
                 judged += [(p, judgements[p.member.label]) for p in own]
         return judged
 
-    def _finish(self, folder: SweepFolder, tracker: Tracker) -> dict[str, MemberResult]:
+    def _finish(self, folder: SweepFolder, tracker: Tracker, progress: Progress) -> dict[str, MemberResult]:
         results = {}
         living = [p for p in self._places if p.failed is None]
         if any(p.member.config.sae.l0 is not None for p in living):
             block = self.source.calibration()
             for place in living:
                 place.trim(block)
-        for place, judgement in self._judge(living):
+        for place, judgement in self._judge(living, progress):
             metrics = self._metrics(place, judgement)
             broken = [key for key, value in metrics.items() if isinstance(value, float) and not isfinite(value)]
             if broken:

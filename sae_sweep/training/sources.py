@@ -1,6 +1,6 @@
 """Where a group's activations come from: a language model at some sites, or a generator of synthetic ones."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -21,7 +21,10 @@ from sae_sweep.model.load import load_model, resolve_device, resolve_dtype
 class Judge(Protocol):
     """Judges members on held-out rows, the same each time."""
 
-    def judge(self, candidates: Sequence[Candidate]) -> dict[str, Judgement]: ...
+    def judge(
+        self, candidates: Sequence[Candidate], done: Callable[[float], None] = lambda share: None
+    ) -> dict[str, Judgement]:
+        """Metrics of every candidate, by label; `done` is told the share of held-out rows that have been read."""
 
 
 class Source(Protocol):

@@ -103,3 +103,14 @@ def test_live_display_on_a_terminal(clock: Clock, members: int) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(4.6, "5s"), (250, "4m10s"), (7500, "2h05m")])
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_judging_shows_its_share(clock: Clock) -> None:
+    console = plain()
+    with Progress("group", 1000, ["m"], 0, console) as shown:
+        shown.update(1000, {})
+        shown.judging(0.1)  # too soon after the last line
+        clock.now += 20
+        shown.judging(0.4)
+        shown.judging(1.0)  # the last one is always shown
+    assert [line.partition("judging ")[2] for line in said(console) if "judging" in line] == ["40%", "100%"]
