@@ -9,7 +9,7 @@ from typing import Any
 from sae_sweep.reporting.points import BASELINES, Point, fidelity, finite
 
 PARETO_VERSION = 1
-L0_TOLERANCE = 0.1
+L0_TOLERANCE = 0.05
 """A steered member further than this share, and 0.5, from its target L0 is told of."""
 _BASELINE_TOLERANCE = 1e-3
 """Relative. Devices and batch shapes differ in the last bits; other held-out tokens differ by far more."""
