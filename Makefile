@@ -1,7 +1,7 @@
 # make demo   set up, then train and compare a frontier on the model that ships
 # make test   set up, then run every test that guards the code (minutes, 2 cores)
 # make lint   formatter, linter, type checker
-# make evidence   the slow proofs: SAELens reads what we save; the demo's claims, also against a longer run
+# make evidence   the slow proofs: SAELens reads what we save; the README's claims on the demo and on every architecture
 # make .venv      the environment alone
 
 PYTHON ?= python3
@@ -33,6 +33,10 @@ evidence: $(STAMP) $(INTEROP)
 	$(BIN)/sae-sweep +experiment=demo tracking=none
 	$(BIN)/sae-sweep +experiment=demo tracking=none name=long training.tokens=3e6
 	$(BIN)/python scripts/check_demo.py outputs/demo --longer outputs/long --out tests/evidence/demo.json
+	$(BIN)/sae-sweep +experiment=architectures tracking=none
+	$(BIN)/sae-sweep +experiment=tokenized tracking=none
+	$(BIN)/sae-sweep +experiment=toy tracking=none
+	$(BIN)/python scripts/check_architectures.py outputs --out tests/evidence/architectures.json
 
 .venv: $(STAMP)
 

@@ -53,8 +53,8 @@ def claims(points: dict[str, list[Point]], table: Sequence[dict[str, Any]]) -> d
         "gated no worse than standard at matched L0": len(both) >= 4
         and all(row["gated"] >= row["standard"] - GATED_BELOW_STANDARD for row in both),
         "gated's gamma nearer to 1": all(abs(g["gamma"] - 1) < abs(s["gamma"] - 1) for g, s in pairs),
-        "L0 within 10% of its target or 0.5": all(
-            abs(p["l0"] - p["knob_value"]) <= max(0.5, 0.1 * p["knob_value"]) for p in everyone
+        "L0 within 5% of its target or 0.5": all(
+            abs(p["l0"] - p["knob_value"]) <= max(0.5, 0.05 * p["knob_value"]) for p in everyone
         ),
     }
 

@@ -15,15 +15,15 @@ TOKENS_AT_ONCE = 1_024
 def unigram_activations(model: LanguageModel, hooks: Sequence[str], harvest: Harvest) -> dict[str, Tensor]:
     """[V, d] by hook, on the model's device: activations at the last position of the prompts [BOS, t].
 
-    All V ids of the model's vocabulary. Where the tokenizer has no BOS, or there is no tokenizer, the prompt is [t].
+    All V ids of the model's vocabulary. Where there is no BOS the prompt is [t, t]: what a model gives for the first
+    position of a row is the same huge vector whatever the token (an attention sink).
     """
     tokenizer = model.tokenizer
     bos_id = tokenizer.bos_token_id if tokenizer is not None else None
     parts: dict[str, list[Tensor]] = {hook: [] for hook in hooks}
     for ids_B in torch.arange(model.facts.vocab_size, device=model.device).split(TOKENS_AT_ONCE):
-        prompts = ids_B[:, None]
-        if bos_id is not None:
-            prompts = torch.cat([torch.full_like(prompts, bos_id), prompts], dim=1)
+        first_B = ids_B if bos_id is None else torch.full_like(ids_B, bos_id)
+        prompts = torch.stack([first_B, ids_B], dim=1)
         for hook, x_BTd in harvest(model, prompts, tuple(hooks)).items():
             parts[hook].append(x_BTd[:, -1].clone())
     return {hook: torch.cat(own) for hook, own in parts.items()}

@@ -91,8 +91,12 @@ class SaeConfig(ABC):
 
     def method(self) -> str:
         """What names and reports call it: the architecture, its variant where it has some, and a lookup."""
-        suffixes = {"none": "", "learned": "_tokenized", "frozen": "_tokenized_frozen"}
-        return self.architecture + suffixes.get(self.lookup, "")
+        lookup = {"learned": ["tokenized"], "frozen": ["tokenized", "frozen"]}.get(self.lookup, [])
+        return "_".join([self.architecture, *self.variations(), *lookup])
+
+    def variations(self) -> tuple[str, ...]:
+        """What tells it from the architecture's usual form, in the words of its keys."""
+        return ()
 
     @abstractmethod
     def recipe(self, width: int) -> Recipe:

@@ -22,8 +22,8 @@ class GatedConfig(L1Config):
     def unit_decoder(self) -> bool:
         return self.variant == "unit_norm"
 
-    def method(self) -> str:
-        return super().method() if self.unit_decoder else f"{super().method()}_{self.variant}"
+    def variations(self) -> tuple[str, ...]:
+        return () if self.unit_decoder else (self.variant,)
 
     def recipe(self, width: int) -> Recipe:
         """Section 4 and appendix: Adam with beta1 = 0, lr 3e-4, resampling with lr re-warm.

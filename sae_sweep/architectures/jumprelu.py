@@ -57,8 +57,11 @@ class JumpReluConfig(PenaltyConfig):
             return "tanh"
         return "l0" if self.l0 is None else "target_l0"
 
-    def method(self) -> str:
-        return super().method() if self.unit_decoder else f"{super().method()}_{self.variant}"
+    def variations(self) -> tuple[str, ...]:
+        if not self.unit_decoder:
+            return (self.variant,)
+        usual = "l0" if self.l0 is None else "target_l0"
+        return () if self.chosen_penalty == usual else (f"penalty_{self.chosen_penalty}",)
 
     def coefficient(self) -> Coefficient:
         """target_l0 aims at `sae.l0` with coefficient 1, so it is never steered."""

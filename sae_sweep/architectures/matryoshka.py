@@ -22,6 +22,9 @@ class MatryoshkaConfig(BatchTopKConfig):
     def maths(cls) -> str:
         return "sae_sweep.saes.matryoshka.Matryoshka"
 
+    def variations(self) -> tuple[str, ...]:
+        return () if self.prefixes == "fixed" else (self.prefixes,)
+
     def check(self, d: int, width: int) -> None:
         super().check(d, width)
         one_of("prefixes", self.prefixes, PREFIXES)

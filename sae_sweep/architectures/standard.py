@@ -22,8 +22,8 @@ class StandardConfig(L1Config):
     def unit_decoder(self) -> bool:
         return self.variant == "bricken"
 
-    def method(self) -> str:
-        return super().method() if self.unit_decoder else f"{super().method()}_{self.variant}"
+    def variations(self) -> tuple[str, ...]:
+        return () if self.unit_decoder else (self.variant,)
 
     def recipe(self, width: int) -> Recipe:
         """bricken: Adam as in 2023, lr of the Gated paper's baselines. april: clip, sparsity warm-up, final decay."""

@@ -11,6 +11,8 @@ from sae_sweep.reporting.points import BASELINES, Point, fidelity, finite
 PARETO_VERSION = 1
 L0_TOLERANCE = 0.05
 """A steered member further than this share, and 0.5, from its target L0 is told of."""
+TRIM_TOLERANCE = 0.25
+"""A member whose last correction of L0 was larger than this share is told of."""
 _BASELINE_TOLERANCE = 1e-3
 """Relative. Devices and batch shapes differ in the last bits; other held-out tokens differ by far more."""
 
@@ -82,6 +84,12 @@ def disagreements(cell: Mapping[str, Any]) -> list[str]:
         if target is not None and abs(point["l0"] - target) > max(0.5, L0_TOLERANCE * target):
             lines.append(
                 f"L0 missed: {point['member']} has {point['l0']:.3g}, not the {target:g} asked for; train longer"
+            )
+        untrimmed = finite(point.get("l0_untrimmed"))
+        if target is not None and untrimmed is not None and abs(untrimmed - target) > TRIM_TOLERANCE * target:
+            lines.append(
+                f"L0 trimmed: {point['member']} trained at {untrimmed:.3g} and was brought to the {target:g} asked for"
+                " at the end; train longer"
             )
     for name in BASELINES:
         values = [point[name] for point in cell["points"] if finite(point[name]) is not None]

@@ -42,6 +42,7 @@ METRICS = [
     "mmcs_truth",
     "mmcs_truth_frequent",
     "mmcs_latents",
+    "l0_untrimmed",
     "l0_se",
     "ce_recovered_se",
     "coefficient_final",

@@ -2,13 +2,19 @@
 // Draws report.html from the data it carries. Everything static (tables, definitions) is already in the page.
 const { cells, measures, maps, grids, curves } = JSON.parse(document.getElementById("data").textContent);
 
-// Colour and symbol of a known architecture are the same in every report; another takes what the known ones leave over.
+// Colour and symbol of a known architecture are the same in every report. Its other forms (gated_decoder_norm,
+// topk_tokenized) share them, told apart by an open symbol and a dashed line; a new one takes what is left over.
 const KNOWN = ["standard", "gated", "topk", "jumprelu", "batchtopk", "matryoshka", "standard_april", "p_anneal"];
 const SYMBOLS = ["circle", "diamond", "square", "triangle-up", "cross", "star", "x", "pentagon"];
 const architectures = [...new Set(cells.flatMap(cell => cell.points.map(point => point.architecture)))].sort();
-const others = architectures.filter(name => !KNOWN.includes(name));
-const slots = [...SYMBOLS.keys()], left = slots.filter(index => !architectures.includes(KNOWN[index]));
-const slot = name => KNOWN.includes(name) ? KNOWN.indexOf(name) : (left.length ? left : slots)[others.indexOf(name) % (left.length || slots.length)];
+const known = name => KNOWN.filter(base => name === base || name.startsWith(base + "_")).sort((a, b) => b.length - a.length)[0];
+const others = architectures.filter(name => !known(name));
+const slots = [...SYMBOLS.keys()], left = slots.filter(index => !architectures.some(name => known(name) === KNOWN[index]));
+const slot = name => known(name) ? KNOWN.indexOf(known(name)) : (left.length ? left : slots)[others.indexOf(name) % (left.length || slots.length)];
+const forms = name => architectures.filter(other => slot(other) === slot(name)).sort((a, b) => KNOWN.includes(b) - KNOWN.includes(a));
+const form = name => forms(name).indexOf(name) % 4;
+const symbol = name => SYMBOLS[slot(name)] + ["", "-open", "-dot", "-open-dot"][form(name)];
+const dash = name => ["solid", "dash", "dot", "dashdot"][form(name)];
 const variable = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const colour = name => variable("--c" + slot(name));
 const narrow = () => window.innerWidth < 760;
@@ -76,12 +82,12 @@ function markers(cell, y) {
     const group = { legendgroup: name, name, type: "scatter" };
     traces.push({
       ...group, mode: "lines", x: line.map(p => p.l0), y: line.map(p => p[y]), hoverinfo: "skip", showlegend: false,
-      line: { color: colour(name), width: 2 }, opacity: 0.75,
+      line: { color: colour(name), width: 2, dash: dash(name) }, opacity: 0.75,
     });
     traces.push({
       ...group, mode: "markers", x: points.map(p => p.l0), y: points.map(p => p[y]), text: points.map(hover),
       hovertemplate: "%{text}<extra></extra>", cliponaxis: false,
-      marker: { color: colour(name), symbol: SYMBOLS[slot(name)], size: 10, line: { color: variable("--panel"), width: 1 } },
+      marker: { color: colour(name), symbol: symbol(name), size: 10, line: { color: form(name) % 2 ? colour(name) : variable("--panel"), width: form(name) % 2 ? 2 : 1 } },
       error_y: y === "ce_recovered"
         ? { type: "data", array: points.map(p => p.ce_recovered_se ?? 0), color: colour(name), thickness: 1.2, width: 3 } : undefined,
     });
@@ -142,7 +148,7 @@ function drawCurves() {
     const traces = curves.map((curve, index) => ({
       type: "scatter", mode: "lines", name: curve.member, x: curve.tokens, y: curve[key], visible: !hidden.has(index),
       opacity: pointed === null ? PALENESS[nth[index] % PALENESS.length] : pointed === index ? 1 : 0.1,
-      line: { color: colour(curve.architecture), width: pointed === index ? 2.6 : 1.5 },
+      line: { color: colour(curve.architecture), width: pointed === index ? 2.6 : 1.5, dash: dash(curve.architecture) },
       hovertemplate: `${escaped(curve.member)}<br>%{x:.3s} tokens · ${key} %{y:.4g}<extra></extra>`,
     }));
     const shown = curves.filter((_, index) => !hidden.has(index)).flatMap(curve => curve[key]);

@@ -113,7 +113,9 @@ class JumpRelu(SaeMaths):
         return ("W_dec", "W_enc", "b_enc", "log_threshold")
 
     def row_penalty(self, f_BF: Tensor) -> Tensor:
-        return (f_BF > 0).sum(1).to(f_BF.dtype)
+        """L0; nothing for target_l0, which is of a whole batch."""
+        fires_BF = f_BF > 0 if self.penalty != "target_l0" else torch.zeros_like(f_BF)
+        return fires_BF.sum(1).to(f_BF.dtype)
 
 
 def _tanh_penalty(f: Tensor, codes: Codes, p: Parameters, step: Step) -> Tensor:

@@ -23,7 +23,7 @@ from sae_sweep.runs import METRICS, MemberResult, SweepFolder, write_json_atomic
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.training.sources import Judge, Source, open_source
 from sae_sweep.training.trainer import BankTrainer
-from sae_sweep.training.trim import trimmed
+from sae_sweep.training.trim import mean_l0, trimmed
 
 BLOCKS_WITHOUT_STEP = 10
 """A stream whose blocks stay smaller than a batch this often would run the model for ever."""
@@ -66,6 +66,8 @@ class Place:
     """Training tokens at its last evaluation."""
     trimmed: InferenceSae | None = None
     """What it is at the end, where `sae.l0` had its last correction."""
+    l0_untrimmed: float | None = None
+    """Its L0 before that."""
 
     @property
     def tokens(self) -> int:
@@ -81,14 +83,21 @@ class Place:
         sae = self.trimmed or trainer.inference(self.index)
         return Candidate(self.member.label, trainer.hook, sae, step, trainer.batch_size)
 
+    @property
+    def next_block(self) -> int:
+        """The first block it has not trained on."""
+        return self.trainer.states[self.index].blocks
+
     def trim(self, block: Block) -> None:
-        """Set its L0 to `sae.l0` on a block of training activations."""
+        """Set its L0 to `sae.l0` on a block of activations."""
         l0, hook = self.member.config.sae.l0, self.trainer.hook
         if l0 is None:
             return
         before, rows = self.trainer.inference(self.index), slice(0, TRIM_ROWS)
-        after = trimmed(before, block.activations[hook][rows].to(SAE_DTYPE), block.tokens[hook][rows], l0)
-        self.trimmed = None if after is before else after
+        x_BD, tokens_B = block.activations[hook][rows].to(SAE_DTYPE), block.tokens[hook][rows]
+        after = trimmed(before, x_BD, tokens_B, l0)
+        if after is not before:
+            self.trimmed, self.l0_untrimmed = after, mean_l0(before, x_BD, tokens_B)
 
     @property
     def threshold_mode(self) -> str | None:
@@ -188,10 +197,7 @@ class GroupRun:
     def _finish(self, folder: SweepFolder, tracker: Tracker, progress: Progress) -> dict[str, MemberResult]:
         results = {}
         living = [p for p in self._places if p.failed is None]
-        if any(p.member.config.sae.l0 is not None for p in living):
-            block = self.source.calibration()
-            for place in living:
-                place.trim(block)
+        self._trim([p for p in living if p.member.config.sae.l0 is not None])
         for place, judgement in self._judge(living, progress):
             metrics = self._metrics(place, judgement)
             broken = [key for key, value in metrics.items() if isinstance(value, float) and not isfinite(value)]
@@ -210,6 +216,14 @@ class GroupRun:
                 results[place.member.label] = MemberResult(None, place.failed)
         return results
 
+    def _trim(self, places: Sequence[Place]) -> None:
+        """The last correction of `sae.l0`, of each member on the first block that it has not trained on."""
+        for index in sorted({place.next_block for place in places}):
+            block = self.source.block(index)
+            for place in places:
+                if place.next_block == index:
+                    place.trim(block)
+
     def _metrics(self, place: Place, judgement: Judgement) -> dict[str, Any]:
         state = place.trainer.states[place.index]
         return {
@@ -219,6 +233,7 @@ class GroupRun:
             "dead_window_tokens": state.dead_window_tokens,
             "coefficient_final": place.trainer.coefficient(place.index),
             "threshold_mode": place.threshold_mode,
+            "l0_untrimmed": place.l0_untrimmed,
             "tokens_trained": state.tokens,
         }
 
@@ -229,7 +244,7 @@ class GroupRun:
             "sae_sweep_version": __version__,
             **self.source.metadata(),
             "hook_name": place.member.site.hook,
-            "training_architecture": config.sae.architecture,
+            "training_architecture": config.sae.method(),
             "training_tokens": place.tokens,
             "input_scale": place.trainer.scale,
         }

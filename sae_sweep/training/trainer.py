@@ -39,6 +39,8 @@ class MemberState:
     coefficient_unit: float
     """Coefficient optimised = coefficient in the config's unit x this."""
     step: int = 0
+    blocks: int = 0
+    """Blocks it has seen, the one it is in among them."""
     dense: bool = True
     failed: str | None = None
 
@@ -145,6 +147,9 @@ class BankTrainer:
     def consume(self, block: Block, after_step: Callable[[], None]) -> None:
         """Take a step on each whole batch of the block; what is left over is not used."""
         count = len(block.activations[self.hook])
+        for state in self.states:
+            if state.running:
+                state.blocks = block.index + 1
         for start in range(0, count - self.batch_size + 1, self.batch_size):
             if not self.running:
                 return

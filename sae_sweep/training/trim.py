@@ -21,13 +21,14 @@ SPARE = 4
 def trimmed(sae: InferenceSae, x_BD: Tensor, tokens_B: Tensor, l0: float) -> InferenceSae:
     """The SAE whose mean L0 on these raw activations is `l0`, as near as whole latents allow.
 
-    The same SAE where nothing helps: a top-k, fewer latents that can fire than wanted, thresholds never learned.
+    It wakes no latent that is dead on them. The same SAE where nothing helps: a top-k, thresholds never learned.
     """
-    t, wanted = sae.tensors, round(l0 * len(x_BD))
+    t = sae.tensors
     if sae.architecture == "topk" or (sae.architecture == "jumprelu" and not bool((t["threshold"] > 0).all())):
         return sae
     margin_N = _largest_margins(sae, x_BD, tokens_B, l0)
-    if not 0 < wanted < len(margin_N):
+    wanted = min(round(l0 * len(x_BD)), len(margin_N) - 1)
+    if wanted < 1:
         return sae
     largest_N = margin_N.topk(wanted + 1).values
     cut = ((largest_N[-1] + largest_N[-2]) / 2).to(t["b_dec"].dtype)  # between the last to fire and the first not to
@@ -41,16 +42,25 @@ def trimmed(sae: InferenceSae, x_BD: Tensor, tokens_B: Tensor, l0: float) -> Inf
     return replace(sae, tensors={**t, **changed})
 
 
+@torch.no_grad()
+def mean_l0(sae: InferenceSae, x_BD: Tensor, tokens_B: Tensor) -> float:
+    """Latents above 0 per activation."""
+    parts = zip(x_BD.split(ROWS_AT_ONCE), tokens_B.split(ROWS_AT_ONCE), strict=True)
+    return sum(int((sae.encode(x_bD, tokens_b) > 0).sum()) for x_bD, tokens_b in parts) / len(x_BD)
+
+
 def _largest_margins(sae: InferenceSae, x_BD: Tensor, tokens_B: Tensor, l0: float) -> Tensor:
     """[N] float64: what the cut is compared to, for the latents that could fire; the largest of each part of rows."""
     kept = []
     for x_bD, tokens_b in zip(x_BD.split(ROWS_AT_ONCE), tokens_B.split(ROWS_AT_ONCE), strict=True):
         margin_bF, magnitude_bF = sae.margins(x_bD, tokens_b)
+        alive_F = ((margin_bF > 0) & (magnitude_bF > 0)).any(0)
+        margin_bF, magnitude_bF = margin_bF[:, alive_F], magnitude_bF[:, alive_F]
         match sae.architecture:
             case "gated":
                 could_N = margin_bF[magnitude_bF > 0]
             case "jumprelu":
-                could_N = (magnitude_bF / sae.tensors["threshold"])[magnitude_bF > 0]
+                could_N = (magnitude_bF / sae.tensors["threshold"][alive_F])[magnitude_bF > 0]
             case _:
                 could_N = margin_bF.flatten()
         most = min(len(could_N), int(SPARE * l0 * len(x_bD)) + 1)

@@ -24,7 +24,15 @@ CONTEXT, BLOCK_ROWS, BATCH, STEPS = 16, 32, 48, 240
 KEYS = {
     *("l0", "l1", "mse", "fvu", "explained_variance", "cosine", "gamma", "ce_clean", "ce_sae", "ce_zero", "ce_mean"),
     *("ce_delta", "ce_recovered", "ce_recovered_mean", "kl", "kl_zero", "dead_fraction", "dead_window_tokens", "alive"),
-    *("density_over_1pct", "density_over_10pct", "l0_se", "ce_recovered_se", "coefficient_final", "threshold_mode"),
+    *(
+        "density_over_1pct",
+        "density_over_10pct",
+        "l0_se",
+        "ce_recovered_se",
+        "coefficient_final",
+        "threshold_mode",
+        "l0_untrimmed",
+    ),
     *("tokens_trained", "tokens_evaluated", "mmcs_truth", "mmcs_truth_frequent", "mmcs_latents"),
 }
 """The closed list, the same for every architecture."""
@@ -173,6 +181,7 @@ def test_every_key_is_there_and_no_other(trained: Trained, name: str) -> None:
     assert found["tokens_trained"] == BATCH * STEPS
     assert found["dead_window_tokens"] == BATCH * STEPS // 4
     assert found["threshold_mode"] == ("quantile" if name == "earlier" else None)  # the one with a target L0
+    assert (found["l0_untrimmed"] is not None) == (name == "earlier")
     assert 0 <= found["dead_fraction"] <= 1
     for key, value in found.items():
         assert value is None or isinstance(value, str if key == "threshold_mode" else int | float), key

@@ -87,6 +87,7 @@ def member_metrics(facts: dict[str, Any], l0: float, noise: random.Random) -> di
         "ce_recovered_se": 0.0012,
         "coefficient_final": None if facts["knob"] == "k" else 1e-3,
         "threshold_mode": None,
+        "l0_untrimmed": None,
         "tokens_trained": 200_000_000,
         "tokens_evaluated": 1_003_520,
     }

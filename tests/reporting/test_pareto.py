@@ -199,3 +199,14 @@ def test_a_folder_without_a_readable_sweep_is_refused(tmp_path: Path, content: s
         (tmp_path / "sweep.json").write_text(content)
     with pytest.raises(ConfigError, match=r"sweep\.json"):
         read_sweep(tmp_path)
+
+
+def test_a_large_last_correction_is_told(sweep: Path) -> None:
+    (cell,) = cells(read_sweep(sweep).points)
+    cell["points"][0] |= {"member": "jumprelu-l0_16-x8", "knob": "l0", "knob_value": 16.0, "l0": 16.0}
+    cell["points"][0]["l0_untrimmed"] = 13.0
+    assert disagreements(cell) == []
+    cell["points"][0]["l0_untrimmed"] = 11.0
+    assert disagreements(cell) == [
+        "L0 trimmed: jumprelu-l0_16-x8 trained at 11 and was brought to the 16 asked for at the end; train longer"
+    ]

@@ -1,12 +1,14 @@
 """The last correction of `sae.l0`: exact on the activations it looks at, by one number, in the form's own way."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.training import trim
-from sae_sweep.training.trim import trimmed
+from sae_sweep.training.trim import mean_l0, trimmed
 from tests.saes import reference
 from tests.saes.kinds import KINDS
 from tests.saes.problems import TOKENS, problem
@@ -82,10 +84,35 @@ def test_a_topk_fires_k_whatever_its_numbers() -> None:
 
 @pytest.mark.parametrize("kind", FORMS)
 def test_nothing_helps(kind: str) -> None:
-    """More than all latents on all tokens, or less than one on any."""
+    """Less than one latent on any token."""
     sae, x_BD, tokens_B = inference(kind)
-    for l0 in (sae.width + 1.0, 0.4 / TOKENS):
-        assert trimmed(sae, x_BD, tokens_B, l0) is sae
+    assert trimmed(sae, x_BD, tokens_B, 0.4 / TOKENS) is sae
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_more_than_can_fire_gives_what_can(kind: str) -> None:
+    """All entries that could fire but one, and so more than before."""
+    sae, x_BD, tokens_B = inference(kind)
+    made = trimmed(sae, x_BD, tokens_B, sae.width + 1.0)
+    could = scores(sae, x_BD).isfinite() if sae.architecture != "jumprelu" else scores(sae, x_BD) > 0
+    assert l0_of(made, x_BD, tokens_B) == (int(could[:, alive(sae, x_BD, tokens_B)].sum()) - 1) / TOKENS
+    assert mean_l0(made, x_BD, tokens_B) == l0_of(made, x_BD, tokens_B) > l0_of(sae, x_BD, tokens_B)
+
+
+def alive(sae: InferenceSae, x_BD: Tensor, tokens_B: Tensor) -> Tensor:
+    return (sae.encode(x_BD, tokens_B) > 0).any(0)
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_the_dead_stay_dead(kind: str) -> None:
+    """However far below zero they are: waking them would move everyone that far."""
+    sae, x_BD, tokens_B = inference(kind)
+    bias = "b_gate" if sae.architecture == "gated" else "b_enc"
+    silenced = replace(sae, tensors={**sae.tensors, bias: sae.tensors[bias].clone()})
+    silenced.tensors[bias][:3] = -100
+    made = trimmed(silenced, x_BD, tokens_B, sae.width - 1.0)
+    assert not bool((made.encode(x_BD, tokens_B)[:, :3] > 0).any())
+    assert l0_of(made, x_BD, tokens_B) >= l0_of(silenced, x_BD, tokens_B)
 
 
 @pytest.mark.parametrize("subtract", [False, True])
