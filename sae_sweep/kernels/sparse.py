@@ -1,4 +1,5 @@
-"""The sparse kernels of a training step, on torch's own.
+"""The sparse kernels of a training step: torch's own on a CPU, `triton_sparse.py` on CUDA, never
+differentiated through.
 
 N entries, R rows, F latents, D model width. "Bags" are consecutive runs of entries given by their offsets.
 Measured on 2 cores (d = 512, F = 4096, batch 4096, L0 = 33): 1.5 ms for a weighted sum of rows and 2.7 ms for
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from sae_sweep.kernels.device import on_triton
+
 # torch announces on first use that CSR tensors are in beta; the two calls here are tested against dense products.
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
 warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
@@ -18,11 +21,19 @@ warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitl
 
 def weighted_row_sums(table_KD: Tensor, index_N: Tensor, weight_N: Tensor, offsets: Tensor) -> Tensor:
     """Row s is the sum of weight[n] * table[index[n]] over bag s; offsets has one more entry than bags."""
+    if on_triton(table_KD):
+        from sae_sweep.kernels import triton_sparse
+
+        return triton_sparse.weighted_row_sums(table_KD, index_N, weight_N, offsets)
     return embedding_bag(index_N, table_KD, offsets, mode="sum", per_sample_weights=weight_N, include_last_offset=True)
 
 
 def sampled_products(left_RD: Tensor, right_FD: Tensor, index_N: Tensor, offsets: Tensor) -> Tensor:
     """[N]: left[row of n] . right[index[n]], where bag r of `offsets` holds the entries of row r."""
+    if on_triton(left_RD):
+        from sae_sweep.kernels import triton_sparse
+
+        return triton_sparse.sampled_products(left_RD, right_FD, index_N, offsets)
     zeros_N = left_RD.new_zeros(index_N.shape)
     size = (left_RD.shape[0], right_FD.shape[0])
     pattern = torch.sparse_csr_tensor(offsets, index_N, zeros_N, size=size, check_invariants=False)
@@ -32,7 +43,9 @@ def sampled_products(left_RD: Tensor, right_FD: Tensor, index_N: Tensor, offsets
 def bag_offsets(bag_N: Tensor, bags: int) -> Tensor:
     """[bags + 1]: where each bag begins among entries sorted by bag."""
     offsets = bag_N.new_zeros(bags + 1)
-    torch.cumsum(torch.bincount(bag_N, minlength=bags), 0, out=offsets[1:])
+    # As fast as bincount, which on CUDA waits for the device to learn the largest.
+    counts = bag_N.new_zeros(bags).scatter_add_(0, bag_N, torch.ones_like(bag_N))
+    torch.cumsum(counts, 0, out=offsets[1:])
     return offsets
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.architectures.topk import TopKConfig
+from sae_sweep.kernels.selection import row_top
 from sae_sweep.saes.auxk import auxk_losses
 from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step, squared_error
 from sae_sweep.saes.codes import Codes, DenseCodes, SparseCodes, preactivations
@@ -66,8 +67,7 @@ def _top_codes(pre_BF: Tensor, step: Step) -> Codes:
     tops = []
     for config, latents in zip(step.configs, step.layout.slices, strict=True):
         assert isinstance(config, TopKConfig)
-        top = pre_BF[:, latents].topk(config.active(), dim=1, sorted=False).indices
-        tops.append(top + latents.start)
+        tops.append(row_top(pre_BF[:, latents], config.active()) + latents.start)
     top_BK = torch.cat(tops, dim=1)
     if step.dense:
         support_BF = torch.zeros_like(pre_BF, dtype=torch.bool).scatter_(1, top_BK, True)
