@@ -27,7 +27,7 @@ class ModelConfig:
     """The frozen language model."""
 
     name: str
-    """What reports call it."""
+    """What plans and messages call it; a hub id or folder is named by its path."""
     path: str | None
     """A local folder in Hugging Face layout, or a hub id; null is the small model that ships."""
     revision: str | None
@@ -115,6 +115,8 @@ class DataConfig:
     """Rows per forward pass of the model, in training and evaluation."""
     max_norm_ratio: float | None
     """Drop activations whose norm exceeds this multiple of the block's median norm."""
+    cache: str | None
+    """A folder that keeps blocks of activations for the next command that reads them; null harvests them anew."""
 
 
 @dataclass(frozen=True)

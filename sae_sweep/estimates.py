@@ -60,6 +60,15 @@ def member_parameters(member: Member) -> int:
     return own + (_lookup_numbers(member) if member.config.sae.lookup == "learned" else 0)
 
 
+def bytes_text(number: float) -> str:
+    """A number of bytes in the unit that suits it."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} TB"
+
+
 def _lookup_numbers(member: Member) -> int:
     return model_facts(member.config.model).vocab_size * member.d
 

@@ -22,8 +22,10 @@ RUNTIME_KEYS = ("name", "output_dir", "dry_run", "tracking")
 """Top-level keys that do not change what a member is."""
 RUNTIME_MODEL_KEYS = ("name", "device", *FACTS)
 """The same under `model`; the facts follow from the path."""
+RUNTIME_DATA_KEYS = ("cache",)
+"""The same under `data`."""
 SHARED_KEYS = (
-    *("name", "output_dir", "dry_run", "model.device"),
+    *("name", "output_dir", "dry_run", "model.device", "data.cache"),
     *("tracking.mode", "tracking.project", "tracking.entity", "tracking.log_every"),
 )
 """What the members of one command cannot differ in."""
@@ -107,20 +109,26 @@ def plan_sweep(configs: Sequence[MemberConfig]) -> Plan:
 
 def member_identity(config: MemberConfig) -> str:
     """Hash of the config without its runtime keys: 16 hex digits."""
-    return _digest(identity_entries(config))[:16]
+    return digest(identity_entries(config))[:16]
 
 
 def identity_entries(config: MemberConfig) -> dict[str, Any]:
     """The config's entries without its runtime keys: what two members are compared by."""
     entries = {name: value for name, value in config_entries(config).items() if name not in RUNTIME_KEYS}
     entries["model"] = {key: value for key, value in entries["model"].items() if key not in RUNTIME_MODEL_KEYS}
+    entries["data"] = _data_entries(config)
     return entries
 
 
 def stream_key(config: MemberConfig) -> str:
     """Hash of what determines the activation stream: 12 hex digits."""
+    return digest(stream_entries(config))[:12]
+
+
+def stream_entries(config: MemberConfig) -> dict[str, Any]:
+    """What determines the activation stream."""
     model = {key: getattr(config.model, key) for key in STREAM_MODEL_KEYS}
-    return _digest({"model": model, "data": asdict(config.data), "reserved": config.evaluation.tokens})[:12]
+    return {"model": model, "data": _data_entries(config), "reserved": config.evaluation.tokens}
 
 
 def sparsity(config: MemberConfig) -> tuple[str, float]:
@@ -215,7 +223,12 @@ def _check_shared(configs: Sequence[MemberConfig]) -> None:
             raise ConfigError(f"{key}={','.join(found)}: a whole sweep has one; give one value")
 
 
-def _digest(entries: Mapping[str, Any]) -> str:
+def _data_entries(config: MemberConfig) -> dict[str, Any]:
+    return {key: value for key, value in asdict(config.data).items() if key not in RUNTIME_DATA_KEYS}
+
+
+def digest(entries: Mapping[str, Any]) -> str:
+    """Hash of entries whatever their order, in hex digits."""
     return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 

@@ -18,7 +18,7 @@ curves      how often metrics.jsonl is written
 passes      how many forward passes the model makes, for the same activations
 plan        sizes that planning needs where it cannot read them; null is refused
 refused     whether a run is accepted at all
-place       where results go, and whether there are any
+place       where results go, and whether there are any; where activations are kept
 tracking    what wandb is told
 card        what the saved SAE says of its model
 """
@@ -215,6 +215,7 @@ REST = [
     Row("name", "place", "name=other"),
     Row("output_dir", "place", "output_dir={elsewhere}"),
     Row("dry_run", "place", "dry_run=true", "name=dry"),
+    Row("data.cache", "place", "data.cache={outputs}/kept", "name=cached"),
     Row("tracking.mode", "tracking", "tracking.mode=offline"),
     Row("tracking.project", "tracking", "tracking.project=mine", "tracking.mode=offline"),
     Row("tracking.entity", "tracking", "tracking.entity=us", "tracking.mode=offline"),
@@ -223,7 +224,7 @@ REST = [
 
 TABLE = [*SAE, *TRAINING, *STREAM, *REST]
 
-RUNTIME = ("name", "output_dir", "dry_run", "tracking.", "model.name", "model.device")
+RUNTIME = ("name", "output_dir", "dry_run", "tracking.", "model.name", "model.device", "data.cache")
 """Keys, and beginnings of keys, that are no part of what a member is; the sizes of a model are none either."""
 OF_THE_STREAM = ("model.", "data.", "evaluation.tokens")
 """The same of the keys, among the others, that part the members of a sweep into streams of activations."""

@@ -266,7 +266,9 @@ def test_where_results_go(places: Places) -> None:
         "name": ("finished", outputs / "other", True),
         "output_dir": ("finished", elsewhere / "keys", True),
         "dry_run": ("planned", outputs / "dry", False),
+        "data.cache": ("finished", outputs / "cached", True),
     }
+    assert list((outputs / "kept").glob("*/000000-blocks.1.hook_resid_post.safetensors"))
     assert not (outputs / "dry").exists()
 
 

@@ -248,6 +248,7 @@ def test_data_must_exist(tmp_path: Path) -> None:
         ("data.toy.noise=-0.5", "data.toy.noise=-0.5 must not be negative"),
         ("data.path=x", "data.path=x is not read with data.kind=toy; leave it null"),
         ("data.max_norm_ratio=2", "data.max_norm_ratio=2 is not read with data.kind=toy; leave it null"),
+        ("data.cache=x", "data.cache=x is not read with data.kind=toy; leave it null"),
         ("model.path=x", "model.path=x is not read with data.kind=toy, which has no model"),
         ("model=gpt2", "model.path=openai-community/gpt2 is not read with data.kind=toy, which has no model"),
         ("site.layer=1", "site.layer=1 is not read with data.kind=toy, which has no model"),

@@ -18,6 +18,32 @@ Harvest: TypeAlias = Callable[[LanguageModel, Tensor, Sequence[str]], dict[str, 
 
 
 @dataclass(frozen=True)
+class BlockRows:
+    """The rows of a block, and the order of its activations. On the CPU."""
+
+    index: int
+    tokens_RT: Tensor
+    """[R, T] int64."""
+    counted_RT: Tensor
+    """[R, T] bool."""
+    places_B: Tensor
+    """[B] int64: the n-th counted position of the rows goes to row places_B[n]."""
+
+    @property
+    def tokens_B(self) -> Tensor:
+        """[B] int64: the token of each activation."""
+        tokens_B = torch.empty_like(self.places_B)
+        tokens_B[self.places_B] = self.tokens_RT[self.counted_RT]
+        return tokens_B
+
+
+Gather: TypeAlias = Callable[[BlockRows, Sequence[str]], dict[str, Tensor]]
+"""(rows, hooks) -> counted activations [B, d] by hook, in the rows' order, on the model's device."""
+Recall: TypeAlias = Callable[[BlockRows, Sequence[str], Gather], dict[str, Tensor]]
+"""The same, from a memory that asks the Gather for what it lacks: `sae_sweep.activations.cache` has one."""
+
+
+@dataclass(frozen=True)
 class Block:
     """The counted activations of `data.block_rows` rows in one order for all sites, on the model's device."""
 
@@ -34,13 +60,20 @@ class ActivationStream:
     """Blocks of activations, the same for the same model, tokens and index whatever was asked for before."""
 
     def __init__(
-        self, model: LanguageModel, rows: TokenStream, hooks: Sequence[str], config: DataConfig, harvest: Harvest
+        self,
+        model: LanguageModel,
+        rows: TokenStream,
+        hooks: Sequence[str],
+        config: DataConfig,
+        harvest: Harvest,
+        recall: Recall | None = None,
     ) -> None:
         self._model = model
         self._rows = rows
         self._hooks = tuple(hooks)
         self._config = config
         self._harvest = harvest
+        self._recall = recall
         tokenizer = model.tokenizer
         special_ids = tokenizer.all_special_ids if tokenizer is not None else []
         self._special_ids = torch.tensor(special_ids, dtype=torch.int64)
@@ -57,30 +90,33 @@ class ActivationStream:
                 f"data.block_rows={len(rows)}: block {index} holds special tokens only, nothing to train on"
             )
         places_B = torch.from_numpy(permutation(count, BLOCK_ORDER, self._config.seed, index))
-        activations = self._gather(tokens_RT, counted_RT, places_B.to(self._model.device))
-        for hook, x_BD in activations.items():
-            _check_finite(x_BD, hook, index)
-        tokens_B = torch.empty_like(places_B)
-        tokens_B[places_B] = tokens_RT[counted_RT]
-        tokens_B = tokens_B.to(self._model.device)
+        taken = BlockRows(index, tokens_RT, counted_RT, places_B)
+        if self._recall is None:
+            activations = self._gather(taken, self._hooks)
+        else:
+            activations = self._recall(taken, self._hooks, self._gather)
+        tokens_B = taken.tokens_B.to(self._model.device)
         return self._guarded(Block(index, epoch, activations, dict.fromkeys(activations, tokens_B)))
 
     @torch.no_grad()
-    def _gather(self, tokens_RT: Tensor, counted_RT: Tensor, places_B: Tensor) -> dict[str, Tensor]:
-        """Counted activations [B, d] of each site: the n-th counted position of the rows goes to row places_B[n]."""
+    def _gather(self, rows: BlockRows, hooks: Sequence[str]) -> dict[str, Tensor]:
+        """Counted activations [B, d] of each site, by forward passes of the model."""
+        tokens_RT, counted_RT, places_B = rows.tokens_RT, rows.counted_RT, rows.places_B.to(self._model.device)
         blocks: dict[str, Tensor] = {}
         step, done = self._config.rows_per_forward, 0
         for start in range(0, len(tokens_RT), step):
-            harvested = self._harvest(self._model, tokens_RT[start : start + step].to(self._model.device), self._hooks)
+            harvested = self._harvest(self._model, tokens_RT[start : start + step].to(self._model.device), hooks)
             # Found on the CPU, where the tokens are: indexing by a mask would make the device wait for its size.
             counted_b = counted_RT[start : start + step].flatten().nonzero().squeeze(1).to(self._model.device)
             places_b = places_B[done : done + len(counted_b)]
-            for hook in self._hooks:
+            for hook in hooks:
                 x_PD = harvested.pop(hook).flatten(0, 1)
                 if hook not in blocks:
                     blocks[hook] = x_PD.new_empty(len(places_B), x_PD.shape[1])
                 blocks[hook].index_copy_(0, places_b, x_PD.index_select(0, counted_b))  # straight to its place
             done += len(counted_b)
+        for hook, x_BD in blocks.items():
+            _check_finite(x_BD, hook, rows.index)
         return blocks
 
     def _guarded(self, block: Block) -> Block:

@@ -28,7 +28,9 @@ def check_data(config: DataConfig) -> None:
         raise ConfigError(f"data.kind={config.kind} {does} data.toy; data={config.kind} sets both")
     if config.toy is not None:
         _check_toy(config.toy, config)
-    elif config.kind == "demo":
+        return
+    _check_cache(config.cache)
+    if config.kind == "demo":
         _check_no_paths(config)
     else:
         _check_paths(config)
@@ -44,10 +46,20 @@ def _check_toy(toy: ToyConfig, config: DataConfig) -> None:
         raise ConfigError(f"data.toy.decay={toy.decay:g} must be above 0 and at most 1")
     if toy.noise < 0:
         raise ConfigError(f"data.toy.noise={toy.noise:g} must not be negative")
-    for key in ("path", "name", "heldout_path", "heldout_split", "max_norm_ratio"):
+    for key in ("path", "name", "heldout_path", "heldout_split", "max_norm_ratio", "cache"):
         value = getattr(config, key)
         if value is not None:
             raise ConfigError(f"data.{key}={shown(value)} is not read with data.kind=toy; leave it null")
+
+
+def _check_cache(cache: str | None) -> None:
+    if cache is None:
+        return
+    folder = Path(cache).expanduser().absolute()
+    place = next(each for each in (folder, *folder.parents) if each.exists())
+    if not cache or not place.is_dir():
+        why = f"{place} is a file" if cache else "it is empty"
+        raise ConfigError(f"data.cache={cache} is no folder ({why}); give a folder, or null to keep nothing")
 
 
 def _check_no_paths(config: DataConfig) -> None:

@@ -4,8 +4,9 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
+from sae_sweep.activations.cache_folder import blocks_needed, cache_key, files_there
 from sae_sweep.config import shown
-from sae_sweep.estimates import Estimate, estimate, member_parameters
+from sae_sweep.estimates import Estimate, bytes_text, estimate, member_parameters
 from sae_sweep.launch.tables import print_table
 from sae_sweep.plan import Bank, Group, Member, Plan, sparsity
 
@@ -27,7 +28,11 @@ def print_plan(plan: Plan, root: Path, finished: Collection[str]) -> None:
         ]
         print()
         print_table(_title(group), HEADER, rows, sys.stdout)
-        print(_cost(estimate(group)))
+        cost = estimate(group)
+        print(_cost(cost))
+        cache = _cache(group, cost.block_bytes)
+        if cache is not None:
+            print(cache)
 
 
 def counted(number: int, noun: str) -> str:
@@ -83,19 +88,26 @@ def _schedule(member: Member) -> str:
 
 def _cost(cost: Estimate) -> str:
     total = cost.member_bytes + cost.model_bytes + cost.block_bytes
-    model = f" model {_bytes(cost.model_bytes)}," if cost.model_bytes else ""
+    model = f" model {bytes_text(cost.model_bytes)}," if cost.model_bytes else ""
     model_flops = f" model {cost.model_flops:.2g} FLOP," if cost.model_flops else ""
     return (
-        f"memory {_bytes(total)}: members with gradients and moments {_bytes(cost.member_bytes)},"
-        f"{model} block of activations {_bytes(cost.block_bytes)}\n"
+        f"memory {bytes_text(total)}: members with gradients and moments {bytes_text(cost.member_bytes)},"
+        f"{model} block of activations {bytes_text(cost.block_bytes)}\n"
         f"compute:{model_flops} SAE encoders {cost.encoder_flops:.2g} FLOP"
         f" ({cost.dense_flops:.2g} if every step were dense)"
     )
 
 
-def _bytes(number: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} TB"
+def _cache(group: Group, block_bytes: int) -> str | None:
+    """What data.cache will hold, by the positions that rows have at most, and what of it is there."""
+    config = group.members[0].config
+    if config.data.cache is None:
+        return None
+    positions = config.data.block_rows * config.data.context
+    blocks = blocks_needed([member.config for member in group.members], positions)
+    folder = Path(config.data.cache).expanduser() / f"{cache_key(config)}-*"  # then the device, which is not known yet
+    there = max((files_there(path, group.hooks, blocks) for path in folder.parent.glob(folder.name)), default=0)
+    return (
+        f"cache: about {counted(blocks, 'block')} x {bytes_text(block_bytes)} = {bytes_text(blocks * block_bytes)} in"
+        f" {folder}; {there} of {counted(blocks * len(group.hooks), 'file')} there already"
+    )

@@ -34,9 +34,10 @@ TRIM_ROWS = 32_768
 
 
 def open_group(group: Group) -> "GroupRun":
-    """Load what a group needs. Writes nothing, so what only shows now leaves no trace: raises ConfigError."""
+    """Load what a group needs. Writes nothing but to data.cache, so what only shows now leaves no trace: raises
+    ConfigError."""
     config = group.members[0].config
-    source = open_source(config, group.hooks)
+    source = open_source([member.config for member in group.members], group.hooks)
     block = source.calibration()
     for bank in group.banks:
         _check_block(block, bank)

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from sae_sweep.activations.cache import open_cache
 from sae_sweep.activations.stream import ActivationStream, Block
 from sae_sweep.activations.toy import ToyStream
 from sae_sweep.activations.unigrams import unigram_activations
@@ -48,21 +49,25 @@ class Source(Protocol):
         """What cfg.json says of it."""
 
 
-def open_source(config: MemberConfig, hooks: Sequence[str]) -> Source:
-    """Load what the members of a group share, whose first has this config. Raises ConfigError."""
-    return LanguageModelSource(config, hooks) if config.data.toy is None else ToySource(config)
+def open_source(members: Sequence[MemberConfig], hooks: Sequence[str]) -> Source:
+    """Load what the members of a group share, which have these configs. Raises ConfigError."""
+    config = members[0]
+    return LanguageModelSource(config, hooks, members) if config.data.toy is None else ToySource(config)
 
 
 class LanguageModelSource:
     """A frozen language model reading tokens."""
 
-    def __init__(self, config: MemberConfig, hooks: Sequence[str]) -> None:
+    def __init__(self, config: MemberConfig, hooks: Sequence[str], members: Sequence[MemberConfig] = ()) -> None:
+        """`members` say how much of the stream will be read; where there are none, the config does."""
         self._config = config
         self.model = load_model(config.model)
         self.device = self.model.device
         vocabulary = self.model.facts.vocab_size
         self._tokens = open_tokens(config.data, config.evaluation.tokens, self.model.tokenizer, vocabulary)
-        self._stream = ActivationStream(self.model, self._tokens.training, hooks, config.data, harvest)
+        cache = open_cache(members or [config], self.model)
+        recall = None if cache is None else cache.recall
+        self._stream = ActivationStream(self.model, self._tokens.training, hooks, config.data, harvest, recall)
 
     def calibration(self) -> Block:
         try:

@@ -35,6 +35,7 @@ def config(**changes: Any) -> Any:
         "block_rows": BLOCK_ROWS,
         "rows_per_forward": 2,
         "max_norm_ratio": None,
+        "cache": None,
         "toy": None,
     }
     return DataConfig(**(values | changes))
