@@ -48,24 +48,24 @@ def serve(name: str, version: str, open_peer: Open) -> None:
         print(json.dumps(found), file=answers, flush=True)
 
     answer({"name": name, "version": version, "torch": torch.__version__})
-    session: _Session | None = None
+    candidate: _Candidate | None = None
     for line in sys.stdin:
         request = json.loads(line)
         try:
             if request["do"] == "open":
-                session = None  # the one before need not share the memory
-                session = _Session(request, open_peer)
+                candidate = None  # the one before need not share the memory
+                candidate = _Candidate(request, open_peer)
                 answer({"threads": torch.get_num_threads()})
             else:
-                assert session is not None
-                answer(session.step(request["batch"], request["dead_share"]))
+                assert candidate is not None
+                answer(candidate.step(request["batch"], request["dead_share"]))
         except Cannot as reason:
             answer({"cannot": str(reason)})
         except Exception as error:
             answer({"cannot": f"{type(error).__name__}: {error}"})
 
 
-class _Session:
+class _Candidate:
     def __init__(self, request: Mapping[str, Any], open_peer: Open) -> None:
         torch.set_num_threads(request["threads"])
         self._device = torch.device(request["device"])
