@@ -8,7 +8,6 @@ this module, or in anything it imports, imports torch.
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
-from math import isfinite
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
@@ -18,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.architectures.registry import ARCHITECTURES
 from sae_sweep.errors import ConfigError
+from sae_sweep.scalars import SCALARS
 
 DEFAULT_L0 = 32.0
 
@@ -287,7 +287,7 @@ def _value(kind: Any, value: Any, key: str) -> Any:
     if is_dataclass(wanted):
         return _typed(wanted, value, f"{key}.")
     try:
-        return _SCALARS[wanted](value)
+        return SCALARS[wanted](value)
     except ValueError as error:
         or_null = " or null" if NoneType in options else ""
         raise ConfigError(f"{key}={shown(value)} is not {error}{or_null}") from None
@@ -296,42 +296,6 @@ def _value(kind: Any, value: Any, key: str) -> Any:
 def _stated(kind: Any) -> Any:
     """The type a value has when it is not null."""
     return next(option for option in get_args(kind) or (kind,) if option is not NoneType)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise ValueError("text (quote it)")
-    return str(value)
-
-
-def _whole_number(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value != int(value):
-        raise ValueError("a whole number")
-    return int(value)
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise ValueError("a number")
-    return float(value)
-
-
-def _truth(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("true or false")
-    return value
-
-
-def _paths(value: Any) -> str | list[str] | None:
-    """The only fields typed Any: one path, a list of them, or null."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, list) and value and all(isinstance(path, str) for path in value):
-        return value
-    raise ValueError("a path or a list of paths")
-
-
-_SCALARS: dict[Any, Any] = {str: _text, int: _whole_number, float: _number, bool: _truth, Any: _paths}
 
 
 def _one_spelling(sae: SaeConfig) -> SaeConfig:

@@ -1,0 +1,41 @@
+"""Reading the single values of a config: nothing is guessed, so `true` is no number and `8.5` no whole one."""
+
+from math import isfinite
+from typing import Any
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError("text (quote it)")
+    return str(value)
+
+
+def _whole_number(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value != int(value):
+        raise ValueError("a whole number")
+    return int(value)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        raise ValueError("a number")
+    return float(value)
+
+
+def _truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false")
+    return value
+
+
+def _paths(value: Any) -> str | list[str] | None:
+    """The only fields typed Any: one path, a list of them, or null."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, list) and value and all(isinstance(path, str) for path in value):
+        return value
+    raise ValueError("a path or a list of paths")
+
+
+SCALARS: dict[Any, Any] = {str: _text, int: _whole_number, float: _number, bool: _truth, Any: _paths}
+"""Readers by the type of a key; each raises ValueError with the words for what it wanted."""
