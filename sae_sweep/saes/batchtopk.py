@@ -13,9 +13,8 @@ from torch import Tensor
 from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.architectures.topk import TopKConfig
 from sae_sweep.kernels.selection import smallest_of_largest
-from sae_sweep.saes.auxk import auxk_losses
-from sae_sweep.saes.base import Clock, Losses, Parameters, Step, squared_error
-from sae_sweep.saes.codes import preactivations
+from sae_sweep.saes.base import Clock, Parameters, Step
+from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.saes.topk import TopK, folded_tensors
 
@@ -31,19 +30,11 @@ class BatchTopK(TopK):
     def buffers(self, config: SaeConfig) -> Parameters:
         return {"threshold": torch.zeros(())}
 
-    def losses(self, p: Parameters, x_BD: Tensor, target_BMD: Tensor, step: Step) -> Losses:
-        pre_BF = preactivations(x_BD, p["W_enc"], p["b_enc"], p["b_dec"], step.layout)
-        codes = step.codes(kept(pre_BF, step))
-        f = codes.encode(pre_BF, x_BD, p["W_enc"], p["b_enc"], p["b_dec"])
-        error_BMD = target_BMD - (codes.decode(f, p["W_dec"]) + p["b_dec"])
-        return Losses(
-            reconstruction_M=squared_error(error_BMD),
-            sparsity_M=None,
-            auxiliary_M=auxk_losses(p, x_BD, error_BMD, step),
-            fired_F=codes.fired(f),
-            support_F=codes.support(),
-            buffers={"threshold": threshold_after(codes.member_minima(f.detach()), step)},
-        )
+    def select(self, pre_BF: Tensor, step: Step) -> Codes:
+        return step.codes(kept(pre_BF, step))
+
+    def buffers_after(self, f: Tensor, codes: Codes, step: Step) -> Parameters:
+        return {"threshold": threshold_after(codes.member_minima(f), step)}
 
     def fold(self, config: SaeConfig, p: Parameters, buffers: Parameters, scale: float) -> InferenceSae:
         tensors = folded_tensors(p, scale)

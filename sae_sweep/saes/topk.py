@@ -33,7 +33,7 @@ class TopK(SaeMaths):
 
     def losses(self, p: Parameters, x_BD: Tensor, target_BMD: Tensor, step: Step) -> Losses:
         pre_BF = preactivations(x_BD, p["W_enc"], p["b_enc"], p["b_dec"], step.layout)
-        codes = _top_codes(pre_BF, step)
+        codes = self.select(pre_BF, step)
         f = torch.relu(codes.encode(pre_BF, x_BD, p["W_enc"], p["b_enc"], p["b_dec"]))
         error_BMD = target_BMD - (codes.decode(f, p["W_dec"]) + p["b_dec"])
         return Losses(
@@ -42,7 +42,16 @@ class TopK(SaeMaths):
             auxiliary_M=auxk_losses(p, x_BD, error_BMD, step),
             fired_F=codes.fired(f),
             support_F=codes.support(),
+            buffers=self.buffers_after(f.detach(), codes, step),
         )
+
+    def select(self, pre_BF: Tensor, step: Step) -> Codes:
+        """Which latents fire."""
+        return _top_codes(pre_BF, step)
+
+    def buffers_after(self, f: Tensor, codes: Codes, step: Step) -> Parameters:
+        """The buffers that this step's activations change."""
+        return {}
 
     def fold(self, config: SaeConfig, p: Parameters, buffers: Parameters, scale: float) -> InferenceSae:
         assert isinstance(config, TopKConfig)
