@@ -15,12 +15,13 @@ from sae_sweep.data.positions import counted_positions, target_positions
 from sae_sweep.evaluation.reconstruction import Reconstruction
 from sae_sweep.evaluation.sparsity import Sparsity
 from sae_sweep.evaluation.splice import Divergence, accumulate, splice_metrics
+from sae_sweep.kernels.places import true_places
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.model.suffix import CleanPass, Suffix
 from sae_sweep.saes.inference import InferenceSae
 
-CODE_ELEMENTS = 2**23
-"""Codes held at a time, tokens x latents."""
+CODE_ELEMENTS = {"cpu": 2**20, "cuda": 2**24}
+"""Codes held at a time, tokens x latents. A CPU goes over them faster while they stay in cache."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +83,17 @@ class Sums:
         """The reconstructions [N, D] of N activations; those that count go into the sums."""
         x_ND = x_ND.to(self._sae.tensors["W_enc"].dtype)
         x_hat_ND = torch.empty_like(x_ND)
-        step = max(1, CODE_ELEMENTS // self._sae.width)
+        step = max(1, CODE_ELEMENTS[x_ND.device.type] // self._sae.width)
         for start in range(0, len(x_ND), step):
             part = slice(start, start + step)
             x_BD, tokens_B, counts_B = x_ND[part], tokens_N[part], counts_N[part]
             f_BF = self._sae.encode(x_BD, tokens_B)
             x_hat_ND[part] = self._sae.decode(f_BF, tokens_B)
-            self.reconstruction.update(x_BD[counts_B], x_hat_ND[part][counts_B])
-            self.sparsity.update(f_BF[counts_B], sequence_N[part][counts_B])
+            counted_C = true_places(counts_B)
+            if len(counted_C) < len(counts_B):
+                x_BD, f_BF = x_BD.index_select(0, counted_C), f_BF.index_select(0, counted_C)
+            self.reconstruction.update(x_BD, x_hat_ND[part].index_select(0, counted_C))
+            self.sparsity.update(f_BF, sequence_N[part].index_select(0, counted_C))
         return x_hat_ND
 
     def metrics(self) -> dict[str, float | None]:

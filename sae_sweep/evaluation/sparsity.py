@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 
 from sae_sweep.evaluation.jackknife import ratio_standard_error
+from sae_sweep.kernels.places import true_places
+from sae_sweep.kernels.sparse import located
 
 
 class Sparsity:
@@ -18,10 +20,13 @@ class Sparsity:
 
     def update(self, f_BF: Tensor, sequence_B: Tensor) -> None:
         """Codes of B counted tokens, and the sequence each belongs to."""
-        fires_BF = f_BF > 0
-        self._fired_F += fires_BF.sum(0)
-        self._l1 += f_BF.sum(0, dtype=torch.float64) @ self._norm_F
-        self._l0_R.index_add_(0, sequence_B, fires_BF.sum(1).double())
+        tokens, width = f_BF.shape
+        flat_N = true_places(f_BF > 0)
+        offsets, _, latent_N = located(flat_N, tokens, width)
+        f_N = f_BF.reshape(-1).index_select(0, flat_N).double()
+        self._fired_F.index_add_(0, latent_N, torch.ones_like(f_N))
+        self._l1 += f_N @ self._norm_F.index_select(0, latent_N)
+        self._l0_R.index_add_(0, sequence_B, offsets.diff().double())
         self._tokens_R.index_add_(0, sequence_B, torch.ones_like(sequence_B, dtype=torch.float64))
 
     @property

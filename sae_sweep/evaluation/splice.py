@@ -13,8 +13,8 @@ from sae_sweep.evaluation.jackknife import ratio_standard_error
 from sae_sweep.model.head import logits
 from sae_sweep.model.language_model import LanguageModel
 
-LOGIT_ELEMENTS = 2**24
-"""Logits held at a time, positions x vocabulary: 64 MB in float32."""
+LOGIT_ELEMENTS = {"cpu": 2**20, "cuda": 2**24}
+"""Logits held at a time, positions x vocabulary. A CPU goes over them four times faster while they stay in cache."""
 
 
 class Divergence:
@@ -39,7 +39,7 @@ def accumulate(
     sums: Mapping[str, Divergence],
 ) -> None:
     """Add N target positions. `passes` are final hidden states [N, D] by the names of `sums`, "clean" left out."""
-    step = max(1, LOGIT_ELEMENTS // model.facts.vocab_size)
+    step = max(1, LOGIT_ELEMENTS[model.device.type] // model.facts.vocab_size)
     for start in range(0, len(target_N), step):
         part = slice(start, start + step)
         target, sequence = target_N[part, None], sequence_N[part]

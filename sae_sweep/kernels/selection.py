@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from sae_sweep.kernels.device import on_triton
+from sae_sweep.kernels.sparse import located
 
 SAMPLE = 2**16
 """Numbers that a first cut is guessed from."""
@@ -18,6 +19,23 @@ def row_top(pre_BF: Tensor, k: int) -> Tensor:
 
         return triton_selection.row_top(pre_BF, k)[0]
     return pre_BF.topk(k, dim=1, sorted=False).indices
+
+
+def row_largest(flat_N: Tensor, columns: int, values_N: Tensor, count: int, rows: int) -> Tensor:
+    """[N] bool: which entries of a sparse matrix are among their row's `count` largest, and above 0.
+
+    Entries are given by their places in the flattened matrix, ordered by row.
+    """
+    offsets, row_N, _ = located(flat_N, rows, columns)
+    most = int(offsets.diff().amax()) if len(flat_N) else 0
+    positive_N = values_N > 0
+    if most <= count:
+        return positive_N
+    place_N = torch.arange(len(flat_N), device=flat_N.device) + (most * row_N - offsets.index_select(0, row_N))
+    padded = values_N.new_full((rows * most,), -torch.inf).index_copy_(0, place_N, values_N)
+    top_BK = padded.view(rows, most).topk(count, dim=1, sorted=False).indices
+    taken = torch.zeros_like(padded, dtype=torch.bool).view(rows, most).scatter_(1, top_BK, True)
+    return positive_N & taken.view(-1).index_select(0, place_N)
 
 
 def smallest_of_largest(values: Tensor, count: int) -> Tensor:

@@ -7,6 +7,7 @@ the sampled product, where the dense encoder product takes 103 ms and a gathered
 """
 
 import warnings
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -40,16 +41,36 @@ def sampled_products(left_RD: Tensor, right_FD: Tensor, index_N: Tensor, offsets
     return torch.sparse.sampled_addmm(pattern, left_RD, right_FD.T, beta=0.0).values()
 
 
-def bag_offsets(bag_N: Tensor, bags: int) -> Tensor:
-    """[bags + 1]: where each bag begins among entries sorted by bag."""
-    offsets = bag_N.new_zeros(bags + 1)
-    # As fast as bincount, which on CUDA waits for the device to learn the largest.
-    counts = bag_N.new_zeros(bags).scatter_add_(0, bag_N, torch.ones_like(bag_N))
-    torch.cumsum(counts, 0, out=offsets[1:])
-    return offsets
+def bag_sums(values_N: Tensor, offsets: Tensor) -> Tensor:
+    """[bags]: the sum of each bag's values, 0 for an empty one; in the order of the entries, on any device."""
+    sums: Tensor = torch.segment_reduce(values_N, "sum", offsets=offsets, initial=0, unsafe=True)
+    return sums
 
 
-def stable_order(key_N: Tensor, keys: int) -> Tensor:
-    """The stable order of entries by key; narrow keys sort several times faster."""
+def sorted_offsets(bag_N: Tensor, bags: int, step: int = 1) -> Tensor:
+    """[bags + 1]: where bags 0, step, 2 step... begin among sorted entries."""
+    return torch.searchsorted(bag_N, _begins(bags, step, bag_N.dtype, bag_N.device))
+
+
+@lru_cache(256)
+def _begins(bags: int, step: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return step * torch.arange(bags + 1, dtype=dtype, device=device)
+
+
+def located(flat_N: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Where each row of a flattened matrix begins [rows + 1] among entries ordered by row, and the row [N] and column
+    [N] of each."""
+    offsets = sorted_offsets(flat_N, rows, columns)
+    # Many times faster than dividing.
+    row_N = torch.repeat_interleave(offsets.diff(), output_size=len(flat_N))
+    return offsets, row_N, torch.sub(flat_N, row_N, alpha=columns)
+
+
+def ordered(key_N: Tensor, keys: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The stable order by keys from 0 to below `keys`: where each key begins [keys + 1], the keys, and the entries.
+
+    Narrow keys sort several times faster.
+    """
     narrow = torch.int16 if keys <= torch.iinfo(torch.int16).max else torch.int32
-    return torch.sort(key_N.to(narrow), stable=True).indices
+    ordered_N, order_N = torch.sort(key_N.to(narrow), stable=True)
+    return sorted_offsets(ordered_N, keys), ordered_N.to(torch.int32), order_N

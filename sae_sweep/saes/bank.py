@@ -96,8 +96,9 @@ class Bank:
 
         `coefficient_M`, `dead_F` and `clocks` are the chunk's own.
         """
+        # `data`, not `detach()`: other members' updates, of other rows of the same storage, are none of autograd's.
         leaves = {
-            name: t.detach().requires_grad_() for name, t in self.views(self.storage, chunk.first, chunk.last).items()
+            name: t.data.requires_grad_() for name, t in self.views(self.storage, chunk.first, chunk.last).items()
         }
         layout = Layout(self.layout.widths[chunk.members], self.layout.device)
         buffers = {name: t[chunk.members] for name, t in self.buffers.items()}

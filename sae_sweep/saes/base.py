@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sae_sweep.architectures.base import SaeConfig
-from sae_sweep.saes.codes import Codes, DenseCodes, SparseCodes
+from sae_sweep.saes.encoder import Encoder
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.saes.initial import Start
 from sae_sweep.saes.layout import Layout
@@ -43,11 +43,9 @@ class Step:
     buffers: Parameters
     """Each member's buffers, [M, ...] by name, as the step before left them."""
 
-    def codes(self, support_BF: Tensor, layout: Layout | None = None) -> Codes:
-        """The codes of a support; `layout` where its rows are to be finer than members."""
-        if self.dense:
-            return DenseCodes(support_BF, layout or self.layout)
-        return SparseCodes.where(support_BF, layout or self.layout)
+    def encoder(self, x_BD: Tensor, W_enc: Tensor, bias_F: Tensor | None, b_pre_MD: Tensor | None) -> Encoder:
+        """W_enc (x - b_pre) + bias of these members."""
+        return Encoder(x_BD, W_enc, bias_F, b_pre_MD, self.layout, self.dense)
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from sae_sweep.architectures.base import SaeConfig
-from sae_sweep.architectures.topk import TopKConfig
-from sae_sweep.kernels.selection import smallest_of_largest
 from sae_sweep.saes.base import Clock, Parameters, Step
 from sae_sweep.saes.codes import Codes
+from sae_sweep.saes.encoder import Encoder
 from sae_sweep.saes.inference import InferenceSae
-from sae_sweep.saes.topk import TopK, folded_tensors
+from sae_sweep.saes.topk import TopK, folded_tensors, kept
 
 MEAN_STEPS = 1_000
 """The threshold is a running mean over about this many steps, or a twentieth of the run where that is less."""
@@ -30,8 +29,8 @@ class BatchTopK(TopK):
     def buffers(self, config: SaeConfig) -> Parameters:
         return {"threshold": torch.zeros(())}
 
-    def select(self, pre_BF: Tensor, step: Step) -> Codes:
-        return step.codes(kept(pre_BF, step))
+    def select(self, encoder: Encoder, step: Step) -> tuple[Codes, Tensor]:
+        return encoder.largest_of_all([count * encoder.tokens for count in kept(step)])
 
     def buffers_after(self, f: Tensor, codes: Codes, step: Step) -> Parameters:
         return {"threshold": threshold_after(codes.member_minima(f), step)}
@@ -40,17 +39,6 @@ class BatchTopK(TopK):
         tensors = folded_tensors(p, scale)
         tensors["threshold"] = (buffers["threshold"] / scale).expand_as(tensors["b_enc"]).contiguous()
         return InferenceSae("jumprelu", tensors, subtract_b_dec=True, k=None)
-
-
-def kept(pre_BF: Tensor, step: Step) -> Tensor:
-    """[B, F] bool: each member's B k largest positive pre-activations."""
-    masks = []
-    for config, latents in zip(step.configs, step.layout.slices, strict=True):
-        assert isinstance(config, TopKConfig)
-        own_BF = pre_BF[:, latents]
-        cut = smallest_of_largest(own_BF, config.active() * len(pre_BF))
-        masks.append((own_BF >= cut) & (own_BF > 0))
-    return torch.cat(masks, dim=1) if len(masks) > 1 else masks[0]
 
 
 def threshold_after(smallest_M: Tensor, step: Step) -> Tensor:

@@ -15,26 +15,23 @@ Letters: B tokens, M members, F latents, N entries, D model width. A row is a (t
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from sae_sweep.kernels.sparse import bag_offsets, sampled_products, stable_order, weighted_row_sums
+from sae_sweep.kernels.places import true_places
+from sae_sweep.kernels.sparse import (
+    bag_sums,
+    located,
+    ordered,
+    sampled_products,
+    sorted_offsets,
+    weighted_row_sums,
+)
 from sae_sweep.saes.layout import Layout
-
-
-def preactivations(
-    x_BD: Tensor, W_enc: Tensor, bias_F: Tensor | None, b_pre_MD: Tensor | None, layout: Layout
-) -> Tensor:
-    """[B, F] without gradient: W_enc (x - b_pre) + bias, one matrix product for all members."""
-    with torch.no_grad():
-        offset_F = torch.zeros_like(W_enc[:, 0]) if bias_F is None else bias_F.clone()
-        if b_pre_MD is not None:
-            for member, latents in enumerate(layout.slices):
-                offset_F[latents] -= W_enc[latents] @ b_pre_MD[member]
-        return torch.addmm(offset_F, x_BD, W_enc.T)
 
 
 class Codes(ABC):
@@ -44,23 +41,29 @@ class Codes(ABC):
     tokens: int
 
     def encode(
-        self, pre_BF: Tensor, x_BD: Tensor, W_enc: Tensor, bias_F: Tensor | None, b_pre_MD: Tensor | None
+        self,
+        values: Tensor,
+        x_BD: Tensor,
+        W_enc: Tensor,
+        bias_F: Tensor | None,
+        b_pre_MD: Tensor | None,
+        members: Layout | None = None,
     ) -> Tensor:
-        """Values: the pre-activations at the support, differentiable in x, W_enc, bias and b_pre."""
-        values: Tensor = _Encode.apply(x_BD, W_enc, bias_F, b_pre_MD, pre_BF, self)
-        return values
+        """The same values, pre-activations at the support, differentiable in x, W_enc, bias and b_pre.
 
-    @abstractmethod
-    def take(self, pre_BF: Tensor) -> Tensor:
-        """Values of pre-activations, without gradient."""
+        `members` is the layout of b_pre's rows, where it is not that of the codes.
+        """
+        encoded: Tensor = _Encode.apply(x_BD, W_enc, bias_F, b_pre_MD, values, self, members or self.layout)
+        return encoded
 
     @abstractmethod
     def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
         """[B, M, D]: for each token and member, its values times its decoder rows, summed."""
 
     @abstractmethod
-    def transposed_times(self, values: Tensor, x_BD: Tensor) -> Tensor:
-        """[F, D]: for each latent, its values times their tokens' inputs, summed; without gradient."""
+    def transposed_times(self, values: Tensor, x_BD: Tensor) -> tuple[Tensor, Tensor]:
+        """[F, D] and [F]: for each latent its values times their tokens' inputs, and its values, summed; without
+        gradient."""
 
     @abstractmethod
     def times(self, values: Tensor, rows_FD: Tensor) -> Tensor:
@@ -96,19 +99,18 @@ class SparseCodes(Codes):
 
     def __init__(self, flat_N: Tensor, tokens: int, layout: Layout):
         """`flat_N` are indices into pre-activations [B, F] flattened, ordered by row."""
-        self.layout, self.tokens, self.flat_N = layout, tokens, flat_N
-        self.token_N = torch.div(flat_N, layout.latents, rounding_mode="floor")
-        self.latent_N = flat_N - self.token_N * layout.latents
+        self.layout, self.tokens = layout, tokens
+        self.token_offsets, self.token_N, self.latent_N = located(flat_N, tokens, layout.latents)
 
     @classmethod
     def where(cls, support_BF: Tensor, layout: Layout) -> "SparseCodes":
-        return cls(support_BF.view(-1).nonzero().squeeze(1), support_BF.shape[0], layout)
+        return cls(true_places(support_BF), support_BF.shape[0], layout)
 
     @cached_property
     def row_N(self) -> Tensor:
         if self.layout.members == 1:
             return self.token_N
-        return self.token_N * self.layout.members + self.layout.member_F[self.latent_N]
+        return self.token_N * self.layout.members + self.layout.member_F.index_select(0, self.latent_N)
 
     @property
     def rows(self) -> int:
@@ -116,51 +118,68 @@ class SparseCodes(Codes):
 
     @cached_property
     def row_offsets(self) -> Tensor:
-        return bag_offsets(self.row_N, self.rows)
+        return self.token_offsets if self.layout.members == 1 else sorted_offsets(self.row_N, self.rows)
 
     @cached_property
-    def by_latent(self) -> Tensor:
-        """[N]: the order of entries by latent, the transpose of the codes."""
-        return stable_order(self.latent_N, self.layout.latents)
-
-    @cached_property
-    def latent_offsets(self) -> Tensor:
-        return bag_offsets(self.latent_N, self.layout.latents)
-
-    def take(self, pre_BF: Tensor) -> Tensor:
-        return pre_BF.view(-1).take(self.flat_N)
+    def transpose(self) -> "Transpose":
+        return Transpose.of(self)
 
     def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
         out_RD = _SparseDecode.apply(values, W_dec, self)
         return out_RD.view(self.tokens, self.layout.members, -1)
 
-    def transposed_times(self, values: Tensor, x_BD: Tensor) -> Tensor:
-        order = self.by_latent
-        return weighted_row_sums(x_BD, self.token_N[order], values[order], self.latent_offsets)
+    def transposed_times(self, values: Tensor, x_BD: Tensor) -> tuple[Tensor, Tensor]:
+        by = self.transpose
+        ordered_N = values.index_select(0, by.order_N)
+        return weighted_row_sums(x_BD, by.token_N, ordered_N, by.offsets), bag_sums(ordered_N, by.offsets)
 
     def times(self, values: Tensor, rows_FD: Tensor) -> Tensor:
-        token_offsets = self.row_offsets[:: self.layout.members].contiguous()
-        return weighted_row_sums(rows_FD, self.latent_N, values, token_offsets)
+        return weighted_row_sums(rows_FD, self.latent_N, values, self.token_offsets)
 
     def at_latent(self, vector_F: Tensor) -> Tensor:
         return vector_F.index_select(0, self.latent_N)
 
     def member_sums(self, values: Tensor) -> Tensor:
         # By row first: a running fp32 sum over all entries would lose four digits.
-        rows = values.new_zeros(self.rows).index_add(0, self.row_N, values)
+        rows = _BagSums.apply(values, self.row_offsets, self.row_N)
         return rows.view(self.tokens, self.layout.members).sum(0)
 
     def latent_sums(self, values: Tensor) -> Tensor:
-        return values.new_zeros(self.layout.latents).index_add(0, self.latent_N, values)
+        by = self.transpose
+        sums_F: Tensor = _BagSums.apply(values.index_select(0, by.order_N), by.offsets, by.latent_N)
+        return sums_F
 
     def member_minima(self, values: Tensor) -> Tensor:
-        rows = values.new_full((self.rows,), torch.inf)
         positive = torch.where(values > 0, values, torch.inf)
+        if self.layout.members == 1:
+            return torch.cat([positive, positive.new_full((1,), torch.inf)]).amin(0, keepdim=True)
+        rows = values.new_full((self.rows,), torch.inf)
         rows.scatter_reduce_(0, self.row_N, positive, "amin")
         return rows.view(self.tokens, self.layout.members).amin(0)
 
     def support(self) -> Tensor:
-        return self.latent_offsets.diff()
+        return self.transpose.offsets.diff()
+
+
+@dataclass(frozen=True)
+class Transpose:
+    """Entries ordered by latent, and by token for each."""
+
+    order_N: Tensor
+    """[N]: which entry is the n-th."""
+    latent_N: Tensor
+    token_N: Tensor
+    row_N: Tensor
+    offsets: Tensor
+    """[F + 1]: where each latent begins."""
+
+    @classmethod
+    def of(cls, codes: SparseCodes) -> "Transpose":
+        latents = codes.layout.latents
+        offsets, latent_N, order_N = ordered(codes.latent_N, latents)
+        token_N = codes.token_N.index_select(0, order_N)
+        row_N = token_N if codes.layout.members == 1 else codes.row_N.index_select(0, order_N)
+        return cls(order_N, latent_N, token_N, row_N, offsets)
 
 
 class DenseCodes(Codes):
@@ -169,15 +188,12 @@ class DenseCodes(Codes):
     def __init__(self, support_BF: Tensor, layout: Layout):
         self.layout, self.tokens, self.support_BF = layout, support_BF.shape[0], support_BF
 
-    def take(self, pre_BF: Tensor) -> Tensor:
-        return pre_BF
-
     def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
         masked = values * self.support_BF
         return torch.stack([masked[:, latents] @ W_dec[latents] for latents in self.layout.slices], dim=1)
 
-    def transposed_times(self, values: Tensor, x_BD: Tensor) -> Tensor:
-        return values.T @ x_BD
+    def transposed_times(self, values: Tensor, x_BD: Tensor) -> tuple[Tensor, Tensor]:
+        return values.T @ x_BD, self.latent_sums(values)
 
     def times(self, values: Tensor, rows_FD: Tensor) -> Tensor:
         return values @ rows_FD
@@ -208,26 +224,27 @@ class _Encode(torch.autograd.Function):
         W_enc: Tensor,
         bias_F: Tensor | None,
         b_pre_MD: Tensor | None,
-        pre_BF: Tensor,
+        values: Tensor,
         codes: Codes,
+        members: Layout,
     ) -> Tensor:
         ctx.save_for_backward(x_BD, W_enc, b_pre_MD)  # type: ignore[arg-type]  # None is allowed
-        ctx.codes = codes  # type: ignore[attr-defined]
-        return codes.take(pre_BF)
+        ctx.codes, ctx.members = codes, members  # type: ignore[attr-defined]
+        return values
 
     @staticmethod
     def backward(ctx, g):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
         x_BD, W_enc, b_pre_MD = ctx.saved_tensors
         codes: Codes = ctx.codes
         g_x = codes.times(g, W_enc) if ctx.needs_input_grad[0] else None
-        g_W, g_bias = codes.transposed_times(g, x_BD), codes.latent_sums(g)
+        g_W, g_bias = codes.transposed_times(g, x_BD)
         g_b_pre = None
         if b_pre_MD is not None:  # -W_enc b_pre is added to W_enc x + bias: a term of rank one
             g_b_pre = torch.empty_like(b_pre_MD)
-            for member, latents in enumerate(codes.layout.slices):
+            for member, latents in enumerate(ctx.members.slices):
                 g_W[latents].addr_(g_bias[latents], b_pre_MD[member], alpha=-1)
                 g_b_pre[member] = -(g_bias[latents] @ W_enc[latents])
-        return g_x, g_W, g_bias if ctx.needs_input_grad[2] else None, g_b_pre, None, None
+        return g_x, g_W, g_bias if ctx.needs_input_grad[2] else None, g_b_pre, None, None, None
 
 
 class _SparseDecode(torch.autograd.Function):
@@ -245,6 +262,19 @@ class _SparseDecode(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             g_values = sampled_products(g_RD, W_dec, codes.latent_N, codes.row_offsets)
         if ctx.needs_input_grad[1]:
-            order = codes.by_latent
-            g_W = weighted_row_sums(g_RD, codes.row_N[order], values[order], codes.latent_offsets)
+            by = codes.transpose
+            g_W = weighted_row_sums(g_RD, by.row_N, values.index_select(0, by.order_N), by.offsets)
         return g_values, g_W, None
+
+
+class _BagSums(torch.autograd.Function):
+    """Sums of consecutive runs of entries; `bag_N` says in which run each entry is."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, values_N: Tensor, offsets: Tensor, bag_N: Tensor) -> Tensor:
+        ctx.bag_N = bag_N  # type: ignore[attr-defined]
+        return bag_sums(values_N, offsets)
+
+    @staticmethod
+    def backward(ctx, g):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        return g.index_select(0, ctx.bag_N), None, None

@@ -22,7 +22,6 @@ from torch import Tensor
 from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.architectures.gated import GatedConfig
 from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step, squared_error
-from sae_sweep.saes.codes import preactivations
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.saes.initial import Start, encoder_rows
 
@@ -42,9 +41,7 @@ class Gated(SaeMaths):
         return {"W_enc": W_enc, "W_dec": W_dec, **zeros, "b_dec": start.b_dec(config.b_dec_init)}
 
     def losses(self, p: Parameters, x_BD: Tensor, target_BMD: Tensor, step: Step) -> Losses:
-        z_BF = preactivations(x_BD, p["W_enc"], None, p["b_dec"], step.layout)
-        codes = step.codes(z_BF > -p["b_gate"])
-        z = codes.encode(z_BF, x_BD, p["W_enc"], None, p["b_dec"])
+        codes, z = step.encoder(x_BD, p["W_enc"], None, p["b_dec"]).above(-p["b_gate"].detach())
         gate = z + codes.at_latent(p["b_gate"])
         f = torch.relu(codes.at_latent(p["r_mag"].exp()) * z + codes.at_latent(p["b_mag"]))
         x_hat_BMD = codes.decode(f, p["W_dec"]) + p["b_dec"]

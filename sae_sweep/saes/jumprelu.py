@@ -27,7 +27,7 @@ from torch import Tensor
 from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.architectures.jumprelu import JumpReluConfig
 from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step, squared_error
-from sae_sweep.saes.codes import Codes, preactivations
+from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.saes.initial import Start, encoder_rows
 from sae_sweep.saes.straight_through import Heaviside, Jump
@@ -63,10 +63,9 @@ class JumpRelu(SaeMaths):
 
     def losses(self, p: Parameters, x_BD: Tensor, target_BMD: Tensor, step: Step) -> Losses:
         b_pre = p["b_dec"] if self.unit_decoder else None
-        pre_BF = preactivations(x_BD, p["W_enc"], p["b_enc"], b_pre, step.layout)
         theta_F, bandwidth_F = p["log_threshold"].exp(), _by_latent(step, "bandwidth", x_BD)
-        codes = step.codes(pre_BF > theta_F.detach() - bandwidth_F / 2)  # the kernel reaches below the threshold
-        z = codes.encode(pre_BF, x_BD, p["W_enc"], p["b_enc"], b_pre)
+        encoder = step.encoder(x_BD, p["W_enc"], p["b_enc"], b_pre)
+        codes, z = encoder.above(theta_F.detach() - bandwidth_F / 2)  # the kernel reaches below the threshold
         theta, bandwidth = codes.at_latent(theta_F), codes.at_latent(bandwidth_F)
         f = Jump.apply(z, theta, bandwidth, not self.unit_decoder)
         x_hat_BMD = codes.decode(f, p["W_dec"]) + p["b_dec"]

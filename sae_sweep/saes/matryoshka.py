@@ -18,9 +18,9 @@ from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.architectures.matryoshka import MatryoshkaConfig
 from sae_sweep.saes.auxk import auxk_losses
 from sae_sweep.saes.base import Clock, Losses, Parameters, Step, squared_error
-from sae_sweep.saes.batchtopk import BatchTopK, kept, threshold_after
-from sae_sweep.saes.codes import preactivations
+from sae_sweep.saes.batchtopk import BatchTopK, threshold_after
 from sae_sweep.saes.layout import Layout
+from sae_sweep.saes.topk import kept
 
 PARETO_ALPHA = 0.5
 
@@ -33,13 +33,11 @@ class Matryoshka(BatchTopK):
             prefix_sizes(config, width, clock)
             for config, width, clock in zip(step.configs, step.layout.widths, step.clocks, strict=True)
         ]
-        pre_BF = preactivations(x_BD, p["W_enc"], p["b_enc"], p["b_dec"], step.layout)
+        encoder = step.encoder(x_BD, p["W_enc"], p["b_enc"], p["b_dec"])
         # To the codes each group of latents is a member, so that its reconstruction comes out by itself.
         groups = Layout(tuple(b - a for own in prefixes for a, b in pairwise([0, *own])), step.layout.device)
-        codes = step.codes(kept(pre_BF, step), groups)
+        codes, f = encoder.largest_of_all([count * encoder.tokens for count in kept(step)], groups)
         counts = [len(own) for own in prefixes]
-        owner_G = torch.tensor([m for m, count in enumerate(counts) for _ in range(count)], device=x_BD.device)
-        f = codes.encode(pre_BF, x_BD, p["W_enc"], p["b_enc"], p["b_dec"].index_select(0, owner_G))
         errors = _nested_errors(codes.decode(f, p["W_dec"]).split(counts, dim=1), target_BMD, p["b_dec"])
         full_BMD = torch.stack([error_BGD[:, -1] for error_BGD in errors], dim=1)
         inner_M = torch.stack([squared_error(error_BGD[:, :-1]).sum() for error_BGD in errors])

@@ -18,7 +18,7 @@ from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.architectures.p_anneal import PAnnealConfig
 from sae_sweep.architectures.standard import StandardConfig
 from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step, squared_error
-from sae_sweep.saes.codes import Codes, preactivations
+from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.saes.initial import Start, encoder_rows
 
@@ -42,16 +42,14 @@ class Standard(SaeMaths):
 
     def losses(self, p: Parameters, x_BD: Tensor, target_BMD: Tensor, step: Step) -> Losses:
         b_pre = p["b_dec"] if self.unit_decoder else None
-        pre_BF = preactivations(x_BD, p["W_enc"], p["b_enc"], b_pre, step.layout)
-        codes = step.codes(pre_BF > 0)
-        f = codes.encode(pre_BF, x_BD, p["W_enc"], p["b_enc"], b_pre)
+        codes, f = step.encoder(x_BD, p["W_enc"], p["b_enc"], b_pre).above()
         x_hat_BMD = codes.decode(f, p["W_dec"]) + p["b_dec"]
         sparsity_M, buffers = self.penalty(f, codes, p, step)
         return Losses(
             reconstruction_M=squared_error(target_BMD - x_hat_BMD),
             sparsity_M=sparsity_M,
             auxiliary_M=None,
-            fired_F=codes.fired(f),
+            fired_F=codes.support(),
             support_F=codes.support(),
             buffers=buffers,
         )

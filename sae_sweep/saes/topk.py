@@ -9,10 +9,10 @@ from torch import Tensor
 
 from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.architectures.topk import TopKConfig
-from sae_sweep.kernels.selection import row_top
 from sae_sweep.saes.auxk import auxk_losses
 from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step, squared_error
-from sae_sweep.saes.codes import Codes, DenseCodes, SparseCodes, preactivations
+from sae_sweep.saes.codes import Codes
+from sae_sweep.saes.encoder import Encoder
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.saes.initial import Start, encoder_rows
 
@@ -32,9 +32,8 @@ class TopK(SaeMaths):
         return {"W_enc": W_enc, "b_enc": torch.zeros(width), "W_dec": W_dec, "b_dec": start.b_dec(config.b_dec_init)}
 
     def losses(self, p: Parameters, x_BD: Tensor, target_BMD: Tensor, step: Step) -> Losses:
-        pre_BF = preactivations(x_BD, p["W_enc"], p["b_enc"], p["b_dec"], step.layout)
-        codes = self.select(pre_BF, step)
-        f = torch.relu(codes.encode(pre_BF, x_BD, p["W_enc"], p["b_enc"], p["b_dec"]))
+        codes, z = self.select(step.encoder(x_BD, p["W_enc"], p["b_enc"], p["b_dec"]), step)
+        f = torch.relu(z)
         error_BMD = target_BMD - (codes.decode(f, p["W_dec"]) + p["b_dec"])
         return Losses(
             reconstruction_M=squared_error(error_BMD),
@@ -45,9 +44,9 @@ class TopK(SaeMaths):
             buffers=self.buffers_after(f.detach(), codes, step),
         )
 
-    def select(self, pre_BF: Tensor, step: Step) -> Codes:
-        """Which latents fire."""
-        return _top_codes(pre_BF, step)
+    def select(self, encoder: Encoder, step: Step) -> tuple[Codes, Tensor]:
+        """Which latents fire, and their pre-activations."""
+        return encoder.largest_of_rows(kept(step))
 
     def buffers_after(self, f: Tensor, codes: Codes, step: Step) -> Parameters:
         """The buffers that this step's activations change."""
@@ -71,15 +70,7 @@ def folded_tensors(p: Parameters, scale: float) -> Parameters:
     }
 
 
-def _top_codes(pre_BF: Tensor, step: Step) -> Codes:
-    """The k largest pre-activations of each token and member."""
-    tops = []
-    for config, latents in zip(step.configs, step.layout.slices, strict=True):
-        assert isinstance(config, TopKConfig)
-        tops.append(row_top(pre_BF[:, latents], config.active()) + latents.start)
-    top_BK = torch.cat(tops, dim=1)
-    if step.dense:
-        support_BF = torch.zeros_like(pre_BF, dtype=torch.bool).scatter_(1, top_BK, True)
-        return DenseCodes(support_BF, step.layout)
-    flat_BK = top_BK + step.layout.latents * torch.arange(len(pre_BF), device=pre_BF.device)[:, None]
-    return SparseCodes(flat_BK.view(-1), len(pre_BF), step.layout)
+def kept(step: Step) -> list[int]:
+    """How many latents of each member fire, per token."""
+    configs = [config for config in step.configs if isinstance(config, TopKConfig)]
+    return [config.active() for config in configs]

@@ -47,7 +47,6 @@ MATHS = '''
 import torch
 
 from sae_sweep.saes.base import Losses, SaeMaths, squared_error
-from sae_sweep.saes.codes import preactivations
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.saes.initial import encoder_rows
 
@@ -66,9 +65,7 @@ class Elastic(SaeMaths):
         return {"W_enc": W_enc, "b_enc": torch.zeros(width), "W_dec": W_dec, "b_dec": start.b_dec(config.b_dec_init)}
 
     def losses(self, p, x_BD, target_BMD, step):
-        pre_BF = preactivations(x_BD, p["W_enc"], p["b_enc"], p["b_dec"], step.layout)
-        codes = step.codes(pre_BF > 0)
-        f = codes.encode(pre_BF, x_BD, p["W_enc"], p["b_enc"], p["b_dec"])
+        codes, f = step.encoder(x_BD, p["W_enc"], p["b_enc"], p["b_dec"]).above()
         share_M = torch.tensor([config.l1_share for config in step.configs])
         share = codes.at_latent(share_M[step.layout.member_F])
         return Losses(

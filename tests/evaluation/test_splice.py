@@ -148,7 +148,7 @@ def test_chunks_of_positions_change_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole = accumulated(model, *hidden)
-    monkeypatch.setattr(splice, "LOGIT_ELEMENTS", positions * model.facts.vocab_size)
+    monkeypatch.setitem(splice.LOGIT_ELEMENTS, "cpu", positions * model.facts.vocab_size)
     pieces = accumulated(model, *hidden)
     for name, one in whole.items():
         assert pieces[name].ce_R.tolist() == pytest.approx(one.ce_R.tolist(), rel=1e-12)

@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sae_sweep.kernels import selection, sparse
-from sae_sweep.saes.codes import SparseCodes, preactivations
+from sae_sweep.saes.encoder import Encoder
 from sae_sweep.saes.layout import Layout
 
 WAITS = {
-    "_local_scalar_dense", "nonzero", "masked_select", "bincount", "unique", "_unique2", "repeat_interleave",
+    "_local_scalar_dense", "nonzero", "masked_select", "bincount", "unique", "_unique2",
     "lift_fresh",  # torch.tensor(number): a copy from the host
 }  # fmt: skip
 """Operators that on CUDA make the host wait for the device."""
@@ -24,7 +24,9 @@ class NoWaiting(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         indices = args[1] if func.overloadpacket.__name__ in ("index", "index_put", "index_put_") else ()
         masked = any(index is not None and index.dtype == torch.bool for index in indices)
-        if masked or func.overloadpacket.__name__ in WAITS:
+        sized = (kwargs or {}).get("output_size") is not None
+        repeats = func.overloadpacket.__name__ == "repeat_interleave" and not sized  # of a length it must find out
+        if masked or repeats or func.overloadpacket.__name__ in WAITS:
             raise AssertionError(f"{func} waits for the device")
         return func(*args, **(kwargs or {}))
 
@@ -72,11 +74,8 @@ def step(as_on_cuda: bool, layout: Layout, k: int, x_BD: Tensor, *parameters: Te
     sparse.on_triton = selection.on_triton = lambda tensor: as_on_cuda
     try:
         x_BD, W_enc, b_enc, W_dec = leaves = [tensor.clone().requires_grad_() for tensor in (x_BD, *parameters)]
-        pre_BF = preactivations(x_BD, W_enc, b_enc, None, layout)
-        tops = [selection.row_top(pre_BF[:, latents], k) + latents.start for latents in layout.slices]
-        flat_BK = torch.cat(tops, dim=1) + layout.latents * torch.arange(len(x_BD))[:, None]
-        codes = SparseCodes(flat_BK.view(-1), len(x_BD), layout)
-        f = torch.relu(codes.encode(pre_BF, x_BD, W_enc, b_enc, None))
+        codes, z = Encoder(x_BD, W_enc, b_enc, None, layout, dense=False).largest_of_rows([k] * layout.members)
+        f = torch.relu(z)
         error_BMD = x_BD.detach()[:, None] - codes.decode(f, W_dec)
         return list(torch.autograd.grad(error_BMD.square().sum(), leaves))
     finally:

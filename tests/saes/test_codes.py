@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sae_sweep.saes.codes import Codes, DenseCodes, SparseCodes, preactivations
+from sae_sweep.saes.codes import Codes, DenseCodes, SparseCodes
+from sae_sweep.saes.encoder import Encoder
 from sae_sweep.saes.layout import Layout
 
 B, D = 5, 4
@@ -34,6 +35,15 @@ def codes_of(support_BF: Tensor, layout: Layout, dense: bool) -> Codes:
     return DenseCodes(support_BF, layout) if dense else SparseCodes.where(support_BF, layout)
 
 
+def product(x_BD: Tensor, W_enc: Tensor, bias_F: Tensor | None, b_pre_MD: Tensor | None, layout: Layout) -> Tensor:
+    return Encoder(x_BD, W_enc, bias_F, b_pre_MD, layout, dense=True).product()
+
+
+def at(support_BF: Tensor, pre_BF: Tensor, dense: bool) -> Tensor:
+    """Pre-activations as values on a route."""
+    return pre_BF if dense else pre_BF[support_BF]
+
+
 def randn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).requires_grad_()
 
@@ -55,7 +65,7 @@ def test_encode_gradients(widths: tuple[int, ...], kind: str, dense: bool, with_
     def at_support(*tensors: Tensor) -> Tensor:
         given = {"bias_F": None, "b_pre_MD": None, **dict(zip(inputs, tensors, strict=True))}
         codes = codes_of(support_BF, layout, dense)
-        values = codes.encode(preactivations(**given, layout=layout), **given)
+        values = codes.encode(at(support_BF, product(**given, layout=layout), dense), **given)
         return values * support_BF if dense else values
 
     assert torch.autograd.gradcheck(at_support, tuple(inputs.values()))
@@ -82,10 +92,10 @@ def test_forward_is_the_plain_product(kind: str, dense: bool) -> None:
     support_BF = support_of(kind, layout.latents)
     x_BD, W_enc, W_dec = randn(B, D), randn(layout.latents, D, seed=1), randn(layout.latents, D, seed=2)
     bias_F, b_pre_MD = randn(layout.latents, seed=3), randn(layout.members, D, seed=4)
-    pre_BF = preactivations(x_BD, W_enc, bias_F, b_pre_MD, layout)
+    pre_BF = product(x_BD, W_enc, bias_F, b_pre_MD, layout)
     assert not pre_BF.requires_grad
     codes = codes_of(support_BF, layout, dense)
-    out_BMD = codes.decode(codes.encode(pre_BF, x_BD, W_enc, bias_F, b_pre_MD), W_dec)
+    out_BMD = codes.decode(codes.encode(at(support_BF, pre_BF, dense), x_BD, W_enc, bias_F, b_pre_MD), W_dec)
     assert out_BMD.shape == (B, 3, D)
     for member, own in enumerate((slice(0, 3), slice(3, 4), slice(4, 9))):
         pre = (x_BD - b_pre_MD[member]) @ W_enc[own].t() + bias_F[own]
@@ -111,8 +121,8 @@ def test_sums_by_hand(dense: bool) -> None:
     (slopes_BF,) = torch.autograd.grad((latents_F * torch.tensor([3.0, 5.0, 7.0])).sum(), values_BF)
     assert slopes_BF.tolist() == [[3, 5, 0], [3, 0, 7]]
     assert codes.support().tolist() == [2, 1, 1]
-    at = codes.at_latent(torch.tensor([10.0, 20.0, 30.0]))
-    assert (at.expand(2, 3)[support_BF] if dense else at).tolist() == [10, 20, 10, 30]
+    per_latent = codes.at_latent(torch.tensor([10.0, 20.0, 30.0]))
+    assert (per_latent.expand(2, 3)[support_BF] if dense else per_latent).tolist() == [10, 20, 10, 30]
 
 
 @pytest.mark.parametrize("dense", [False, True])
@@ -173,7 +183,7 @@ def test_routes_agree_on_any_codes(widths: list[int], tokens: int, density: floa
         leaves = [randn(layout.latents, D, seed=2), randn(layout.latents, seed=3), randn(len(widths), D, seed=4)]
         W_dec = randn(layout.latents, D, seed=5)
         codes = codes_of(support_BF, layout, dense)
-        values = codes.encode(preactivations(x_BD, *leaves, layout), x_BD, *leaves)
+        values = codes.encode(at(support_BF, product(x_BD, *leaves, layout), dense), x_BD, *leaves)
         total = (codes.decode(values, W_dec) * towards_BMD).sum() + codes.member_sums(values).square().sum()
         found.append([total, codes.fired(values), *torch.autograd.grad(total, [*leaves, W_dec])])
     for sparse, dense_one in zip(*found, strict=True):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sae_sweep.architectures.jumprelu import JumpReluConfig
+from sae_sweep.saes import encoder
 from sae_sweep.saes.base import Clock, Losses
 from sae_sweep.saes.registry import maths_of
 from tests.saes import reference, reference_topk
@@ -16,6 +17,12 @@ from tests.saes.problems import CLOCKS, COEFFICIENTS, DENSITIES, THRESHOLDS, TOK
 AUXILIARY = ("gated", "gated_decoder_norm", "matryoshka", "jumprelu_anthropic")
 """The kinds with an auxiliary term even where no latent is dead."""
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["whole", "screened"])
+def screened(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sparse route computes the whole product, or only what bounds leave."""
+    monkeypatch.setattr(encoder, "screens", lambda x_BD: request.param)
 
 
 def close(found: Tensor, expected: Tensor, tolerance: float, floor: float = 0.0) -> bool:

@@ -1,0 +1,99 @@
+"""A screened choice is the choice that the whole product gives."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from sae_sweep.saes import encoder as encoder_module
+from sae_sweep.saes.codes import Codes, SparseCodes
+from sae_sweep.saes.encoder import Encoder
+from sae_sweep.saes.layout import Layout
+
+B, D, WIDTHS = 50, 40, (64, 24, 40)
+LAYOUT = Layout(WIDTHS, torch.device("cpu"))
+FINER = Layout((40, 24, 20, 4, 40), torch.device("cpu"))
+
+
+def randn(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def inputs(kind: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    latents = sum(WIDTHS)
+    x_BD, W_enc = randn(B, D, seed=1), randn(latents, D, seed=2) / D**0.5
+    bias_F, b_pre_MD = 0.3 * randn(latents, seed=3), 0.1 * randn(len(WIDTHS), D, seed=4)
+    if kind == "ties":  # two latents in three are the same one, and pre-activations are exact
+        x_BD, W_enc = x_BD.round(), (4 * W_enc).round() / 4
+        W_enc[::3], W_enc[1::3] = W_enc[2].clone(), W_enc[2].clone()
+        bias_F, b_pre_MD = bias_F.round(), b_pre_MD.round()
+    elif kind == "none":
+        bias_F = bias_F - 100
+    elif kind == "all":
+        bias_F = bias_F + 100
+    elif kind == "a few tokens":
+        x_BD[5:], bias_F = 0.1 * x_BD[5:], bias_F - 2
+    return x_BD, W_enc, bias_F, b_pre_MD
+
+
+def encoder(kind: str, screened: bool, monkeypatch: pytest.MonkeyPatch) -> Encoder:
+    monkeypatch.setattr(encoder_module, "screens", lambda x_BD: screened)
+    return Encoder(*inputs(kind), LAYOUT, dense=False)
+
+
+def matrix(found: tuple[Codes, Tensor], positive: bool = False) -> Tensor:
+    """Values at their places, NaN elsewhere."""
+    codes, values = found
+    assert isinstance(codes, SparseCodes)
+    values_BF = torch.full((B, sum(WIDTHS)), torch.nan, dtype=torch.float64)
+    values_BF[codes.token_N, codes.latent_N] = values.detach()
+    return torch.where(values_BF > 0, values_BF, torch.nan) if positive else values_BF
+
+
+def same(first: Tensor, second: Tensor) -> bool:
+    return torch.equal(first.isnan(), second.isnan()) and torch.allclose(first.nan_to_num(), second.nan_to_num())
+
+
+KINDS = ["normal", "none", "all", "a few tokens"]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "ties"])
+@pytest.mark.parametrize("floor", [None, 0.7, -0.4])
+def test_above(kind: str, floor: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    floor_F = None if floor is None else floor + 0.1 * randn(sum(WIDTHS), seed=5)
+    found = [matrix(encoder(kind, screened, monkeypatch).above(floor_F)) for screened in (False, True)]
+    assert same(*found)
+    x_BD, W_enc, bias_F, b_pre_MD = inputs(kind)
+    own = LAYOUT.slices[1]
+    z_BF = (x_BD - b_pre_MD[1]) @ W_enc[own].T + bias_F[own]
+    expected_BF = torch.where(z_BF > (0 if floor_F is None else floor_F[own]), z_BF, torch.nan)
+    assert same(found[1][:, own], expected_BF)
+
+
+@pytest.mark.parametrize("counts", [(1, 1, 1), (7, 3, 20), WIDTHS])
+@pytest.mark.parametrize("kind", KINDS)
+def test_largest_of_rows(kind: str, counts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, screened = (encoder(kind, each, monkeypatch).largest_of_rows(counts) for each in (False, True))
+    assert same(matrix(whole, positive=True), matrix(screened))
+    for own, count in zip(LAYOUT.slices, counts, strict=True):
+        assert (~matrix(screened)[:, own].isnan()).sum(1).amax() <= count
+
+
+def test_ties_in_a_row_are_cut_at_the_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which of equal ones are taken is open; how many and how large is not."""
+    counts = (7, 3, 20)
+    whole, screened = (encoder("ties", each, monkeypatch).largest_of_rows(counts) for each in (False, True))
+    for own in LAYOUT.slices:
+        taken = [matrix(one, positive=True)[:, own].nan_to_num().sort(dim=1).values for one in (whole, screened)]
+        assert torch.equal(*taken)
+
+
+@pytest.mark.parametrize("counts", [(1, 1, 1), (100, 30, 700), tuple(B * width for width in WIDTHS)])
+@pytest.mark.parametrize("kind", [*KINDS, "ties"])
+@pytest.mark.parametrize("misled", [False, True])
+def test_largest_of_all(kind: str, counts: tuple[int, ...], misled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if misled:  # a guessed cut that is too high must be noticed
+        guess = torch.tensor(1.5).bfloat16().view(torch.int16).item()
+        monkeypatch.setattr(encoder_module, "likely_cut", lambda bits_BF, count: guess)
+    whole, screened = (encoder(kind, each, monkeypatch).largest_of_all(counts, FINER) for each in (False, True))
+    assert same(matrix(whole), matrix(screened))
+    assert screened[0].layout == FINER
