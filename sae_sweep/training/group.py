@@ -21,6 +21,7 @@ from sae_sweep.reporting.progress import Progress
 from sae_sweep.reporting.tracking import TrackedMember, Tracker
 from sae_sweep.runs import METRICS, MemberResult, SweepFolder, write_json_atomic
 from sae_sweep.saes.inference import InferenceSae
+from sae_sweep.training.lanes import Lanes
 from sae_sweep.training.sources import Judge, Source, open_source
 from sae_sweep.training.trainer import BankTrainer
 from sae_sweep.training.trim import mean_l0, trimmed
@@ -137,7 +138,8 @@ class GroupRun:
         try:
             with Progress(config.name, total, labels, 0) as progress:
                 self._note(folder, "training begins")
-                self._train(progress, tracker)
+                with Lanes(self._trainers) as lanes:
+                    self._train(lanes, progress, tracker)
                 progress.message(f"judging {len(labels)} members on held-out tokens")
                 self._note(folder, "training has ended")
                 results = self._finish(folder, tracker, progress)
@@ -146,11 +148,11 @@ class GroupRun:
             tracker.close()
         return results
 
-    def _train(self, progress: Progress, tracker: Tracker) -> None:
+    def _train(self, lanes: Lanes, progress: Progress, tracker: Tracker) -> None:
         def show() -> None:
             progress.update(sum(p.tokens for p in self._places) // len(self._places), self._log(tracker))
 
-        def after_step() -> None:
+        def tick() -> None:
             if progress.due:
                 show()
 
@@ -159,8 +161,7 @@ class GroupRun:
             block = self.source.block(index)
             before = sum(p.tokens for p in self._places)
             progress.place(block.epoch, block.index)
-            for trainer in self._trainers:
-                trainer.consume(block, after_step)
+            lanes.consume(block, tick)
             show()
             due = [p for p in self._places if p.due and p.trainer.states[p.index].running]
             for place, judgement in self._judge(due, progress):
@@ -180,10 +181,11 @@ class GroupRun:
         """Hand the new records to tracking; the last (L0, loss) of each member that has one."""
         latest = {}
         for trainer in self._trainers:
-            for record in trainer.records:
+            new = trainer.records[:]
+            del trainer.records[: len(new)]  # lanes may have added to them by now
+            for record in new:
                 tracker.log(record.label, record.step, record.tokens, record.values)
                 latest[record.label] = (record.values["l0"], record.values["loss"])
-            trainer.records.clear()
         return latest
 
     def _judge(self, places: Sequence[Place], progress: Progress) -> list[tuple[Place, Judgement]]:

@@ -144,34 +144,57 @@ class BankTrainer:
     def running(self) -> bool:
         return any(state.running for state in self.states)
 
-    def consume(self, block: Block, after_step: Callable[[], None]) -> None:
-        """Take a step on each whole batch of the block; what is left over is not used."""
+    @property
+    def on_cpu(self) -> bool:
+        return self._device.type == "cpu"
+
+    @property
+    def _most_latents(self) -> int:
+        """Of members that step together."""
+        return 0 if self.bank.takes_lookup_from_input else CHUNK_ELEMENTS // self.batch_size
+
+    def runs(self, latents: int) -> list[range]:
+        """The members, in runs of neighbours with no more latents than that, and no more than stay in cache."""
+        most = min(latents, self._most_latents)
+        runs: list[range] = []
+        for index, width in enumerate(self.bank.layout.widths):
+            if runs and sum(self.bank.layout.widths[runs[-1].start : index]) + width <= most:
+                runs[-1] = range(runs[-1].start, index + 1)
+            else:
+                runs.append(range(index, index + 1))
+        return runs
+
+    def consume(self, block: Block, after_step: Callable[[], None], members: range | None = None) -> None:
+        """Let members, all of them by default, take a step on each whole batch of the block; what is left over is not
+        used."""
+        members = range(len(self.states)) if members is None else members
+        states = [self.states[index] for index in members]
         count = len(block.activations[self.hook])
-        for state in self.states:
+        for state in states:
             if state.running:
                 state.blocks = block.index + 1
         for start in range(0, count - self.batch_size + 1, self.batch_size):
-            if not self.running:
+            if not any(state.running for state in states):
                 return
             batch = self._batch(block, slice(start, start + self.batch_size))
-            for chunk in self._chunks():
+            for chunk in self._chunks(members):
                 self._step(chunk, batch)
-            for index, state in enumerate(self.states):
+            for index, state in zip(members, states, strict=True):
                 if state.running and state.step in state.member.schedule.resample_steps:
                     self._resample(index, self._batch(block, slice(0, SAMPLE_ROWS)))
             after_step()
 
-    def _chunks(self) -> list[Chunk]:
+    def _chunks(self, members: range) -> list[Chunk]:
         """Runs of neighbouring running members that take the same route, cut to the size that stays in cache."""
-        most = 0 if self.bank.takes_lookup_from_input else CHUNK_ELEMENTS // self.batch_size
         chunks: list[Chunk] = []
         latents = 0
-        for index, state in enumerate(self.states):
+        for index in members:
+            state = self.states[index]
             if not state.running:
                 continue
             width = state.member.width
             last = chunks[-1] if chunks else None
-            if last and last.last == index and last.dense == state.dense and latents + width <= most:
+            if last and last.last == index and last.dense == state.dense and latents + width <= self._most_latents:
                 chunks[-1] = Chunk(last.first, index + 1, state.dense)
                 latents += width
             else:
