@@ -108,6 +108,7 @@ SAE = [
     *_in(ALL, "encoder_init", "random", "sae.encoder_init=transpose"),
     *_in(ALL, "encoder_init", "divided_transpose", "sae.encoder_init=transpose sae.width=48"),
     *_in(ALL, "encoder_init", "scaled_transpose", "sae.encoder_init=transpose sae.width=80"),
+    *_in(ALL, "encoder_init", "matched_transpose", "sae.encoder_init=transpose"),
     *_in(ALL, "b_dec_init", "mean", "sae.b_dec_init=zero"),
     *_in(ALL, "b_dec_init", "geometric_median", "sae.b_dec_init=mean"),
     *_in(ALL, "lookup", "learned", "sae.lookup=none"),

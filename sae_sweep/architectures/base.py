@@ -14,7 +14,7 @@ from sae_sweep.errors import ConfigError
 INPUT_SCALES = ("none", "sqrt_d", "unit")
 COEFFICIENT_UNITS = ("sum", "mean_d", "mean_d_norm", "mean_square", "variance")
 DECODER_INITS = ("random", "data")
-ENCODER_INITS = ("transpose", "scaled_transpose", "divided_transpose", "random")
+ENCODER_INITS = ("transpose", "matched_transpose", "scaled_transpose", "divided_transpose", "random")
 B_DEC_INITS = ("zero", "mean", "geometric_median")
 LOOKUPS = ("none", "learned", "frozen")
 
@@ -66,8 +66,9 @@ class SaeConfig(ABC):
     decoder_init: str
     """Directions of the first decoder rows: random, or data (sampled inputs about their mean)."""
     encoder_init: str
-    """First encoder rows: the decoder's (transpose), those times min(1, 2 d / F) (scaled_transpose) or divided by
-    the expansion (divided_transpose), or random ones of the same norms."""
+    """First encoder rows: the decoder's (transpose), those times min(1, 2 d / F) (scaled_transpose), divided by
+    the expansion (divided_transpose), or times what makes first reconstructions as large as the inputs
+    (matched_transpose); or random ones of the same norms."""
     b_dec_init: str
     """First decoder bias: zero, mean or geometric_median of the inputs."""
     lookup: str

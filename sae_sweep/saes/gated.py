@@ -23,7 +23,7 @@ from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.architectures.gated import GatedConfig
 from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step, squared_error
 from sae_sweep.saes.inference import InferenceSae
-from sae_sweep.saes.initial import Start, encoder_rows
+from sae_sweep.saes.initial import Start
 
 
 class Gated(SaeMaths):
@@ -36,9 +36,10 @@ class Gated(SaeMaths):
     def initialise(self, config: SaeConfig, start: Start, width: int, generator: torch.Generator) -> Parameters:
         """r_mag and both biases at 0. The paper is silent about W_gate and b_dec."""
         W_dec = start.decoder(config.decoder_init, width, generator)
-        W_enc = encoder_rows(config.encoder_init, W_dec, generator)
+        b_dec = start.b_dec(config.b_dec_init)
+        W_enc = start.encoder(config.encoder_init, W_dec, b_dec, generator)
         zeros = {name: torch.zeros(width) for name in ("b_gate", "b_mag", "r_mag")}
-        return {"W_enc": W_enc, "W_dec": W_dec, **zeros, "b_dec": start.b_dec(config.b_dec_init)}
+        return {"W_enc": W_enc, "W_dec": W_dec, **zeros, "b_dec": b_dec}
 
     def losses(self, p: Parameters, x_BD: Tensor, target_BMD: Tensor, step: Step) -> Losses:
         codes, z = step.encoder(x_BD, p["W_enc"], None, p["b_dec"]).above(-p["b_gate"].detach())

@@ -10,6 +10,11 @@ MEDIAN_STEPS = 200
 MEDIAN_TOLERANCE = 1e-6
 """Of the inputs' mean distance from the median: when a step of the iteration counts as nothing."""
 
+MATCHED_INPUTS = 1_024
+"""Inputs on which the size of first reconstructions is measured."""
+MATCHED_ELEMENTS = 2**24
+"""Their codes held at a time, inputs x latents."""
+
 
 @dataclass(frozen=True)
 class Start:
@@ -57,23 +62,38 @@ class Start:
             rows_FD[: len(drawn)] = unit_rows(about_ND[drawn])
         return rows_FD
 
+    def encoder(
+        self, how: str, W_dec: Tensor, b_dec: Tensor, generator: torch.Generator, k: int | None = None
+    ) -> Tensor:
+        """[F, D]: the first encoder rows, `sae.encoder_init`. `k` where only so many latents fire on a token.
 
-def encoder_rows(how: str, W_dec: Tensor, generator: torch.Generator) -> Tensor:
-    """[F, D]: the first encoder rows, `sae.encoder_init`.
+        F random unit rows d wide, half of them firing, reconstruct F / 2d times a centred input. Papers that start
+        from the bare transpose spend their first steps shrinking that; short runs never recover. scaled_transpose
+        divides by it; matched_transpose by what it is on some inputs (Gao et al. 2024, appendix A.1).
+        """
+        width, d = W_dec.shape
+        match how:
+            case "matched_transpose":
+                return matching(self.inputs_ND[:MATCHED_INPUTS] - b_dec, W_dec, k) * W_dec
+            case "scaled_transpose":
+                return min(1.0, 2 * d / width) * W_dec
+            case "divided_transpose":
+                return d / width * W_dec
+            case "random":
+                return random_unit_rows(width, d, generator) * W_dec.norm(dim=1, keepdim=True)
+        return W_dec.clone()
 
-    scaled_transpose makes the first reconstructions about as large as the inputs: F random unit rows d wide, half
-    of them firing, reconstruct F / 2d times a centred input. Papers that start from the bare transpose spend their
-    first steps shrinking that; short runs never recover.
-    """
-    width, d = W_dec.shape
-    match how:
-        case "scaled_transpose":
-            return min(1.0, 2 * d / width) * W_dec
-        case "divided_transpose":
-            return d / width * W_dec
-        case "random":
-            return random_unit_rows(width, d, generator) * W_dec.norm(dim=1, keepdim=True)
-    return W_dec.clone()
+
+def matching(x_ND: Tensor, rows_FD: Tensor, k: int | None) -> float:
+    """What makes W_dec^T ReLU(c W_dec x), of each token's k largest or of all, as large as x, root mean square."""
+    size2 = 0.0
+    for x_BD in x_ND.split(max(1, MATCHED_ELEMENTS // len(rows_FD))):
+        z_BF = (x_BD @ rows_FD.T).relu_()
+        if k is not None:
+            top = z_BF.topk(k, dim=1)
+            z_BF = torch.zeros_like(z_BF).scatter_(1, top.indices, top.values)
+        size2 += float((z_BF @ rows_FD).square().sum())
+    return (float(x_ND.square().sum()) / size2) ** 0.5 if size2 > 0 else 1.0
 
 
 def unit_rows(rows_FD: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from sae_sweep.architectures.jumprelu import JumpReluConfig
 from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step, squared_error
 from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.inference import InferenceSae
-from sae_sweep.saes.initial import Start, encoder_rows
+from sae_sweep.saes.initial import Start
 from sae_sweep.saes.straight_through import Heaviside, Jump
 
 ANTHROPIC_DECODER_NORM = 1 / sqrt(3)
@@ -55,10 +55,10 @@ class JumpRelu(SaeMaths):
         W_dec = start.decoder(config.decoder_init, width, generator)
         if not self.unit_decoder:
             W_dec = ANTHROPIC_DECODER_NORM * W_dec
-        W_enc = encoder_rows(config.encoder_init, W_dec, generator)
+        b_dec = start.b_dec(config.b_dec_init)
+        W_enc = start.encoder(config.encoder_init, W_dec, b_dec, generator)
         log_threshold = torch.full((width,), self.first_log_threshold)
         b_enc = torch.zeros(width) if self.unit_decoder else _firing_bias(start.inputs_ND, W_enc, log_threshold.exp())
-        b_dec = start.b_dec(config.b_dec_init)
         return {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "log_threshold": log_threshold, "b_dec": b_dec}
 
     def losses(self, p: Parameters, x_BD: Tensor, target_BMD: Tensor, step: Step) -> Losses:

@@ -20,7 +20,7 @@ from sae_sweep.architectures.standard import StandardConfig
 from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step, squared_error
 from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.inference import InferenceSae
-from sae_sweep.saes.initial import Start, encoder_rows
+from sae_sweep.saes.initial import Start
 
 APRIL_DECODER_NORM = 0.1
 
@@ -37,8 +37,9 @@ class Standard(SaeMaths):
         W_dec = start.decoder(config.decoder_init, width, generator)
         if not self.unit_decoder:
             W_dec = APRIL_DECODER_NORM * W_dec
-        W_enc = encoder_rows(config.encoder_init, W_dec, generator)
-        return {"W_enc": W_enc, "b_enc": torch.zeros(width), "W_dec": W_dec, "b_dec": start.b_dec(config.b_dec_init)}
+        b_dec = start.b_dec(config.b_dec_init)
+        W_enc = start.encoder(config.encoder_init, W_dec, b_dec, generator)
+        return {"W_enc": W_enc, "b_enc": torch.zeros(width), "W_dec": W_dec, "b_dec": b_dec}
 
     def losses(self, p: Parameters, x_BD: Tensor, target_BMD: Tensor, step: Step) -> Losses:
         b_pre = p["b_dec"] if self.unit_decoder else None

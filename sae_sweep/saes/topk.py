@@ -14,7 +14,7 @@ from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step, squared_erro
 from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.encoder import Encoder
 from sae_sweep.saes.inference import InferenceSae
-from sae_sweep.saes.initial import Start, encoder_rows
+from sae_sweep.saes.initial import Start
 
 
 class TopK(SaeMaths):
@@ -28,8 +28,10 @@ class TopK(SaeMaths):
     def initialise(self, config: SaeConfig, start: Start, width: int, generator: torch.Generator) -> Parameters:
         """b_enc at 0."""
         W_dec = start.decoder(config.decoder_init, width, generator)
-        W_enc = encoder_rows(config.encoder_init, W_dec, generator)
-        return {"W_enc": W_enc, "b_enc": torch.zeros(width), "W_dec": W_dec, "b_dec": start.b_dec(config.b_dec_init)}
+        b_dec = start.b_dec(config.b_dec_init)
+        assert isinstance(config, TopKConfig)
+        W_enc = start.encoder(config.encoder_init, W_dec, b_dec, generator, config.active())
+        return {"W_enc": W_enc, "b_enc": torch.zeros(width), "W_dec": W_dec, "b_dec": b_dec}
 
     def losses(self, p: Parameters, x_BD: Tensor, target_BMD: Tensor, step: Step) -> Losses:
         codes, z = self.select(step.encoder(x_BD, p["W_enc"], p["b_enc"], p["b_dec"]), step)

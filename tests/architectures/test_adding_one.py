@@ -48,7 +48,6 @@ import torch
 
 from sae_sweep.saes.base import Losses, SaeMaths, squared_error
 from sae_sweep.saes.inference import InferenceSae
-from sae_sweep.saes.initial import encoder_rows
 
 
 class Elastic(SaeMaths):
@@ -61,8 +60,9 @@ class Elastic(SaeMaths):
 
     def initialise(self, config, start, width, generator):
         W_dec = start.decoder(config.decoder_init, width, generator)
-        W_enc = encoder_rows(config.encoder_init, W_dec, generator)
-        return {"W_enc": W_enc, "b_enc": torch.zeros(width), "W_dec": W_dec, "b_dec": start.b_dec(config.b_dec_init)}
+        b_dec = start.b_dec(config.b_dec_init)
+        W_enc = start.encoder(config.encoder_init, W_dec, b_dec, generator)
+        return {"W_enc": W_enc, "b_enc": torch.zeros(width), "W_dec": W_dec, "b_dec": b_dec}
 
     def losses(self, p, x_BD, target_BMD, step):
         codes, f = step.encoder(x_BD, p["W_enc"], p["b_enc"], p["b_dec"]).above()

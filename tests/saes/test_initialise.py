@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sae_sweep.saes.initial import Start
 from sae_sweep.saes.registry import maths_of
-from tests.saes.kinds import FREE_DECODER, KINDS, config
+from tests.saes.kinds import FREE_DECODER, KINDS, TOPK_KINDS, config
 
 D, WIDTH = 6, 50
 NORMS = {"april": 0.1, "gated_decoder_norm": 1.0, "jumprelu_anthropic": 3**-0.5}
@@ -52,6 +52,21 @@ def test_encoder_starts_along_the_decoder(kind: str, decoder: str, how: str, sha
         p = first(kind, width=width, encoder_init=how, decoder_init=decoder)
         torch.testing.assert_close(p["W_enc"], share * p["W_dec"])
         assert p["W_enc"].data_ptr() != p["W_dec"].data_ptr()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_matched_encoder(kind: str) -> None:
+    """First reconstructions are as large as the inputs, by the equations: k latents a token for the TopK family, all above 0 for the others."""
+    x_ND = torch.randn(200, D, generator=torch.Generator().manual_seed(8)) + 1
+    p = first(kind, x_ND=x_ND, width=40, encoder_init="matched_transpose")
+    from_b_dec_ND = (x_ND - p["b_dec"]).double()
+    z_NF = (from_b_dec_ND @ p["W_enc"].double().T).relu()
+    if kind in TOPK_KINDS:
+        k = config(kind).k  # type: ignore[attr-defined]
+        z_NF = z_NF * (z_NF >= z_NF.sort(dim=1, descending=True).values[:, k - 1 : k])
+    # All encoders start along the decoder's directions; those of short decoder rows are matched with these rows.
+    size = (z_NF @ p["W_dec"].double()).square().sum()
+    assert float(size / from_b_dec_ND.square().sum()) == pytest.approx(1, rel=1e-4)
 
 
 @pytest.mark.parametrize("decoder", ["random", "data"])
