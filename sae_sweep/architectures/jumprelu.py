@@ -25,8 +25,9 @@ class JumpReluConfig(PenaltyConfig):
     (sum_i tanh(tanh_scale f_i ||W_dec,i||)), which null is too."""
     l0_coefficient: float | None
     """Coefficient of the penalty, in `coefficient_unit`."""
-    threshold_init: float
-    """The first threshold of every latent, in units of the scaled input."""
+    threshold_init: float | None
+    """The first threshold of every latent, in units of the scaled input; null is where twice `sae.l0` latents fire on
+    a token, or 1e-3 without that."""
     bandwidth: float
     """Width of the straight-through estimator's kernel, in units of the scaled input."""
     frequency_scale: float
@@ -89,5 +90,7 @@ class JumpReluConfig(PenaltyConfig):
         if self.penalty == "target_l0" and self.l0 is None:
             raise ConfigError("sae.penalty=target_l0 needs sae.l0, its target; give it, or choose penalty=l0")
         for key in ("threshold_init", "bandwidth", "frequency_scale", "tanh_scale"):
-            above_zero(key, getattr(self, key))
+            value = getattr(self, key)
+            if value is not None:
+                above_zero(key, value)
         not_negative("preactivation_coefficient", self.preactivation_coefficient)

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.architectures.jumprelu import JumpReluConfig
+from sae_sweep.kernels.selection import smallest_of_largest
 from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step, squared_error
 from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.inference import InferenceSae
@@ -37,6 +38,13 @@ ANTHROPIC_DECODER_NORM = 1 / sqrt(3)
 ANTHROPIC_FIRST_L0 = 10_000
 """b_enc starts where each of F latents fires on this over F of the tokens, at most half of them."""
 
+DEFAULT_THRESHOLD = 1e-3
+"""Gemma Scope's first threshold. It is far below where most L0s need it, and log-thresholds move by about lr a step:
+its 300k steps get there, a thousand do not."""
+FIRST_L0S = 2
+"""With an L0 to reach, thresholds start where so many times that fire on a token."""
+FIRING_INPUTS = 1_024
+"""On which that is measured."""
 LATENTS_AT_ONCE = 1_024
 """Whose first pre-activations on the sampled inputs are held at a time."""
 
@@ -48,16 +56,21 @@ class JumpRelu(SaeMaths):
         assert isinstance(config, JumpReluConfig)
         self.unit_decoder = config.unit_decoder
         self.penalty = config.chosen_penalty
-        self.first_log_threshold = log(config.threshold_init)
+        self.threshold_init = config.threshold_init
 
     def initialise(self, config: SaeConfig, start: Start, width: int, generator: torch.Generator) -> Parameters:
-        """deepmind: b_enc at 0. anthropic: shorter decoder rows, b_enc from the data."""
+        """deepmind: b_enc at 0. anthropic: shorter decoder rows, b_enc from the data. Thresholds: `threshold_init`."""
         W_dec = start.decoder(config.decoder_init, width, generator)
         if not self.unit_decoder:
             W_dec = ANTHROPIC_DECODER_NORM * W_dec
         b_dec = start.b_dec(config.b_dec_init)
-        W_enc = start.encoder(config.encoder_init, W_dec, b_dec, generator)
-        log_threshold = torch.full((width,), self.first_log_threshold)
+        k = None if config.l0 is None else max(1, min(width, round(config.l0)))
+        W_enc = start.encoder(config.encoder_init, W_dec, b_dec, generator, k)
+        threshold = self.threshold_init or DEFAULT_THRESHOLD
+        if self.threshold_init is None and k is not None:
+            about_ND = start.inputs_ND - b_dec if self.unit_decoder else start.inputs_ND
+            threshold = max(threshold, _firing_threshold(about_ND[:FIRING_INPUTS], W_enc, FIRST_L0S * k))
+        log_threshold = torch.full((width,), log(threshold))
         b_enc = torch.zeros(width) if self.unit_decoder else _firing_bias(start.inputs_ND, W_enc, log_threshold.exp())
         return {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "log_threshold": log_threshold, "b_dec": b_dec}
 
@@ -108,7 +121,8 @@ class JumpRelu(SaeMaths):
         p["W_dec"][latents] = directions_KD * (1.0 if self.unit_decoder else ANTHROPIC_DECODER_NORM)
         p["W_enc"][latents] = directions_KD * encoder_norm
         p["b_enc"][latents] = 0
-        p["log_threshold"][latents] = self.first_log_threshold
+        init = self.threshold_init
+        p["log_threshold"][latents] = p["log_threshold"].mean() if init is None else log(init)
         return ("W_dec", "W_enc", "b_enc", "log_threshold")
 
     def row_penalty(self, f_BF: Tensor) -> Tensor:
@@ -138,6 +152,12 @@ def _preactivation_loss(
     above = torch.relu(z - codes.at_latent(theta_F)) * codes.at_latent(cost_F)
     all_M = torch.stack([everywhere_F[latents].sum() for latents in step.layout.slices])
     return all_M + codes.member_sums(above) / codes.tokens
+
+
+def _firing_threshold(inputs_ND: Tensor, W_enc: Tensor, l0: int) -> float:
+    """What an input's pre-activations, one with another, exceed so many times."""
+    z_NF = inputs_ND @ W_enc.T
+    return float(smallest_of_largest(z_NF, min(l0, len(W_enc)) * len(z_NF)))
 
 
 def _firing_bias(inputs_ND: Tensor, W_enc: Tensor, theta_F: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from sae_sweep.architectures.topk import TopKConfig
 from sae_sweep.saes.initial import Start
 from sae_sweep.saes.registry import maths_of
 from tests.saes.kinds import FREE_DECODER, KINDS, TOPK_KINDS, config
@@ -56,13 +57,14 @@ def test_encoder_starts_along_the_decoder(kind: str, decoder: str, how: str, sha
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_matched_encoder(kind: str) -> None:
-    """First reconstructions are as large as the inputs, by the equations: k latents a token for the TopK family, all above 0 for the others."""
+    """First reconstructions are as large as the inputs, of the k or `sae.l0` largest where these are what fires."""
     x_ND = torch.randn(200, D, generator=torch.Generator().manual_seed(8)) + 1
     p = first(kind, x_ND=x_ND, width=40, encoder_init="matched_transpose")
     from_b_dec_ND = (x_ND - p["b_dec"]).double()
     z_NF = (from_b_dec_ND @ p["W_enc"].double().T).relu()
-    if kind in TOPK_KINDS:
-        k = config(kind).k  # type: ignore[attr-defined]
+    made = config(kind)
+    if kind in TOPK_KINDS or kind == "jumprelu_target_l0":
+        k = made.k if isinstance(made, TopKConfig) else round(made.l0 or 0)
         z_NF = z_NF * (z_NF >= z_NF.sort(dim=1, descending=True).values[:, k - 1 : k])
     # All encoders start along the decoder's directions; those of short decoder rows are matched with these rows.
     size = (z_NF @ p["W_dec"].double()).square().sum()
@@ -173,6 +175,25 @@ def test_first_thresholds(kind: str) -> None:
     for threshold in (1e-3, 0.3):
         log_F = first(kind, threshold_init=threshold)["log_threshold"]
         torch.testing.assert_close(log_F.exp(), torch.full((WIDTH,), threshold))
+
+
+def test_thresholds_start_where_twice_the_wanted_latents_fire() -> None:
+    x_ND = inputs()
+    for l0 in (2.0, 9.0):
+        p = first("jumprelu", x_ND=x_ND, threshold_init=None, l0=l0, b_dec_init="mean")
+        theta_F = p["log_threshold"].exp()
+        assert theta_F.unique().numel() == 1
+        z_NF = (x_ND - p["b_dec"]) @ p["W_enc"].T
+        assert ((z_NF > theta_F).sum() / len(x_ND)).item() == pytest.approx(2 * l0, abs=0.05)
+    without = first("jumprelu", x_ND=x_ND, threshold_init=None)["log_threshold"]
+    torch.testing.assert_close(without.exp(), torch.full((WIDTH,), 1e-3))
+
+
+def test_a_revived_latent_starts_among_the_others() -> None:
+    made = config("jumprelu", threshold_init=None)
+    p = first("jumprelu", threshold_init=None) | {"log_threshold": torch.linspace(-3, 1, WIDTH)}
+    maths_of(made).revive(p, torch.tensor([0, 5]), torch.eye(D)[:2], torch.tensor(1.0))
+    torch.testing.assert_close(p["log_threshold"][[0, 5]], torch.full((2,), -1.0))
 
 
 def test_members_with_other_first_thresholds_share_no_bank() -> None:
