@@ -8,6 +8,7 @@ How to run, from the root of a checkout:
 
     python scripts/train_demo_lm.py                     # the shipped model
     python scripts/train_demo_lm.py --out /tmp/lm --steps 200
+    python scripts/train_demo_lm.py --out /tmp/lm64 --width 64 --mlp 192 --layers 2 --heads 2 --steps 6000
 
 What it prints: the corpus in tokens, a progress line with the time left, and one final table of cross-entropies in nats
 per token, all on the same held-out tokens: the model as reloaded from disk, the best interpolated bigram, the unigram.
@@ -41,6 +42,20 @@ MAX_POSITIONS = 512
 DEFAULT_OUT = Path(__file__).resolve().parent.parent / "sae_sweep" / "assets" / "demo_lm"
 
 Documents = Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of the Llama; the defaults are the shipped model's."""
+
+    width: int = 128
+    """Of the residual stream."""
+    mlp: int = 384
+    layers: int = 4
+    heads: int = 4
+
+
+SHIPPED = Shape()
 
 
 @dataclass(frozen=True)
@@ -141,14 +156,14 @@ def bigram_cross_entropy(train: torch.Tensor, rows: torch.Tensor) -> float:
 # ---- the model -----------------------------------------------------------------------------------
 
 
-def build_model() -> LlamaForCausalLM:
+def build_model(shape: Shape) -> LlamaForCausalLM:
     config = LlamaConfig(
         vocab_size=VOCABULARY,
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=4,
+        hidden_size=shape.width,
+        intermediate_size=shape.mlp,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.heads,
         max_position_embeddings=MAX_POSITIONS,
         tie_word_embeddings=True,
         bos_token_id=EOS_ID,
@@ -202,9 +217,9 @@ def train_step(model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, rows: 
 # ---- saving --------------------------------------------------------------------------------------
 
 
-def model_card(report: Report, step: int, args: argparse.Namespace) -> str:
+def model_card(report: Report, shape: Shape, step: int, args: argparse.Namespace) -> str:
     epochs = step * args.batch_rows * (args.context - 1) / report.train_tokens
-    return f"""# demo_lm
+    return f"""# {args.out.name}
 
 A small causal language model of Python source, so that `sae-sweep` can be tried and tested without a download.
 It is real in what matters here (trained, with structure to find in its activations) and of no use for anything else.
@@ -215,7 +230,8 @@ It is real in what matters here (trained, with structure to find in its activati
 | bigram, interpolated with the unigram | {report.bigram:.4f} |
 | unigram | {report.unigram:.4f} |
 
-- **Architecture**: Llama, 4 layers, hidden 128, 4 heads, MLP 384, tied embeddings, {report.parameters:,} parameters.
+- **Architecture**: Llama, {shape.layers} layers, hidden {shape.width}, {shape.heads} heads, MLP {shape.mlp}, tied \
+embeddings, {report.parameters:,} parameters.
 - **Tokenizer**: byte-level BPE, {VOCABULARY:,} tokens, trained on the same text. `{EOS}` is its only special token,
   both bos and eos. The tokenizer adds none by itself; each row of training began with one, and one ends each document.
 - **Text**: the standard library's source files in Python {platform.python_version()}, without its tests, character
@@ -230,9 +246,9 @@ It is real in what matters here (trained, with structure to find in its activati
 """
 
 
-def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def save(model: LlamaForCausalLM, shape: Shape, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write the fp16 model folder; `model` keeps its fp32 weights."""
-    copy = build_model()
+    copy = build_model(shape)
     copy.load_state_dict(model.state_dict())
     copy.to(torch.float16).save_pretrained(folder)  # type: ignore[arg-type]
     tokenizer.save_pretrained(folder)
@@ -271,6 +287,7 @@ class Run:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
+        self.shape = Shape(args.width, args.mlp, args.layers, args.heads)
         texts = list(demo_documents("train"))
         self.tokenizer = train_tokenizer(texts)
         self.documents = encode(self.tokenizer, texts)
@@ -281,7 +298,7 @@ class Run:
         self.bigram = bigram_cross_entropy(self.train, self.heldout_rows)
         self.unigram = unigram_cross_entropy(self.train, self.heldout_rows)
         torch.manual_seed(args.seed)
-        self.model = build_model()
+        self.model = build_model(self.shape)
         self.model.set_attn_implementation("eager")  # on a CPU sdpa's backward is slower than all the rest of a step
 
     def fit(self) -> None:
@@ -316,7 +333,7 @@ class Run:
         temporary = self.args.out.with_name(f".{self.args.out.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        save(self.model, self.tokenizer, temporary)
+        save(self.model, self.shape, self.tokenizer, temporary)
         reloaded = load(temporary)
         report = Report(
             model=model_cross_entropy(reloaded, self.heldout_rows),
@@ -326,7 +343,7 @@ class Run:
             heldout_tokens=self.heldout_tokens,
             parameters=reloaded.num_parameters(),
         )
-        (temporary / "README.md").write_text(model_card(report, step, self.args), encoding="utf-8")
+        (temporary / "README.md").write_text(model_card(report, self.shape, step, self.args), encoding="utf-8")
         swap_in(temporary, self.args.out)
         return report
 
@@ -341,6 +358,10 @@ def print_table(report: Report, out: Path) -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train the demo language model (see the top of this file).")
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="model folder, replaced as a whole")
+    parser.add_argument("--width", type=int, default=SHIPPED.width, help="numbers per activation, a multiple of heads")
+    parser.add_argument("--mlp", type=int, default=SHIPPED.mlp, help="neurons of one MLP")
+    parser.add_argument("--layers", type=int, default=SHIPPED.layers, help="blocks")
+    parser.add_argument("--heads", type=int, default=SHIPPED.heads, help="attention heads of a block")
     parser.add_argument("--steps", type=int, default=12000)
     parser.add_argument("--batch-rows", type=int, default=8)
     parser.add_argument("--context", type=int, default=256, help="tokens in a row, <|endoftext|> included")
@@ -352,6 +373,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--save-every", type=int, default=3000, help="also save every so many steps; 0: never")
     args = parser.parse_args()
     args.out = args.out.resolve()
+    if args.width % args.heads:
+        parser.error(f"--width: {args.width} does not divide into {args.heads} heads")
     return args
 
 
