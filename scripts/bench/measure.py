@@ -1,4 +1,4 @@
-"""What the benchmarks share: a clock, medians of rounds, the machine's facts, tables and JSON."""
+"""What the benchmarks share: a clock, medians of rounds, the machine's facts, tables and the JSON of `--out`."""
 
 import json
 import os
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from sae_sweep.launch.tables import print_table
+from sae_sweep.runs import write_json_atomic
 
 ROOT = Path(__file__).resolve().parents[2]
 SPIN_KEY = "GOMP_SPINCOUNT"
@@ -100,4 +101,28 @@ def write(out: Path | None, found: Mapping[str, Any]) -> None:
     """The JSON of `--out`."""
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write_json_atomic(out, found)
+
+
+class Results:
+    """The JSON of `--out`, an entry per architecture. Entries that are there stay until they are measured anew, so a
+    long benchmark can be made in parts; each says by itself which machine and commit it is from."""
+
+    def __init__(self, benchmark: str, out: Path | None) -> None:
+        """Raises ValueError where the file is another one."""
+        self._out = out
+        self._found: dict[str, Any] = {"benchmark": benchmark, "architectures": {}}
+        if out is None or not out.exists():
+            return
+        try:
+            there = json.loads(out.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{out} cannot be added to: {error}") from error
+        if not isinstance(there, dict) or there.get("benchmark") != benchmark:
+            raise ValueError(f"{out} holds no results of {benchmark}.py to add to; name another file")
+        self._found = there
+
+    def add(self, architecture: str, entry: Mapping[str, Any]) -> None:
+        """Written at once: what was measured is kept if the next architecture fails."""
+        self._found["architectures"][architecture] = entry
+        write(self._out, self._found)

@@ -1,4 +1,4 @@
-"""Our side of the step benchmark: a real trainer, trained for a while, whose next steps are timed."""
+"""A real trainer of ours on synthetic activations, trained for a while, whose next steps are timed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -55,6 +55,11 @@ class Size:
         """Of the whole run as its schedules see it: what is timed comes after steering has ended."""
         return max(self.warm * 5 // 4, self.warm + SETTLING_STEPS + self.rounds) + 10
 
+    @property
+    def data(self) -> "Size":
+        """What the activations depend on: the rest as for no training at all."""
+        return replace(self, width=self.d, warm=0, rounds=0, lr=1.0)
+
 
 def configured(overrides: Sequence[str]) -> MemberConfig:
     """The config of one member, as the command line would make it."""
@@ -62,7 +67,7 @@ def configured(overrides: Sequence[str]) -> MemberConfig:
         return member_config(compose("config", overrides=list(overrides)))
 
 
-def member(sae: str, l0: float, size: Size) -> MemberConfig:
+def member(sae: str, l0: float, size: Size, seed: int = 0) -> MemberConfig:
     """A member on synthetic activations of more true latents than there are dimensions."""
     return configured(
         [
@@ -71,26 +76,26 @@ def member(sae: str, l0: float, size: Size) -> MemberConfig:
             *(f"data.toy.active={min(64, size.d)}", "data.toy.decay=0.999", "data.toy.noise=0.01"),
             *(f"data.context={CONTEXT}", f"data.block_rows={-(-BATCHES_PER_BLOCK * size.batch // CONTEXT)}"),
             *(f"training.batch_size={size.batch}", f"training.tokens={size.steps * size.batch}"),
-            *(f"training.lr={size.lr:g}", f"model.device={size.device}"),
+            *(f"training.lr={size.lr:g}", f"model.device={size.device}", f"seed={seed}"),
         ]
     )
 
 
 @cache
 def blocks(size: Size) -> list[Block]:
-    """The activations all architectures are trained on."""
+    """The activations all architectures are trained on; ask by `size.data`."""
     stream = ToyStream(member("topk", 1, size).data, torch.float32, size.device)
     return [stream.block(index) for index in range(size.blocks)]
 
 
 class Own:
-    """One architecture after `size.warm` steps, its L0 near what was asked for."""
+    """Members of one architecture, of different seeds, after `size.warm` steps, their L0 near what was asked for."""
 
-    def __init__(self, sae: str, l0: float, size: Size) -> None:
-        self.size = size
-        plan = plan_sweep([member(sae, l0, size)]).groups[0].banks[0]
+    def __init__(self, sae: str, l0: float, size: Size, members: int = 1) -> None:
+        self.size, self.members = size, members
+        plan = plan_sweep([member(sae, l0, size, seed) for seed in range(members)]).groups[0].banks[0]
         self.config = plan.members[0].config
-        made = blocks(size)
+        made = blocks(size.data)
         statistics = site_statistics(made[0], centred=self.config.sae.centre)[HOOK]
         log_every = self.config.tracking.log_every
         self.trainer = BankTrainer(plan, statistics, size.device, torch.float32, log_every)
@@ -100,7 +105,9 @@ class Own:
         self.inputs = [self.trainer.scale * first.activations[HOOK][part] for part in rows]
         """Some batches [B, D] as the encoder sees them: also what the peers are given."""
         self._train(0, size.warm)
-        self._settle(l0)
+        for index in range(members):
+            self._settle(index, l0)
+        self._train(size.warm, SETTLING_STEPS)
 
     def _train(self, first: int, steps: int) -> None:
         for index in range(first, first + steps):
@@ -111,13 +118,13 @@ class Own:
         self.trainer.consume(self._batches[index % len(self._batches)], lambda: None)
 
     def silence(self, share: float) -> None:
-        """Count the first `share` of the latents as dead, and no other."""
+        """Count the first `share` of the first member's latents as dead, and no other."""
         self.trainer.silent_F.zero_()
         self.trainer.silent_F[: round(share * self.size.width)] = SILENT
 
-    def parameters(self) -> Parameters:
-        """By our names: W_enc and W_dec [F, D], b_dec [D], the rest [F]."""
-        return self.trainer.bank.member(self.trainer.bank.storage, 0)
+    def parameters(self, index: int = 0) -> Parameters:
+        """Of one member, by our names: W_enc and W_dec [F, D], b_dec [D], the rest [F]."""
+        return self.trainer.bank.member(self.trainer.bank.storage, index)
 
     @property
     def coefficient(self) -> float:
@@ -130,26 +137,26 @@ class Own:
         """Whether the trainer takes the dense route."""
         return self.trainer.states[0].dense
 
-    def l0(self) -> float:
-        """On the first batch, now."""
+    def l0(self, index: int = 0) -> float:
+        """Of one member on the first batch, now."""
         x_BD = self._batches[0].activations[HOOK]
-        f_BF = self.trainer.inference(0).encode(x_BD.float(), self._batches[0].tokens[HOOK])
+        f_BF = self.trainer.inference(index).encode(x_BD.float(), self._batches[0].tokens[HOOK])
         return float((f_BF > 0).sum()) / len(f_BF)
 
-    def _settle(self, target: float) -> None:
+    def _settle(self, index: int, target: float) -> None:
         """A short run may end far from its L0: shift it there, since that is what a sparse step costs by. From then
         on lr is next to nothing, so that all is timed at that place."""
-        name = next(name for name in MOVED if name in self.parameters())
-        if self.config.sae.coefficient() is not None and not 0.9 < self.l0() / target < 1.1:
-            moved_F, sign = self.parameters()[name], 1 if name == "log_threshold" else -1
+        own = self.parameters(index)
+        name = next(name for name in MOVED if name in own)
+        if self.config.sae.coefficient() is not None and not 0.9 < self.l0(index) / target < 1.1:
+            moved_F, sign = own[name], 1 if name == "log_threshold" else -1
             start_F, low, high = moved_F.clone(), -20.0, 20.0
             for _ in range(30):
                 shift = (low + high) / 2
                 moved_F.copy_(start_F + sign * shift)
-                low, high = (shift, high) if self.l0() > target else (low, shift)
-        state = self.trainer.states[0]
+                low, high = (shift, high) if self.l0(index) > target else (low, shift)
+        state = self.trainer.states[index]
         state.member = replace(state.member, schedule=replace(state.member.schedule, lr=HELD_LR))
-        self._train(self.size.warm, SETTLING_STEPS)
 
     def save(self, folder: Path) -> None:
         """What a peer needs to stand at the same place: `weights.safetensors` and `batches.safetensors`."""

@@ -3,10 +3,11 @@
     python scripts/bench/step.py --out step.json                    defaults: d 512, width 4096, batch 4096, fp32
     python scripts/bench/step.py --quick --no-peers                 does it run? (seconds; the numbers mean nothing)
     python scripts/bench/step.py --install-peers --only topk        make the peers' environments first
+    python scripts/bench/step.py --only gated --out step.json       the other architectures' results in it stay
     python scripts/bench/step.py --device cuda --no-peers
 
-Every architecture is trained for --warm real steps on synthetic activations; then, in turns, --rounds times: its
-encoder product alone (one addmm of the step's shapes), a fused Adam update of as many numbers (alone), our whole
+Every architecture is trained for --warm real steps on synthetic activations (for --high-warm at --high-l0, where its
+L0 is shifted to the target afterwards); then, in turns, --rounds times: its encoder product alone (one addmm of the step's shapes), a fused Adam update of as many numbers (alone), our whole
 step (scaling, losses, gradients, Adam, steering, dead counters), and each peer's whole step on the same batches from
 the same weights, in the peer's own process. All columns are medians over the rounds:
 
@@ -15,7 +16,8 @@ the same weights, in the peer's own process. All columns are medians over the ro
     NAME/ours       how many of our steps a step of that peer takes
     dead, L0        the share of latents AuxK is made to see as dead; latents that fired per token, ours
 
-Peers: sae-lens through its `SAETrainer.step`, sparsify (topk alone) through the calls its `Trainer.fit` makes.
+Peers: sae-lens through its `SAETrainer.step`, dictionary_learning through its trainers' `update`, sparsify (topk alone)
+through the calls its `Trainer.fit` makes.
 """
 
 import os
@@ -27,16 +29,24 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 
-from scripts.bench.measure import interleaved, machine, medians, ratio, seconds, show, shown, write
+from scripts.bench.measure import Results, interleaved, machine, medians, ratio, seconds, show, shown
 from scripts.bench.own import AdamTraffic, EncoderProduct, Own, Size
-from scripts.bench.peers.client import SAELENS, SPARSIFY, Environment, Unavailable, Worker
+from scripts.bench.peers.client import (
+    DICTIONARY,
+    SAELENS,
+    SPARSIFY,
+    Environment,
+    Unavailable,
+    Worker,
+    install_missing,
+)
 
 ARCHITECTURES = (
     *("standard", "gated", "topk", "batchtopk", "jumprelu"),
@@ -45,7 +55,7 @@ ARCHITECTURES = (
 WITH_AUXK = ("topk", "batchtopk")
 AT_HIGH_L0 = ("standard", "gated", "topk", "batchtopk", "jumprelu")
 ENCODER, ADAM, OURS = "encoder", "adam", "ours"
-PEERS = (SAELENS, SPARSIFY)
+PEERS = (SAELENS, DICTIONARY, SPARSIFY)
 
 
 @dataclass(frozen=True)
@@ -54,19 +64,23 @@ class Trained:
 
     architecture: str
     l0: float
+    warm: int
+    """Steps."""
     dead_shares: tuple[float, ...]
 
 
-def trainings(only: Sequence[str], l0: float, high_l0: float, dead_share: float) -> list[Trained]:
-    """Every architecture at `l0`, the main ones at `high_l0` too, and AuxK at work where there is one."""
-    usual = [Trained(name, l0, (0.0, dead_share) if name in WITH_AUXK else (0.0,)) for name in ARCHITECTURES]
-    high = [Trained(name, high_l0, (0.0,)) for name in AT_HIGH_L0]
-    return [training for training in usual + high if training.architecture in only]
+def trainings(architecture: str, asked: argparse.Namespace) -> list[Trained]:
+    """At `l0`, with AuxK at work too where there is one; the main architectures at `high_l0` as well."""
+    shares = (0.0, asked.dead_share) if architecture in WITH_AUXK else (0.0,)
+    found = [Trained(architecture, asked.l0, asked.warm, shares)]
+    if architecture in AT_HIGH_L0:
+        found.append(Trained(architecture, asked.high_l0, asked.high_warm, (0.0,)))
+    return found
 
 
 def measure(training: Trained, size: Size, workers: dict[str, Worker]) -> Iterator[dict[str, Any]]:
     """Train, then time with each share of dead latents."""
-    own = Own(training.architecture, training.l0, size)
+    own = Own(training.architecture, training.l0, replace(size, warm=training.warm))
     encoder, traffic = EncoderProduct(own.parameters(), own.inputs), AdamTraffic(own.parameters())
     with tempfile.TemporaryDirectory() as folder:
         own.save(Path(folder))
@@ -130,6 +144,7 @@ def _case(own: Own, training: Trained, dead_share: float, rounds: dict[str, list
     return {
         "architecture": training.architecture,
         "l0_asked": training.l0,
+        "warm": training.warm,
         "dead_share": dead_share,
         "l0": own.l0(),
         "dense_route": own.dense,
@@ -194,6 +209,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=4096, help="latents (%(default)s)")
     parser.add_argument("--batch", type=int, default=4096, help="tokens per step (%(default)s)")
     parser.add_argument("--warm", type=int, default=1000, help="training steps before timing (%(default)s)")
+    parser.add_argument("--high-warm", type=int, default=200, help="the same at --high-l0 (%(default)s)")
     parser.add_argument("--rounds", type=int, default=15, help="times that each subject is timed (%(default)s)")
     parser.add_argument("--blocks", type=int, default=8, help="synthetic blocks of 4 batches (%(default)s)")
     parser.add_argument("--lr", type=float, default=3e-3, help="of our training (%(default)s)")
@@ -206,14 +222,19 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--no-peers", action="store_true", help="time our step alone")
     parser.add_argument("--install-peers", action="store_true", help="make the environments that peers lack")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
-    parser.add_argument("--out", type=Path, help="write everything here too, as JSON")
+    parser.add_argument("--out", type=Path, help="write everything here too, as JSON, beside what it holds of others")
     found = parser.parse_args(arguments)
-    unknown = sorted(set(found.only.split(",")) - set(ARCHITECTURES))
+    found.only = found.only.split(",")
+    unknown = sorted(set(found.only) - set(ARCHITECTURES))
     if unknown:
         parser.error(f"--only: no {', '.join(unknown)} among {', '.join(ARCHITECTURES)}")
     if found.quick:
         found.d, found.width, found.batch, found.warm, found.rounds, found.blocks = 32, 128, 128, 20, 2, 1
-        found.l0, found.high_l0 = 8, 24
+        found.high_warm, found.l0, found.high_l0 = 20, 8, 24
+    try:
+        found.results = Results("step", found.out)
+    except ValueError as error:
+        parser.error(f"--out: {error}")
     return found
 
 
@@ -224,23 +245,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     device = torch.device(asked.device)
     size = Size(asked.d, asked.width, asked.batch, asked.warm, asked.rounds, asked.blocks, asked.lr, device)
     peers = [] if asked.no_peers else PEERS
-    refused = {peer.name: peer.install() for peer in peers if asked.install_peers and not peer.python.exists()}
+    refused = install_missing(peers) if asked.install_peers else {}
     cases: list[dict[str, Any]] = []
     with open_workers(peers) as (workers, missing):
-        missing |= {name: f"it cannot be installed: {why}" for name, why in refused.items() if why}
-        for training in trainings(asked.only.split(","), asked.l0, asked.high_l0, asked.dead_share):
-            print(f"training {training.architecture} to L0 {training.l0:g}", file=sys.stderr)
-            cases += measure(training, size, workers)
-        found = {
-            "machine": machine(device),
-            "settings": {**asdict(size), "device": str(device)},
-            "peers": {name: worker.facts for name, worker in workers.items()},
-            "cases": cases,
-            "not_measured": missing,
-        }
+        missing |= refused
+        for architecture in ARCHITECTURES:
+            if architecture not in asked.only:
+                continue
+            own: list[dict[str, Any]] = []
+            for training in trainings(architecture, asked):
+                print(f"training {architecture} to L0 {training.l0:g}", file=sys.stderr)
+                own += measure(training, size, workers)
+            entry = {
+                "machine": machine(device),
+                "settings": {**asdict(size), "device": str(device)},
+                "peers": {name: worker.facts for name, worker in workers.items()},
+                "cases": own,
+                "not_measured": missing,
+            }
+            asked.results.add(architecture, entry)
+            cases += own
     print_cases(cases, [peer.name for peer in peers if peer.name not in missing])
     print_reasons(cases, missing)
-    write(asked.out, found)
     return 0
 
 

@@ -1,33 +1,39 @@
-"""What a whole sweep costs, and what it buys: our command against sae-lens's multi-SAE runner.
+"""What a whole sweep costs, and what it buys: our command against other libraries' multi-SAE training.
 
-    python scripts/bench/sweep.py --out sweep.json                          standard, gated and topk, 8 members each
-    python scripts/bench/sweep.py --quick --only topk                       does it run? (the numbers mean nothing)
-    python scripts/bench/sweep.py --only standard --l1 1,2,3,4,5,6,8,10 --repeats 3
+    python scripts/bench/sweep.py --out sweep.json              five architectures, 8 members each: about an hour
+    python scripts/bench/sweep.py --only gated --out sweep.json one of them; the others' results in the file stay
+    python scripts/bench/sweep.py --quick --only topk           does it run? (the numbers mean nothing)
+    python scripts/bench/sweep.py --model demo --only topk      on the model that ships (d 128)
+    python scripts/bench/sweep.py --install-peers               make the peers' environments first
 
-Both sides train the same members (knob values, widths, inputs scaled to mean norm sqrt(d), lr and its schedule) on the
-same rows of tokens through the model that ships, both stopping it at the site. A side's process is timed from start to
-end, in turns with the other's: ours also tokenises, calibrates, evaluates every member and reports, sae-lens's reads
-finished rows and evaluates nothing. Medians over --repeats.
+Sides: our command; sae-lens's multi-SAE runner; dictionary_learning's `trainSAE`. All train members of the same widths
+and knob values, lr and its schedule on the same rows of tokens through the same model, which stops at the site. By
+default that is a small language model (d 64, 2 layers; after block 0), trained into --model once where it is missing. A
+side's process is timed from start to end, in turns with the others: ours also tokenises, calibrates, evaluates every
+member and reports; the peers read finished rows and evaluate nothing. Medians over --repeats.
 
     whole s           the process
     training s        from the first forward pass of training to the last step; both include the language model
     us/token/SAE      training, per token and member; in the first and the last quarter of the steps
     us/token/+1       one more member: (training with all - training with --few) / (difference in members), per token
-    at matched L0     CE recovered of both by OUR evaluation on the same held-out tokens, each side's frontier
+    at matched L0     CE recovered of all by OUR evaluation on the same held-out tokens, each side's frontier
                       interpolated in log L0: speed that was bought with quality would show here
 
-Threads are OMP_NUM_THREADS's on both sides. Our recipes are those with sae-lens's loss (standard_april,
-gated_decoder_norm, topk), so that a coefficient means the same; `--recipes papers` takes standard, gated and topk.
+Threads are OMP_NUM_THREADS's on all sides. Our recipes are those with sae-lens's loss (standard_april,
+gated_decoder_norm, ...), so that a coefficient means the same; `--recipes papers` takes standard and gated.
+dictionary_learning's gated is the paper's. jumprelu has no common knob: ours and dictionary_learning's aim at an L0,
+sae-lens's takes a coefficient; only the frontiers are compared. sparsify is in step.py alone: its trainer takes one k
+per run and scales no inputs, so members that share one pass over the model would have to be written here.
 """
 
 import os
 
-os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # on both sides; the command sets it by itself
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # on all sides; the command sets it by itself
 
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from math import exp, log
@@ -38,63 +44,63 @@ from typing import Any
 import torch
 
 from sae_sweep.reporting.pareto import interpolate
-from scripts.bench.measure import machine, ratio, show, shown, write
-from scripts.bench.peers.client import Unavailable
-from scripts.bench.sweeps import PAPERS, SAME_LOSS, Bench, Point, Run, Sweep, run_ours, run_saelens
+from scripts.bench import language_model
+from scripts.bench.common_ground import CommonGround, Point
+from scripts.bench.measure import Results, machine, ratio, show, shown
+from scripts.bench.peers.client import Unavailable, install_missing
+from scripts.bench.sides import PEER_SCRIPTS, Run, run_ours, run_peer
+from scripts.bench.sweeps import L0_COEFFICIENTS, OURS, PAPERS, SAME_LOSS, SIDES, VALUES, Sweep, members
 
-OURS, PEER = "ours", "sae-lens"
 MATCHED = 5
-"""L0s at which both sides are compared."""
+"""L0s at which the sides are compared."""
 
 
-def measure(sweep: Sweep, few: int, repeats: int, work: Path) -> dict[str, Any]:
-    """Both sides with all members and with a few, in turns."""
-    bench = Bench.of(sweep)
+def measure(sweep: Sweep, sides: Sequence[str], few: int, repeats: int, work: Path) -> dict[str, Any]:
+    """Every side with all members and with a few, in turns."""
+    ground = CommonGround.of(sweep)
     rows = work / f"{sweep.architecture}.rows.npz"
-    bench.save_rows(sweep, rows)
-    middle = (len(sweep.values) - few) // 2
-    sizes = {len(sweep.values): sweep, few: sweep.few(sweep.values[middle : middle + few])}
+    ground.save_rows(sweep, rows)
+    every = len(sweep.members[OURS].values)
     runs: dict[tuple[str, int], list[Run]] = {}
     missing: dict[str, str] = {}
     for repeat in range(repeats):
-        for members, own in sizes.items():
-            for who in (OURS, PEER):
-                name = f"{sweep.architecture}-{who}-{members}-{repeat}"
+        for count, own in {every: sweep, few: sweep.few(few)}.items():
+            for side in sides:
+                if side in missing:
+                    continue
+                name = f"{sweep.architecture}-{side}-{count}-{repeat}"
                 print(f"running {name}", file=sys.stderr)
                 try:
-                    run = run_ours(own, work, name) if who == OURS else _peer(own, work, name, rows, bench)
+                    if side == OURS:
+                        run = run_ours(own, work, name)
+                    else:
+                        run = run_peer(side, own, work, name, rows, ground.config.data)
                 except Unavailable as reason:
-                    missing[who] = str(reason)
+                    missing[side] = str(reason)
                 else:
-                    runs.setdefault((who, members), []).append(run)
-    sides = {who: _side(sweep, few, who, runs) for who in (OURS, PEER) if (who, len(sweep.values)) in runs}
-    points = {who: _points(bench, who, runs[who, len(sweep.values)][0]) for who in sides}
+                    runs.setdefault((side, count), []).append(run)
+    measured = [side for side in sides if (side, every) in runs]
+    points = {side: ground.points(side, runs[side, every][0], sweep) for side in measured}
     return {
-        "sweep": asdict(sweep),
-        "sides": sides,
+        "machine": machine(torch.device(sweep.device)),
+        "sweep": {**asdict(sweep), "model": str(sweep.model.folder), "d": sweep.model.d, "layer": sweep.model.layer},
+        "sides": {side: _side(sweep, few, side, runs) for side in measured},
         "points": points,
         "matched": matched(points),
         "not_measured": missing,
     }
 
 
-def _peer(sweep: Sweep, work: Path, name: str, rows: Path, bench: Bench) -> Run:
-    return run_saelens(sweep, work, name, rows, bench.config)
-
-
-def _points(bench: Bench, who: str, run: Run) -> list[Point]:
-    return bench.our_points(run.folder) if who == OURS else bench.saelens_points(run.folder)
-
-
-def _side(sweep: Sweep, few: int, who: str, runs: dict[tuple[str, int], list[Run]]) -> dict[str, float | None]:
+def _side(sweep: Sweep, few: int, side: str, runs: dict[tuple[str, int], list[Run]]) -> dict[str, float | None]:
     """One side's numbers."""
-    members, step_us = len(sweep.values), 1e6 / (sweep.batch * len(sweep.values))
-    every, fewer = runs[who, members], runs.get((who, few), [])
+    members = len(sweep.members[side].values)
+    step_us = 1e6 / (sweep.batch * members)
+    every, fewer = runs[side, members], runs.get((side, few), [])
     training = median(run.training for run in every)
     more = training - median(run.training for run in fewer) if fewer and members > few else None
     tokens = sweep.steps * sweep.batch
     return {
-        "whole_seconds": median(run.seconds for run in every),
+        "sidele_seconds": median(run.seconds for run in every),
         "training_seconds": training,
         "us_per_token_and_sae": 1e6 * training / (tokens * members),
         "us_first_quarter": step_us * median(run.quarter(last=False) for run in every),
@@ -103,45 +109,57 @@ def _side(sweep: Sweep, few: int, who: str, runs: dict[tuple[str, int], list[Run
     }
 
 
-def matched(points: dict[str, list[Point]]) -> list[dict[str, float | None]]:
-    """CE recovered of both sides at L0s that both reach."""
-    if len(points) < 2 or not all(points.values()):
+def matched(points: Mapping[str, list[Point]]) -> list[dict[str, float | None]]:
+    """CE recovered of all sides at L0s that ours reaches and some peer does; None for one that does not."""
+    ranges = {side: _range(own) for side, own in points.items()}
+    ours, peers = ranges.get(OURS), [found for side, found in ranges.items() if side != OURS and found]
+    if not ours or not peers:
         return []
-    low = max(min(point["l0"] for point in own) for own in points.values())
-    high = min(max(point["l0"] for point in own) for own in points.values())
+    low, high = max(ours[0], min(r[0] for r in peers)), min(ours[1], max(r[1] for r in peers))
     if not 0 < low < high:
         return []
-    at = [exp(log(low) + i / (MATCHED - 1) * (log(high) - log(low))) for i in range(MATCHED)]
-    at = [min(max(l0, low), high) for l0 in at]  # rounding may leave the range
-    return [{"l0": l0, **{who: interpolate(own, l0) for who, own in points.items()}} for l0 in at]
+    inner = [exp(log(low) + log(high / low) * i / (MATCHED - 1)) for i in range(1, MATCHED - 1)]
+    at = [low, *inner, high]  # the ends as they are: rounding would put them outside
+    return [{"l0": l0, **{side: interpolate(own, l0) for side, own in points.items()}} for l0 in at]
 
 
-def print_sweeps(found: Sequence[dict[str, Any]]) -> None:
+def _range(points: Sequence[Point]) -> tuple[float, float] | None:
+    l0s = [point["l0"] for point in points if point["l0"] is not None and point["ce_recovered"] is not None]
+    return (min(l0s), max(l0s)) if l0s else None
+
+
+def print_sweeps(found: Mapping[str, dict[str, Any]]) -> None:
     header = ["architecture", "side", "members", "whole s", "training s", "us/token/SAE", "first quarter"]
     header += ["last quarter", "us/token/+1"]
     rows: list[list[str]] = []
-    for each in found:
-        name, members = each["sweep"]["architecture"], str(len(each["sweep"]["values"]))
-        for who, side in each["sides"].items():
-            rows.append([name, who, members, *(shown(value) for value in side.values())])
-        if len(each["sides"]) == 2:
-            ours, peer = each["sides"][OURS], each["sides"][PEER]
-            rows.append([name, f"{PEER}/{OURS}", "", *(shown(ratio(peer[key], ours[key])) for key in ours)])
+    for name, each in found.items():
+        sides = each["sides"]
+        for side, own in sides.items():
+            count = str(len(each["sweep"]["members"][side]["values"]))
+            rows.append([name, side, count, *(shown(value) for value in own.values())])
+        for side in [side for side in sides if side != OURS and OURS in sides]:
+            ratios = (shown(ratio(sides[side][key], sides[OURS][key])) for key in sides[OURS])
+            rows.append([name, f"{side}/{OURS}", "", *ratios])
     show("a whole sweep", header, rows)
-    matches = [(each["sweep"]["architecture"], row) for each in found for row in each["matched"]]
-    cells = [[name, shown(row["l0"], 1), shown(row[OURS], 4), shown(row[PEER], 4), _gain(row)] for name, row in matches]
-    show("CE recovered at matched L0", ["architecture", "L0", OURS, PEER, f"{OURS} - {PEER}"], cells)
-    for each in found:
-        for who, own in each["points"].items():
-            l0s = ", ".join(shown(point["l0"], 1) for point in own)
-            print(f"{each['sweep']['architecture']}, {who}: L0 {l0s}")
-        for who, reason in each["not_measured"].items():
-            print(f"{each['sweep']['architecture']}, {who} was not measured: {reason}")
+    peers = [side for side in SIDES if side != OURS]
+    cells = [[name, *_matched(row, peers)] for name, each in found.items() for row in each["matched"]]
+    columns = [column for side in peers for column in (side, f"{OURS} - {side}")]
+    show("CE recovered at matched L0", ["architecture", "L0", OURS, *columns], cells)
+    for name, each in found.items():
+        for side, points in each["points"].items():
+            l0s = ", ".join(shown(point["l0"], 1) for point in points)
+            print(f"{name}, {side}: L0 {l0s}")
+        for side, reason in each["not_measured"].items():
+            print(f"{name}, {side} was not measured: {reason}")
 
 
-def _gain(row: dict[str, float | None]) -> str:
-    ours, peer = row[OURS], row[PEER]
-    return "-" if ours is None or peer is None else f"{ours - peer:+.4f}"
+def _matched(row: Mapping[str, float | None], peers: Sequence[str]) -> list[str]:
+    ours = row[OURS]
+    cells = [shown(row["l0"], 1), shown(ours, 4)]
+    for side in peers:
+        peer = row.get(side)
+        cells += [shown(peer, 4), "-" if ours is None or peer is None else f"{ours - peer:+.4f}"]
+    return cells
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -152,62 +170,93 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     first, _, rest = (__doc__ or "").partition("\n\n")
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=first, epilog=rest, formatter_class=plain)
-    parser.add_argument("--only", default="standard,gated,topk", help="architectures, with commas (%(default)s)")
-    parser.add_argument("--l1", type=_numbers, default=(0.5, 0.8, 1.2, 1.8, 2.7, 4.0, 6.0, 9.0), help="coefficients")
-    parser.add_argument("--k", type=_numbers, default=(6, 10, 16, 24, 32, 48, 64, 96), help="topk's members")
+    parser.add_argument("--only", default=",".join(SAME_LOSS), help="architectures, with commas (%(default)s)")
+    parser.add_argument("--values", type=_numbers, help="members of one architecture: its l1, k, or L0 to aim at")
+    parser.add_argument("--l0-coefficients", type=_numbers, help="as many, for sae-lens's jumprelu")
     parser.add_argument("--few", type=int, default=1, help="members of the smaller sweep (%(default)s)")
     parser.add_argument("--width", type=int, default=1024, help="latents (%(default)s)")
-    parser.add_argument("--tokens", type=float, default=1.5e6, help="training tokens (%(default)g)")
-    parser.add_argument("--batch", type=int, default=512, help="tokens per step (%(default)s)")
-    parser.add_argument("--lr", type=float, default=6e-3, help="of both sides (%(default)s)")
+    parser.add_argument("--tokens", type=float, default=4e6, help="training tokens (%(default)g)")
+    parser.add_argument("--batch", type=int, default=2048, help="tokens per step (%(default)s)")
+    parser.add_argument("--lr", type=float, default=2e-3, help="of all sides (%(default)s)")
     parser.add_argument("--decay", type=float, default=0.5, help="share of the run in which lr falls (%(default)s)")
-    parser.add_argument("--layer", type=int, default=2, help="resid_post of this block (%(default)s)")
+    parser.add_argument("--model", default=str(language_model.SMALL), help="a folder, or demo (%(default)s)")
+    parser.add_argument("--layer", type=int, help="resid_post of this block (0; 2 in demo)")
     parser.add_argument("--evaluation-tokens", type=float, default=1e5, help="held-out tokens (%(default)g)")
     parser.add_argument("--repeats", type=int, default=1, help="times that every run is made (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the members (%(default)s)")
     parser.add_argument("--recipes", choices=("same-loss", "papers"), default="same-loss", help="ours (%(default)s)")
+    parser.add_argument("--peers", default=",".join(SIDES[1:]), help="with commas (%(default)s)")
+    parser.add_argument("--no-peers", action="store_true", help="our side alone")
+    parser.add_argument("--install-peers", action="store_true", help="make the environments that peers lack")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (%(default)s)")
     parser.add_argument("--work", type=Path, help="keep the sweeps' folders here (a temporary one)")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
-    parser.add_argument("--out", type=Path, help="write everything here too, as JSON")
+    parser.add_argument("--out", type=Path, help="write everything here too, as JSON, beside what it holds of others")
     found = parser.parse_args(arguments)
-    unknown = sorted(set(found.only.split(",")) - set(SAME_LOSS))
-    if unknown:
-        parser.error(f"--only: no {', '.join(unknown)} among {', '.join(SAME_LOSS)}")
+    found.only = found.only.split(",")
+    found.peers = [] if found.no_peers else found.peers.split(",")
+    for name, asked, known in (("--only", found.only, list(SAME_LOSS)), ("--peers", found.peers, SIDES[1:])):
+        unknown = sorted(set(asked) - set(known))
+        if unknown:
+            parser.error(f"{name}: no {', '.join(unknown)} among {', '.join(known)}")
+    if found.values and len(found.only) > 1:
+        parser.error("--values: means something else for each architecture; name one with --only")
     if found.quick:
         found.tokens, found.batch, found.width, found.evaluation_tokens = 5e4, 256, 256, 4e3
-        found.l1, found.k = found.l1[1::3][:2], found.k[1::3][:2]
-    shortest = min(len(found.l1), len(found.k))
-    if not 1 <= found.few < shortest:
-        parser.error(f"--few: must be at least 1 and below the number of members, {shortest}")
+    for architecture in found.only:
+        values = members_of(found, architecture)
+        counts = {len(own.values) for own in values.values()}
+        if len(counts) > 1:
+            parser.error(f"--l0-coefficients: must be as many as --values, {len(values[OURS].values)}")
+        if not 1 <= found.few < min(counts):
+            parser.error(f"--few: must be at least 1 and below the number of members, {min(counts)}")
+    try:
+        found.results = Results("sweep", found.out)
+    except ValueError as error:
+        parser.error(f"--out: {error}")
     return found
+
+
+def members_of(asked: argparse.Namespace, architecture: str) -> dict[str, Any]:
+    """Every side's members; two of the usual ones with --quick."""
+    values, coefficients = asked.values or VALUES[architecture], asked.l0_coefficients or L0_COEFFICIENTS
+    if asked.quick:
+        values = asked.values or values[1::3][:2]
+        coefficients = asked.l0_coefficients or coefficients[1::3][:2]
+    return dict(members(architecture, values, coefficients))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     asked = parsed(arguments)
+    if asked.install_peers:
+        for name, why in install_missing([PEER_SCRIPTS[peer][0] for peer in asked.peers]).items():
+            print(f"{name}: {why}", file=sys.stderr)
+    model = language_model.named(asked.model, asked.layer)
+    if not (model.folder / "config.json").is_file():
+        language_model.make(model.folder)
     recipes = SAME_LOSS if asked.recipes == "same-loss" else PAPERS
-    found = []
+    found: dict[str, dict[str, Any]] = {}
     with nullcontext(asked.work) if asked.work else tempfile.TemporaryDirectory() as folder:
         work = Path(folder).resolve()
         work.mkdir(parents=True, exist_ok=True)
-        for architecture in asked.only.split(","):
+        for architecture in asked.only:
             sweep = Sweep(
                 architecture=architecture,
                 recipe=recipes[architecture],
-                values=asked.k if architecture == "topk" else asked.l1,
+                members=members_of(asked, architecture),
                 width=asked.width,
                 tokens=int(asked.tokens),
                 batch=asked.batch,
                 lr=asked.lr,
                 decay=asked.decay,
-                layer=asked.layer,
+                model=model,
                 evaluation_tokens=asked.evaluation_tokens,
                 device=asked.device,
                 seed=asked.seed,
             )
-            found.append(measure(sweep, asked.few, asked.repeats, work))
+            found[architecture] = measure(sweep, [OURS, *asked.peers], asked.few, asked.repeats, work)
+            asked.results.add(architecture, found[architecture])
     print_sweeps(found)
-    write(asked.out, {"machine": machine(torch.device(asked.device)), "sweeps": found})
     return 0
 
 

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ class Environment:
     folder: Path
     worker: Path
     requirement: str
+    unwanted: str | None = None
+    """What comes with it and must go again."""
 
     @property
     def python(self) -> Path:
@@ -33,7 +35,10 @@ class Environment:
         """Make it anew, torch first and pinned; why it could not be, or None."""
         pip = [str(self.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         make = [sys.executable, "-m", "venv", "--clear", str(self.folder)]
-        for command in (make, [*pip, TORCH], [*pip, TORCH, self.requirement]):
+        commands = [make, [*pip, TORCH], [*pip, TORCH, self.requirement]]
+        if self.unwanted:
+            commands.append([str(self.python), "-m", "pip", "uninstall", "--quiet", "--yes", self.unwanted])
+        for command in commands:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 said = (done.stderr or done.stdout).strip().splitlines()
@@ -44,6 +49,20 @@ class Environment:
 
 SAELENS = Environment("sae-lens", ROOT / ".venv-interop", PEERS / "saelens_worker.py", "sae-lens==6.54.12")
 SPARSIFY = Environment("sparsify", ROOT / ".venv-sparsify", PEERS / "sparsify_worker.py", "eai-sparsify==1.3.3")
+# torchvision is built for another torch than the pinned one; transformers imports it where it is, and fails.
+DICTIONARY = Environment(
+    name="dictionary_learning",
+    folder=ROOT / ".venv-dictionary",
+    worker=PEERS / "dictionary_worker.py",
+    requirement="dictionary-learning==0.1.0",
+    unwanted="torchvision",
+)
+
+
+def install_missing(peers: Iterable[Environment]) -> dict[str, str]:
+    """Make the environments that are not there; by name, why some could not be."""
+    tried = {peer.name: peer.install() for peer in peers if not peer.python.exists()}
+    return {name: f"it cannot be installed: {why}" for name, why in tried.items() if why}
 
 
 def environment_variables() -> dict[str, str]:

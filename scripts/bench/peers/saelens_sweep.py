@@ -18,7 +18,9 @@ import numpy as np
 import torch
 from datasets import Dataset
 from sae_lens import (  # type: ignore[import-not-found]
+    BatchTopKTrainingSAEConfig,
     GatedTrainingSAEConfig,
+    JumpReLUTrainingSAEConfig,
     StandardTrainingSAEConfig,
     TopKTrainingSAEConfig,
     TrainingSAEConfig,
@@ -34,8 +36,13 @@ CONFIGS: Mapping[str, Callable[..., TrainingSAEConfig]] = {
     "standard": StandardTrainingSAEConfig,
     "gated": GatedTrainingSAEConfig,
     "topk": TopKTrainingSAEConfig,
+    "batchtopk": BatchTopKTrainingSAEConfig,
+    "jumprelu": JumpReLUTrainingSAEConfig,
 }
 """Its own defaults but for what the request says."""
+KNOBS = {"standard": "l1_coefficient", "gated": "l1_coefficient", "jumprelu": "l0_coefficient"}
+WARMUPS = {"standard": "l1_warm_up_steps", "gated": "l1_warm_up_steps", "jumprelu": "l0_warm_up_steps"}
+SCALES = {"sqrt_d": "expected_average_only_in"}
 
 
 def watch(marks: dict[str, Any]) -> None:
@@ -65,11 +72,12 @@ def watch(marks: dict[str, Any]) -> None:
 
 
 def members(request: Mapping[str, Any]) -> dict[str, TrainingSAEConfig]:
+    architecture = request["architecture"]
     common = {"d_in": request["d"], "d_sae": request["width"], "device": request["device"], "dtype": "float32"}
-    common["normalize_activations"] = request["normalize_activations"]
-    config, knob = CONFIGS[request["architecture"]], "k"
-    if request["architecture"] != "topk":
-        knob, common["l1_warm_up_steps"] = "l1_coefficient", request["sparsity_warmup_steps"]
+    common["normalize_activations"] = SCALES[request["input_scale"]]
+    if architecture in WARMUPS:
+        common[WARMUPS[architecture]] = request["sparsity_warmup_steps"]
+    config, knob = CONFIGS[architecture], KNOBS.get(architecture, "k")
     return {name: config(**{knob: value}, **common) for name, value in request["members"].items()}
 
 
@@ -77,7 +85,7 @@ def runner_config(request: Mapping[str, Any]) -> MultiSAETrainingRunnerConfig:
     steps = request["tokens"] // request["batch"]
     return MultiSAETrainingRunnerConfig(
         saes=members(request),
-        hook_names=request["hook"],
+        hook_names=request["module"],
         model_name=request["model"],
         model_class_name="AutoModelForCausalLM",
         model_from_pretrained_kwargs={"dtype": "float32"},

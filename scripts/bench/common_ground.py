@@ -1,0 +1,76 @@
+"""What the sides of the sweep benchmark share: the rows of tokens, and the judge."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sae_sweep.activations.scaling import site_statistics
+from sae_sweep.config import MemberConfig
+from sae_sweep.data.tokens import open_tokens
+from sae_sweep.evaluation.evaluate import Candidate
+from sae_sweep.interop.saelens import load_sae
+from sae_sweep.plan import plan_sweep
+from sae_sweep.reporting.points import finite
+from sae_sweep.saes.inference import InferenceSae
+from sae_sweep.training.sources import LanguageModelSource
+from scripts.bench.conversion import load_dictionary_learning
+from scripts.bench.own import configured
+from scripts.bench.sides import Run
+from scripts.bench.sweeps import DICTIONARY, NORM_BATCHES, OURS, SAELENS, Sweep
+
+Point = dict[str, Any]
+
+
+class CommonGround:
+    """The tokens one sweep is trained on, and our evaluation on held-out ones."""
+
+    def __init__(self, config: MemberConfig, hook: str) -> None:
+        self.config, self._hook = config, hook
+        self._source = LanguageModelSource(config, [hook])
+        block = self._source.calibration()
+        means = {hook: site_statistics(block)[hook].mean}
+        self._judge = self._source.judge(config.evaluation.positions, means)
+
+    @classmethod
+    def of(cls, sweep: Sweep) -> "CommonGround":
+        (member,) = plan_sweep([configured(sweep.few(1).overrides("bench", Path("unused")))]).members
+        return cls(member.config, sweep.hook)
+
+    def save_rows(self, sweep: Sweep, file: Path) -> None:
+        """The rows [R, T] of tokens that training reads, in its order, with some to spare for sae-lens's buffer; and
+        the ids of special tokens, whose activations nobody trains on."""
+        model, data = self._source.model, self.config.data
+        tokens = open_tokens(data, self.config.evaluation.tokens, model.tokenizer, model.facts.vocab_size)
+        wanted = sweep.tokens + NORM_BATCHES * sweep.batch
+        count = math.ceil(1.1 * wanted / (data.block_rows * (data.context - 1))) + 2
+        rows = np.concatenate([tokens.training.block(index)[0] for index in range(count)])
+        special = model.tokenizer.all_special_ids if model.tokenizer is not None else []
+        np.savez(file, tokens=rows, special=np.array(special, dtype=np.int64))
+
+    def points(self, side: str, run: Run, sweep: Sweep) -> list[Point]:
+        """What our command wrote of its members; the same evaluation, same held-out tokens, of what a peer saved."""
+        if side == OURS:
+            files = sorted(run.folder.glob("*/metrics.json"))
+            return [_point(file.parent.name, json.loads(file.read_text(encoding="utf-8"))) for file in files]
+        folders = {name: run.folder / name for name in sweep.members[side].named()}
+        readers = {SAELENS: load_sae, DICTIONARY: lambda folder: _dictionary(folder, run)}
+        judged = self._judge.judge([self._candidate(name, readers[side](path)) for name, path in folders.items()])
+        return [_point(name, judgement.metrics) for name, judgement in judged.items()]
+
+    def _candidate(self, name: str, sae: InferenceSae) -> Candidate:
+        for key, tensor in sae.tensors.items():
+            sae.tensors[key] = tensor.to(self._source.device, torch.float32)
+        return Candidate(name, self._hook, sae)
+
+
+def _dictionary(folder: Path, run: Run) -> InferenceSae:
+    return load_dictionary_learning(folder, run.marks["dict_class"], run.marks["scale"])
+
+
+def _point(name: str, metrics: Mapping[str, Any]) -> Point:
+    return {"member": name, **{key: finite(metrics[key]) for key in ("l0", "ce_recovered", "fvu", "alive")}}
