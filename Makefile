@@ -1,6 +1,7 @@
 # make demo   set up, then train and compare a frontier on the model that ships
 # make test   set up, then run every test that guards the code (minutes, 2 cores)
 # make lint   formatter, linter, type checker
+# make bench  time a step, whole sweeps beside other libraries, and how both grow (an afternoon on 2 cores)
 # make evidence   the slow proofs: SAELens reads what we save; the README's claims on the demo and on every architecture
 # make .venv      the environment alone
 
@@ -11,7 +12,10 @@ INTEROP := .venv-interop/.installed
 # Two test processes with one thread each beat one with two on the small tensors of the tests.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: demo test lint format evidence report .venv .venv-interop clean
+BENCH := $(BIN)/python scripts/bench
+BENCH_OUT := tests/evidence/bench
+
+.PHONY: demo test lint format evidence bench report .venv .venv-interop clean
 
 demo: $(STAMP)
 	$(BIN)/sae-sweep +experiment=demo
@@ -38,6 +42,12 @@ evidence: $(STAMP) $(INTEROP)
 	$(BIN)/sae-sweep +experiment=toy tracking=none
 	$(BIN)/python scripts/check_architectures.py outputs --out tests/evidence/architectures.json
 
+# Made in parts: each architecture is written as it ends, and `make bench BENCH_ARGS="--only gated"` adds to the files.
+bench: $(STAMP) $(INTEROP)
+	$(BENCH)/step.py --install-peers --out $(BENCH_OUT)/step.json $(BENCH_ARGS)
+	$(BENCH)/sweep.py --install-peers --out $(BENCH_OUT)/sweep.json $(BENCH_ARGS)
+	$(BENCH)/scaling.py --out $(BENCH_OUT)/scaling.json $(BENCH_ARGS)
+
 .venv: $(STAMP)
 
 .venv-interop: $(INTEROP)
@@ -57,4 +67,4 @@ $(INTEROP):
 	touch $@
 
 clean:
-	rm -rf .venv .venv-interop build dist
+	rm -rf .venv .venv-interop .venv-dictionary .venv-sparsify build dist

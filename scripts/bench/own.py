@@ -21,6 +21,10 @@ from sae_sweep.plan import plan_sweep
 from sae_sweep.saes.base import Parameters
 from sae_sweep.training.trainer import BankTrainer
 
+ARCHITECTURES = (
+    *("standard", "gated", "topk", "batchtopk", "jumprelu"),
+    *("matryoshka", "p_anneal", "jumprelu_anthropic"),
+)
 HOOK = TOY_SITE.hook
 CONTEXT = 32
 """`data.context`: a block is so many times `data.block_rows`."""
@@ -91,7 +95,8 @@ def blocks(size: Size) -> list[Block]:
 class Own:
     """Members of one architecture, of different seeds, after `size.warm` steps, their L0 near what was asked for."""
 
-    def __init__(self, sae: str, l0: float, size: Size, members: int = 1) -> None:
+    def __init__(self, sae: str, l0: float, size: Size, members: int = 1, settle: bool = True) -> None:
+        """Without `settle` they are as `size.warm` steps left them."""
         self.size, self.members = size, members
         plan = plan_sweep([member(sae, l0, size, seed) for seed in range(members)]).groups[0].banks[0]
         self.config = plan.members[0].config
@@ -104,12 +109,14 @@ class Own:
         self._batches = [_part(block, part) for block in made for part in rows]
         self.inputs = [self.trainer.scale * first.activations[HOOK][part] for part in rows]
         """Some batches [B, D] as the encoder sees them: also what the peers are given."""
-        self._train(0, size.warm)
-        for index in range(members):
-            self._settle(index, l0)
-        self._train(size.warm, SETTLING_STEPS)
+        self.train(0, size.warm)
+        if settle:
+            for index in range(members):
+                self._settle(index, l0)
+            self.train(size.warm, SETTLING_STEPS)
 
-    def _train(self, first: int, steps: int) -> None:
+    def train(self, first: int, steps: int) -> None:
+        """Take so many steps, the first of them on the batch of that number."""
         for index in range(first, first + steps):
             self.step(index)
 

@@ -6,10 +6,11 @@
     python scripts/bench/step.py --only gated --out step.json       the other architectures' results in it stay
     python scripts/bench/step.py --device cuda --no-peers
 
-Every architecture is trained for --warm real steps on synthetic activations (for --high-warm at --high-l0, where its
-L0 is shifted to the target afterwards); then, in turns, --rounds times: its encoder product alone (one addmm of the step's shapes), a fused Adam update of as many numbers (alone), our whole
-step (scaling, losses, gradients, Adam, steering, dead counters), and each peer's whole step on the same batches from
-the same weights, in the peer's own process. All columns are medians over the rounds:
+Every architecture is trained for --warm real steps on synthetic activations (--high-warm at --high-l0, where its L0 is
+shifted to what was asked for afterwards); then, in turns, --rounds times: its encoder product alone (one addmm of the
+step's shapes), a fused Adam update of as many numbers (alone), our whole step (scaling, losses, gradients, Adam,
+steering, dead counters), and each peer's whole step on the same batches from the same weights, in the peer's own
+process. All columns are medians over the rounds:
 
     step/enc        our step in encoder products
     floor/enc       encoder product + Adam traffic, in encoder products: no step that trains can be below it
@@ -37,7 +38,7 @@ from typing import Any
 import torch
 
 from scripts.bench.measure import Results, interleaved, machine, medians, ratio, seconds, show, shown
-from scripts.bench.own import AdamTraffic, EncoderProduct, Own, Size
+from scripts.bench.own import ARCHITECTURES, AdamTraffic, EncoderProduct, Own, Size
 from scripts.bench.peers.client import (
     DICTIONARY,
     SAELENS,
@@ -48,10 +49,6 @@ from scripts.bench.peers.client import (
     install_missing,
 )
 
-ARCHITECTURES = (
-    *("standard", "gated", "topk", "batchtopk", "jumprelu"),
-    *("matryoshka", "p_anneal", "jumprelu_anthropic"),
-)
 WITH_AUXK = ("topk", "batchtopk")
 AT_HIGH_L0 = ("standard", "gated", "topk", "batchtopk", "jumprelu")
 ENCODER, ADAM, OURS = "encoder", "adam", "ours"

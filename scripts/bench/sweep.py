@@ -83,7 +83,7 @@ def measure(sweep: Sweep, sides: Sequence[str], few: int, repeats: int, work: Pa
     points = {side: ground.points(side, runs[side, every][0], sweep) for side in measured}
     return {
         "machine": machine(torch.device(sweep.device)),
-        "sweep": {**asdict(sweep), "model": str(sweep.model.folder), "d": sweep.model.d, "layer": sweep.model.layer},
+        "sweep": sweep_entry(sweep),
         "sides": {side: _side(sweep, few, side, runs) for side in measured},
         "points": points,
         "matched": matched(points),
@@ -100,13 +100,19 @@ def _side(sweep: Sweep, few: int, side: str, runs: dict[tuple[str, int], list[Ru
     more = training - median(run.training for run in fewer) if fewer and members > few else None
     tokens = sweep.steps * sweep.batch
     return {
-        "sidele_seconds": median(run.seconds for run in every),
+        "whole_seconds": median(run.seconds for run in every),
         "training_seconds": training,
         "us_per_token_and_sae": 1e6 * training / (tokens * members),
         "us_first_quarter": step_us * median(run.quarter(last=False) for run in every),
         "us_last_quarter": step_us * median(run.quarter(last=True) for run in every),
         "us_per_token_of_one_more": None if more is None else 1e6 * more / (tokens * (members - few)),
     }
+
+
+def sweep_entry(sweep: Sweep) -> dict[str, Any]:
+    """The settings, in JSON's types."""
+    model = {"model": sweep.model.folder.name, "layer": sweep.model.layer, "d": sweep.model.d}
+    return {**asdict(sweep), **model, "text": sweep.text and str(sweep.text)}
 
 
 def matched(points: Mapping[str, list[Point]]) -> list[dict[str, float | None]]:
@@ -180,6 +186,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=2e-3, help="of all sides (%(default)s)")
     parser.add_argument("--decay", type=float, default=0.5, help="share of the run in which lr falls (%(default)s)")
     parser.add_argument("--model", default=str(language_model.SMALL), help="a folder, or demo (%(default)s)")
+    parser.add_argument("--text", type=Path, help="a file of text to read instead of the demo's")
     parser.add_argument("--layer", type=int, help="resid_post of this block (0; 2 in demo)")
     parser.add_argument("--evaluation-tokens", type=float, default=1e5, help="held-out tokens (%(default)g)")
     parser.add_argument("--repeats", type=int, default=1, help="times that every run is made (%(default)s)")
@@ -202,7 +209,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     if found.values and len(found.only) > 1:
         parser.error("--values: means something else for each architecture; name one with --only")
     if found.quick:
-        found.tokens, found.batch, found.width, found.evaluation_tokens = 5e4, 256, 256, 4e3
+        found.tokens, found.batch, found.width, found.evaluation_tokens = 2e4, 256, 256, 4e3
     for architecture in found.only:
         values = members_of(found, architecture)
         counts = {len(own.values) for own in values.values()}
@@ -250,6 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 lr=asked.lr,
                 decay=asked.decay,
                 model=model,
+                text=asked.text,
                 evaluation_tokens=asked.evaluation_tokens,
                 device=asked.device,
                 seed=asked.seed,

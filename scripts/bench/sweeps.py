@@ -63,6 +63,8 @@ class Sweep:
     lr: float
     decay: float
     model: LanguageModel
+    text: Path | None
+    """To read; None is the demo's."""
     evaluation_tokens: float
     device: str
     seed: int
@@ -88,10 +90,11 @@ class Sweep:
         """What follows `sae-sweep` on the command line."""
         warmup, members = self.steps // WARMUP_SHARE, self.members[OURS]
         values = ",".join(f"{value:g}" for value in members.values)
+        data = ["data=demo"] if self.text is None else ["data=text", f"data.path={self.text.resolve()}"]
         return [
             *(f"name={name}", f"output_dir={output}", "tracking=none"),
             *(*self.model.overrides, f"model.device={self.device}"),
-            *("data=demo", "site=resid_post", f"site.layer={self.model.layer}"),
+            *(*data, "site=resid_post", f"site.layer={self.model.layer}"),
             *(f"sae={self.recipe}", f"sae.{members.knob}={values}", f"sae.width={self.width}"),
             f"sae.input_scale={self.input_scale(OURS)}",
             *(f"training.tokens={self.steps * self.batch}", f"training.batch_size={self.batch}"),

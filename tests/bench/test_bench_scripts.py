@@ -1,4 +1,4 @@
-"""The benchmark scripts run and say what they promise; how fast anything is, no test asks."""
+"""What the benchmark scripts share, and step.py; how fast anything is, no test asks."""
 
 import json
 import subprocess
@@ -8,13 +8,9 @@ from typing import Any
 
 import pytest
 
-from scripts.bench import step as step_script
-from scripts.bench import sweep as sweep_script
-from scripts.bench.measure import interleaved, medians, ratio
+from scripts.bench import scaling, step, sweep
+from scripts.bench.measure import Results, interleaved, medians, ratio
 from scripts.bench.peers.client import Environment, Unavailable, Worker
-from scripts.bench.step import trainings
-from scripts.bench.sweep import matched
-from scripts.bench.sweeps import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 ECHO = """
@@ -47,7 +43,7 @@ def run_step(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def step(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
+def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
     """The JSON and the table of a quick run."""
     out = tmp_path_factory.mktemp("bench") / "deep" / "step.json"
     done = run_step("--only", "standard,topk", "--out", str(out))
@@ -55,23 +51,27 @@ def step(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]
     return json.loads(out.read_text()), done.stdout
 
 
-def test_step_measures_every_case_asked_for(step: tuple[dict[str, Any], str]) -> None:
-    found, table = step
-    cases = [(case["architecture"], case["l0_asked"], case["dead_share"]) for case in found["cases"]]
-    assert cases == [
+def cases(found: dict[str, Any]) -> list[dict[str, Any]]:
+    return [case for entry in found["architectures"].values() for case in entry["cases"]]
+
+
+def test_step_measures_every_case_asked_for(quick: tuple[dict[str, Any], str]) -> None:
+    found, table = quick
+    assert [(case["architecture"], case["l0_asked"], case["dead_share"]) for case in cases(found)] == [
         ("standard", 8, 0.0),
+        ("standard", 24, 0.0),
         ("topk", 8, 0.0),
         ("topk", 8, 0.25),
-        ("standard", 24, 0.0),
         ("topk", 24, 0.0),
     ]
     assert table.count("topk") == 3
-    assert {"cpu", "cores", "threads", "torch", "device", "load_average"} <= found["machine"].keys()
-    assert found["settings"]["width"] == 128
+    for entry in found["architectures"].values():
+        assert {"cpu", "cores", "threads", "torch", "device", "load_average", "commit"} <= entry["machine"].keys()
+        assert entry["settings"]["width"] == 128
 
 
-def test_step_ratios_are_those_of_its_medians(step: tuple[dict[str, Any], str]) -> None:
-    for case in step[0]["cases"]:
+def test_step_ratios_are_those_of_its_medians(quick: tuple[dict[str, Any], str]) -> None:
+    for case in cases(quick[0]):
         times = case["milliseconds"]
         assert set(case["rounds_seconds"]) == set(times) == {"encoder", "adam", "ours"}
         assert all(len(rounds) == 2 and min(rounds) > 0 for rounds in case["rounds_seconds"].values())
@@ -80,31 +80,61 @@ def test_step_ratios_are_those_of_its_medians(step: tuple[dict[str, Any], str]) 
         assert case["ratios"]["floor_per_encoder"] == pytest.approx(floor)
 
 
-def test_step_is_timed_at_the_l0_asked_for(step: tuple[dict[str, Any], str]) -> None:
-    for case in step[0]["cases"]:
+def test_step_is_timed_at_the_l0_asked_for(quick: tuple[dict[str, Any], str]) -> None:
+    for case in cases(quick[0]):
         assert case["l0"] == pytest.approx(case["l0_asked"], rel=0.1)
 
 
-def test_what_cannot_be_measured_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    for script, arguments, reason in (
-        (step_script, ["--only", "topk,relu"], "no relu among"),
-        (sweep_script, ["--only", "jumprelu"], "no jumprelu among"),
-        (sweep_script, ["--few", "2", "--k", "8,16"], "--few: must be at least 1 and below the number of members, 2"),
-    ):
-        with pytest.raises(SystemExit, match="2"):
-            script.parsed(arguments)
-        assert reason in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("script", "arguments", "reason"),
+    [
+        (step, ["--only", "topk,relu"], "no relu among"),
+        (sweep, ["--only", "matryoshka"], "no matryoshka among"),
+        (sweep, ["--peers", "sae-lens,sparsify"], "--peers: no sparsify among sae-lens, dictionary_learning"),
+        (sweep, ["--values", "8,16"], "--values: means something else for each architecture; name one with --only"),
+        (sweep, ["--only", "topk", "--values", "8,16", "--few", "2"], "must be at least 1 and below the number of"),
+        (sweep, ["--only", "jumprelu", "--values", "8,16"], "--l0-coefficients: must be as many as --values, 2"),
+        (scaling, ["--skip", "memory,layers"], "--skip: no layers among members, width, d, l0, tokens, memory"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(
+    script: Any, arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        script.parsed(arguments)
+    assert reason in capsys.readouterr().err
 
 
 def test_all_architectures_are_measured_and_auxk_where_it_is() -> None:
-    asked = trainings(["topk", "gated", "matryoshka"], 32, 200, 0.25)
-    assert [(t.architecture, t.l0, t.dead_shares) for t in asked] == [
-        ("gated", 32, (0.0,)),
-        ("topk", 32, (0.0, 0.25)),
-        ("matryoshka", 32, (0.0,)),
-        ("gated", 200, (0.0,)),
-        ("topk", 200, (0.0,)),
+    asked = step.parsed(["--high-warm", "50", "--no-peers"])
+    found = [step.trainings(name, asked) for name in ("gated", "topk", "matryoshka")]
+    assert [[(t.architecture, t.l0, t.warm, t.dead_shares) for t in own] for own in found] == [
+        [("gated", 32, 1000, (0.0,)), ("gated", 200, 50, (0.0,))],
+        [("topk", 32, 1000, (0.0, 0.25)), ("topk", 200, 50, (0.0,))],
+        [("matryoshka", 32, 1000, (0.0,))],
     ]
+
+
+def test_results_of_other_architectures_stay(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "step.json"
+    Results("step", out).add("topk", {"commit": "old"})
+    Results("step", out).add("gated", {"commit": "old"})
+    Results("step", out).add("topk", {"commit": "new"})
+    kept = {"topk": {"commit": "new"}, "gated": {"commit": "old"}}
+    assert json.loads(out.read_text()) == {"benchmark": "step", "architectures": kept}
+
+
+@pytest.mark.parametrize("script", [step, sweep, scaling])
+def test_a_file_of_something_else_is_not_added_to(
+    script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "other.json"
+    for text, reason in (("{}", "holds no results of"), ("[1]", "holds no results of"), ("{", "cannot be added to")):
+        out.write_text(text)
+        with pytest.raises(SystemExit, match="2"):
+            script.parsed(["--out", str(out)])
+        assert f"--out: {out} {reason}" in capsys.readouterr().err
+        assert out.read_text() == text
 
 
 def test_subjects_take_turns_and_the_first_round_does_not_count() -> None:
@@ -162,22 +192,3 @@ def test_a_worker_that_cannot_start_says_why(tmp_path: Path) -> None:
         Worker(_SameInterpreter("broken", tmp_path, tmp_path / "broken.py", ""))
     with pytest.raises(Unavailable, match="is missing"):
         Worker(Environment("none", tmp_path / "none", tmp_path / "broken.py", ""))
-
-
-def test_both_sides_are_compared_where_both_have_points() -> None:
-    ours = [{"member": str(l0), "l0": l0, "ce_recovered": l0 / 100} for l0 in (4.0, 16.0, 64.0)]
-    peer = [{"member": str(l0), "l0": l0, "ce_recovered": l0 / 200} for l0 in (16.0, 64.0, 90.0)]
-    rows = matched({"ours": ours, "sae-lens": peer})
-    assert [row["l0"] for row in rows] == pytest.approx([16, 22.627, 32, 45.255, 64], rel=1e-4)
-    assert rows[0] == {"l0": 16, "ours": pytest.approx(0.16), "sae-lens": pytest.approx(0.08)}
-    assert all(row["ours"] == pytest.approx(2 * row["sae-lens"]) for row in rows)
-    assert matched({"ours": ours}) == []
-    assert matched({"ours": ours[:1], "sae-lens": peer}) == []
-
-
-def test_quarters_of_a_run_are_between_its_marks() -> None:
-    marks = {"begin": 10.0, "steps": [14.0, 15.0, 16.0, 17.0, 18.0, 19.0, 19.5, 20.0], "end": 21.0}
-    run = Run(30.0, marks, Path("unused"))
-    assert run.training == 11
-    assert run.quarter(last=False) == 2.5
-    assert run.quarter(last=True) == 0.5

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -53,9 +53,10 @@ class Activations:
         rows = np.load(request["rows"])
         self._tokens_RT, self._special = torch.from_numpy(rows["tokens"]).long(), torch.from_numpy(rows["special"])
         self._request, self._device = request, torch.device(request["device"])
-        model = AutoModelForCausalLM.from_pretrained(request["model"], dtype=torch.float32, local_files_only=True)
-        self._model = model.to(self._device)
-        model.get_submodule(request["module"]).register_forward_hook(self._take)
+        loaded = AutoModelForCausalLM.from_pretrained(request["model"], dtype=torch.float32, local_files_only=True)
+        self._model = cast(torch.nn.Module, loaded)
+        self._model.to(self._device)
+        self._model.get_submodule(request["module"]).register_forward_hook(self._take)
         self.scale = 1.0
         self.scale = self._scale(next(self._blocks()))
 
