@@ -205,7 +205,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--d", type=int, default=512, help="numbers per activation (%(default)s)")
     parser.add_argument("--width", type=int, default=4096, help="latents (%(default)s)")
     parser.add_argument("--batch", type=int, default=4096, help="tokens per step (%(default)s)")
-    parser.add_argument("--warm", type=int, default=1000, help="training steps before timing (%(default)s)")
+    parser.add_argument("--warm", type=int, default=600, help="training steps before timing (%(default)s)")
     parser.add_argument("--high-warm", type=int, default=200, help="the same at --high-l0 (%(default)s)")
     parser.add_argument("--rounds", type=int, default=15, help="times that each subject is timed (%(default)s)")
     parser.add_argument("--blocks", type=int, default=8, help="synthetic blocks of 4 batches (%(default)s)")

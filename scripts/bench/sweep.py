@@ -183,7 +183,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=1024, help="latents (%(default)s)")
     parser.add_argument("--tokens", type=float, default=4e6, help="training tokens (%(default)g)")
     parser.add_argument("--batch", type=int, default=2048, help="tokens per step (%(default)s)")
-    parser.add_argument("--lr", type=float, default=2e-3, help="of all sides (%(default)s)")
+    parser.add_argument("--lr", type=float, default=4e-3, help="of all sides (%(default)s)")
     parser.add_argument("--decay", type=float, default=0.5, help="share of the run in which lr falls (%(default)s)")
     parser.add_argument("--model", default=str(language_model.SMALL), help="a folder, or demo (%(default)s)")
     parser.add_argument("--text", type=Path, help="a file of text to read instead of the demo's")

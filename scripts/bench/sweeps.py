@@ -23,8 +23,13 @@ SAME_LOSS = {
 }
 """Our recipe with sae-lens's loss: a coefficient means the same on both sides."""
 PAPERS = {name: name for name in SAME_LOSS}
-L1, K = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0), (6, 10, 16, 24, 32, 48, 64, 96)
-VALUES: Mapping[str, tuple[float, ...]] = {"standard": L1, "gated": L1, "topk": K, "batchtopk": K, "jumprelu": K}
+K = (6, 10, 16, 24, 32, 48, 64, 96)
+VALUES: Mapping[str, tuple[float, ...]] = {
+    "standard": (0.4, 0.6, 0.9, 1.4, 2.0, 3.0, 4.5, 7.0),
+    "gated": (1.0, 1.5, 2.2, 3.2, 4.6, 6.5, 9.0, 12.0),
+    **dict.fromkeys(("topk", "batchtopk", "jumprelu"), K),
+}
+"""Of the knob: L0s of about 5 to 100 in a model of d 64."""
 L0_COEFFICIENTS = (0.03, 0.05, 0.08, 0.13, 0.2, 0.35, 0.6, 1.0)
 """sae-lens's jumprelu, which aims at no L0."""
 KNOBS = {"standard": "l1", "gated": "l1", "topk": "k", "batchtopk": "k", "jumprelu": "l0"}

@@ -109,9 +109,9 @@ def test_all_architectures_are_measured_and_auxk_where_it_is() -> None:
     asked = step.parsed(["--high-warm", "50", "--no-peers"])
     found = [step.trainings(name, asked) for name in ("gated", "topk", "matryoshka")]
     assert [[(t.architecture, t.l0, t.warm, t.dead_shares) for t in own] for own in found] == [
-        [("gated", 32, 1000, (0.0,)), ("gated", 200, 50, (0.0,))],
-        [("topk", 32, 1000, (0.0, 0.25)), ("topk", 200, 50, (0.0,))],
-        [("matryoshka", 32, 1000, (0.0,))],
+        [("gated", 32, 600, (0.0,)), ("gated", 200, 50, (0.0,))],
+        [("topk", 32, 600, (0.0, 0.25)), ("topk", 200, 50, (0.0,))],
+        [("matryoshka", 32, 600, (0.0,))],
     ]
 
 
