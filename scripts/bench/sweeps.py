@@ -30,8 +30,8 @@ VALUES: Mapping[str, tuple[float, ...]] = {
     **dict.fromkeys(("topk", "batchtopk", "jumprelu"), K),
 }
 """Of the knob: L0s of about 5 to 100 in a model of d 64."""
-L0_COEFFICIENTS = (0.03, 0.05, 0.08, 0.13, 0.2, 0.35, 0.6, 1.0)
-"""sae-lens's jumprelu, which aims at no L0."""
+L0_COEFFICIENTS = (0.002, 0.006, 0.02, 0.06, 0.2, 0.6, 2.0, 6.0)
+"""sae-lens's jumprelu, which aims at no L0, and whose L0 hardly answers to the larger of these."""
 KNOBS = {"standard": "l1", "gated": "l1", "topk": "k", "batchtopk": "k", "jumprelu": "l0"}
 """`sae.KNOB` of our command."""
 
