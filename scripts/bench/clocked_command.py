@@ -2,7 +2,7 @@
 
     python scripts/bench/clocked_command.py MARKS.json [what sae-sweep takes ...]
 
-The command and its exit code are unchanged. MARKS.json gets the clock when training began, when each step of all
+The command and its exit code are unchanged. MARKS.json gets the clock when training began, when each step of some
 members ended, and when training ended; only differences mean anything.
 """
 
@@ -28,12 +28,12 @@ def watch(marks: dict[str, Any]) -> None:
         train(self, *arguments)
         marks["end"] = time.perf_counter()
 
-    def clocked_consume(self: BankTrainer, block: Block, after_step: Callable[[], None]) -> None:
+    def clocked_consume(self: BankTrainer, block: Block, after_step: Callable[[], None], *rest: Any) -> None:
         def clocked() -> None:
             marks["steps"].append(time.perf_counter())
             after_step()
 
-        consume(self, block, clocked)
+        consume(self, block, clocked, *rest)
 
     GroupRun._train, BankTrainer.consume = clocked_train, clocked_consume  # type: ignore[method-assign, assignment]
 

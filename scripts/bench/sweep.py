@@ -94,7 +94,7 @@ def measure(sweep: Sweep, sides: Sequence[str], few: int, repeats: int, work: Pa
 def _side(sweep: Sweep, few: int, side: str, runs: dict[tuple[str, int], list[Run]]) -> dict[str, float | None]:
     """One side's numbers."""
     members = len(sweep.members[side].values)
-    step_us = 1e6 / (sweep.batch * members)
+    quarter_us = 4e6 / (sweep.steps * sweep.batch * members)
     every, fewer = runs[side, members], runs.get((side, few), [])
     training = median(run.training for run in every)
     more = training - median(run.training for run in fewer) if fewer and members > few else None
@@ -103,8 +103,8 @@ def _side(sweep: Sweep, few: int, side: str, runs: dict[tuple[str, int], list[Ru
         "whole_seconds": median(run.seconds for run in every),
         "training_seconds": training,
         "us_per_token_and_sae": 1e6 * training / (tokens * members),
-        "us_first_quarter": step_us * median(run.quarter(last=False) for run in every),
-        "us_last_quarter": step_us * median(run.quarter(last=True) for run in every),
+        "us_first_quarter": quarter_us * median(run.quarter(last=False) for run in every),
+        "us_last_quarter": quarter_us * median(run.quarter(last=True) for run in every),
         "us_per_token_of_one_more": None if more is None else 1e6 * more / (tokens * (members - few)),
     }
 
