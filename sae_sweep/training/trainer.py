@@ -1,8 +1,9 @@
 """One bank in training: its members take their steps over each block of activations."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -144,6 +145,10 @@ class BankTrainer:
     def running(self) -> bool:
         return any(state.running for state in self.states)
 
+    def steps_in(self, block: Block) -> int:
+        """Steps that a running member takes on a block, if its budget does not end before."""
+        return len(block.activations[self.hook]) // self.batch_size
+
     def consume(self, block: Block, after_step: Callable[[], None]) -> None:
         """Take a step on each whole batch of the block; what is left over is not used."""
         count = len(block.activations[self.hook])
@@ -265,6 +270,36 @@ class BankTrainer:
     def inference(self, index: int) -> InferenceSae:
         """A member as it would be saved now."""
         return self.bank.fold(index, self.scale, self._centre_D)
+
+    @property
+    def device(self) -> torch.device:
+        """Where steps are taken; the tensors may wait elsewhere between blocks."""
+        return self._device
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor that training changes, by name."""
+        return {f"{kind}/{name}": home[name] for kind, (home, names) in self._homes().items() for name in names}
+
+    def put(self, tensors: Mapping[str, Tensor]) -> None:
+        """Let other tensors take the place of those that `tensors` gives."""
+        homes = self._homes()
+        for key, tensor in tensors.items():
+            kind, _, name = key.partition("/")
+            homes[kind][0][name] = tensor
+
+    def _homes(self) -> dict[str, tuple[dict[str, Any], tuple[str, ...]]]:
+        """Where those tensors are kept, and under which names."""
+        kept = {
+            "weights": self.bank.storage,
+            "buffers": self.bank.buffers,
+            "first_moment": self.adam.first_moment,
+            "second_moment": self.adam.second_moment,
+        }
+        return {
+            **{kind: (home, tuple(home)) for kind, home in kept.items()},
+            "coefficients": (vars(self.coefficients), ("value_M", "smoothed_l0_M")),
+            "counters": (vars(self), ("silent_F",)),
+        }
 
 
 def _per_token(count_F: Tensor, widths: list[int], tokens: int) -> Tensor:
