@@ -2,8 +2,9 @@
 
     python scripts/bench/clocked_command.py MARKS.json [what sae-sweep takes ...]
 
-The command and its exit code are unchanged. MARKS.json gets the clock when training began, when each step of all
-members ended, and when training ended; only differences mean anything.
+The command and its exit code are unchanged. MARKS.json gets the clock when training began, when each step of each
+part of the members ended, how many parts there are, and when training ended; of the times only differences mean
+anything.
 """
 
 import json
@@ -22,6 +23,7 @@ def watch(marks: dict[str, Any]) -> None:
     from sae_sweep.training.trainer import BankTrainer
 
     train, consume = GroupRun._train, BankTrainer.consume
+    parts: set[int] = set()
 
     def clocked_train(self: GroupRun, *arguments: Any) -> None:
         marks["begin"] = time.perf_counter()
@@ -33,6 +35,8 @@ def watch(marks: dict[str, Any]) -> None:
             marks["steps"].append(time.perf_counter())
             after_step()
 
+        parts.add(id(self))
+        marks["parts"] = len(parts)
         consume(self, block, clocked)
 
     GroupRun._train, BankTrainer.consume = clocked_train, clocked_consume  # type: ignore[method-assign, assignment]

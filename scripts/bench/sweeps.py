@@ -103,11 +103,11 @@ class Run:
         return float(self.marks["end"] - self.marks["begin"])
 
     def quarter(self, last: bool) -> float:
-        """Seconds per step over the first or last quarter of the steps."""
+        """Seconds per step of all members over the first or last quarter of the steps."""
         steps = [self.marks["begin"], *self.marks["steps"]]
         count = max(1, (len(steps) - 1) // 4)
         first = len(steps) - 1 - count if last else 0
-        return float(steps[first + count] - steps[first]) / count
+        return float(steps[first + count] - steps[first]) / count * self.marks.get("parts", 1)
 
 
 def run_ours(sweep: Sweep, work: Path, name: str) -> Run:
