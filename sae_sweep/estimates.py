@@ -22,7 +22,7 @@ GRADIENT_BYTES = 8
 """Per trained number of the members that step together: the gradient, and what projecting and applying it makes."""
 PAIR_BYTES = {
     "standard": 20,
-    "standard_april": 20,
+    "standard_april": 22,
     "p_anneal": 36,
     "gated": 29,
     "gated_decoder_norm": 37,
@@ -54,6 +54,8 @@ TEXT_BYTES = 100_000_000
 """Of a text, its tokenizer and what tokenising left, in the host's memory."""
 ALLOCATOR_BYTES = 64_000_000
 """What a memory allocator keeps of blocks that were freed; small beside anything that does not fit."""
+HEAP_TENSOR = 2**25
+"""Bytes below which glibc may take a tensor from its heap, which keeps the room of first parameters once copied."""
 FROZEN_BYTES = 4
 GPU = Path("/dev/nvidiactl")
 """There is one where this file is: planning loads no torch to ask."""
@@ -121,8 +123,10 @@ def phases(group: Group, banks: Sequence[Bank]) -> list[Peak]:
     first = group.members[0].config
     members = [member for bank in banks for member in bank.members]
     state = {"model": _model_bytes(group), "members": sum(map(state_bytes, members)), "allocator": ALLOCATOR_BYTES}
-    if first.data.kind in ("demo", "text", "hub") and not _on_gpu(first):
-        state["text"] = TEXT_BYTES
+    if not _on_gpu(first):
+        state["allocator"] += sum(4 * member_numbers(m) for m in members if 4 * m.d * m.width < HEAP_TENSOR)
+        if first.data.kind in ("demo", "text", "hub"):
+            state["text"] = TEXT_BYTES
     block = {"block of activations": block_bytes(group)}
     ahead = {"next block": block_bytes(group), "model's forward pass": _forward_bytes(group)}
     if not reads_ahead(first):

@@ -223,8 +223,8 @@ REST = [
     Row("tracking.project", "tracking", "tracking.project=mine", "tracking.mode=offline"),
     Row("tracking.entity", "tracking", "tracking.entity=us", "tracking.mode=offline"),
     Row("tracking.log_every", "curves", "tracking.log_every=4"),
-    Row("launcher.memory_gb", "turns", "launcher.memory_gb=0.72", WIDE),
-    Row("launcher.host_memory_gb", "turns", "launcher.host_memory_gb=0.2", f"{WIDE} launcher.memory_gb=0.72"),
+    Row("launcher.memory_gb", "turns", "launcher.memory_gb=0.8", WIDE),
+    Row("launcher.host_memory_gb", "turns", "launcher.host_memory_gb=0.2", f"{WIDE} launcher.memory_gb=0.8"),
 ]
 
 TABLE = [*SAE, *TRAINING, *STREAM, *REST]
