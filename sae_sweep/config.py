@@ -162,6 +162,16 @@ class TrackingConfig:
 
 
 @dataclass(frozen=True)
+class LauncherConfig:
+    """What a sweep may take of the machine it runs on."""
+
+    memory_gb: float | None
+    """Of a device, in 10^9 bytes; null is what it has free, and no limit on a CPU, whose memory is the host's."""
+    host_memory_gb: float | None
+    """Of the host, for members that wait for their turn on the device; null is what it has."""
+
+
+@dataclass(frozen=True)
 class MemberConfig:
     """One SAE of the sweep, fully resolved."""
 
@@ -178,6 +188,7 @@ class MemberConfig:
     training: TrainingConfig
     evaluation: EvaluationConfig
     tracking: TrackingConfig
+    launcher: LauncherConfig
 
 
 def member_config(entries: Mapping[str, Any] | DictConfig) -> MemberConfig:

@@ -27,6 +27,9 @@ def check_config(config: MemberConfig) -> None:
     _check_evaluation(config)
     _one_of("tracking.mode", config.tracking.mode, TRACKING_MODES)
     _at_least("tracking.log_every", config.tracking.log_every, 1)
+    for key, value in (("memory_gb", config.launcher.memory_gb), ("host_memory_gb", config.launcher.host_memory_gb)):
+        if value is not None:
+            _above(f"launcher.{key}", value, 0)
 
 
 def check_width(key: str, value: float, d: int) -> int:

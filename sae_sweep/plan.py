@@ -18,7 +18,7 @@ from sae_sweep.model.sites import TOY_SITE, Site, resolve_site, site_width
 from sae_sweep.training.schedules import Schedule, resolve_schedule
 
 FACTS = ("d_model", "n_layers", "n_heads", "d_head", "d_mlp", "vocab_size")
-RUNTIME_KEYS = ("name", "output_dir", "dry_run", "tracking")
+RUNTIME_KEYS = ("name", "output_dir", "dry_run", "tracking", "launcher")
 """Top-level keys that do not change what a member is."""
 RUNTIME_MODEL_KEYS = ("name", "device", *FACTS)
 """The same under `model`; the facts follow from the path."""
@@ -27,8 +27,11 @@ RUNTIME_DATA_KEYS = ("cache",)
 SHARED_KEYS = (
     *("name", "output_dir", "dry_run", "model.device", "data.cache"),
     *("tracking.mode", "tracking.project", "tracking.entity", "tracking.log_every"),
+    *("launcher.memory_gb", "launcher.host_memory_gb"),
 )
 """What the members of one command cannot differ in."""
+PART_ELEMENTS = 2**21
+"""Tokens x latents of a part of a bank that has several members: what a trainer computes together."""
 STREAM_MODEL_KEYS = ("path", "revision", "backend", "dtype", "trust_remote_code")
 
 
@@ -90,6 +93,25 @@ class Plan:
         """The plan of the other members."""
         left_out = set(identities)
         return _grouped(member for member in self.members if member.identity not in left_out)
+
+
+def parted(bank: Bank) -> list[Bank]:
+    """The bank in parts of neighbouring members: each so many as step together, or one.
+
+    It depends on the bank alone, so a bank that is trained in these parts is trained alike whatever it shares a
+    device with.
+    """
+    most = PART_ELEMENTS // bank.members[0].config.training.batch_size
+    parts: list[list[Member]] = []
+    latents = 0
+    for member in bank.members:
+        if parts and latents + member.width <= most:
+            parts[-1].append(member)
+            latents += member.width
+        else:
+            parts.append([member])
+            latents = member.width
+    return [Bank(bank.site, tuple(part)) for part in parts]
 
 
 def plan_sweep(configs: Sequence[MemberConfig]) -> Plan:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Effect = Literal["parameters", "metrics", "curves", "passes", "plan", "refused", "place", "tracking", "card"]
+Effect = Literal["parameters", "metrics", "curves", "passes", "plan", "refused", "place", "tracking", "card", "turns"]
 """What a key changes:
 
 parameters  what training gives, weights and all that is measured on them
@@ -21,6 +21,7 @@ refused     whether a run is accepted at all
 place       where results go, and whether there are any; where activations are kept
 tracking    what wandb is told
 card        what the saved SAE says of its model
+turns       which members are on the device together, and how often the model's pass is made
 """
 
 
@@ -196,6 +197,8 @@ STREAM = [
     Row("evaluation.every", "curves", "evaluation.every=500"),
 ]
 
+WIDE = "sae.width=200000"
+
 REST = [
     Row("model.backend", "refused", "model.backend=transformer_lens", f"{HOOK} site.width=32"),
     Row("model.device", "refused", "model.device=cpu", "model.device=cuda:999"),
@@ -221,11 +224,13 @@ REST = [
     Row("tracking.project", "tracking", "tracking.project=mine", "tracking.mode=offline"),
     Row("tracking.entity", "tracking", "tracking.entity=us", "tracking.mode=offline"),
     Row("tracking.log_every", "curves", "tracking.log_every=4"),
+    Row("launcher.memory_gb", "turns", "launcher.memory_gb=0.8", WIDE),
+    Row("launcher.host_memory_gb", "turns", "launcher.host_memory_gb=0.2", f"{WIDE} launcher.memory_gb=0.8"),
 ]
 
 TABLE = [*SAE, *TRAINING, *STREAM, *REST]
 
-RUNTIME = ("name", "output_dir", "dry_run", "tracking.", "model.name", "model.device", "data.cache")
+RUNTIME = ("name", "output_dir", "dry_run", "tracking.", "launcher.", "model.name", "model.device", "data.cache")
 """Keys, and beginnings of keys, that are no part of what a member is; the sizes of a model are none either."""
 OF_THE_STREAM = ("model.", "data.", "evaluation.tokens")
 """The same of the keys, among the others, that part the members of a sweep into streams of activations."""

@@ -21,7 +21,7 @@ from sae_sweep.config import (
 )
 from sae_sweep.errors import ConfigError
 
-GROUPS = ("model", "site", "data", "sae", "training", "evaluation", "tracking")
+GROUPS = ("model", "site", "data", "sae", "training", "evaluation", "tracking", "launcher")
 FILES = sorted(config_folder().glob("*/*.yaml"))
 
 

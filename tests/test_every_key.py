@@ -29,6 +29,7 @@ from sae_sweep.config import MemberConfig, config_entries, flat_entries, known_k
 from sae_sweep.errors import ConfigError
 from sae_sweep.estimates import estimate
 from sae_sweep.launch.local import Outcome, run_sweep
+from sae_sweep.passes import plan_passes
 from sae_sweep.plan import FACTS, identity_entries, member_identity, plan_sweep, stream_key
 from sae_sweep.runs import WEIGHTS
 from sae_sweep.training.sources import LanguageModelSource
@@ -243,6 +244,20 @@ def test_a_key_without_which_a_run_is_refused(row: Row, places: Places, offline_
         run_alone(before, tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert run_alone(after, tmp_path).outcome.state == "finished"
+
+
+def test_how_members_share_a_machine(places: Places) -> None:
+    """Two of 154 MB each, with steps of 370 MB."""
+    shown = {}
+    for row in (row for row in TABLE if row.effect == "turns"):
+        waves = []
+        for made in before_and_after(row, places):
+            (group,) = plan_sweep([made, replace(made, seed=1)]).groups
+            limits = (made.launcher.memory_gb, made.launcher.host_memory_gb)
+            passes = plan_passes(group, *(None if limit is None else limit * 1e9 for limit in limits))
+            waves.append([len(one.waves) for one in passes])
+        shown[row.key] = waves
+    assert shown == {"launcher.memory_gb": [[1], [2]], "launcher.host_memory_gb": [[2], [1, 1]]}
 
 
 def test_what_a_model_is_called_is_on_the_card_of_its_saes(places: Places, tmp_path: Path) -> None:

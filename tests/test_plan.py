@@ -75,6 +75,8 @@ def test_members_that_share_a_name_all_get_a_suffix_of_their_identity() -> None:
         "model.name=x",
         "tracking=none",
         "tracking.log_every=7",
+        "launcher.memory_gb=80",
+        "launcher.host_memory_gb=200",
     ],
 )
 def test_runtime_keys_are_not_part_of_what_a_member_is(override: str) -> None:
@@ -199,6 +201,8 @@ def test_sites_of_another_width(model_folder: Path) -> None:
         ("model.device=gpu", "model.device=gpu is not auto, cpu, cuda or cuda:N"),
         ("tracking.mode=on", "tracking.mode=on is not one of online, offline, none"),
         ("tracking.log_every=0", "tracking.log_every=0 must be at least 1"),
+        ("launcher.memory_gb=0", "launcher.memory_gb=0 must be above 0"),
+        ("launcher.host_memory_gb=-1", "launcher.host_memory_gb=-1 must be above 0"),
         ("seed=-1", "seed=-1 must be from 0 to below 2^31"),
         ("seed=99999999999999999999", "must be from 0 to below 2^31"),
         ("site.layer=4", "site.layer=4 is beyond the model: 0 to 3"),
@@ -308,7 +312,11 @@ def test_the_estimate_of_a_gemma_group() -> None:
     (group,) = plan_sweep([config(*gemma, "sae.l1=1e-3"), config(*gemma, "sae.l1=8e-4")]).groups
     cost = estimate(group)
     parameters = 2 * 131072 * 3072 + 3 * 131072 + 3072
-    assert cost.member_bytes == 2 * 16 * parameters
+    assert cost.state_bytes == 2 * 12 * parameters
+    step = cost.peak.parts["step"]
+    assert cost.peak.phase == "training"
+    assert 4096 * 131072 * 29 + 8 * parameters < step < 1.05 * (4096 * 131072 * 29 + 8 * parameters)
+    assert cost.peak.total - step > cost.state_bytes + cost.model_bytes + cost.block_bytes
     assert 8.4e9 * 2 < cost.model_bytes < 8.6e9 * 2, "Gemma-7B has 8.54 billion parameters"
     assert cost.block_bytes == 256 * 1024 * 3072 * 2
     assert cost.encoder_flops == 2 * 1.23e9 * 2 * 131072 * 3072

@@ -91,6 +91,10 @@ class BlockCache:
             self._write_block(rows, made, stamp)
         return block
 
+    def holds(self, index: int, hooks: Sequence[str]) -> bool:
+        """Whether there is a file of the block at each of these hooks; what is in it is seen when it is read."""
+        return all(block_file(self.folder, index, hook).is_file() for hook in hooks)
+
     def _stamp(self, rows: BlockRows) -> str:
         """Hash of what the rows are, which positions count, their order and the weights' commit."""
         stamp = blake2b(self._commit.encode(), digest_size=16)

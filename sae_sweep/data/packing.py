@@ -133,7 +133,9 @@ class PackedText:
                 return_token_type_ids=False,
                 verbose=False,  # else it warns of documents longer than the model's context, which are cut here
             )
-            yield [self._checked(ids) for ids in encoded["input_ids"]]
+            checked = [self._checked(ids) for ids in encoded["input_ids"]]
+            del batch, encoded  # a hundred times as large, and a generator that waits would keep them
+            yield checked
 
     def _checked(self, ids: Sequence[int]) -> Ids:
         return checked_ids(

@@ -1,13 +1,14 @@
 """What `dry_run=true` prints: the plan, its cost, and what is already done."""
 
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from sae_sweep.activations.cache_folder import blocks_needed, cache_key, files_there
 from sae_sweep.config import shown
 from sae_sweep.estimates import Estimate, bytes_text, estimate, member_parameters
 from sae_sweep.launch.tables import print_table
+from sae_sweep.passes import GB, Pass, plan_passes
 from sae_sweep.plan import Bank, Group, Member, Plan, sparsity
 
 HEADER = ("bank", "member", "latents", "sparsity", "parameters", "batch", "steps", "lr", "schedule", "state")
@@ -16,11 +17,14 @@ HEADER = ("bank", "member", "latents", "sparsity", "parameters", "batch", "steps
 def print_plan(plan: Plan, root: Path, finished: Collection[str]) -> None:
     """Print the plan to standard output; `finished` are identities that need no more training."""
     banks = sum(len(group.banks) for group in plan.groups)
+    planned = [(group, _passes(group)) for group in plan.groups]
+    made = sum(len(passes) for _, passes in planned)
     print(
-        f"{root}: {counted(len(plan.members), 'member')} in {counted(len(plan.groups), 'group')} of one pass each,"
+        f"{root}: {counted(len(plan.members), 'member')} in {counted(len(plan.groups), 'group')} of"
+        f" {'one pass each' if made == len(plan.groups) else f'{made} passes in all'},"
         f" {counted(banks, 'bank')}; {len(finished)} finished already"
     )
-    for group in plan.groups:
+    for group, passes in planned:
         rows = [
             _row(f"{number} {_bank_name(bank)}", member, finished)
             for number, bank in enumerate(group.banks)
@@ -30,6 +34,8 @@ def print_plan(plan: Plan, root: Path, finished: Collection[str]) -> None:
         print_table(_title(group), HEADER, rows, sys.stdout)
         cost = estimate(group)
         print(_cost(cost))
+        for line in _turns(group, passes):
+            print(line)
         cache = _cache(group, cost.block_bytes)
         if cache is not None:
             print(cache)
@@ -87,15 +93,41 @@ def _schedule(member: Member) -> str:
 
 
 def _cost(cost: Estimate) -> str:
-    total = cost.member_bytes + cost.model_bytes + cost.block_bytes
-    model = f" model {bytes_text(cost.model_bytes)}," if cost.model_bytes else ""
     model_flops = f" model {cost.model_flops:.2g} FLOP," if cost.model_flops else ""
+    parts = ", ".join(f"{name} {bytes_text(size)}" for name, size in cost.peak.parts.items() if size)
     return (
-        f"memory {bytes_text(total)}: members with gradients and moments {bytes_text(cost.member_bytes)},"
-        f"{model} block of activations {bytes_text(cost.block_bytes)}\n"
+        f"memory {bytes_text(cost.peak.total)} at the fullest, {cost.peak.phase}: {parts}\n"
         f"compute:{model_flops} SAE encoders {cost.encoder_flops:.2g} FLOP"
         f" ({cost.dense_flops:.2g} if every step were dense)"
     )
+
+
+def _passes(group: Group) -> list[Pass]:
+    """The passes under the limits that the config states; what the machine has is not known here."""
+    asked = group.members[0].config.launcher
+    device, host = (None if value is None else value * GB for value in (asked.memory_gb, asked.host_memory_gb))
+    return plan_passes(group, device, host)
+
+
+def _turns(group: Group, passes: Sequence[Pass]) -> Iterator[str]:
+    """Which members share the device, where a limit is stated."""
+    asked = group.members[0].config.launcher
+    if asked.memory_gb is None:
+        return
+    limit = f"launcher.memory_gb={shown(asked.memory_gb)}"
+    for number, one in enumerate(passes, 1):
+        which = f"pass {number} of {len(passes)}: " if len(passes) > 1 else ""
+        if len(one.waves) == 1:
+            (wave,) = one.waves
+            yield f"{limit}: {which}{counted(len(wave.members), 'member')} together, {bytes_text(wave.peak_bytes)}"
+            continue
+        yield (
+            f"{limit}: {which}{len(one.waves)} waves take turns in each block,"
+            f" {bytes_text(one.host_bytes)} wait in the host's memory"
+        )
+        for turn, wave in enumerate(one.waves, 1):
+            labels = ", ".join(member.label for member in wave.members)
+            yield f"  wave {turn}, {bytes_text(wave.peak_bytes)}: {labels}"
 
 
 def _cache(group: Group, block_bytes: int) -> str | None:

@@ -2,7 +2,7 @@
 
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from sae_sweep.config import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.launch.dry_run import print_plan
 from sae_sweep.launch.tables import print_table
+from sae_sweep.passes import Pass, Wave
 from sae_sweep.plan import Group, Member, Plan, member_identity, plan_sweep
 from sae_sweep.runs import MemberResult, State, SweepFolder, sweep_root
 
@@ -65,19 +66,18 @@ def _train(plan: Plan, finished: set[str], folder: SweepFolder) -> dict[str, str
     """Train every group that is not finished; the failed members' reasons by label."""
     reasons: dict[str, str] = {}
     begun = False
-    for group in plan.without(finished).groups:
-        try:
-            run = _open_group(group)
-        except ConfigError as error:
+    for group, opened in _opened(plan.without(finished)):
+        if isinstance(opened, ConfigError):
             if not begun:
-                raise  # nothing has been written
-            results = dict.fromkeys([member.label for member in group.members], MemberResult(None, str(error)))
+                raise opened  # nothing has been written
+            results = dict.fromkeys([member.label for member in group.members], MemberResult(None, str(opened)))
         else:
             if not begun:
                 folder.begin(plan)
                 begun = True
             folder.mark([member.label for member in group.members], "running", None)
-            results = _run(run, group, folder)
+            results = _run(opened, group, folder)
+            del opened  # before the next one needs the room
         failed = {label: result.reason for label, result in results.items() if result.reason is not None}
         folder.mark(results.keys() - failed.keys(), "finished", None)  # at once: each call rewrites all of sweep.json
         for label, reason in failed.items():
@@ -88,10 +88,25 @@ def _train(plan: Plan, finished: set[str], folder: SweepFolder) -> dict[str, str
     return reasons
 
 
-def _open_group(group: Group) -> "GroupRun":
-    from sae_sweep.training.group import open_group  # brings in torch: planning must not
+def _opened(plan: Plan) -> "Iterator[tuple[Group, GroupRun | ConfigError]]":
+    """Every pass of every group, opened when the one before is done with; or why it cannot be."""
+    for group in plan.groups:
+        from sae_sweep.training.group import open_group, passes  # brings in torch: planning must not
 
-    return open_group(group)
+        try:
+            planned = passes(group)
+        except ConfigError as error:
+            yield group, error
+            continue
+        for one in planned:
+            yield one.group, _tried(open_group, one)
+
+
+def _tried(open_group: "Callable[[Group, Sequence[Wave]], GroupRun]", planned: Pass) -> "GroupRun | ConfigError":
+    try:
+        return open_group(planned.group, planned.waves)
+    except ConfigError as error:
+        return error
 
 
 def _run(run: "GroupRun", group: Group, folder: SweepFolder) -> dict[str, MemberResult]:

@@ -1,30 +1,33 @@
 """One group, from activations to metrics: where source, banks, evaluation, tracking and files meet."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from math import isfinite
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sae_sweep import __version__
+from sae_sweep.activations.prefetch import Prefetch
 from sae_sweep.activations.scaling import site_statistics
 from sae_sweep.activations.stream import Block
-from sae_sweep.config import config_entries
+from sae_sweep.config import MemberConfig, config_entries
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation import recovery, splice
 from sae_sweep.evaluation.evaluate import Candidate, Judgement
 from sae_sweep.interop.saelens import save_sae
+from sae_sweep.passes import Pass, Wave, plan_passes
 from sae_sweep.plan import Bank, Group, Member
 from sae_sweep.reporting.progress import Progress
 from sae_sweep.reporting.tracking import TrackedMember, Tracker
 from sae_sweep.runs import METRICS, MemberResult, SweepFolder, write_json_atomic
-from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.training.lanes import Lanes
 from sae_sweep.training.sources import Judge, Source, open_source
 from sae_sweep.training.trainer import BankTrainer
 from sae_sweep.training.trim import mean_l0, trimmed
+from sae_sweep.training.waves import Paged, Waves, memory_limits
 
 BLOCKS_WITHOUT_STEP = 10
 """A stream whose blocks stay smaller than a batch this often would run the model for ever."""
@@ -34,27 +37,49 @@ TRIM_ROWS = 32_768
 """Activations on which the last correction of `sae.l0` is made."""
 
 
-def open_group(group: Group) -> "GroupRun":
-    """Load what a group needs. Writes nothing but to data.cache, so what only shows now leaves no trace: raises
-    ConfigError."""
+def passes(group: Group) -> list[Pass]:
+    """The passes of a group on this machine. Raises ConfigError where an SAE does not fit it."""
+    return plan_passes(group, *memory_limits(group.members[0].config))
+
+
+def open_group(group: Group, waves: Sequence[Wave] = ()) -> "GroupRun":
+    """Load what a group needs; without waves all its members share the device. Writes nothing but to data.cache, so
+    what only shows now leaves no trace: raises ConfigError."""
+    waves = waves or plan_passes(group, None, None)[0].waves
     config = group.members[0].config
     source = open_source([member.config for member in group.members], group.hooks)
     block = source.calibration()
     for bank in group.banks:
         _check_block(block, bank)
     statistics = {centred: site_statistics(block, centred=centred) for centred in (False, True)}
+    del block  # the members' first parameters need its room
     tabled = {bank.site.hook for bank in group.banks if bank.members[0].config.sae.lookup != "none"}
     unigrams = source.unigrams(sorted(tabled)) if tabled else {}
-    trainers = []
-    for bank in group.banks:
+    waits = _waits(config, waves, source.device)
+
+    def trainer(bank: Bank) -> BankTrainer | Paged:
         hook, sae = bank.site.hook, bank.members[0].config.sae
         table_VD = unigrams[hook] if sae.lookup != "none" else None
         measured = statistics[sae.centre][hook]
         log_every = config.tracking.log_every
-        trainers.append(BankTrainer(bank, measured, source.device, SAE_DTYPE, log_every, table_VD))
+        made = BankTrainer(bank, measured, source.device, SAE_DTYPE, log_every, table_VD)
+        return Paged(made) if waits else made
+
+    turns = Waves([[trainer(bank) for bank in wave.banks] for wave in waves])
     means = {hook: s.mean for hook, s in statistics[False].items()}
     positions = {member.config.evaluation.positions for member in group.members}
-    return GroupRun(group, source, trainers, {each: source.judge(each, means) for each in positions})
+    return GroupRun(group, source, turns, {each: source.judge(each, means) for each in positions})
+
+
+def _waits(config: MemberConfig, waves: Sequence[Wave], device: torch.device) -> bool:
+    """Whether members begin in the host's memory: where they take turns, and where the device may prove too small in
+    the first block, unless the host has no room for that."""
+    if len(waves) > 1:
+        return True
+    if device.type != "cuda" and config.launcher.memory_gb is None:
+        return False
+    _, host = memory_limits(config)
+    return host is None or waves[0].state_bytes <= host
 
 
 @dataclass
@@ -66,8 +91,8 @@ class Place:
     index: int
     judged_tokens: int = 0
     """Training tokens at its last evaluation."""
-    trimmed: InferenceSae | None = None
-    """What it is at the end, where `sae.l0` had its last correction."""
+    trimmed: dict[str, Tensor] | None = None
+    """The tensors of its inference form that the last correction of `sae.l0` changed."""
     l0_untrimmed: float | None = None
     """Its L0 before that."""
 
@@ -82,7 +107,9 @@ class Place:
     def candidate(self) -> Candidate:
         """The member as it is judged now."""
         step, trainer = self.trainer.states[self.index].step, self.trainer
-        sae = self.trimmed or trainer.inference(self.index)
+        sae = trainer.inference(self.index)
+        if self.trimmed is not None:
+            sae = replace(sae, tensors={**sae.tensors, **self.trimmed})
         return Candidate(self.member.label, trainer.hook, sae, step, trainer.batch_size)
 
     @property
@@ -99,7 +126,8 @@ class Place:
         x_BD, tokens_B = block.activations[hook][rows].to(SAE_DTYPE), block.tokens[hook][rows]
         after = trimmed(before, x_BD, tokens_B, l0)
         if after is not before:
-            self.trimmed, self.l0_untrimmed = after, mean_l0(before, x_BD, tokens_B)
+            self.trimmed = {name: t for name, t in after.tensors.items() if t is not before.tensors[name]}
+            self.l0_untrimmed = mean_l0(before, x_BD, tokens_B)
 
     @property
     def threshold_mode(self) -> str | None:
@@ -120,13 +148,14 @@ class GroupRun:
         self,
         group: Group,
         source: Source,
-        trainers: Sequence[BankTrainer],
+        waves: Waves,
         judges: Mapping[str, Judge],
     ):
         self.source = source
-        self._group, self._trainers, self._judges = group, trainers, judges
+        self._group, self._waves, self._judges = group, waves, judges
+        self._blocks = Prefetch(source.block, source.device, source.pays_ahead)
         self._places = [
-            Place(state.member, trainer, i) for trainer in trainers for i, state in enumerate(trainer.states)
+            Place(state.member, trainer, i) for trainer in waves.trainers for i, state in enumerate(trainer.states)
         ]
 
     def run(self, folder: SweepFolder) -> dict[str, MemberResult]:
@@ -138,13 +167,14 @@ class GroupRun:
         try:
             with Progress(config.name, total, labels, 0) as progress:
                 self._note(folder, "training begins")
-                with Lanes(self._trainers) as lanes:
+                with Lanes(self._waves.trainers) as lanes:
                     self._train(lanes, progress, tracker)
                 progress.message(f"judging {len(labels)} members on held-out tokens")
                 self._note(folder, "training has ended")
                 results = self._finish(folder, tracker, progress)
                 self._note(folder, "judged")
         finally:
+            self._blocks.close()
             tracker.close()
         return results
 
@@ -157,11 +187,14 @@ class GroupRun:
                 show()
 
         index = empty = 0
-        while any(trainer.running for trainer in self._trainers):
-            block = self.source.block(index)
+        blocks = self._blocks
+        while self._waves.running:
+            block = blocks.block(index)
+            if self._needed_after(block):
+                blocks.announce(index + 1)
             before = sum(p.tokens for p in self._places)
             progress.place(block.epoch, block.index)
-            lanes.consume(block, tick)
+            self._waves.consume(lanes, block, tick)
             show()
             due = [p for p in self._places if p.due and p.trainer.states[p.index].running]
             for place, judgement in self._judge(due, progress):
@@ -169,6 +202,7 @@ class GroupRun:
                 values = {f"heldout/{key}": value for key, value in judgement.metrics.items()}
                 step = place.trainer.states[place.index].step
                 tracker.log(place.member.label, step, place.tokens, values)
+            del block  # before the next one is made: two would need twice the room
             index += 1
             empty = empty + 1 if before == sum(p.tokens for p in self._places) else 0
             if empty == BLOCKS_WITHOUT_STEP:
@@ -177,25 +211,39 @@ class GroupRun:
                     " lower it or raise data.block_rows"
                 )
 
+    def _needed_after(self, block: Block) -> bool:
+        """Whether the block after this one will be read: by who goes on training, or for the last correction of who
+        ends in this one. A member that fails in this one may have been the only reason."""
+        for place in self._places:
+            state = place.trainer.states[place.index]
+            left = state.member.schedule.total_steps - state.step
+            if state.running and (left > place.trainer.steps_in(block) or state.member.config.sae.l0 is not None):
+                return True
+        return False
+
     def _log(self, tracker: Tracker) -> dict[str, tuple[float, float]]:
         """Hand the new records to tracking; the last (L0, loss) of each member that has one."""
         latest = {}
-        for trainer in self._trainers:
+        for trainer in self._waves.settled:
             new = trainer.records[:]
-            del trainer.records[: len(new)]  # lanes may have added to them by now
+            del trainer.records[: len(new)]  # its lane may have added to them by now
             for record in new:
                 tracker.log(record.label, record.step, record.tokens, record.values)
                 latest[record.label] = (record.values["l0"], record.values["loss"])
         return latest
 
-    def _judge(self, places: Sequence[Place], progress: Progress) -> list[tuple[Place, Judgement]]:
-        judged = []
-        for positions, judge in self._judges.items():
-            own = [p for p in places if p.member.config.evaluation.positions == positions]
-            if own:
-                judgements = judge.judge([p.candidate() for p in own], progress.judging)
-                judged += [(p, judgements[p.member.label]) for p in own]
-        return judged
+    def _judge(self, places: Sequence[Place], progress: Progress) -> Iterator[tuple[Place, Judgement]]:
+        """Judge members, those together that are on the device together."""
+        self._blocks.rest()  # judging runs the model too
+        for trainers in self._waves.each():
+            for positions, judge in self._judges.items():
+                own = [p for p in places if p.member.config.evaluation.positions == positions and p.trainer in trainers]
+                if own:
+                    with self._waves.here([p.trainer for p in own]):
+                        candidates = [p.candidate() for p in own]
+                    judgements = judge.judge(candidates, progress.judging)
+                    del candidates
+                    yield from ((p, judgements.pop(p.member.label)) for p in own)
 
     def _finish(self, folder: SweepFolder, tracker: Tracker, progress: Progress) -> dict[str, MemberResult]:
         results = {}
@@ -222,10 +270,12 @@ class GroupRun:
     def _trim(self, places: Sequence[Place]) -> None:
         """The last correction of `sae.l0`, of each member on the first block that it has not trained on."""
         for index in sorted({place.next_block for place in places}):
-            block = self.source.block(index)
+            block = self._blocks.block(index)
             for place in places:
                 if place.next_block == index:
-                    place.trim(block)
+                    with self._waves.here([place.trainer]):
+                        place.trim(block)
+            del block
 
     def _metrics(self, place: Place, judgement: Judgement) -> dict[str, Any]:
         state = place.trainer.states[place.index]

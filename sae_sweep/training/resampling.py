@@ -6,16 +6,22 @@ of the mean norm of the living ones; its biases and Adam moments are zeroed. No 
 on one input would stay one latent.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from sae_sweep.saes.bank import Bank, Batch
+from sae_sweep.saes.base import SaeMaths
+from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.training.optimizer import Adam
 
 ENCODER_NORM_SHARE = 0.2
 SAMPLE_ROWS = 8_192
 """Inputs the losses are measured on: the first ones of the block. Bricken et al. took 819,200 for batches of 8,192;
 what matters is many more than there are dead latents."""
+CODE_ELEMENTS = 2**23
+"""Codes held at a time, inputs x latents: of all inputs they would take more than a training step."""
 
 
 def resample(
@@ -30,17 +36,15 @@ def resample(
     if len(dead_K) == 0:
         return dead_K
     sae = bank.fold(member, scale=1.0)
-    f_BF = sae.encode(batch.x_BD, batch.tokens_B)
-    error_BD = batch.x_BD - sae.decode(f_BF, batch.tokens_B)
-    loss_B = error_BD.square().sum(1) + coefficient * bank.maths.row_penalty(f_BF)
-    weight_B = loss_B.double().square().cpu()
+    weight_B = _losses(sae, batch, coefficient, bank.maths).double().square().cpu()
     if not weight_B.isfinite().all():
         raise FloatingPointError("its losses on the inputs to resample from are not finite")
     dead_K = dead_K[: int((weight_B > 0).sum())]
     if len(dead_K) == 0:
         return dead_K
     drawn = torch.multinomial(weight_B, len(dead_K), replacement=False, generator=generator).to(dead_K.device)
-    explained_ND = sae.decode(torch.zeros_like(f_BF[:1]).expand(len(drawn), -1), batch.tokens_B[drawn])
+    silent = replace(sae, tensors={**sae.tensors, "W_dec": sae.tensors["W_dec"][:0]})
+    explained_ND = silent.decode(batch.x_BD.new_zeros(len(drawn), 0), batch.tokens_B[drawn])
     directions = batch.x_BD[drawn] - explained_ND  # without any latent: about b_dec, and the lookup's row
     directions = directions / directions.norm(dim=1, keepdim=True).clamp(min=torch.finfo(directions.dtype).tiny)
     norms_F = weights["W_enc"].norm(dim=1)
@@ -49,3 +53,14 @@ def resample(
     names = bank.maths.revive(weights, dead_K, directions, ENCODER_NORM_SHARE * living_norm)
     adam.forget(member, dead_K, names)
     return dead_K
+
+
+def _losses(sae: InferenceSae, batch: Batch, coefficient: float, maths: SaeMaths) -> Tensor:
+    """[B]: squared error plus coefficient times penalty, some inputs at a time."""
+    rows = max(1, CODE_ELEMENTS // sae.width)
+    losses = []
+    for x_bD, tokens_b in zip(batch.x_BD.split(rows), batch.tokens_B.split(rows), strict=True):
+        f_bF = sae.encode(x_bD, tokens_b)
+        error_bD = x_bD - sae.decode(f_bF, tokens_b)
+        losses.append(error_bD.square().sum(1) + coefficient * maths.row_penalty(f_bF))
+    return torch.cat(losses)

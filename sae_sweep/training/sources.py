@@ -39,6 +39,9 @@ class Source(Protocol):
     def block(self, index: int) -> Block:
         """The block of training activations at `index`."""
 
+    def pays_ahead(self, index: int) -> bool:
+        """Whether a block can be made in another thread while steps are taken, without slowing them."""
+
     def unigrams(self, hooks: Sequence[str]) -> dict[str, Tensor]:
         """[V, d] by hook: activations of each token by itself, for lookup tables. Raises ConfigError without tokens."""
 
@@ -65,8 +68,9 @@ class LanguageModelSource:
         self.device = self.model.device
         vocabulary = self.model.facts.vocab_size
         self._tokens = open_tokens(config.data, config.evaluation.tokens, self.model.tokenizer, vocabulary)
-        cache = open_cache(members or [config], self.model)
-        recall = None if cache is None else cache.recall
+        self._hooks = tuple(hooks)
+        self._cache = open_cache(members or [config], self.model)
+        recall = None if self._cache is None else self._cache.recall
         self._stream = ActivationStream(self.model, self._tokens.training, hooks, config.data, harvest, recall)
 
     def calibration(self) -> Block:
@@ -80,6 +84,9 @@ class LanguageModelSource:
 
     def block(self, index: int) -> Block:
         return self._stream.block(index)
+
+    def pays_ahead(self, index: int) -> bool:
+        return self.device.type == "cuda" or (self._cache is not None and self._cache.holds(index, self._hooks))
 
     def unigrams(self, hooks: Sequence[str]) -> dict[str, Tensor]:
         return unigram_activations(self.model, hooks, harvest)
@@ -124,6 +131,9 @@ class ToySource:
 
     def block(self, index: int) -> Block:
         return self._stream.block(index)
+
+    def pays_ahead(self, index: int) -> bool:
+        return self.device.type == "cuda"
 
     def unigrams(self, hooks: Sequence[str]) -> dict[str, Tensor]:
         raise ConfigError("sae.lookup: toy data has no tokens; leave it none")

@@ -1,8 +1,9 @@
 """One bank in training: its members take their steps over each block of activations."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -145,56 +146,42 @@ class BankTrainer:
         return any(state.running for state in self.states)
 
     @property
-    def on_cpu(self) -> bool:
-        return self._device.type == "cpu"
+    def cost(self) -> int:
+        """Multiply-adds of a batch's encoder products, per token."""
+        return sum(state.member.d * state.member.width for state in self.states)
 
-    @property
-    def _most_latents(self) -> int:
-        """Of members that step together."""
-        return 0 if self.bank.takes_lookup_from_input else CHUNK_ELEMENTS // self.batch_size
+    def steps_in(self, block: Block) -> int:
+        """Steps that a running member takes on a block, if its budget does not end before."""
+        return len(block.activations[self.hook]) // self.batch_size
 
-    def runs(self, latents: int) -> list[range]:
-        """The members, in runs of neighbours with no more latents than that, and no more than stay in cache."""
-        most = min(latents, self._most_latents)
-        runs: list[range] = []
-        for index, width in enumerate(self.bank.layout.widths):
-            if runs and sum(self.bank.layout.widths[runs[-1].start : index]) + width <= most:
-                runs[-1] = range(runs[-1].start, index + 1)
-            else:
-                runs.append(range(index, index + 1))
-        return runs
-
-    def consume(self, block: Block, after_step: Callable[[], None], members: range | None = None) -> None:
-        """Let members, all of them by default, take a step on each whole batch of the block; what is left over is not
-        used."""
-        members = range(len(self.states)) if members is None else members
-        states = [self.states[index] for index in members]
+    def consume(self, block: Block, after_step: Callable[[], None]) -> None:
+        """Take a step on each whole batch of the block; what is left over is not used."""
         count = len(block.activations[self.hook])
-        for state in states:
+        for state in self.states:
             if state.running:
                 state.blocks = block.index + 1
         for start in range(0, count - self.batch_size + 1, self.batch_size):
-            if not any(state.running for state in states):
+            if not self.running:
                 return
             batch = self._batch(block, slice(start, start + self.batch_size))
-            for chunk in self._chunks(members):
+            for chunk in self._chunks():
                 self._step(chunk, batch)
-            for index, state in zip(members, states, strict=True):
+            for index, state in enumerate(self.states):
                 if state.running and state.step in state.member.schedule.resample_steps:
                     self._resample(index, self._batch(block, slice(0, SAMPLE_ROWS)))
             after_step()
 
-    def _chunks(self, members: range) -> list[Chunk]:
+    def _chunks(self) -> list[Chunk]:
         """Runs of neighbouring running members that take the same route, cut to the size that stays in cache."""
+        most = 0 if self.bank.takes_lookup_from_input else CHUNK_ELEMENTS // self.batch_size
         chunks: list[Chunk] = []
         latents = 0
-        for index in members:
-            state = self.states[index]
+        for index, state in enumerate(self.states):
             if not state.running:
                 continue
             width = state.member.width
             last = chunks[-1] if chunks else None
-            if last and last.last == index and last.dense == state.dense and latents + width <= self._most_latents:
+            if last and last.last == index and last.dense == state.dense and latents + width <= most:
                 chunks[-1] = Chunk(last.first, index + 1, state.dense)
                 latents += width
             else:
@@ -288,6 +275,36 @@ class BankTrainer:
     def inference(self, index: int) -> InferenceSae:
         """A member as it would be saved now."""
         return self.bank.fold(index, self.scale, self._centre_D)
+
+    @property
+    def device(self) -> torch.device:
+        """Where steps are taken; the tensors may wait elsewhere between blocks."""
+        return self._device
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor that training changes, by name."""
+        return {f"{kind}/{name}": home[name] for kind, (home, names) in self._homes().items() for name in names}
+
+    def put(self, tensors: Mapping[str, Tensor]) -> None:
+        """Let other tensors take the place of those that `tensors` gives."""
+        homes = self._homes()
+        for key, tensor in tensors.items():
+            kind, _, name = key.partition("/")
+            homes[kind][0][name] = tensor
+
+    def _homes(self) -> dict[str, tuple[dict[str, Any], tuple[str, ...]]]:
+        """Where those tensors are kept, and under which names."""
+        kept = {
+            "weights": self.bank.storage,
+            "buffers": self.bank.buffers,
+            "first_moment": self.adam.first_moment,
+            "second_moment": self.adam.second_moment,
+        }
+        return {
+            **{kind: (home, tuple(home)) for kind, home in kept.items()},
+            "coefficients": (vars(self.coefficients), ("value_M", "smoothed_l0_M")),
+            "counters": (vars(self), ("silent_F",)),
+        }
 
 
 def _per_token(count_F: Tensor, widths: list[int], tokens: int) -> Tensor:

@@ -116,8 +116,7 @@ def _cost(rounds: Sequence[float], tokens: int) -> dict[str, Any]:
 
 def predicted_bytes(group: Group) -> int:
     """What the planner says that a group needs, all together."""
-    cost = estimate(group)
-    return cost.member_bytes + cost.model_bytes + cost.block_bytes
+    return estimate(group).peak.total
 
 
 def memory_overrides(architecture: str, row: Row, asked: argparse.Namespace) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from sae_sweep.cli import main
 from sae_sweep.errors import ConfigError
+from sae_sweep.passes import Wave, plan_passes
 from sae_sweep.plan import Group
 from sae_sweep.runs import METRICS, WEIGHTS, MemberResult, SweepFolder, write_json_atomic
 
@@ -25,7 +27,7 @@ class Training:
         self.reports: list[Path] = []
         self.summaries: list[tuple[Any, ...]] = []
 
-    def open_group(self, group: Group) -> SimpleNamespace:
+    def open_group(self, group: Group, waves: Sequence[Wave] = ()) -> SimpleNamespace:
         if self.refuses is not None:
             raise self.refuses
         return SimpleNamespace(run=lambda folder: self._run(group, folder))
@@ -76,6 +78,7 @@ def training(monkeypatch: pytest.MonkeyPatch) -> Training:
     stand_in = Training()
     group, report = ModuleType("group"), ModuleType("report")
     vars(group)["open_group"] = stand_in.open_group
+    vars(group)["passes"] = lambda one: plan_passes(one, None, None)
     vars(report)["write_report"] = stand_in.reports.append
     monkeypatch.setitem(sys.modules, "sae_sweep.training.group", group)
     monkeypatch.setitem(sys.modules, "sae_sweep.reporting.report", report)

@@ -207,3 +207,41 @@ def test_many_members_compose_a_choice_once(program: Any, monkeypatch: pytest.Mo
     assert program("sae=gated,topk", "sae.l0=16,32", "seed=range(0,20)", "dry_run=true") == 0
     assert "80 members" in program.out
     assert composed == [["sae=gated"], ["sae=topk"]]
+
+
+GEMMA = ("+experiment=gated_gemma", "model.device=cuda", "dry_run=true", "sae=gated")
+
+
+def test_a_dry_run_says_what_each_wave_holds(program: Any) -> None:
+    assert program(*GEMMA, "launcher.memory_gb=80") == 0
+    first, *rest = (line for line in program.out.splitlines() if "wave" in line)
+    assert first == "launcher.memory_gb=80: 4 waves take turns in each block, 67.7 GB wait in the host's memory"
+    labels = [f"gated-l1_{value}-w131072" for value in ("0.001", "0.0008", "0.0007", "0.0005", "0.0003", "0.0002")]
+    assert [line.split(": ")[1] for line in rest] == [
+        *(", ".join(labels[n : n + 2]) for n in (0, 2, 4)),
+        "gated-l1_0.0001-w131072",
+    ]
+    assert "in 1 group of one pass each" in program.out
+    assert program.written == []
+
+
+def test_a_dry_run_says_when_the_pass_is_repeated(program: Any) -> None:
+    assert program(*GEMMA, "launcher.memory_gb=62", "launcher.host_memory_gb=40") == 0
+    assert "in 1 group of 2 passes in all" in program.out
+    passes = [line for line in program.out.splitlines() if "of 2:" in line]
+    assert passes == [
+        "launcher.memory_gb=62: pass 1 of 2: 4 waves take turns in each block, 38.7 GB wait in the host's memory",
+        "launcher.memory_gb=62: pass 2 of 2: 3 waves take turns in each block, 29 GB wait in the host's memory",
+    ]
+
+
+def test_an_sae_larger_than_a_device_is_refused(program: Any) -> None:
+    assert program(*GEMMA, "launcher.memory_gb=40") == 2
+    (line,) = program.err.splitlines()
+    assert line.startswith("sae-sweep: error: launcher.memory_gb=40: gated-l1_0.001-w131072 alone needs 61 GB")
+
+
+def test_members_that_fit_share_the_device(program: Any) -> None:
+    assert program("data=toy", "sae=topk", "sae.k=4,8", "dry_run=true", "launcher.memory_gb=20") == 0
+    (line,) = (line for line in program.out.splitlines() if line.startswith("launcher"))
+    assert line.startswith("launcher.memory_gb=20: 2 members together, ")

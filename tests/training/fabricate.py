@@ -45,6 +45,7 @@ GROUPS = {
     "training": ["default"],
     "evaluation": ["default"],
     "tracking": ["offline", "none"],
+    "launcher": ["default"],
 }
 OVERRIDES: dict[str, dict[str, Any]] = {
     "site": {"layer": 0},
