@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Effect = Literal["parameters", "metrics", "curves", "passes", "plan", "refused", "place", "tracking", "card"]
+Effect = Literal[
+    "parameters", "metrics", "curves", "passes", "plan", "refused", "place", "tracking", "card", "checkpoints"
+]
 """What a key changes:
 
 parameters  what training gives, weights and all that is measured on them
@@ -21,6 +23,7 @@ refused     whether a run is accepted at all
 place       where results go, and whether there are any; where activations are kept
 tracking    what wandb is told
 card        what the saved SAE says of its model
+checkpoints how often there is one to go on from
 """
 
 
@@ -220,11 +223,22 @@ REST = [
     Row("tracking.project", "tracking", "tracking.project=mine", "tracking.mode=offline"),
     Row("tracking.entity", "tracking", "tracking.entity=us", "tracking.mode=offline"),
     Row("tracking.log_every", "curves", "tracking.log_every=4"),
+    Row("training.checkpoint_minutes", "checkpoints", "training.checkpoint_minutes=0"),
+    Row("training.checkpoint_tokens", "checkpoints", "training.checkpoint_tokens=512"),
 ]
 
 TABLE = [*SAE, *TRAINING, *STREAM, *REST]
 
-RUNTIME = ("name", "output_dir", "dry_run", "tracking.", "model.name", "model.device", "data.cache")
+RUNTIME = (
+    "name",
+    "output_dir",
+    "dry_run",
+    "tracking.",
+    "model.name",
+    "model.device",
+    "data.cache",
+    "training.checkpoint_",
+)
 """Keys, and beginnings of keys, that are no part of what a member is; the sizes of a model are none either."""
 OF_THE_STREAM = ("model.", "data.", "evaluation.tokens")
 """The same of the keys, among the others, that part the members of a sweep into streams of activations."""

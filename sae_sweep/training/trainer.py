@@ -1,8 +1,7 @@
 """One bank in training: its members take their steps over each block of activations."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from sae_sweep.saes.base import Clock, Losses, Parameters, SaeMaths
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.saes.initial import Start
 from sae_sweep.saes.registry import maths_of
+from sae_sweep.training.divergence import divergence
 from sae_sweep.training.optimizer import Adam
 from sae_sweep.training.resampling import SAMPLE_ROWS, resample
 from sae_sweep.training.steering import Coefficients
@@ -144,13 +144,13 @@ class BankTrainer:
     def running(self) -> bool:
         return any(state.running for state in self.states)
 
-    def consume(self, block: Block, after_step: Callable[[], None]) -> None:
-        """Take a step on each whole batch of the block; what is left over is not used."""
+    def consume(self, block: Block, after_step: Callable[[], None], done: int = 0) -> None:
+        """Take a step on each whole batch of the block but the first `done`; what is left over is not used."""
         count = len(block.activations[self.hook])
         for state in self.states:
             if state.running:
                 state.blocks = block.index + 1
-        for start in range(0, count - self.batch_size + 1, self.batch_size):
+        for start in range(done * self.batch_size, count - self.batch_size + 1, self.batch_size):
             if not self.running:
                 return
             batch = self._batch(block, slice(start, start + self.batch_size))
@@ -233,8 +233,7 @@ class BankTrainer:
             "coefficient_optimised": coefficient_M[i].item(),
             "dead_fraction": self.dead_fraction(index),
         }
-        if not isfinite(values["loss"]):
-            state.failed = f"its loss was {values['loss']} at step {state.step}"
+        state.failed = divergence(values, self.variance, state.step)
         tokens = state.tokens + state.member.config.training.batch_size
         self.records.append(StepRecord(state.member.label, state.step, tokens, values))
 
@@ -265,6 +264,27 @@ class BankTrainer:
     def inference(self, index: int) -> InferenceSae:
         """A member as it would be saved now."""
         return self.bank.fold(index, self.scale, self._centre_D)
+
+    def state(self, index: int) -> dict[str, Tensor]:
+        """All that training changes of one member, but for its MemberState: views, so that they can be set."""
+        parameters = self.bank.member(self.bank.storage, index)
+        return {
+            **{f"parameters.{name}": tensor for name, tensor in parameters.items()},
+            **{f"buffers.{name}": tensor[index] for name, tensor in self.bank.buffers.items()},
+            **self.adam.state(index),
+            **self.coefficients.state(index),
+            "silent": self.silent_F[self.bank.layout.slices[index]],
+        }
+
+    def load(self, index: int, tensors: Mapping[str, Tensor]) -> None:
+        """Set one member to a state that it, or its like, had."""
+        for name, tensor in self.state(index).items():
+            tensor.copy_(tensors[name])
+
+    def finite(self, index: int) -> bool:
+        """Whether a member's parameters are all numbers. It waits for the device."""
+        parameters = self.bank.member(self.bank.storage, index)
+        return bool(torch.stack([tensor.isfinite().all() for tensor in parameters.values()]).all())
 
 
 def _per_token(count_F: Tensor, widths: list[int], tokens: int) -> Tensor:
