@@ -57,8 +57,6 @@ class Stop:
             yield
         finally:
             self._at_once = before
-        if before:
-            self.poll()
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """The handler of all signals."""

@@ -100,6 +100,7 @@ def _train(plan: Plan, finished: set[str], folder: SweepFolder, stop: Stop) -> d
             done |= {member.identity for member in group.members}
             state.prune(done)
         reasons |= failed
+        stop.poll()  # a signal that came while results were written
     if not begun:
         folder.begin(plan)
     return reasons

@@ -299,6 +299,7 @@ class GroupRun:
             work.progress.judging(share)
             work.keeper.beat({p.member.label: p.state.step for p in self._places}, work.progress)
             self._checkpoint_if_due(work)
+            work.stop.poll()
 
         judged = []
         for positions, judge in self._judges.items():

@@ -1,7 +1,6 @@
 """Ending the real command at chosen moments, and comparing what it leaves with what one that was left alone does."""
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -61,10 +60,10 @@ def wait(process: subprocess.Popen[str], moment: Callable[[], bool]) -> bool:
     return True
 
 
-def killed_at(process: subprocess.Popen[str], sweep: Path, random: Random, number: int = signal.SIGKILL) -> bool:
+def ended_at(process: subprocess.Popen[str], sweep: Path, random: Random, number: int) -> bool:
     """Send a signal after a random number of further checkpoints, half the time in the middle of one; False where the
     process ended before it."""
-    after, in_writing, delay = checkpoints(sweep) + random.randint(1, 12), random.random() < 0.5, 0.03 * random.random()
+    after, in_writing, delay = checkpoints(sweep) + random.randint(1, 9), random.random() < 0.5, 0.03 * random.random()
     if not wait(process, lambda: checkpoints(sweep) >= after and (not in_writing or being_written(sweep))):
         return False
     sleep(0 if in_writing else delay)
