@@ -5,7 +5,6 @@ it is on disk; and it is brought up to date from metrics.jsonl when a member goe
 at any point then neither loses a line nor logs one twice.
 """
 
-import errno
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -121,12 +120,12 @@ def cut_back(file: Path, size: int) -> bool:
 def _append(file: Path, line: bytes) -> None:
     # Opened for each line, not kept: a resumed run may have put a shortened file in its place.
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    before = os.fstat(descriptor).st_size
     try:
-        before = os.fstat(descriptor).st_size
-        if os.write(descriptor, line) < len(line):  # the disk had room for a part
-            os.ftruncate(descriptor, before)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+        while line:  # a disk with room for a part takes that part
+            line = line[os.write(descriptor, line) :]
     except OSError as error:
+        os.ftruncate(descriptor, before)
         raise OSError(error.errno, error.strerror, str(file)) from error
     finally:
         os.close(descriptor)
