@@ -8,7 +8,7 @@ feel nothing of it.
 from collections.abc import Mapping
 from math import isfinite
 
-BEYOND_RETURN = 1e6
+BEYOND_RETURN = 1e9
 """A reconstruction this many times worse than none: a bad start is tens of times worse, and comes back."""
 TERMS = ("reconstruction", "sparsity", "auxiliary", "loss")
 

@@ -81,4 +81,5 @@ def assert_same(sweep: Path, expected: Path) -> None:
     """Bit for bit, file by file."""
     found, wanted = written(sweep), written(expected)
     assert found.keys() == wanted.keys()
-    assert [name for name, contents in wanted.items() if found[name] != contents] == []
+    different = [name for name, contents in wanted.items() if found[name] != contents]
+    assert different == []
