@@ -142,27 +142,31 @@ class StateFolder:
         return Company(self.path / f"{key}-{members[:12]}")
 
     def companies(self) -> list["Company"]:
-        """All that have a checkpoint."""
-        folders = sorted(path for path in self.path.glob("*") if path.is_dir())
-        return [company for company in map(Company, folders) if company.newest is not None]
+        """All that are there."""
+        return [Company(path) for path in sorted(self.path.glob("*")) if path.is_dir()]
 
     def homes(self) -> dict[str, Checkpoint]:
         """By identity, the checkpoint in which the member is furthest."""
         found: dict[str, tuple[int, Checkpoint]] = {}
         for company in self.companies():
             newest = company.newest
-            assert newest is not None
+            if newest is None:
+                continue
             for member in newest.members:
                 if member.identity not in found or member.step > found[member.identity][0]:
                     found[member.identity] = (member.step, newest)
         return {identity: checkpoint for identity, (_, checkpoint) in found.items()}
+
+    def unreadable(self) -> list[Path]:
+        """Folders of checkpoints of which no state.json can be read, so that nobody knows of whom they are."""
+        return [company.path for company in self.companies() if company.folders() and company.newest is None]
 
     def prune(self, done: Collection[str]) -> None:
         """Remove what no member needs: it is among those `done`, or further elsewhere."""
         homes = self.homes()
         needed = {checkpoint.folder.parent for identity, checkpoint in homes.items() if identity not in done}
         for company in self.companies():
-            if company.path not in needed:
+            if company.newest is not None and company.path not in needed:
                 shutil.rmtree(company.path)
         (self.path / PROGRESS).unlink(missing_ok=True)
 
@@ -191,7 +195,10 @@ class Company:
 
     def folders(self) -> list[Path]:
         """Of whole checkpoints, the newest first."""
-        return sorted((p for p in self.path.glob("*") if p.name.isdecimal()), reverse=True)
+        try:
+            return sorted((p for p in self.path.iterdir() if p.name.isdecimal()), reverse=True)
+        except FileNotFoundError:  # none yet, or removed while somebody looks
+            return []
 
     @property
     def newest(self) -> Checkpoint | None:

@@ -77,6 +77,8 @@ def _train(plan: Plan, finished: set[str], folder: SweepFolder, stop: Stop) -> d
     state = StateFolder(folder.root)
     state.prune(finished)
     homes = state.homes()
+    for path in state.unreadable():
+        print(f"sae-sweep: no checkpoint in {path} can be read; its members begin anew", file=sys.stderr)
     done = set(finished)
     for group in _parted(plan.without(finished), homes):
         labels = [member.label for member in group.members]

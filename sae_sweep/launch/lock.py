@@ -117,7 +117,7 @@ def _acquire(file: Path) -> int:
             if not _is_file(descriptor, file):  # removed by who had it, between opening and locking
                 os.close(descriptor)
                 continue
-            holder = _parsed(os.pread(descriptor, 4096, 0).decode())
+            holder = _parsed(os.pread(descriptor, 4096, 0).decode(errors="replace"))
             if locked is False or not (new or _may_take(holder, locked is True)):
                 raise _refusal(file, holder)
             os.ftruncate(descriptor, 0)

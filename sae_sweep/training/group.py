@@ -230,8 +230,10 @@ class GroupRun:
 
     def _show(self, work: "Work") -> None:
         work.progress.update(self._tokens, self._log(work.tracker))
-        steps = {p.member.label: p.state.step for p in self._places}
-        work.keeper.beat(steps, work.progress)
+        work.keeper.beat({p.member.label: p.state.step for p in self._places}, work.progress)
+        for place in self._places:
+            if place.failed is not None:
+                work.progress.state(place.member.label, "failed")
 
     def _notice(self) -> None:
         """Give up the members whose parameters are not finite any more."""

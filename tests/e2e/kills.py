@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 from time import monotonic, sleep
 
+COMMAND = Path(sys.executable).parent / "sae-sweep"
 WALL_CLOCK = ("log.txt",)
 """What may differ: it says when."""
 PATIENCE = 300.0
@@ -24,7 +25,7 @@ SWEEP = (
 def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     """`sae-sweep` in a folder, offline, with one thread."""
     return subprocess.Popen(
-        [sys.executable, "-m", "sae_sweep.cli", *arguments],
+        [str(COMMAND), *arguments],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "WANDB_SILENT": "true", **environment},
         stdout=subprocess.PIPE,

@@ -42,7 +42,7 @@ def found() -> Iterator[dict[str, Any]]:
     """What goes into the file, once all has been shown."""
     entries: dict[str, Any] = {}
     yield entries
-    if len(entries) == 8:
+    if len(entries) == 9:
         machine = {"python": platform.python_version(), "torch": torch.__version__, "cpu": platform.machine()}
         write_json_atomic(OUT, entries | {"machine": machine})
 
@@ -119,6 +119,33 @@ def stopped(folder: Path, *arguments: str) -> Path:
     code, said = finish(process)
     assert code == 128 + signal.SIGTERM, said
     return sweep
+
+
+def test_who_looks_on_and_who_would_train_too(
+    arguments: tuple[str, ...], tmp_path: Path, found: dict[str, Any]
+) -> None:
+    sweep = tmp_path / "outputs" / "it"
+    first = start(tmp_path, *arguments)
+    assert wait(first, lambda: checkpoints(sweep) > 5)
+    code, said = finish(start(tmp_path, *arguments))
+    assert code == 2, said
+    line = one_line(said)
+    assert f"pid {first.pid}, since 2" in line
+    code, said = finish(start(tmp_path, "status", str(sweep), "--json"))
+    assert code == 0, said
+    status = json.loads(said)
+    assert status["holder"]["pid"] == first.pid
+    assert status["checkpoint_age"] < 60
+    assert [member["state"] for member in status["members"]] == ["running"] * 3
+    assert all(0 < member["step"] < member["steps"] == 375 for member in status["members"])
+    first.send_signal(signal.SIGUSR2)
+    code, said = finish(first)
+    assert code == 128 + signal.SIGUSR2, said
+    code, said = finish(start(tmp_path, "status", str(sweep)))
+    assert code == 0, said
+    assert "nobody trains here, last checkpoint " in said.splitlines()[0]
+    assert said.count(" interrupted ") == 3
+    found["a second process"] = re.sub(r"host .*;", "host .., pid .., since ..;", line)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped byte"])

@@ -201,6 +201,22 @@ def test_damage_to_both_checkpoints_begins_anew_and_says_so(
     assert_same(forget_config(tmp_path / "sweep"), expected)
 
 
+def test_no_state_that_can_be_read_begins_anew_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = forget_config(alone(tmp_path, TOPK))
+    interrupted(tmp_path, monkeypatch, TOPK)
+    (state,) = (tmp_path / "sweep" / ".state").glob("*/*/state.json")
+    state.write_text("{")
+    capsys.readouterr()
+    sweep(tmp_path, TOPK)
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "checkpoint" in line]
+    assert said == f"sae-sweep: no checkpoint in {state.parent.parent} can be read; its members begin anew"
+    for name in ("metrics.json", "metrics.jsonl", "sae_weights.safetensors"):
+        for file in expected.glob(f"*/{name}"):
+            assert (tmp_path / "sweep" / file.parent.name / name).read_bytes() == file.read_bytes()
+
+
 def test_a_wild_member_is_frozen_and_its_group_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
