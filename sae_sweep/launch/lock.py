@@ -70,7 +70,7 @@ def held(root: Path) -> Iterator[None]:
     except OSError as error:
         _unmake(made)
         raise ConfigError(
-            f"output_dir: {root} cannot be written to ({error.strerror}); give a folder that can be written"
+            f"output_dir: {root} cannot be written to ({error.strerror}); make room, or give another output_dir="
         ) from error
     try:
         yield

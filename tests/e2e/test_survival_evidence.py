@@ -236,7 +236,7 @@ def test_a_member_that_diverges(
     """A bank of its own, so that the others sum as they did without it."""
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
     (tmp_path / "mine" / "experiment" / "wild.yaml").write_text(WILD)
-    wild = ("+experiment=wild", "--config-dir", str(tmp_path / "mine"))
+    wild = ("--config-dir", str(tmp_path / "mine"), "+experiment=wild")
     mine = [each for each in arguments if not each.startswith(("sae=", "sae.l0=", "training.lr="))]
     code, said = finish(start(tmp_path, *wild, *mine))
     assert code == 1, said
