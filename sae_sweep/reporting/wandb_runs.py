@@ -46,7 +46,9 @@ class WandbRuns:
     def _ask_last_step(self, label: str, identity: str) -> None:
         online = self._config.mode == "online"
         run_id = self._run_id(identity)
-        self._last_steps[label] = self._runs[label].step - 1 if online else last_offline_step(self._folder, run_id)
+        self._last_steps[label] = (
+            self._runs[label].starting_step - 1 if online else last_offline_step(self._folder, run_id)
+        )
 
     def log(self, label: str, step: int, values: Mapping[str, float | None]) -> None:
         """Log one step of a member; undefined values are left out."""
