@@ -1,7 +1,8 @@
-"""The command `sae-sweep`: a Hydra program, with `report` beside it.
+"""The command `sae-sweep`: a Hydra program, with `report` and `status` beside it.
 
 `sae-sweep [+experiment=NAME] [group=option ...] [key=value ...]` trains what is missing of a sweep. Exit codes:
-0 done, 1 a member failed, 2 the command asked for something that cannot be, 130 interrupted.
+0 done, 1 a member failed or the disk takes no more, 2 the command asked for something that cannot be, or another
+process is at it, 128 + n stopped by signal n (130 SIGINT, 143 SIGTERM, 140 SIGUSR2): the same command goes on.
 """
 
 import os
@@ -15,7 +16,8 @@ from omegaconf import DictConfig
 
 from sae_sweep.arguments import prepared
 from sae_sweep.config import member_config
-from sae_sweep.errors import ConfigError
+from sae_sweep.errors import ConfigError, StorageError
+from sae_sweep.signals import Interrupted
 
 SPIN = "2000"
 """How often torch's CPU threads look for more work before they sleep, unless the environment says. By itself they
@@ -43,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refused(explained(error))
     except SweepFailed:
         return 1
+    except StorageError as error:
+        return _refused(str(error), 1)
+    except Interrupted as interrupted:
+        return interrupted.exit_code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `sae-sweep ... | head`
@@ -60,17 +66,30 @@ def config_folder() -> Path:
 
 def report(arguments: Sequence[str]) -> None:
     """`sae-sweep report DIR`: rewrite pareto.json and report.html from the members' metrics."""
-    if len(arguments) != 1:
-        raise ConfigError("report: takes one folder, as in `sae-sweep report outputs/demo`")
-    folder = Path(arguments[0])
-    if not (folder / "sweep.json").is_file():
-        raise ConfigError(f"report: {folder} has no sweep.json; give the folder of a sweep, like outputs/demo")
+    folder = _sweep_folder("report", arguments)
     from sae_sweep.reporting.report import write_report  # brings in plotly
 
     write_report(folder)
 
 
-SUBCOMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {"report": report}
+def status(arguments: Sequence[str]) -> None:
+    """`sae-sweep status DIR [--json]`: how far a sweep is, whoever trains it."""
+    from sae_sweep.launch.status import print_status
+
+    folder = _sweep_folder("status", [argument for argument in arguments if argument != "--json"])
+    print_status(folder, as_json="--json" in arguments)
+
+
+SUBCOMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {"report": report, "status": status}
+
+
+def _sweep_folder(command: str, arguments: Sequence[str]) -> Path:
+    if len(arguments) != 1:
+        raise ConfigError(f"{command}: takes one folder, as in `sae-sweep {command} outputs/demo`")
+    folder = Path(arguments[0])
+    if not (folder / "sweep.json").is_file():
+        raise ConfigError(f"{command}: {folder} has no sweep.json; give the folder of a sweep, like outputs/demo")
+    return folder
 
 
 def _run_hydra(arguments: Sequence[str]) -> None:
@@ -116,9 +135,9 @@ def _process(argv: list[str]) -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = before_variable
 
 
-def _refused(reason: str) -> int:
+def _refused(reason: str, code: int = 2) -> int:
     print(f"sae-sweep: error: {reason}", file=sys.stderr)
-    return 2
+    return code
 
 
 if __name__ == "__main__":

@@ -136,6 +136,10 @@ class TrainingConfig:
     eps: float | None
     clip: float | None
     """Largest gradient norm of a member; 0 is none."""
+    checkpoint_minutes: float | None
+    """How much work a kill may cost: time between checkpoints of a group; null takes none by the clock."""
+    checkpoint_tokens: float | None
+    """The same in training tokens of a member, on average."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The errors a user can cause."""
+"""The errors that are told in one line."""
 
 
 class ConfigError(Exception):
@@ -6,3 +6,7 @@ class ConfigError(Exception):
 
     The message is one line that names the key, what was wrong with its value and what would be right.
     """
+
+
+class StorageError(Exception):
+    """The disk takes no more. The message is one line that names the file, and says what is kept."""

@@ -88,6 +88,8 @@ def _check_training(config: MemberConfig) -> None:
     _at_least("training.sparsity_warmup_steps", training.sparsity_warmup_steps, 0)
     for key, value in (("beta1", training.beta1), ("beta2", training.beta2)):
         _within(f"training.{key}", value, 0, 1, "from 0 to below 1")
+    _at_least("training.checkpoint_minutes", training.checkpoint_minutes, 0)
+    _at_least("training.checkpoint_tokens", training.checkpoint_tokens, 1)
     _within("training.lr_decay_fraction", training.lr_decay_fraction, 0, 1 + 1e-12, "from 0 to 1")
 
 

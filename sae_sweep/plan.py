@@ -24,10 +24,13 @@ RUNTIME_MODEL_KEYS = ("name", "device", *FACTS)
 """The same under `model`; the facts follow from the path."""
 RUNTIME_DATA_KEYS = ("cache",)
 """The same under `data`."""
+RUNTIME_TRAINING_KEYS = ("checkpoint_minutes", "checkpoint_tokens")
+"""The same under `training`."""
 SHARED_KEYS = (
     *("name", "output_dir", "dry_run", "model.device", "data.cache"),
     *("tracking.mode", "tracking.project", "tracking.entity", "tracking.log_every"),
     *("launcher.memory_gb", "launcher.host_memory_gb"),
+    *("training.checkpoint_minutes", "training.checkpoint_tokens"),
 )
 """What the members of one command cannot differ in."""
 PART_ELEMENTS = 2**21
@@ -94,6 +97,11 @@ class Plan:
         left_out = set(identities)
         return _grouped(member for member in self.members if member.identity not in left_out)
 
+    def only(self, identities: Sequence[str]) -> "Plan":
+        """The plan of these members, in this order."""
+        members = {member.identity: member for member in self.members}
+        return _grouped(members[identity] for identity in identities)
+
 
 def parted(bank: Bank) -> list[Bank]:
     """The bank in parts of neighbouring members: each so many as step together, or one.
@@ -139,6 +147,8 @@ def identity_entries(config: MemberConfig) -> dict[str, Any]:
     entries = {name: value for name, value in config_entries(config).items() if name not in RUNTIME_KEYS}
     entries["model"] = {key: value for key, value in entries["model"].items() if key not in RUNTIME_MODEL_KEYS}
     entries["data"] = _data_entries(config)
+    training = entries["training"]
+    entries["training"] = {key: value for key, value in training.items() if key not in RUNTIME_TRAINING_KEYS}
     return entries
 
 

@@ -3,14 +3,15 @@
     outputs/<name>/
       sweep.json          what was asked, the plan, each member's state
       <member>/           config.yaml, weights, metrics.json, ...
+      .state/             while members are unfinished: how to go on (`checkpoints.py`), and who does (`launch/lock.py`)
 
 No torch here.
 """
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
@@ -22,12 +23,16 @@ from sae_sweep.config import MemberConfig, config_entries, flat_entries, shown
 from sae_sweep.errors import ConfigError
 from sae_sweep.plan import Member, Plan, base_label, identity_entries, suffixed
 
-State = Literal["planned", "running", "finished", "failed"]
+State = Literal["planned", "running", "interrupted", "finished", "failed"]
 
 VERSION = 1
 WEIGHTS = "sae_weights.safetensors"
 METRICS = "metrics.json"
-TRAINED_FILES = (METRICS, WEIGHTS, "metrics.jsonl", "cfg.json", "sparsity.safetensors")
+CURVES = "metrics.jsonl"
+LAST_GOOD = "last_good.safetensors"
+"""The resume state of a member that diverged, from before it did."""
+TRAINED_FILES = (METRICS, WEIGHTS, CURVES, "cfg.json", "sparsity.safetensors", "lookup.safetensors", LAST_GOOD)
+STATE = ".state"
 SHOWN_DIFFERENCES = 4
 
 
@@ -42,24 +47,27 @@ class MemberResult:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """A temporary path in the same folder, which takes `path`'s place once the block ends without an error.
 
-    A reader sees the old file or the new one, never a part, and the new one is on disk when this returns.
+    A reader sees the old file or the new one, never a part; if `durable`, the new one is on disk when this returns.
     """
     temporary = path.with_name(f".{path.name}.{token_hex(4)}.tmp")
     try:
         yield temporary
-        _sync(temporary)
+        if durable:
+            sync(temporary)
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
-    _sync(path.parent)
+        with suppress(OSError):  # a folder that became read-only has an error of its own to tell
+            temporary.unlink(missing_ok=True)
+    if durable:
+        sync(path.parent)
 
 
-def write_text_atomic(path: Path, text: str) -> None:
+def write_text_atomic(path: Path, text: str, *, durable: bool = True) -> None:
     """Write a UTF-8 file as `replacing` does."""
-    with replacing(path) as temporary:
+    with replacing(path, durable=durable) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -130,15 +138,19 @@ class SweepFolder:
         here = self.read()["members"]
         return {member.identity for member in plan.members if self._is_finished(member.label, here)}
 
-    def begin(self, plan: Plan) -> None:
-        """Make the folders, write each unfinished member's config.yaml, and put the plan into sweep.json."""
+    def begin(self, plan: Plan, resumed: Collection[str] = ()) -> None:
+        """Make the folders, write each unfinished member's config.yaml, and put the plan into sweep.json.
+
+        `resumed` are identities of members that go on from a checkpoint: they keep their curves.
+        """
         self._make_root()
         entries = self.read()
         for member in plan.members:
             if not self._is_finished(member.label, entries["members"]):
                 self.member_folder(member.label).mkdir(exist_ok=True)
                 for name in TRAINED_FILES:  # of an attempt that did not finish
-                    (self.member_folder(member.label) / name).unlink(missing_ok=True)
+                    if name != CURVES or member.identity not in resumed:
+                        (self.member_folder(member.label) / name).unlink(missing_ok=True)
                 text = OmegaConf.to_yaml(OmegaConf.create(config_entries(member.config)))
                 write_text_atomic(self.member_folder(member.label) / "config.yaml", text)
                 entries["members"][member.label] = {
@@ -211,7 +223,8 @@ def _plan_entries(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """See that a file, or what a folder lists, is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Effect = Literal["parameters", "metrics", "curves", "passes", "plan", "refused", "place", "tracking", "card", "turns"]
+Effect = Literal[
+    *("parameters", "metrics", "curves", "passes", "plan", "refused", "place", "tracking", "card"),
+    *("checkpoints", "turns"),
+]
 """What a key changes:
 
 parameters  what training gives, weights and all that is measured on them
@@ -22,6 +25,7 @@ place       where results go, and whether there are any; where activations are k
 tracking    what wandb is told
 card        what the saved SAE says of its model
 turns       which members are on the device together, and how often the model's pass is made
+checkpoints how often there is one to go on from
 """
 
 
@@ -138,7 +142,7 @@ SAE = [
     *_in(("jumprelu_anthropic",), "tanh_scale", "1"),
     *_in(("jumprelu_anthropic",), "preactivation_coefficient", "0.1"),
     *_in(TOPK, "k", "5"),
-    *_in(TOPK, "auxk", "4", f"{MANY_DEAD} sae.dead_after_tokens=64 sae.auxk=1"),
+    *_in(TOPK, "auxk", "4", f"{MANY_DEAD} sae.dead_after_tokens=64 sae.auxk=1 sae.encoder_init=transpose"),
     *_in(TOPK, "auxk_coefficient", "1", f"{MANY_DEAD} sae.dead_after_tokens=64"),
     *_in(TOPK, "dead_after_tokens", "256", f"{MANY_DEAD} sae.dead_after_tokens=64 sae.auxk_coefficient=1"),
     *_in(("matryoshka",), "groups", "4"),
@@ -226,11 +230,16 @@ REST = [
     Row("tracking.log_every", "curves", "tracking.log_every=4"),
     Row("launcher.memory_gb", "turns", "launcher.memory_gb=0.8", WIDE),
     Row("launcher.host_memory_gb", "turns", "launcher.host_memory_gb=0.2", f"{WIDE} launcher.memory_gb=0.8"),
+    Row("training.checkpoint_minutes", "checkpoints", "training.checkpoint_minutes=0"),
+    Row("training.checkpoint_tokens", "checkpoints", "training.checkpoint_tokens=512"),
 ]
 
 TABLE = [*SAE, *TRAINING, *STREAM, *REST]
 
-RUNTIME = ("name", "output_dir", "dry_run", "tracking.", "launcher.", "model.name", "model.device", "data.cache")
+RUNTIME = (
+    *("name", "output_dir", "dry_run", "tracking.", "launcher.", "model.name", "model.device", "data.cache"),
+    *("training.checkpoint_minutes", "training.checkpoint_tokens"),
+)
 """Keys, and beginnings of keys, that are no part of what a member is; the sizes of a model are none either."""
 OF_THE_STREAM = ("model.", "data.", "evaluation.tokens")
 """The same of the keys, among the others, that part the members of a sweep into streams of activations."""

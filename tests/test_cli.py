@@ -65,9 +65,11 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (("--config-dir", "gone"), "gone' not found"),
         (("--config-name", "gone"), "gone: no such config"),
         (("--cfg", "job", "training.lrr=1"), "training.lrr: no such key"),
-        (("demo",), "demo: neither a command (report) nor key=value"),
+        (("demo",), "demo: neither a command (report, status) nor key=value"),
         (("report",), "report: takes one folder"),
         (("report", "gone"), "report: gone has no sweep.json"),
+        (("status",), "status: takes one folder"),
+        (("status", "gone", "--json"), "status: gone has no sweep.json"),
     ],
 )
 def test_a_refusal_is_one_line_and_writes_nothing(

@@ -32,6 +32,7 @@ from sae_sweep.launch.local import Outcome, run_sweep
 from sae_sweep.passes import plan_passes
 from sae_sweep.plan import FACTS, identity_entries, member_identity, plan_sweep, stream_key
 from sae_sweep.runs import WEIGHTS
+from sae_sweep.training.keeper import Keeper
 from sae_sweep.training.sources import LanguageModelSource
 from tests.every_key import OF_THE_STREAM, OPTIONS, RUNTIME, TABLE, Row
 from tests.every_key_places import Places, make_hub_cache, make_places
@@ -312,3 +313,23 @@ def test_how_often_a_line_is_logged(places: Places, tmp_path: Path) -> None:
     runs = [run_alone(made, tmp_path / str(place)) for place, made in enumerate(before_and_after(row, places))]
     steps = [[line["step"] for line in run.curve] for run in runs]
     assert steps == [[0, 8, 16, 23], [0, 4, 8, 12, 16, 20, 23]]
+
+
+@pytest.mark.parametrize("row", rows("checkpoints"))
+def test_how_often_there_is_a_checkpoint(
+    row: Row, places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[int] = []
+    keep = Keeper.keep
+
+    def counted(keeper: Keeper, block: int, stamp: str, tokens: int, *rest: Any) -> None:
+        keep(keeper, block, stamp, tokens, *rest)
+        kept.append(tokens)
+
+    monkeypatch.setattr(Keeper, "keep", counted)
+    before, after = before_and_after(row, places)
+    run_alone(before, tmp_path / "before")
+    assert kept == []
+    run_alone(after, tmp_path / "after")
+    every = 64 if row.key == "training.checkpoint_minutes" else 512
+    assert list(dict.fromkeys(kept)) == list(range(every, 1537, every))

@@ -308,12 +308,12 @@ def test_a_sweep_has_one_of_what_is_the_whole_sweeps(override: str) -> None:
 
 
 def test_the_estimate_of_a_gemma_group() -> None:
-    gemma = ("+experiment=gated_gemma", "sae=gated", "sae.width=131072")
+    gemma = ("+experiment=gated_gemma", "sae=gated", "sae.width=131072", "model.device=cuda")
     (group,) = plan_sweep([config(*gemma, "sae.l1=1e-3"), config(*gemma, "sae.l1=8e-4")]).groups
     cost = estimate(group)
     parameters = 2 * 131072 * 3072 + 3 * 131072 + 3072
     assert cost.state_bytes == 2 * 12 * parameters
-    step = cost.peak.parts["step"]
+    step = cost.peak.parts["steps"]
     assert cost.peak.phase == "training"
     assert 4096 * 131072 * 29 + 8 * parameters < step < 1.05 * (4096 * 131072 * 29 + 8 * parameters)
     assert cost.peak.total - step > cost.state_bytes + cost.model_bytes + cost.block_bytes

@@ -2,18 +2,23 @@
 
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sae_sweep.checkpoints import Checkpoint, StateFolder
 from sae_sweep.config import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.launch.dry_run import print_plan
+from sae_sweep.launch.lock import held
 from sae_sweep.launch.tables import print_table
 from sae_sweep.passes import Pass, Wave
 from sae_sweep.plan import Group, Member, Plan, member_identity, plan_sweep
 from sae_sweep.runs import MemberResult, State, SweepFolder, sweep_root
+from sae_sweep.signals import Interrupted, Stop, stopping
+from sae_sweep.storage import of_storage, storage_errors
 
 if TYPE_CHECKING:
     from sae_sweep.training.group import GroupRun
@@ -41,19 +46,23 @@ class Outcome:
 def run_sweep(configs: Sequence[MemberConfig]) -> list[Outcome]:
     """Train what is missing of the sweep and return one outcome per config, in their order.
 
-    Everything is checked before anything is written: raises ConfigError for a sweep that cannot be.
-    A member that fails does not stop the others.
+    Everything is checked before anything is written: raises ConfigError for a sweep that cannot be, and where another
+    process trains in its folder. A member that fails does not stop the others. Told to stop by a signal it raises
+    Interrupted, and where the disk takes no more StorageError; both times the same command goes on from there.
     """
     plan = plan_sweep(configs)
     folder = SweepFolder(sweep_root(configs[0]))
     plan = folder.named(plan)
-    finished = folder.finished(plan)
     if configs[0].dry_run:
-        print_plan(plan, folder.root, finished)
+        print_plan(plan, folder.root, folder.finished(plan))
         return _in_order(configs, [_outcome(member, folder, "planned", None) for member in plan.members])
     folder.check_place()
-    reasons = _train(plan, finished, folder)
-    _report(folder.root, configs[0], trained=len(finished) < len(plan.members))
+    with held(folder.root), stopping() as stop:
+        plan = folder.named(plan)  # another process may have written there since
+        finished = folder.finished(plan)
+        with storage_errors():
+            reasons = _train(plan, finished, folder, stop)
+            _report(folder.root, configs[0], trained=len(finished) < len(plan.members))
     outcomes = [
         _outcome(member, folder, "failed" if member.label in reasons else "finished", reasons.get(member.label))
         for member in plan.members
@@ -62,35 +71,46 @@ def run_sweep(configs: Sequence[MemberConfig]) -> list[Outcome]:
     return _in_order(configs, outcomes)
 
 
-def _train(plan: Plan, finished: set[str], folder: SweepFolder) -> dict[str, str]:
+def _train(plan: Plan, finished: set[str], folder: SweepFolder, stop: Stop) -> dict[str, str]:
     """Train every group that is not finished; the failed members' reasons by label."""
     reasons: dict[str, str] = {}
     begun = False
-    for group, opened in _opened(plan.without(finished)):
+    state = StateFolder(folder.root)
+    state.prune(finished)
+    homes = state.homes()
+    for path in state.unreadable():
+        print(f"sae-sweep: no checkpoint in {path} can be read; its members begin anew", file=sys.stderr)
+    done = set(finished)
+    for group, opened in _opened(_parted(plan.without(finished), homes)):
+        labels = [member.label for member in group.members]
         if isinstance(opened, ConfigError):
             if not begun:
                 raise opened  # nothing has been written
-            results = dict.fromkeys([member.label for member in group.members], MemberResult(None, str(opened)))
+            results, ended = dict.fromkeys(labels, MemberResult(None, str(opened))), False
         else:
             if not begun:
-                folder.begin(plan)
+                folder.begin(plan, homes.keys())
                 begun = True
-            folder.mark([member.label for member in group.members], "running", None)
-            results = _run(opened, group, folder)
+            folder.mark(labels, "running", None)
+            results, ended = _run(opened, group, folder, stop)
             del opened  # before the next one needs the room
         failed = {label: result.reason for label, result in results.items() if result.reason is not None}
         folder.mark(results.keys() - failed.keys(), "finished", None)  # at once: each call rewrites all of sweep.json
         for label, reason in failed.items():
             folder.mark([label], "failed", reason)
+        if ended:
+            done |= {member.identity for member in group.members}
+            state.prune(done)
         reasons |= failed
+        stop.poll()  # a signal that came while results were written
     if not begun:
         folder.begin(plan)
     return reasons
 
 
-def _opened(plan: Plan) -> "Iterator[tuple[Group, GroupRun | ConfigError]]":
+def _opened(groups: Sequence[Group]) -> "Iterator[tuple[Group, GroupRun | ConfigError]]":
     """Every pass of every group, opened when the one before is done with; or why it cannot be."""
-    for group in plan.groups:
+    for group in groups:
         from sae_sweep.training.group import open_group, passes  # brings in torch: planning must not
 
         try:
@@ -109,18 +129,40 @@ def _tried(open_group: "Callable[[Group, Sequence[Wave]], GroupRun]", planned: P
         return error
 
 
-def _run(run: "GroupRun", group: Group, folder: SweepFolder) -> dict[str, MemberResult]:
+def _parted(plan: Plan, homes: Mapping[str, Checkpoint]) -> list[Group]:
+    """The groups, each in parts that go on from one checkpoint, or begin, together.
+
+    Members go on in the order they were saved in: another order would sum in another order.
+    """
+    parts: list[Group] = []
+    for group in plan.groups:
+        by_home: dict[Path | None, list[str]] = {}
+        for member in group.members:
+            home = homes.get(member.identity)
+            by_home.setdefault(home.folder if home else None, []).append(member.identity)
+        for identities in by_home.values():
+            home = homes.get(identities[0])
+            order = [member.identity for member in home.members] if home else identities
+            parts += plan.only([identity for identity in order if identity in identities]).groups
+    return parts
+
+
+def _run(run: "GroupRun", group: Group, folder: SweepFolder, stop: Stop) -> tuple[dict[str, MemberResult], bool]:
+    """The members' results, and whether they are final: a group that broke goes on from its checkpoint."""
     labels = [member.label for member in group.members]
     try:
-        return run.run(folder)
-    except KeyboardInterrupt:
-        folder.mark(labels, "planned", "interrupted")
+        return run.run(folder, stop), True
+    except Interrupted as interrupted:
+        with suppress(OSError):  # a full disk must not hide why this ends
+            folder.mark(labels, "interrupted", interrupted.name)
         raise
     except ConfigError as error:
-        return dict.fromkeys(labels, MemberResult(None, str(error)))
+        return dict.fromkeys(labels, MemberResult(None, str(error))), False
     except Exception as error:  # of whatever kind: a bug in one group must not lose the others
+        if of_storage(error):
+            raise
         traceback.print_exc()  # the other groups go on, so the traceback would be lost
-        return dict.fromkeys(labels, MemberResult(None, _one_line(error)))
+        return dict.fromkeys(labels, MemberResult(None, _one_line(error))), False
 
 
 def _report(root: Path, config: MemberConfig, *, trained: bool) -> None:

@@ -100,9 +100,9 @@ class Progress:
         """Progress in one line."""
         share = min(self._tokens / self._total, 1.0)
         parts = [f"{share:.0%} {count(self._tokens)}/{count(self._total)} tokens"]
-        rate = self._rate()
-        if rate:
-            parts += [f"{count(rate)} tok/s", f"ETA {duration(max(self._total - self._tokens, 0) / rate)}"]
+        rate, eta = self._rate(), self.eta
+        if eta is not None:
+            parts += [f"{count(rate)} tok/s", f"ETA {duration(eta)}"]
         if self._place:
             parts.append(self._place)
         return "  ".join([*parts, *self._member_parts()])
@@ -116,6 +116,17 @@ class Progress:
             "l0=" + "/".join(f"{value:.1f}" for value in _spread(l0s)),
             "loss=" + "/".join(f"{value:.3g}" for value in _spread(losses)),
         ]
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds of training that are left; None while nobody knows."""
+        rate = self._rate()
+        return max(self._total - self._tokens, 0) / rate if rate else None
+
+    @property
+    def doing(self) -> str:
+        """Where in the stream the group is, or that it is judging."""
+        return self._place
 
     def _rate(self) -> float:
         (start, first), (end, last) = self._samples[0], self._samples[-1]
@@ -136,7 +147,7 @@ class Progress:
 
     def _render(self) -> Group:
         rate = self._rate()
-        eta = duration(max(self._total - self._tokens, 0) / rate) if rate else "-"
+        eta = "-" if self.eta is None else duration(self.eta)
         head = Table.grid(padding=(0, 2))
         head.add_row(
             Text(self._title, style="bold"),

@@ -11,6 +11,7 @@ from typing import Any
 from sae_sweep.config import TrackingConfig
 from sae_sweep.reporting.columns import cell_title
 from sae_sweep.reporting.points import FACTS, METRICS, architecture_label, finite
+from sae_sweep.reporting.wandb_files import last_offline_step
 
 INIT_TIMEOUT = 30.0
 """Seconds. wandb's own is 90; a server that does not answer must not hold up training."""
@@ -27,14 +28,27 @@ class WandbRuns:
         self._sweep = sweep_name
         self._config = config
         self._runs: dict[str, Any] = {}
+        self._last_steps: dict[str, int] = {}
         self._usable = True
         self._begun = 0
 
-    def begin(self, label: str, identity: str, config: Mapping[str, Any]) -> None:
-        """Open a member's run. Its id follows from the sweep and the member, so a resumed member goes on in its own."""
+    def begin(self, label: str, identity: str, config: Mapping[str, Any]) -> int:
+        """Open a member's run; the last step that wandb has of it, -1 for none.
+
+        Its id follows from the sweep and the member, so a resumed member goes on in its own.
+        """
         shown = {key: value for key, value in config.items() if key not in _NOT_OF_THE_MEMBER}
         shown["architecture"] = architecture_label(config["sae"])
         self._attempt(lambda: self._init(label, label, identity, "train", shown))
+        self._attempt(lambda: self._ask_last_step(label, identity))
+        return self._last_steps.get(label, -1)
+
+    def _ask_last_step(self, label: str, identity: str) -> None:
+        online = self._config.mode == "online"
+        run_id = self._run_id(identity)
+        self._last_steps[label] = (
+            self._runs[label].starting_step - 1 if online else last_offline_step(self._folder, run_id)
+        )
 
     def log(self, label: str, step: int, values: Mapping[str, float | None]) -> None:
         """Log one step of a member; undefined values are left out."""
@@ -61,8 +75,9 @@ class WandbRuns:
         self.end("", {"members": sum(len(cell["points"]) for cell in cells)}, exit_code=0)
 
     def close(self) -> None:
-        """End the runs that are still open as interrupted, and say how offline runs are uploaded."""
-        for label in list(self._runs):
+        """End the runs that are still open as preempted, and say how offline runs are uploaded."""
+        for label, run in list(self._runs.items()):
+            self._attempt(run.mark_preempting)
             self.end(label, {}, exit_code=1)
         if self._begun and self._config.mode == "offline":
             _say(f"runs are kept offline; upload them with: wandb sync {self._folder / 'wandb'}/offline-run-*")

@@ -65,6 +65,7 @@ class Lanes:
 
     def _follow(self, trainer: BankTrainer, block: Block) -> None:
         with suppress(_Stopped):
+            self._heed()
             trainer.consume(block, self._heed)
 
     def _heed(self) -> None:

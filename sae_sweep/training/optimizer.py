@@ -55,6 +55,15 @@ class Adam:
             maximize=False,
         )
 
+    def state(self, member: int) -> dict[str, Tensor]:
+        """One member's moments, as views."""
+        moments = {"first_moment": self.first_moment, "second_moment": self.second_moment}
+        return {
+            f"{kind}.{name}": tensor
+            for kind, moment in moments.items()
+            for name, tensor in self._bank.member(moment, member).items()
+        }
+
     def forget(self, member: int, latents: Tensor, names: tuple[str, ...]) -> None:
         """Zero the moments of some latents of one member, as after resampling them."""
         for moment in (self.first_moment, self.second_moment):

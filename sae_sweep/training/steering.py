@@ -76,3 +76,7 @@ class Coefficients:
         smoothed_M.copy_(torch.where(smoothed_M.isnan(), l0_M, smoothed_M + weight_M * (l0_M - smoothed_M)))
         error_M = (smoothed_M.clamp(min=L0_FLOOR) / self._target_M[members]).log().clamp(-ERROR_LIMIT, ERROR_LIMIT)
         self.value_M[members] *= (gain_M * error_M).exp()
+
+    def state(self, member: int) -> dict[str, Tensor]:
+        """One member's coefficient and what steers it, as views."""
+        return {"coefficient": self.value_M[member], "smoothed_l0": self.smoothed_l0_M[member]}

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from sae_sweep.saes.base import Clock, Losses, Parameters, SaeMaths
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.saes.initial import Start
 from sae_sweep.saes.registry import maths_of
+from sae_sweep.training.divergence import divergence
 from sae_sweep.training.optimizer import Adam
 from sae_sweep.training.resampling import SAMPLE_ROWS, resample
 from sae_sweep.training.steering import Coefficients
@@ -42,6 +42,8 @@ class MemberState:
     step: int = 0
     blocks: int = 0
     """Blocks it has seen, the one it is in among them."""
+    batches: int = 0
+    """Batches of that one that it has taken."""
     dense: bool = True
     failed: str | None = None
 
@@ -151,34 +153,35 @@ class BankTrainer:
         return sum(state.member.d * state.member.width for state in self.states)
 
     def steps_in(self, block: Block) -> int:
-        """Steps that a running member takes on a block, if its budget does not end before."""
+        """Steps that a member takes on a block, if its budget does not end before."""
         return len(block.activations[self.hook]) // self.batch_size
 
     def consume(self, block: Block, after_step: Callable[[], None]) -> None:
-        """Take a step on each whole batch of the block; what is left over is not used."""
-        count = len(block.activations[self.hook])
+        """Let every member take a step on each whole batch of the block that it has not taken; what is left over is
+        not used. `after_step` may raise: then each member goes on from there the next time."""
         for state in self.states:
-            if state.running:
-                state.blocks = block.index + 1
-        for start in range(0, count - self.batch_size + 1, self.batch_size):
-            if not self.running:
-                return
-            batch = self._batch(block, slice(start, start + self.batch_size))
-            for chunk in self._chunks():
+            if state.running and state.blocks != block.index + 1:
+                state.blocks, state.batches = block.index + 1, 0
+        for number in range(self.steps_in(block)):
+            stepping = [i for i, state in enumerate(self.states) if state.running and state.batches == number]
+            if not stepping:
+                continue
+            batch = self._batch(block, slice(number * self.batch_size, (number + 1) * self.batch_size))
+            for chunk in self._chunks(stepping):
                 self._step(chunk, batch)
-            for index, state in enumerate(self.states):
+            for index in stepping:
+                state = self.states[index]
                 if state.running and state.step in state.member.schedule.resample_steps:
                     self._resample(index, self._batch(block, slice(0, SAMPLE_ROWS)))
             after_step()
 
-    def _chunks(self) -> list[Chunk]:
-        """Runs of neighbouring running members that take the same route, cut to the size that stays in cache."""
+    def _chunks(self, members: Sequence[int]) -> list[Chunk]:
+        """Runs of neighbours among these members that take the same route, cut to the size that stays in cache."""
         most = 0 if self.bank.takes_lookup_from_input else CHUNK_ELEMENTS // self.batch_size
         chunks: list[Chunk] = []
         latents = 0
-        for index, state in enumerate(self.states):
-            if not state.running:
-                continue
+        for index in members:
+            state = self.states[index]
             width = state.member.width
             last = chunks[-1] if chunks else None
             if last and last.last == index and last.dense == state.dense and latents + width <= most:
@@ -208,6 +211,7 @@ class BankTrainer:
         self._look(chunk, losses, coefficient_M, l0_M)
         for state in states:
             state.step += 1
+            state.batches += 1
 
     def _dead(self, chunk: Chunk) -> Tensor:
         """[F of the chunk] bool: latents that count as dead for AuxK."""
@@ -243,8 +247,7 @@ class BankTrainer:
             "coefficient_optimised": coefficient_M[i].item(),
             "dead_fraction": self.dead_fraction(index),
         }
-        if not isfinite(values["loss"]):
-            state.failed = f"its loss was {values['loss']} at step {state.step}"
+        state.failed = divergence(values, self.variance, state.step)
         tokens = state.tokens + state.member.config.training.batch_size
         self.records.append(StepRecord(state.member.label, state.step, tokens, values))
 
@@ -305,6 +308,27 @@ class BankTrainer:
             "coefficients": (vars(self.coefficients), ("value_M", "smoothed_l0_M")),
             "counters": (vars(self), ("silent_F",)),
         }
+
+    def state(self, index: int) -> dict[str, Tensor]:
+        """All that training changes of one member, but for its MemberState: views, so that they can be set."""
+        parameters = self.bank.member(self.bank.storage, index)
+        return {
+            **{f"parameters.{name}": tensor for name, tensor in parameters.items()},
+            **{f"buffers.{name}": tensor[index] for name, tensor in self.bank.buffers.items()},
+            **self.adam.state(index),
+            **self.coefficients.state(index),
+            "silent": self.silent_F[self.bank.layout.slices[index]],
+        }
+
+    def load(self, index: int, tensors: Mapping[str, Tensor]) -> None:
+        """Set one member to a state that it, or its like, had."""
+        for name, tensor in self.state(index).items():
+            tensor.copy_(tensors[name])
+
+    def finite(self, index: int) -> bool:
+        """Whether a member's parameters are all numbers. It waits for the device."""
+        parameters = self.bank.member(self.bank.storage, index)
+        return bool(torch.stack([tensor.isfinite().all() for tensor in parameters.values()]).all())
 
 
 def _per_token(count_F: Tensor, widths: list[int], tokens: int) -> Tensor:

@@ -144,12 +144,14 @@ class Waves:
             lanes.consume([_trainer(one) for one in wave], block, tick)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not paged or not _is_out_of_memory(error):
+                self._end(paged)
                 raise
             full = True  # dealt with below, where the error no longer holds what the step had made
+        except BaseException:  # told to stop, or to wait for a checkpoint, between two steps
+            self._end(paged)
+            raise
         if not full:
-            for one in paged:
-                one.go_out()
-            self._in_turn = []
+            self._end(paged)
             return [wave]
         for one in paged:
             one.go_back()
@@ -158,6 +160,12 @@ class Waves:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return self._halved(lanes, wave, paged, block, tick)
+
+    def _end(self, paged: Sequence[Paged]) -> None:
+        """Keep what a turn gave."""
+        for one in paged:
+            one.go_out()
+        self._in_turn = []
 
     def _halved(
         self, lanes: Lanes, wave: list[Trainee], paged: list[Paged], block: Block, tick: Callable[[], None]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -106,6 +107,7 @@ class Own:
         self.trainer = BankTrainer(plan, statistics, size.device, torch.float32, log_every)
         first = made[0]
         rows = [slice(i * size.batch, (i + 1) * size.batch) for i in range(BATCHES_PER_BLOCK)]
+        self._numbers = count()
         self._batches = [_part(block, part) for block in made for part in rows]
         self.inputs = [self.trainer.scale * first.activations[HOOK][part] for part in rows]
         """Some batches [B, D] as the encoder sees them: also what the peers are given."""
@@ -122,7 +124,8 @@ class Own:
 
     def step(self, index: int) -> None:
         """One whole training step: scaling, losses, gradients, Adam, steering, dead counters."""
-        self.trainer.consume(self._batches[index % len(self._batches)], lambda: None)
+        batch = replace(self._batches[index % len(self._batches)], index=next(self._numbers))  # each a block of its own
+        self.trainer.consume(batch, lambda: None)
 
     def silence(self, share: float) -> None:
         """Count the first `share` of the first member's latents as dead, and no other."""

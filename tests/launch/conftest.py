@@ -30,7 +30,7 @@ class Training:
     def open_group(self, group: Group, waves: Sequence[Wave] = ()) -> SimpleNamespace:
         if self.refuses is not None:
             raise self.refuses
-        return SimpleNamespace(run=lambda folder: self._run(group, folder))
+        return SimpleNamespace(run=lambda folder, stop: self._run(group, folder))
 
     def _run(self, group: Group, folder: SweepFolder) -> dict[str, MemberResult]:
         self.groups.append([member.label for member in group.members])

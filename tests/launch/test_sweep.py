@@ -1,13 +1,20 @@
 """Whole commands, from the command line to the sweep folder, with training stood in for."""
 
+import errno
 import json
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 
 from sae_sweep.errors import ConfigError
+from sae_sweep.launch.lock import held
+from sae_sweep.signals import Interrupted
 
 
 def test_one_member(program: Any) -> None:
@@ -152,12 +159,39 @@ def test_what_only_loading_shows_is_refused_in_one_line(program: Any) -> None:
     assert program.written == []
 
 
-def test_an_interrupt_is_quiet_and_leaves_members_to_train(program: Any) -> None:
-    program.training.raises = KeyboardInterrupt()
-    assert program("seed=0") == 128 + signal.SIGINT
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
+def test_an_interrupt_is_quiet_and_leaves_members_to_train(program: Any, number: signal.Signals) -> None:
+    program.training.raises = Interrupted(number)
+    assert program("seed=0") == 128 + number
     assert program.err == ""
     (entry,) = program.sweep("sweep")["members"].values()
-    assert entry["state"] == "planned"
+    assert (entry["state"], entry["reason"]) == ("interrupted", number.name)
+    program.training.raises = None
+    assert program("seed=0") == 0
+
+
+def test_a_disk_that_takes_no_more_is_one_line(program: Any) -> None:
+    program.training.raises = OSError(errno.ENOSPC, "No space left on device", "outputs/sweep/some.file")
+    assert program("seed=0") == 1
+    assert program.err.startswith("sae-sweep: error: outputs/sweep/some.file: No space left on device; ")
+    assert program.err.count("\n") == 1
+
+
+def test_what_the_disk_said_to_safetensors_is_one_line_too(program: Any) -> None:
+    program.training.raises = SafetensorError("Error while serializing: I/O error: File too large (os error 27)")
+    assert program("seed=0") == 1
+    assert program.err.startswith("sae-sweep: error: File too large; ")
+
+
+def test_two_processes_in_one_folder(program: Any) -> None:
+    assert program("seed=0") == 0
+    with held(Path("outputs/sweep")):
+        code = "import sys; from sae_sweep.cli import main; sys.exit(main(['seed=0,1']))"
+        second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert second.returncode == 2
+    assert second.stderr.startswith("sae-sweep: error: outputs/sweep: another process trains here (host ")
+    assert f"pid {os.getpid()}, since 2" in second.stderr
+    assert second.stderr.count("\n") == 1
 
 
 def test_another_config_under_the_name_is_refused_and_nothing_is_written(program: Any) -> None:

@@ -114,3 +114,14 @@ def test_judging_shows_its_share(clock: Clock) -> None:
         shown.judging(0.4)
         shown.judging(1.0)  # the last one is always shown
     assert [line.partition("judging ")[2] for line in said(console) if "judging" in line] == ["40%", "100%"]
+
+
+def test_what_a_status_is_made_of(clock: Clock) -> None:
+    shown = Progress("group", 1000, ["m"], 0, plain())
+    assert (shown.eta, shown.doing) == (None, "")
+    clock.now += 10
+    shown.place(1, 7)
+    shown.update(500, {})
+    assert (shown.eta, shown.doing) == (10.0, "epoch 1  block 7")
+    shown.judging(0.4)
+    assert shown.doing == "judging 40%"

@@ -1,5 +1,6 @@
 import json
 import os
+import resource
 import struct
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from sae_sweep.config import TrackingConfig
 from sae_sweep.reporting import wandb_runs
 from sae_sweep.reporting.pareto import cells
 from sae_sweep.reporting.points import read_sweep
-from sae_sweep.reporting.tracking import TrackedMember, Tracker
+from sae_sweep.reporting.tracking import TrackedMember, Tracker, cut_back
+from sae_sweep.reporting.wandb_files import last_offline_step
 from sae_sweep.reporting.wandb_runs import log_summary
 
 MEMBERS = [
@@ -25,6 +27,7 @@ MEMBERS = [
     for seed, (label, identity) in enumerate([("gated-a", "a" * 16), ("gated-b", "b" * 16)])
 ]
 BLOCK, HEADER = 32768, 7
+ROOT = Path(__file__).parents[2]
 
 
 def config(mode: str) -> TrackingConfig:
@@ -78,6 +81,8 @@ def read_run(file: Path) -> dict[str, Any]:
             run["axes"][record.metric.name or record.metric.glob_name] = record.metric.step_metric
         elif kind == "exit":
             run["exit"] = record.exit.exit_code
+        elif kind == "preempting":
+            run["preempting"] = True
     return run
 
 
@@ -131,6 +136,40 @@ def test_a_tracker_goes_on_in_the_file_that_is_there(tmp_path: Path) -> None:
         tracker.log("gated-a", step, 100 * step, {"loss": 1.0})
         tracker.close()
     assert [line["step"] for line in lines(tmp_path, "gated-a")] == [10, 20]
+
+
+def test_a_line_that_does_not_fit_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path, "sweep", config("none"), MEMBERS)
+    tracker.log("gated-a", 10, 1000, {"loss": 0.5})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            tracker.log("gated-a", 20, 2000, {"loss": 0.25})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.filename == str(tmp_path / "gated-a" / "metrics.jsonl")
+    tracker.log("gated-a", 20, 2000, {"loss": 0.25})
+    assert [line["step"] for line in lines(tmp_path, "gated-a")] == [10, 20]
+
+
+def test_a_file_is_cut_back(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert cut_back(file, 12)
+    assert file.read_text() == '{"step": 1}\n'
+    assert not cut_back(file, 24)
+    assert file.read_text() == '{"step": 1}\n'
+    assert cut_back(file, 0)
+    assert not file.exists()
+    assert cut_back(file, 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_on_disk(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path, "sweep", config("none"), MEMBERS)
+    tracker.log("gated-a", 10, 1000, {"loss": 0.5})
+    assert tracker.sync() == {"gated-a": len('{"step": 10, "tokens": 1000, "loss": 0.5}\n'), "gated-b": 0}
 
 
 def test_without_wandb_neither_it_nor_torch_is_imported(tmp_path: Path) -> None:
@@ -190,6 +229,87 @@ def check_summary(run: dict[str, Any], folder: Path) -> None:
     marks = [row[table["columns"].index("on_frontier")] for row in table["data"]]
     assert (marks.count(True), marks.count(False)) == (7, 9)
     assert run["config"]["_wandb/visualize/frontier_plot"]["panel_type"] == "Vega2"
+
+
+@pytest.mark.usefixtures("wandb_at_home")
+def test_wandb_is_told_what_a_checkpoint_covers_and_no_more(tmp_path: Path) -> None:
+    """The second step's line may still grow by what is measured at it."""
+    tracker = Tracker(tmp_path, "sweep", config("offline"), MEMBERS)
+    for step in (0, 10, 20):
+        tracker.log("gated-a", step, 100 * step, {"loss": 1.0 + step})
+    tracker.covered({"gated-a": 20, "gated-b": 20})
+    tracker.close()
+    run = read_runs(tmp_path)["gated-a"]
+    assert [row["_step"] for row in run["history"]] == [0, 10]
+    assert run["exit"] == 1
+    assert run["preempting"]
+
+
+@pytest.mark.usefixtures("wandb_at_home")
+@pytest.mark.parametrize("killed", [0.0, 1.5])
+def test_a_kill_neither_loses_a_line_nor_logs_one_twice(tmp_path: Path, killed: float) -> None:
+    """A process is killed after it told wandb of steps 0 to 20; whether wandb wrote them is its own affair. The next
+    process goes on from a checkpoint at step 30, whose lines are in metrics.jsonl."""
+    code = (
+        "import os, sys, time; from pathlib import Path\n"
+        "from tests.reporting.test_tracking import MEMBERS, config\n"
+        "from sae_sweep.reporting.tracking import Tracker\n"
+        "tracker = Tracker(Path(sys.argv[1]), 'sweep', config('offline'), MEMBERS)\n"
+        "for step in (0, 10, 20, 30, 40): tracker.log('gated-a', step, 100 * step, {'loss': 1.0 + step})\n"
+        "tracker.covered({'gated-a': 30}); time.sleep(float(sys.argv[2])); os.kill(os.getpid(), 9)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path), str(killed)]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == -9
+    file = tmp_path / "gated-a" / "metrics.jsonl"
+    assert cut_back(file, sum(map(len, file.read_text().splitlines(keepends=True)[:3])))
+    tracker = Tracker(tmp_path, "sweep", config("offline"), MEMBERS)
+    tracker.covered({"gated-a": 30})
+    for step in (30, 40):
+        tracker.log("gated-a", step, 100 * step, {"loss": 1.0 + step})
+    tracker.finish("gated-a", {"l0": 3.0})
+    tracker.close()
+    settle()
+    files = sorted(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
+    steps = [row["_step"] for file in files for row in read_run(file)["history"] if read_run(file)["name"] == "gated-a"]
+    assert steps == [0, 10, 20, 30, 40]
+
+
+@pytest.mark.usefixtures("wandb_at_home")
+def test_the_last_step_of_a_file_that_ends_in_the_middle(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path, "sweep", config("offline"), MEMBERS)
+    for step in range(0, 3000, 10):
+        tracker.log("gated-a", step, step, {f"value {i}": 1.0 * i for i in range(9)})
+    tracker.finish("gated-a", {})
+    settle()
+    [file] = [f for f in tmp_path.glob("wandb/offline-run-*/run-*.wandb") if read_run(f)["name"] == "gated-a"]
+    run_id, whole = file.stem.removeprefix("run-"), file.read_bytes()
+    assert len(whole) > 2 * BLOCK
+    assert last_offline_step(tmp_path, run_id) == 2990
+    assert last_offline_step(tmp_path, "another") == -1
+    found = []
+    for size in (0, HEADER, 40_000, 60_000, 60_003):
+        file.write_bytes(whole[:size])
+        found.append(last_offline_step(tmp_path, run_id))
+        assert found[-1] == max([row["_step"] for row in in_full(file)], default=-1)
+    assert found == sorted(found)
+    assert found[1] == -1
+    assert 0 < found[2] < found[3]
+
+
+def in_full(file: Path) -> list[dict[str, Any]]:
+    """The history of a file that ends in the middle: the last record is not there in full."""
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    history, records = [], wandb_records(file)
+    while True:
+        try:
+            record = next(records, None)
+        except DecodeError:
+            return history
+        if record is None:
+            return history
+        if record.WhichOneof("record_type") == "history":
+            history.append(entries(record.history.item))
 
 
 @pytest.mark.usefixtures("wandb_at_home")
