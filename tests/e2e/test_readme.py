@@ -23,7 +23,7 @@ def arguments_of(command: str, model: Path, text: Path) -> list[str]:
     filled = command.replace("MODEL_FOLDER", str(model)).replace("TEXT_FILE", str(text))
     program, *words = shlex.split(filled)
     assert program == "sae-sweep"
-    trains = words[0] not in ("report", "--help") and "dry_run=true" not in words
+    trains = words[0] not in ("report", "status", "--help") and "dry_run=true" not in words
     return [*words, *BUDGET] if trains else words
 
 
