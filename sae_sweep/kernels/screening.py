@@ -19,16 +19,14 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from sae_sweep.kernels.selection import sampled_cut
+
 ROUNDOFF = 2.0**-8
 """Of bfloat16."""
 UP = 1 + 2 * ROUNDOFF
 """A number times this, rounded to bfloat16, is not below the number."""
 LEAST_WIDTH = 32
 """Narrower inputs are multiplied as fast in full precision."""
-SAMPLE = 2**16
-"""Bounds that a cut is guessed from."""
-MARGIN = 1.5
-"""A guessed cut should leave this many times what is wanted."""
 COLUMNS = 16
 """The product is fast for a multiple of this many columns, and slow for others."""
 
@@ -95,11 +93,8 @@ def row_cuts(bits_BF: Tensor, count: int, slack_B: Tensor) -> Tensor:
 
 def likely_cut(bits_BF: Tensor, count: int) -> int:
     """Bits that rather more than `count` bounds are above, guessed from a sample; 0 where those above 0 are few."""
-    flat = bits_BF.reshape(-1)
-    stride = len(flat) // SAMPLE | 1  # odd, so that it meets every column of a matrix of even width
-    sample = flat[::stride]
-    rank = len(sample) - int(MARGIN * count / len(flat) * len(sample)) - 32
-    return max(0, int(sample.kthvalue(rank).values)) if rank >= 1 else 0
+    cut = sampled_cut(bits_BF.reshape(-1), count)
+    return 0 if cut is None else max(0, int(cut))
 
 
 def highest_of(cut: int) -> float:

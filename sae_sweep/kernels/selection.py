@@ -52,11 +52,18 @@ def smallest_of_largest(values: Tensor, count: int) -> Tensor:
     if count >= len(flat):
         return flat.new_full((), -torch.inf) if count > len(flat) else flat.amin()
     candidates = flat
-    stride = len(flat) // SAMPLE | 1  # odd, so that it meets every column of a matrix of even width
-    if stride > 1:
-        sample = flat[::stride]
-        rank = len(sample) - int(MARGIN * count / len(flat) * len(sample)) - 32
-        if rank >= 1:
-            survivors = flat[flat > sample.kthvalue(rank).values]
+    if len(flat) >= 2 * SAMPLE:
+        cut = sampled_cut(flat, count)
+        if cut is not None:
+            survivors = flat[flat > cut]
             candidates = survivors if len(survivors) >= count else flat
     return candidates.kthvalue(len(candidates) - count + 1).values
+
+
+def sampled_cut(flat: Tensor, count: int) -> Tensor | None:
+    """What rather more than `count` of the numbers are likely to exceed, by a sample of them; None where that is not
+    to be told."""
+    stride = len(flat) // SAMPLE | 1  # odd, so that it meets every column of a matrix of even width
+    sample = flat[::stride]
+    rank = len(sample) - int(MARGIN * count / len(flat) * len(sample)) - 32
+    return sample.kthvalue(rank).values if rank >= 1 else None

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sae_sweep.kernels import screening
+from sae_sweep.kernels import selection
 from sae_sweep.kernels.screening import Bounds, highest_of, likely_cut, row_cuts, upper_bounds
 
 TOKENS, LATENTS = 64, 96
@@ -85,7 +85,7 @@ def test_a_cut_leaves_few() -> None:
 
 
 def test_a_likely_cut_leaves_rather_more_than_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(screening, "SAMPLE", 2**12)
+    monkeypatch.setattr(selection, "SAMPLE", 2**12)
     bits_BF = randn(300, 700, seed=5).bfloat16().view(torch.int16)
     for count in (2_000, 20_000):
         cut = likely_cut(bits_BF, count)
