@@ -1,40 +1,33 @@
 """One group, from activations to metrics: where source, banks, evaluation, tracking and files meet."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from hashlib import blake2b
-from math import isfinite
-from pathlib import Path
-from typing import Any
 
 import torch
 
-from sae_sweep import __version__
 from sae_sweep.activations.prefetch import Prefetch
 from sae_sweep.activations.scaling import site_statistics
 from sae_sweep.activations.stream import Block
 from sae_sweep.checkpoints import SavedMember
 from sae_sweep.config import MemberConfig, config_entries
 from sae_sweep.errors import ConfigError
-from sae_sweep.evaluation import recovery, splice
-from sae_sweep.evaluation.evaluate import Judgement
-from sae_sweep.interop.saelens import save_sae
 from sae_sweep.passes import Pass, Wave, plan_passes
 from sae_sweep.plan import Bank, Group
 from sae_sweep.reporting.progress import Progress
 from sae_sweep.reporting.tracking import TrackedMember, Tracker, cut_back
-from sae_sweep.runs import CURVES, LAST_GOOD, METRICS, MemberResult, SweepFolder, write_json_atomic
+from sae_sweep.runs import CURVES, MemberResult, SweepFolder
 from sae_sweep.signals import Interrupted, Stop
 from sae_sweep.training.checkpoint import Saving
+from sae_sweep.training.judging import Judging
 from sae_sweep.training.keeper import Keeper, when
 from sae_sweep.training.lanes import Lanes
 from sae_sweep.training.place import Place
 from sae_sweep.training.sources import Judge, Source, open_source
 from sae_sweep.training.trainer import BankTrainer
 from sae_sweep.training.waves import Paged, Waves, memory_limits
+from sae_sweep.training.work import Work
 
 BLOCKS_WITHOUT_STEP = 10
 """A stream whose blocks stay smaller than a batch this often would run the model for ever."""
@@ -102,8 +95,9 @@ class GroupRun:
     ):
         """`stamp` says which stream it is: a checkpoint of another is of no use."""
         self.source = source
-        self._group, self._waves, self._judges, self._stamp = group, waves, judges, stamp
+        self._group, self._waves, self._stamp = group, waves, stamp
         self._blocks = Prefetch(source.block, source.device, source.pays_ahead)
+        self._judging = Judging(waves, judges, self._blocks, source.metadata())
         self._places = [
             Place(state.member, trainer, i) for trainer in waves.trainers for i, state in enumerate(trainer.states)
         ]
@@ -126,22 +120,22 @@ class GroupRun:
         tracker = Tracker(folder.root, config.name, config.tracking, tracked)
         with stop.at_once(False), closing(self._blocks):
             try:
-                keeper.begin(tracker, {p.member.label: p.state.step for p in self._places}, self._tokens)
+                keeper.begin(tracker, self._steps, self._tokens)
                 with Progress(config.name, total, labels, self._tokens) as progress:
                     return self._work(Work(folder, tracker, progress, stop, keeper))
             finally:
                 tracker.close()
 
-    def _work(self, work: "Work") -> dict[str, MemberResult]:
+    def _work(self, work: Work) -> dict[str, MemberResult]:
         work.keeper.say = work.progress.message
         try:
-            self._note(work.folder, "training begins")
+            self._note(work, "training begins")
             with Lanes(self._waves.trainers) as lanes:
                 self._train(lanes, work)
             work.progress.message(f"judging {len(self._places)} members on held-out tokens")
-            self._note(work.folder, "training has ended")
-            results = self._finish(work)
-            self._note(work.folder, "judged")
+            self._note(work, "training has ended")
+            results = self._judging.finish(self._places, work, partial(self._judged, work))
+            self._note(work, "judged")
         except Interrupted as interrupted:
             self._checkpoint(work)
             work.progress.message(f"{interrupted.name}: {work.keeper.kept()}; the same command goes on from there")
@@ -153,7 +147,15 @@ class GroupRun:
         """Of a member, on average."""
         return sum(p.tokens for p in self._places) // len(self._places)
 
-    def _train(self, lanes: Lanes, work: "Work") -> None:
+    @property
+    def _steps(self) -> dict[str, int]:
+        return {p.member.label: p.state.step for p in self._places}
+
+    def _note(self, work: Work, text: str) -> None:
+        for place in self._places:
+            work.note(place.member.label, text)
+
+    def _train(self, lanes: Lanes, work: Work) -> None:
         while self._waves.running:
             with work.stop.at_once():
                 block = self._blocks.block(self._block)
@@ -166,13 +168,13 @@ class GroupRun:
             self._check_steps(block)
             del block  # before the next one is made: two would need twice the room
             due = [p for p in self._places if p.due and p.state.running]
-            for place, judgement in self._judge(due, work):
+            for place, judgement in self._judging.judge(due, work, partial(self._judged, work)):
                 place.judged_tokens = place.tokens
                 values = {f"heldout/{key}": value for key, value in judgement.metrics.items()}
                 work.tracker.log(place.member.label, place.state.step, place.tokens, values)
             self._block += 1
 
-    def _consume(self, lanes: Lanes, block: Block, work: "Work") -> None:
+    def _consume(self, lanes: Lanes, block: Block, work: Work) -> None:
         """Train everyone on the block; for a checkpoint that falls due on the way all stop between two steps."""
         while True:
             try:
@@ -182,7 +184,7 @@ class GroupRun:
             else:
                 return
 
-    def _tick(self, work: "Work") -> None:
+    def _tick(self, work: Work) -> None:
         """While steps are taken, or between them."""
         if work.progress.due:
             self._show(work)
@@ -202,9 +204,9 @@ class GroupRun:
                 return True
         return False
 
-    def _show(self, work: "Work") -> None:
+    def _show(self, work: Work) -> None:
         work.progress.update(self._tokens, self._log(work.tracker))
-        work.keeper.beat({p.member.label: p.state.step for p in self._places}, work.progress)
+        work.keeper.beat(self._steps, work.progress)
         for place in self._places:
             if place.failed is not None:
                 work.progress.state(place.member.label, "failed")
@@ -225,7 +227,7 @@ class GroupRun:
                 " lower it or raise data.block_rows"
             )
 
-    def _resume(self, keeper: "Keeper", folder: SweepFolder) -> None:
+    def _resume(self, keeper: Keeper, folder: SweepFolder) -> None:
         """Set everything to what the newest sound checkpoint has, and each metrics.jsonl to what it was then."""
         checkpoint = keeper.newest(self._stamp)
         saved = {member.identity: member for member in checkpoint.members} if checkpoint else {}
@@ -241,11 +243,15 @@ class GroupRun:
             step, total = max((p.state.step, p.member.schedule.total_steps) for p in self._places)
             keeper.say(f"resuming at step {step:,} of {total:,}, from the checkpoint of {when(checkpoint.time)}")
 
-    def _checkpoint_if_due(self, work: "Work") -> None:
+    def _judged(self, work: Work, share: float) -> None:
+        """While members are judged."""
+        work.progress.judging(share)
+        work.keeper.beat(self._steps, work.progress)
         if work.keeper.due(self._tokens):
             self._checkpoint(work)
+        work.stop.poll()
 
-    def _checkpoint(self, work: "Work") -> None:
+    def _checkpoint(self, work: Work) -> None:
         """Leave a checkpoint of where everything is. Between steps only."""
 
         def savings(lines: Mapping[str, int], before: Mapping[str, SavedMember]) -> list[Saving]:
@@ -266,112 +272,9 @@ class GroupRun:
                 del trainer.records[0]
         return latest
 
-    def _judge(self, places: Sequence[Place], work: "Work") -> Iterator[tuple[Place, Judgement]]:
-        """Judge members, those together that are on the device together."""
-
-        def done(share: float) -> None:
-            work.progress.judging(share)
-            work.keeper.beat({p.member.label: p.state.step for p in self._places}, work.progress)
-            self._checkpoint_if_due(work)
-            work.stop.poll()
-
-        self._blocks.rest()  # judging runs the model too
-        for trainers in self._waves.each():
-            for positions, judge in self._judges.items():
-                own = [p for p in places if p.member.config.evaluation.positions == positions and p.trainer in trainers]
-                if own:
-                    with self._waves.here([p.trainer for p in own]):
-                        candidates = [p.candidate() for p in own]
-                    with work.stop.at_once():
-                        judgements = judge.judge(candidates, done)
-                    del candidates
-                    yield from ((p, judgements.pop(p.member.label)) for p in own)
-
-    def _finish(self, work: "Work") -> dict[str, MemberResult]:
-        results = {}
-        living = [p for p in self._places if p.failed is None]
-        with work.stop.at_once():
-            self._trim([p for p in living if p.member.config.sae.l0 is not None])
-        diverged = {p.member.label: p.failed for p in self._places if p.failed is not None}
-        for place, judgement in self._judge(living, work):
-            label, metrics = place.member.label, self._metrics(place, judgement)
-            broken = [key for key, value in metrics.items() if isinstance(value, float) and not isfinite(value)]
-            if broken:
-                diverged[label] = f"it diverged: its {', '.join(broken)} are not finite"
-                continue
-            member_folder = work.folder.member_folder(label)
-            save_sae(member_folder, judgement.sae, self._metadata(place), judgement.frequency_F)
-            work.tracker.sync()
-            write_json_atomic(member_folder / METRICS, metrics)
-            work.tracker.finish(label, metrics)
-            results[label] = MemberResult(metrics, None)
-            work.stop.poll()
-        for place in self._places:
-            if place.member.label in diverged:
-                results[place.member.label] = self._fail(place, diverged[place.member.label], work)
-        return results
-
-    def _fail(self, place: Place, reason: str, work: "Work") -> MemberResult:
-        label = place.member.label
-        good_step = work.keeper.place_last_good(place.member.identity, work.folder.member_folder(label))
-        kept = "" if good_step is None else f"; {LAST_GOOD} is its state of step {good_step}"
-        _note(work.folder.member_folder(label), reason + kept)
-        work.tracker.fail(label, reason)
-        return MemberResult(None, reason)
-
-    def _trim(self, places: Sequence[Place]) -> None:
-        """The last correction of `sae.l0`, of each member on the first block that it has not trained on."""
-        for index in sorted({place.next_block for place in places}):
-            block = self._blocks.block(index)
-            for place in places:
-                if place.next_block == index:
-                    with self._waves.here([place.trainer]):
-                        place.trim(block)
-            del block
-
-    def _metrics(self, place: Place, judgement: Judgement) -> dict[str, Any]:
-        state = place.trainer.states[place.index]
-        return {
-            **dict.fromkeys((*splice.KEYS, *recovery.KEYS)),  # null where the source has no model, or no truth
-            **judgement.metrics,
-            "dead_fraction": place.trainer.dead_fraction(place.index),
-            "dead_window_tokens": state.dead_window_tokens,
-            "coefficient_final": place.trainer.coefficient(place.index),
-            "threshold_mode": place.threshold_mode,
-            "l0_untrimmed": place.l0_untrimmed,
-            "tokens_trained": state.tokens,
-        }
-
-    def _metadata(self, place: Place) -> dict[str, Any]:
-        """What cfg.json says of where the SAE came from."""
-        config = place.member.config
-        return {
-            "sae_sweep_version": __version__,
-            **self.source.metadata(),
-            "hook_name": place.member.site.hook,
-            "training_architecture": config.sae.method(),
-            "training_tokens": place.tokens,
-            "input_scale": place.trainer.scale,
-        }
-
-    def _note(self, folder: SweepFolder, text: str) -> None:
-        for place in self._places:
-            _note(folder.member_folder(place.member.label), text)
-
 
 class _CheckpointDue(Exception):  # noqa: N818 - it reports no error
     pass
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a group works with, beside what it is."""
-
-    folder: SweepFolder
-    tracker: Tracker
-    progress: Progress
-    stop: Stop
-    keeper: Keeper
 
 
 def stream_stamp(block: Block, config: MemberConfig) -> str:
@@ -380,12 +283,6 @@ def stream_stamp(block: Block, config: MemberConfig) -> str:
         return ""
     tokens_B = next(iter(block.tokens.values())).cpu().contiguous()
     return blake2b(tokens_B.numpy().data, digest_size=8).hexdigest()
-
-
-def _note(member_folder: Path, text: str) -> None:
-    """A line with the time in the member's log.txt; metrics never hold wall-clock."""
-    with (member_folder / "log.txt").open("a") as file:
-        file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")
 
 
 def _check_block(block: Block, bank: Bank) -> None:

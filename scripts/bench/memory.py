@@ -88,14 +88,19 @@ def _run(overrides: str) -> dict[str, int]:
     from sae_sweep.plan import plan_sweep
     from sae_sweep.runs import SweepFolder
     from sae_sweep.training import group as runs
+    from sae_sweep.training import judging
 
     plan = plan_sweep(_configs(overrides))
-    phases = {"training": "_train", "trimming": "_trim", "judging": "_judge"}
+    phases = {
+        "training": (runs.GroupRun, "_train"),
+        "trimming": (judging.Judging, "_trim"),
+        "judging": (judging.Judging, "judge"),
+    }
     found: dict[str, int] = {}
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     base = _resident("VmRSS")
-    with tempfile.TemporaryDirectory() as folder, _watched(runs.GroupRun, phases, found):
+    with tempfile.TemporaryDirectory() as folder, _watched(phases, found):
         _reset()
         run = runs.open_group(plan.groups[0])
         found["opening"] = _resident("VmHWM")
@@ -108,9 +113,9 @@ def _run(overrides: str) -> dict[str, int]:
 
 
 @contextmanager
-def _watched(cls: Any, phases: dict[str, str], found: dict[str, int]) -> Iterator[None]:
+def _watched(phases: dict[str, tuple[Any, str]], found: dict[str, int]) -> Iterator[None]:
     """While this lasts, `found` learns the largest resident size in each of the methods that phases are."""
-    real = {name: getattr(cls, name) for name in phases.values()}
+    real = {phase: getattr(cls, name) for phase, (cls, name) in phases.items()}
     inside = ["opening"]
 
     def note() -> None:
@@ -130,13 +135,13 @@ def _watched(cls: Any, phases: dict[str, str], found: dict[str, int]) -> Iterato
 
         return run
 
-    for phase, name in phases.items():
-        setattr(cls, name, watching(phase, real[name]))
+    for phase, (cls, name) in phases.items():
+        setattr(cls, name, watching(phase, real[phase]))
     try:
         yield
     finally:
-        for name, method in real.items():
-            setattr(cls, name, method)
+        for phase, (cls, name) in phases.items():
+            setattr(cls, name, real[phase])
 
 
 def _resident(key: str) -> int:

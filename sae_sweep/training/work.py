@@ -1,0 +1,26 @@
+"""What a group works with, beside what it is."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sae_sweep.reporting.progress import Progress
+from sae_sweep.reporting.tracking import Tracker
+from sae_sweep.runs import SweepFolder
+from sae_sweep.signals import Stop
+from sae_sweep.training.keeper import Keeper
+
+
+@dataclass(frozen=True)
+class Work:
+    """Where a group writes, whom it tells, and who may stop it."""
+
+    folder: SweepFolder
+    tracker: Tracker
+    progress: Progress
+    stop: Stop
+    keeper: Keeper
+
+    def note(self, label: str, text: str) -> None:
+        """A line with the time in the member's log.txt; metrics never hold wall-clock."""
+        with (self.folder.member_folder(label) / "log.txt").open("a") as file:
+            file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")
