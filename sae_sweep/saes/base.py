@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from sae_sweep.architectures.base import SaeConfig
-from sae_sweep.saes.encoder import Encoder
+from sae_sweep.saes.encoders.base import Encoder
+from sae_sweep.saes.encoders.choose import encoder_of
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.saes.initial import Start
 from sae_sweep.saes.layout import Layout
@@ -45,7 +46,7 @@ class Step:
 
     def encoder(self, x_BD: Tensor, W_enc: Tensor, bias_F: Tensor | None, b_pre_MD: Tensor | None) -> Encoder:
         """W_enc (x - b_pre) + bias of these members."""
-        return Encoder(x_BD, W_enc, bias_F, b_pre_MD, self.layout, self.dense)
+        return encoder_of(x_BD, W_enc, bias_F, b_pre_MD, self.layout, self.dense)
 
 
 @dataclass(frozen=True)

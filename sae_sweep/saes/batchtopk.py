@@ -13,7 +13,7 @@ from torch import Tensor
 from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.saes.base import Clock, Parameters, Step
 from sae_sweep.saes.codes import Codes
-from sae_sweep.saes.encoder import Encoder
+from sae_sweep.saes.encoders.base import Encoder
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.saes.topk import TopK, folded_tensors, kept
 

@@ -12,7 +12,7 @@ from sae_sweep.architectures.topk import TopKConfig
 from sae_sweep.saes.auxk import auxk_losses
 from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step, squared_error
 from sae_sweep.saes.codes import Codes
-from sae_sweep.saes.encoder import Encoder
+from sae_sweep.saes.encoders.base import Encoder
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.saes.initial import Start
 
