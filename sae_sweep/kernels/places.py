@@ -30,23 +30,23 @@ def reaching(values: Tensor, floor: Tensor | float) -> Tensor:
 
 
 def true_places(mask: Tensor) -> Tensor:
-    """[N] int64: where a mask is true, in the flattened matrix, ascending."""
+    """[N]: where a mask is true, in the flattened matrix, ascending; int32 on a CPU if that does."""
     flat = mask.reshape(-1)
     if mask.device.type != "cpu":
         return flat.nonzero().squeeze(1)
     if len(flat) % 8:
-        return torch.from_numpy(np.flatnonzero(flat.numpy()))
+        return _listed(flat.numpy())
     words = flat.numpy().view(np.uint64)
     return _in_words(words, words != 0, np.bool_, lambda part: part)
 
 
 def positive_places(bits: Tensor) -> Tensor:
-    """[N] int64: where 16-bit integers have no sign, in the flattened matrix, ascending."""
+    """[N]: where 16-bit integers have no sign, in the flattened matrix, ascending; int32 on a CPU if that does."""
     flat = bits.reshape(-1)
     if bits.device.type != "cpu":
         return (flat >= 0).nonzero().squeeze(1)
     if len(flat) % 4:
-        return torch.from_numpy(np.flatnonzero(flat.numpy() >= 0))
+        return _listed(flat.numpy() >= 0)
     words = flat.numpy().view(np.uint64)
     return _in_words(words, words & _SIGNS != _SIGNS, np.int16, lambda part: part >= 0)
 
@@ -62,7 +62,16 @@ def _in_words(
     word_K = np.flatnonzero(some)
     place_N = np.flatnonzero(chosen(words.take(word_K).view(dtype)))
     shift = (8 // np.dtype(dtype).itemsize).bit_length() - 1
-    found_N = word_K.take(place_N >> shift)
+    found_N = word_K.astype(_integer(len(words) << shift)).take(place_N >> shift)
     found_N <<= shift
-    found_N += place_N & ((1 << shift) - 1)
+    found_N += (place_N & ((1 << shift) - 1)).astype(found_N.dtype)
     return torch.from_numpy(found_N)
+
+
+def _listed(mask: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.flatnonzero(mask).astype(_integer(len(mask))))
+
+
+def _integer(count: int) -> type[np.signedinteger]:
+    """What numbers below `count` are kept in: half as wide is read and written twice as fast."""
+    return np.int32 if count <= np.iinfo(np.int32).max else np.int64

@@ -15,7 +15,6 @@ Letters: B tokens, M members, F latents, N entries, D model width. A row is a (t
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -26,9 +25,9 @@ from sae_sweep.kernels.places import true_places
 from sae_sweep.kernels.sparse import (
     bag_sums,
     located,
-    ordered,
     sampled_products,
     sorted_offsets,
+    transposed,
     weighted_row_sums,
 )
 from sae_sweep.saes.layout import Layout
@@ -110,7 +109,8 @@ class SparseCodes(Codes):
     def row_N(self) -> Tensor:
         if self.layout.members == 1:
             return self.token_N
-        return self.token_N * self.layout.members + self.layout.member_F.index_select(0, self.latent_N)
+        members = self.layout.members
+        return torch.add(self.layout.member_F.index_select(0, self.latent_N), self.token_N, alpha=members)
 
     @property
     def rows(self) -> int:
@@ -122,7 +122,7 @@ class SparseCodes(Codes):
 
     @cached_property
     def transpose(self) -> "Transpose":
-        return Transpose.of(self)
+        return Transpose(self)
 
     def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
         out_RD = _SparseDecode.apply(values, W_dec, self)
@@ -154,32 +154,30 @@ class SparseCodes(Codes):
         if self.layout.members == 1:
             return torch.cat([positive, positive.new_full((1,), torch.inf)]).amin(0, keepdim=True)
         rows = values.new_full((self.rows,), torch.inf)
-        rows.scatter_reduce_(0, self.row_N, positive, "amin")
+        rows.scatter_reduce_(0, self.row_N.long(), positive, "amin")
         return rows.view(self.tokens, self.layout.members).amin(0)
 
     def support(self) -> Tensor:
-        return self.transpose.offsets.diff()
+        return self.transpose.offsets.diff().long()
 
 
-@dataclass(frozen=True)
 class Transpose:
     """Entries ordered by latent, and by token for each."""
 
-    order_N: Tensor
-    """[N]: which entry is the n-th."""
-    latent_N: Tensor
-    token_N: Tensor
-    row_N: Tensor
-    offsets: Tensor
-    """[F + 1]: where each latent begins."""
+    def __init__(self, codes: SparseCodes) -> None:
+        found = transposed(codes.token_offsets, codes.latent_N, codes.token_N, codes.layout.latents)
+        self.offsets, self.order_N, self.token_N = found
+        """[F + 1], where each latent begins; and [N], which entry is the n-th, and its token."""
+        self._codes = codes
 
-    @classmethod
-    def of(cls, codes: SparseCodes) -> "Transpose":
-        latents = codes.layout.latents
-        offsets, latent_N, order_N = ordered(codes.latent_N, latents)
-        token_N = codes.token_N.index_select(0, order_N)
-        row_N = token_N if codes.layout.members == 1 else codes.row_N.index_select(0, order_N)
-        return cls(order_N, latent_N, token_N, row_N, offsets)
+    @cached_property
+    def row_N(self) -> Tensor:
+        codes = self._codes
+        return self.token_N if codes.layout.members == 1 else codes.row_N.index_select(0, self.order_N)
+
+    @cached_property
+    def latent_N(self) -> Tensor:
+        return self._codes.latent_N.index_select(0, self.order_N)
 
 
 class DenseCodes(Codes):
