@@ -47,10 +47,11 @@ def accumulate(
         clean_ce_N = -clean_NV.gather(1, target).squeeze(1)
         sums["clean"].add(sequence, clean_ce_N, torch.zeros_like(clean_ce_N))
         probability_NV = clean_NV.exp()
+        negative_entropy_N = clean_NV.mul_(probability_NV).sum(1)
         for name, hidden_ND in passes.items():
             log_NV = torch.log_softmax(logits(model, hidden_ND[part]), dim=-1)
             ce_N = -log_NV.gather(1, target).squeeze(1)
-            sums[name].add(sequence, ce_N, (probability_NV * (clean_NV - log_NV)).sum(1))
+            sums[name].add(sequence, ce_N, negative_entropy_N - log_NV.mul_(probability_NV).sum(1))
 
 
 KEYS = (

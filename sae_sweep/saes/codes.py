@@ -187,11 +187,13 @@ class DenseCodes(Codes):
         self.layout, self.tokens, self.support_BF = layout, support_BF.shape[0], support_BF
 
     def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
-        masked = values * self.support_BF
+        masked = self._masked(values)
+        if self.layout.members == 1:
+            return (masked @ W_dec)[:, None]
         return torch.stack([masked[:, latents] @ W_dec[latents] for latents in self.layout.slices], dim=1)
 
     def transposed_times(self, values: Tensor, x_BD: Tensor) -> tuple[Tensor, Tensor]:
-        return values.T @ x_BD, self.latent_sums(values)
+        return values.T @ x_BD, self._column_sums(values)
 
     def times(self, values: Tensor, rows_FD: Tensor) -> Tensor:
         return values @ rows_FD
@@ -200,18 +202,36 @@ class DenseCodes(Codes):
         return vector_F
 
     def member_sums(self, values: Tensor) -> Tensor:
-        masked = values * self.support_BF
+        masked = self._masked(values)
         return torch.stack([masked[:, latents].sum() for latents in self.layout.slices])
 
     def latent_sums(self, values: Tensor) -> Tensor:
-        return (values * self.support_BF).sum(0)
+        return self._column_sums(self._masked(values))
 
     def member_minima(self, values: Tensor) -> Tensor:
         positive = torch.where(self.support_BF & (values > 0), values, torch.inf)
         return torch.stack([positive[:, latents].amin() for latents in self.layout.slices])
 
     def support(self) -> Tensor:
-        return self.support_BF.sum(0)
+        return self._support_F
+
+    @cached_property
+    def _support_F(self) -> Tensor:
+        # As fp32: whole numbers up to 2^24 are exact, and booleans are added up ten times as slowly.
+        return self._column_sums(self._numbers_BF).round().long()
+
+    @cached_property
+    def _numbers_BF(self) -> Tensor:
+        """The mask as 0 and 1: a number times a boolean is converted first, one at a time."""
+        return self.support_BF.float()
+
+    def _masked(self, values: Tensor) -> Tensor:
+        return values * self._numbers_BF.to(values.dtype)
+
+    @staticmethod
+    def _column_sums(numbers_BF: Tensor) -> Tensor:
+        """[F]: a product with ones; it takes half as long as `sum`."""
+        return numbers_BF.new_ones(len(numbers_BF)) @ numbers_BF
 
 
 class _Encode(torch.autograd.Function):

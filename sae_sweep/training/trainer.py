@@ -24,7 +24,7 @@ from sae_sweep.training.steering import Coefficients
 CHUNK_ELEMENTS = 2**21
 """Pre-activations computed together, tokens x latents. Beyond a few MB a larger product is no faster on a CPU,
 while everything around it falls out of cache."""
-DENSE_ABOVE = 0.15
+DENSE_ABOVE = 0.25
 """Share of (token, latent) pairs with a gradient above which a member takes the dense route."""
 ROUTE_EVERY = 16
 """Steps between a member's looks at its own density."""
