@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sae_sweep.cores import side_by_side, workers
 from sae_sweep.data.positions import counted_positions, target_positions
 from sae_sweep.evaluation.reconstruction import Reconstruction
 from sae_sweep.evaluation.sparsity import Sparsity
@@ -126,8 +127,7 @@ class Evaluator:
         targets_R = torch.zeros(sequences, dtype=torch.float64, device=device)
         for batch in self._batches():
             finals = self._ablated(batch, hooks)
-            for c in candidates:
-                spliced = _reconstructed(c, batch, sums[c.label])
+            for c, spliced in zip(candidates, self._spliced(candidates, batch, sums), strict=True):
                 finals[c.label] = self._suffix.run(c.hook, batch.clean, spliced)[batch.target_RT]
             row_N, position_N = batch.target_RT.nonzero(as_tuple=True)
             next_N = batch.clean.tokens_RT[row_N, position_N + 1]
@@ -136,6 +136,13 @@ class Evaluator:
             targets_R.index_add_(0, row_N + batch.first, torch.ones_like(row_N, dtype=torch.float64))
             done((batch.first + len(batch.counted_RT)) / sequences)
         return {c.label: _judgement(c, sums[c.label], divergences, targets_R) for c in candidates}
+
+    def _spliced(self, candidates: Sequence[Candidate], batch: _Batch, sums: Mapping[str, Sums]) -> Iterator[Tensor]:
+        """The site's activation with each candidate's reconstructions in place, side by side where it pays."""
+        device, count = self._model.device, workers(self._model.device, len(candidates))
+        for first in range(0, len(candidates), count):
+            some = candidates[first : first + count]
+            yield from side_by_side(lambda c: _reconstructed(c, batch, sums[c.label]), some, device)
 
     def _batches(self) -> Iterator[_Batch]:
         heldout, device = self._heldout, self._model.device
