@@ -91,6 +91,12 @@ def _check_training(config: MemberConfig) -> None:
     _at_least("training.checkpoint_minutes", training.checkpoint_minutes, 0)
     _at_least("training.checkpoint_tokens", training.checkpoint_tokens, 1)
     _within("training.lr_decay_fraction", training.lr_decay_fraction, 0, 1 + 1e-12, "from 0 to 1")
+    for tokens in training.milestones if isinstance(training.milestones, list) else ():
+        if not 1 <= tokens <= training.tokens:
+            raise ConfigError(
+                f"training.milestones={shown(training.milestones)}: {tokens} must be at least 1 and at most"
+                f" training.tokens={shown(training.tokens)}"
+            )
 
 
 def _check_evaluation(config: MemberConfig) -> None:

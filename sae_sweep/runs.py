@@ -3,6 +3,7 @@
     outputs/<name>/
       sweep.json          what was asked, the plan, each member's state
       <member>/           config.yaml, weights, metrics.json, ...
+        milestones/<tokens>/  the same of the member as it was after so many training tokens, but for curves
       .state/             while members are unfinished: how to go on (`checkpoints.py`), and who does (`launch/lock.py`)
 
 No torch here.
@@ -10,6 +11,7 @@ No torch here.
 
 import json
 import os
+import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -32,6 +34,8 @@ CURVES = "metrics.jsonl"
 LAST_GOOD = "last_good.safetensors"
 """The resume state of a member that diverged, from before it did."""
 TRAINED_FILES = (METRICS, WEIGHTS, CURVES, "cfg.json", "sparsity.safetensors", "lookup.safetensors", LAST_GOOD)
+MILESTONES = "milestones"
+"""In a member's folder: what it was on its way, in a folder by training tokens."""
 STATE = ".state"
 SHOWN_DIFFERENCES = 4
 
@@ -89,6 +93,13 @@ class SweepFolder:
 
     def member_folder(self, label: str) -> Path:
         return self.root / label
+
+    def milestone_folder(self, label: str, tokens: int) -> Path:
+        return self.member_folder(label) / MILESTONES / str(tokens)
+
+    def has_milestone(self, label: str, tokens: int) -> bool:
+        """Whether a member's snapshot is there, whole."""
+        return (self.milestone_folder(label, tokens) / METRICS).is_file()
 
     def read(self) -> dict[str, Any]:
         """The entries of sweep.json; without members where there is none yet.
@@ -151,6 +162,8 @@ class SweepFolder:
                 for name in TRAINED_FILES:  # of an attempt that did not finish
                     if name != CURVES or member.identity not in resumed:
                         (self.member_folder(member.label) / name).unlink(missing_ok=True)
+                if member.identity not in resumed:
+                    shutil.rmtree(self.member_folder(member.label) / MILESTONES, ignore_errors=True)
                 text = OmegaConf.to_yaml(OmegaConf.create(config_entries(member.config)))
                 write_text_atomic(self.member_folder(member.label) / "config.yaml", text)
                 entries["members"][member.label] = {

@@ -19,6 +19,7 @@ from sae_sweep.plan import Group, Member, Plan, member_identity, plan_sweep
 from sae_sweep.runs import MemberResult, State, SweepFolder, sweep_root
 from sae_sweep.signals import Interrupted, Stop, stopping
 from sae_sweep.storage import of_storage, storage_errors
+from sae_sweep.training.milestones import passed
 
 if TYPE_CHECKING:
     from sae_sweep.training.group import GroupRun
@@ -53,6 +54,7 @@ def run_sweep(configs: Sequence[MemberConfig]) -> list[Outcome]:
     plan = plan_sweep(configs)
     folder = SweepFolder(sweep_root(configs[0]))
     plan = folder.named(plan)
+    _tell_passed(plan, folder)
     if configs[0].dry_run:
         print_plan(plan, folder.root, folder.finished(plan))
         return _in_order(configs, [_outcome(member, folder, "planned", None) for member in plan.members])
@@ -69,6 +71,14 @@ def run_sweep(configs: Sequence[MemberConfig]) -> list[Outcome]:
     ]
     _print_failures(outcomes)
     return _in_order(configs, outcomes)
+
+
+def _tell_passed(plan: Plan, folder: SweepFolder) -> None:
+    """Say which finished members lack milestones that are asked for now."""
+    finished = folder.finished(plan)
+    milestones = [(member.label, member.schedule.milestones) for member in plan.members if member.identity in finished]
+    if said := passed(milestones, folder.has_milestone):
+        print(f"sae-sweep: {said}", file=sys.stderr)
 
 
 def _train(plan: Plan, finished: set[str], folder: SweepFolder, stop: Stop) -> dict[str, str]:

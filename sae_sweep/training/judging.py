@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 from sae_sweep import __version__
@@ -51,15 +52,11 @@ class Judging:
         diverged = {p.member.label: p.failed for p in places if p.failed is not None}
         for place, judgement in self.judge(living, work, done):
             label, metrics = place.member.label, _metrics(place, judgement)
-            broken = [key for key, value in metrics.items() if isinstance(value, float) and not isfinite(value)]
-            if broken:
-                diverged[label] = f"it diverged: its {', '.join(broken)} are not finite"
+            if broken := _not_finite(metrics):
+                diverged[label] = f"it diverged: {broken}"
                 continue
-            member_folder = work.folder.member_folder(label)
-            metadata = {**self._source_metadata, **_metadata(place)}
-            save_sae(member_folder, judgement.sae, metadata, judgement.frequency_F)
             work.tracker.sync()
-            write_json_atomic(member_folder / METRICS, metrics)
+            self._write(work.folder.member_folder(label), place, judgement, metrics)
             work.tracker.finish(label, metrics)
             results[label] = MemberResult(metrics, None)
             work.stop.poll()
@@ -67,6 +64,25 @@ class Judging:
             if place.member.label in diverged:
                 results[place.member.label] = _fail(place, diverged[place.member.label], work)
         return results
+
+    def keep(self, places: Sequence[Place], work: Work, done: Callable[[float], None]) -> None:
+        """Judge and save members that are at a milestone, as they are: `sae.l0` is corrected at the end only."""
+        for place, judgement in self.judge(places, work, done):
+            label, metrics = place.member.label, _metrics(place, judgement)
+            for tokens in place.milestones:
+                if broken := _not_finite(metrics):
+                    work.note(label, f"milestone {tokens} is not kept: {broken}")
+                    continue
+                folder = work.folder.milestone_folder(label, tokens)
+                folder.mkdir(parents=True, exist_ok=True)
+                self._write(folder, place, judgement, metrics)
+            place.kept_step = place.state.step
+
+    def _write(self, folder: Path, place: Place, judgement: Judgement, metrics: Mapping[str, Any]) -> None:
+        """The files of a judged member; metrics.json, which says that they are whole, last."""
+        metadata = {**self._source_metadata, **_metadata(place)}
+        save_sae(folder, judgement.sae, metadata, judgement.frequency_F)
+        write_json_atomic(folder / METRICS, metrics)
 
     def _trim(self, places: Sequence[Place]) -> None:
         """The last correction of `sae.l0`, of each member on the first block that it has not trained on."""
@@ -86,6 +102,12 @@ def _fail(place: Place, reason: str, work: Work) -> MemberResult:
     work.note(label, reason + kept)
     work.tracker.fail(label, reason)
     return MemberResult(None, reason)
+
+
+def _not_finite(metrics: Mapping[str, Any]) -> str | None:
+    """What is no number among them, in words; None where all are."""
+    broken = [key for key, value in metrics.items() if isinstance(value, float) and not isfinite(value)]
+    return f"its {', '.join(broken)} are not finite" if broken else None
 
 
 def _metrics(place: Place, judgement: Judgement) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from sae_sweep.checkpoints import Checkpoint, SavedMember
 from sae_sweep.evaluation.evaluate import Candidate
 from sae_sweep.plan import Member
 from sae_sweep.training.checkpoint import Saving, load
+from sae_sweep.training.milestones import Milestone
 from sae_sweep.training.trainer import BankTrainer, MemberState
 from sae_sweep.training.trim import mean_l0, trimmed
 
@@ -29,6 +30,8 @@ class Place:
     """The tensors of its inference form that the last correction of `sae.l0` changed."""
     l0_untrimmed: float | None = None
     """Its L0 before that."""
+    kept_step: int = 0
+    """The step of the last milestones that are kept."""
 
     @property
     def state(self) -> MemberState:
@@ -62,6 +65,19 @@ class Place:
         load(checkpoint, saved, self.trainer, self.index)
         self.state.step, self.state.blocks, self.state.batches = saved.step, saved.blocks, saved.batches
         self.state.dense, self.state.failed, self.judged_tokens = saved.dense, saved.failed, saved.judged_tokens
+
+    @property
+    def milestones(self) -> list[int]:
+        """Tokens of the milestones that it is at and that are not kept."""
+        state = self.state
+        if state.failed is not None or state.step == self.kept_step:
+            return []
+        return [milestone.tokens for milestone in state.member.schedule.milestones_at(state.step)]
+
+    @property
+    def behind(self) -> list[Milestone]:
+        """The milestones that it is past."""
+        return [milestone for milestone in self.member.schedule.milestones if milestone.step < self.state.step]
 
     @property
     def next_block(self) -> int:
