@@ -6,7 +6,7 @@ averages run over counted positions whose target is not special.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -136,6 +136,13 @@ class Evaluator:
             targets_R.index_add_(0, row_N + batch.first, torch.ones_like(row_N, dtype=torch.float64))
             done((batch.first + len(batch.counted_RT)) / sequences)
         return {c.label: _judgement(c, sums[c.label], divergences, targets_R) for c in candidates}
+
+    def in_smaller_batches(self) -> "Evaluator | None":
+        """The same judge, with half as many rows in a forward pass; None where it is one."""
+        rows = self._heldout.rows_per_forward
+        if rows == 1:
+            return None
+        return Evaluator(self._model, replace(self._heldout, rows_per_forward=rows // 2), self._means)
 
     def _batches(self) -> Iterator[_Batch]:
         heldout, device = self._heldout, self._model.device

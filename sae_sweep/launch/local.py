@@ -133,10 +133,20 @@ def _opened(groups: Sequence[Group]) -> "Iterator[tuple[Group, GroupRun | Config
 
 
 def _tried(open_group: "Callable[[Group, Sequence[Wave]], GroupRun]", planned: Pass) -> "GroupRun | ConfigError":
+    from sae_sweep.training.memory import OUT_OF_MEMORY, is_out_of_memory  # brings in torch
+
     try:
         return open_group(planned.group, planned.waves)
     except ConfigError as error:
         return error
+    except OUT_OF_MEMORY as error:
+        if not is_out_of_memory(error):
+            raise
+        widest = max(planned.group.members, key=lambda member: member.width)
+        return ConfigError(
+            f"launcher.memory_gb: out of memory before the first step, with {widest.label} the largest of"
+            f" {len(planned.group.members)} members; lower sae.width or data.block_rows, or state launcher.memory_gb"
+        )
 
 
 def _parted(plan: Plan, homes: Mapping[str, Checkpoint]) -> list[Group]:

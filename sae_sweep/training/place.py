@@ -84,17 +84,17 @@ class Place:
         """The first block it has not trained on."""
         return self.trainer.states[self.index].blocks
 
-    def trim(self, block: Block) -> None:
-        """Set its L0 to `sae.l0` on a block of activations."""
+    def trim(self, block: Block, rows_at_once: int) -> None:
+        """Set its L0 to `sae.l0` on a block of activations, of which it looks at so many together."""
         l0, hook = self.member.config.sae.l0, self.trainer.hook
         if l0 is None:
             return
         before, rows = self.trainer.inference(self.index), slice(0, TRIM_ROWS)
         x_BD, tokens_B = block.activations[hook][rows].to(before.tensors["W_enc"].dtype), block.tokens[hook][rows]
-        after = trimmed(before, x_BD, tokens_B, l0)
+        after = trimmed(before, x_BD, tokens_B, l0, rows_at_once)
         if after is not before:
+            self.l0_untrimmed = mean_l0(before, x_BD, tokens_B, rows_at_once)
             self.trimmed = {name: t for name, t in after.tensors.items() if t is not before.tensors[name]}
-            self.l0_untrimmed = mean_l0(before, x_BD, tokens_B)
 
     @property
     def threshold_mode(self) -> str | None:
