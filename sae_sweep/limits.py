@@ -11,6 +11,8 @@ from sae_sweep.errors import ConfigError
 BACKENDS = ("hf", "transformer_lens")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 POSITIONS = ("counted", "all")
+NAME_BYTES = 200
+"""A file system's 255, less what a temporary name adds."""
 TRACKING_MODES = ("online", "offline", "none")
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -41,8 +43,11 @@ def check_width(key: str, value: float, d: int) -> int:
 
 
 def _check_name(name: str) -> None:
-    if not name or name.startswith(".") or re.search(r"[/\\\0\n]", name):
-        raise ConfigError(f"name={name!r} must be a plain folder name: no slash, no dot in front, not empty")
+    if not name or name.startswith(".") or re.search(r"[/\\\x00-\x1f\x7f]", name) or len(name.encode()) > NAME_BYTES:
+        raise ConfigError(
+            f"name={name[:40]!r} must be a plain folder name: no slash, no control character, no dot in front, not"
+            f" empty, at most {NAME_BYTES} bytes"
+        )
 
 
 def _check_model(config: MemberConfig) -> None:

@@ -11,6 +11,7 @@ No torch here.
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,6 +25,7 @@ from omegaconf import OmegaConf
 from sae_sweep.config import MemberConfig, config_entries, flat_entries, shown
 from sae_sweep.errors import ConfigError
 from sae_sweep.plan import Member, Plan, base_label, identity_entries, suffixed
+from sae_sweep.storage import is_whole_safetensors
 
 State = Literal["planned", "running", "interrupted", "finished", "failed"]
 
@@ -38,6 +40,10 @@ MILESTONES = "milestones"
 """In a member's folder: what it was on its way, in a folder by training tokens."""
 STATE = ".state"
 SHOWN_DIFFERENCES = 4
+_LABEL = re.compile(r"\w[\w.+-]*")
+_ENTRY = {"identity": str, "state": str, "config": dict}
+"""What each member of sweep.json has, of which type."""
+_CONFIG = ("model", "site", "data", "sae", "training", "evaluation")
 
 
 @dataclass(frozen=True)
@@ -111,10 +117,15 @@ class SweepFolder:
             return {"version": VERSION, "name": self.root.name, "members": {}, "plan": []}
         try:
             entries = json.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{file}: cannot be read ({error.strerror}); give another name=") from error
         except ValueError as error:
             raise ConfigError(f"{file}: not valid JSON ({error}); restore it, or give another name=") from error
         if not isinstance(entries, dict) or entries.get("version") != VERSION:
             raise ConfigError(f"{file}: written by another version of sae-sweep; give another name=")
+        wrong = damage(entries.get("members"))
+        if wrong is not None:
+            raise ConfigError(f"{file}: {wrong}; restore it, or give another name=")
         return entries
 
     def named(self, plan: Plan) -> Plan:
@@ -198,12 +209,29 @@ class SweepFolder:
     def _is_finished(self, label: str, here: Mapping[str, Any]) -> bool:
         if label not in here or here[label]["state"] != "finished":
             return False
-        if not (self.member_folder(label) / WEIGHTS).is_file():
+        if not is_whole_safetensors(self.member_folder(label) / WEIGHTS):
             return False
         try:
             return isinstance(self.read_metrics(label), dict)
         except (OSError, ValueError):
             return False  # damaged: it is trained again
+
+
+def damage(members: Any) -> str | None:
+    """What is wrong with the members of a sweep.json, in words; None where nothing is.
+
+    Their labels are names of folders: one that leads out of the sweep's own is refused.
+    """
+    if not isinstance(members, dict):
+        return "it has no members"
+    for label, entry in members.items():
+        if not _LABEL.fullmatch(label):
+            return f"its member {label!r} has no plain folder name"
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), kind) for key, kind in _ENTRY.items()):
+            return f"its member {label} lacks one of {', '.join(_ENTRY)}"
+        if not all(isinstance(entry["config"].get(group), dict) for group in _CONFIG):
+            return f"the config of its member {label} lacks one of {', '.join(_CONFIG)}"
+    return None
 
 
 def _held(folder: Path, old: Mapping[str, Any], member: Member) -> ConfigError:

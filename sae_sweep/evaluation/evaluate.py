@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from sae_sweep.activations.finite import check_finite
 from sae_sweep.data.positions import counted_positions, target_positions
 from sae_sweep.evaluation.reconstruction import Reconstruction
 from sae_sweep.evaluation.sparsity import Sparsity
@@ -152,7 +153,12 @@ class Evaluator:
             counted_RT = counted_positions(tokens_RT, special_ids, heldout.bos_id)
             replaced_RT = torch.ones_like(counted_RT) if heldout.every_position else counted_RT
             target_RT = target_positions(counted_RT, tokens_RT, special_ids)
-            yield _Batch(self._suffix.clean(tokens_RT), first, counted_RT, replaced_RT, target_RT)
+            clean = self._suffix.clean(tokens_RT)
+            for hook, activation_RTd in clean.activations.items():
+                check_finite(
+                    activation_RTd[replaced_RT], hook, f"held-out rows {first} to {first + len(tokens_RT) - 1}"
+                )
+            yield _Batch(clean, first, counted_RT, replaced_RT, target_RT)
 
     def _ablated(self, batch: _Batch, hooks: Sequence[str]) -> dict[str, Tensor]:
         """Final hidden states at the targets with each site's activation zeroed, and at its mean."""
