@@ -65,7 +65,7 @@ def check(folder: Path, code: int, out: str, err: str, arguments: list[str]) -> 
     left = [path for path in folder.rglob("*") if "kept" not in path.parts]
     assert [path for path in left if path.suffix == ".tmp"] == [], told
     if code == 2:
-        assert re.fullmatch(r"sae-sweep: error: [^\n]+\n", err.split("warning: ")[-1]), told
+        assert re.fullmatch(r"sae-sweep: error: [^\n]+\n", err), told
         keys = [*known_keys(), "training.learning_rate", "nonsense", *(f"{group}=" for group in GROUPS)]
         assert any(key in err for key in keys), told
         assert left == [], told
