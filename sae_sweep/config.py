@@ -258,7 +258,7 @@ def shown(value: Any) -> str:
         short = f"{value:g}"
         return short if float(short) == value else repr(value)
     if isinstance(value, list):
-        return f"[{','.join(map(shown, value))}]"
+        return f"[{', '.join(map(shown, value))}]"
     return str(value)
 
 
