@@ -140,6 +140,8 @@ class TrainingConfig:
     """How much work a kill may cost: time between checkpoints of a group; null takes none by the clock."""
     checkpoint_tokens: float | None
     """The same in training tokens of a member, on average."""
+    milestones: list[int] | str | None
+    """Training tokens after which each member is kept as it is then, and judged; `log:n` is n of them log-spaced."""
 
 
 @dataclass(frozen=True)
@@ -255,6 +257,8 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         short = f"{value:g}"
         return short if float(short) == value else repr(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(shown, value))}]"
     return str(value)
 
 

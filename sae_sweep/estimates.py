@@ -135,7 +135,7 @@ def phases(group: Group, banks: Sequence[Bank]) -> list[Peak]:
     folds = sum(member_numbers(member) * FOLD_BYTES for member in members)
     judging = {"inference forms": folds, "held-out activations": _heldout_bytes(group, members)}
     judging["codes and logits"] = max(_code_bytes(group, members), _logit_bytes(group))
-    if first.evaluation.every is not None:
+    if first.evaluation.every is not None or first.training.milestones is not None:
         judging |= block | ahead
     opening = {"sampled inputs": _sample_bytes(group), "model's forward pass": _forward_bytes(group)}
     found = [

@@ -11,6 +11,8 @@ from sae_sweep.errors import ConfigError
 BACKENDS = ("hf", "transformer_lens")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 POSITIONS = ("counted", "all")
+NAME_BYTES = 200
+"""A file system's 255, less what a temporary name adds."""
 TRACKING_MODES = ("online", "offline", "none")
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -41,8 +43,11 @@ def check_width(key: str, value: float, d: int) -> int:
 
 
 def _check_name(name: str) -> None:
-    if not name or name.startswith(".") or re.search(r"[/\\\0\n]", name):
-        raise ConfigError(f"name={name!r} must be a plain folder name: no slash, no dot in front, not empty")
+    if not name or name.startswith(".") or re.search(r"[/\\\x00-\x1f\x7f]", name) or len(name.encode()) > NAME_BYTES:
+        raise ConfigError(
+            f"name={name[:40]!r} must be a plain folder name: no slash, no control character, no dot in front, not"
+            f" empty, at most {NAME_BYTES} bytes"
+        )
 
 
 def _check_model(config: MemberConfig) -> None:
@@ -91,6 +96,12 @@ def _check_training(config: MemberConfig) -> None:
     _at_least("training.checkpoint_minutes", training.checkpoint_minutes, 0)
     _at_least("training.checkpoint_tokens", training.checkpoint_tokens, 1)
     _within("training.lr_decay_fraction", training.lr_decay_fraction, 0, 1 + 1e-12, "from 0 to 1")
+    for tokens in training.milestones if isinstance(training.milestones, list) else ():
+        if not 1 <= tokens <= training.tokens:
+            raise ConfigError(
+                f"training.milestones={shown(training.milestones)}: {tokens} must be at least 1 and at most"
+                f" training.tokens={shown(training.tokens)}"
+            )
 
 
 def _check_evaluation(config: MemberConfig) -> None:

@@ -24,13 +24,13 @@ RUNTIME_MODEL_KEYS = ("name", "device", *FACTS)
 """The same under `model`; the facts follow from the path."""
 RUNTIME_DATA_KEYS = ("cache",)
 """The same under `data`."""
-RUNTIME_TRAINING_KEYS = ("checkpoint_minutes", "checkpoint_tokens")
+RUNTIME_TRAINING_KEYS = ("checkpoint_minutes", "checkpoint_tokens", "milestones")
 """The same under `training`."""
 SHARED_KEYS = (
     *("name", "output_dir", "dry_run", "model.device", "data.cache"),
     *("tracking.mode", "tracking.project", "tracking.entity", "tracking.log_every"),
     *("launcher.memory_gb", "launcher.host_memory_gb"),
-    *("training.checkpoint_minutes", "training.checkpoint_tokens"),
+    *("training.checkpoint_minutes", "training.checkpoint_tokens", "training.milestones"),
 )
 """What the members of one command cannot differ in."""
 PART_ELEMENTS = 2**21

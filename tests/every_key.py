@@ -232,13 +232,14 @@ REST = [
     Row("launcher.host_memory_gb", "turns", "launcher.host_memory_gb=0.2", f"{WIDE} launcher.memory_gb=0.8"),
     Row("training.checkpoint_minutes", "checkpoints", "training.checkpoint_minutes=0"),
     Row("training.checkpoint_tokens", "checkpoints", "training.checkpoint_tokens=512"),
+    Row("training.milestones", "place", "training.milestones=[200] name=milestones"),
 ]
 
 TABLE = [*SAE, *TRAINING, *STREAM, *REST]
 
 RUNTIME = (
     *("name", "output_dir", "dry_run", "tracking.", "launcher.", "model.name", "model.device", "data.cache"),
-    *("training.checkpoint_minutes", "training.checkpoint_tokens"),
+    *("training.checkpoint_minutes", "training.checkpoint_tokens", "training.milestones"),
 )
 """Keys, and beginnings of keys, that are no part of what a member is; the sizes of a model are none either."""
 OF_THE_STREAM = ("model.", "data.", "evaluation.tokens")

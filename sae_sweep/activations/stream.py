@@ -7,6 +7,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from sae_sweep.activations.finite import check_finite
 from sae_sweep.config import DataConfig
 from sae_sweep.data.positions import counted_positions
 from sae_sweep.data.rows import BLOCK_ORDER, TokenStream, permutation
@@ -116,7 +117,7 @@ class ActivationStream:
                 blocks[hook].index_copy_(0, places_b, x_PD.index_select(0, counted_b))  # straight to its place
             done += len(counted_b)
         for hook, x_BD in blocks.items():
-            _check_finite(x_BD, hook, rows.index)
+            check_finite(x_BD, hook, f"block {rows.index}")
         return blocks
 
     def _guarded(self, block: Block) -> Block:
@@ -138,13 +139,3 @@ def row_norms(x_BD: Tensor) -> Tensor:
     dtype = torch.promote_types(x_BD.dtype, torch.float32)
     norms_B: Tensor = torch.linalg.vector_norm(x_BD, dim=1, dtype=dtype)
     return norms_B
-
-
-def _check_finite(x_BD: Tensor, hook: str, index: int) -> None:
-    # One number per slice: a boolean as large as a block would cost memory it may not leave.
-    finite = torch.stack([x.isfinite().all() for x in torch.split(x_BD, 65_536)]).all()
-    if not bool(finite):
-        raise ConfigError(
-            f"{hook}: the model gives infinite or NaN activations in block {index}; check its weights, or take a wider "
-            "model.dtype"
-        )

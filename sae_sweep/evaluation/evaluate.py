@@ -6,11 +6,12 @@ averages run over counted positions whose target is not special.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from sae_sweep.activations.finite import check_finite
 from sae_sweep.cores import side_by_side, workers
 from sae_sweep.data.positions import counted_positions, target_positions
 from sae_sweep.evaluation.reconstruction import Reconstruction
@@ -144,6 +145,13 @@ class Evaluator:
             some = candidates[first : first + count]
             yield from side_by_side(lambda c: _reconstructed(c, batch, sums[c.label]), some, device)
 
+    def in_smaller_batches(self) -> "Evaluator | None":
+        """The same judge, with half as many rows in a forward pass; None where it is one."""
+        rows = self._heldout.rows_per_forward
+        if rows == 1:
+            return None
+        return Evaluator(self._model, replace(self._heldout, rows_per_forward=rows // 2), self._means)
+
     def _batches(self) -> Iterator[_Batch]:
         heldout, device = self._heldout, self._model.device
         special_ids = heldout.special_ids.to(device)
@@ -152,7 +160,12 @@ class Evaluator:
             counted_RT = counted_positions(tokens_RT, special_ids, heldout.bos_id)
             replaced_RT = torch.ones_like(counted_RT) if heldout.every_position else counted_RT
             target_RT = target_positions(counted_RT, tokens_RT, special_ids)
-            yield _Batch(self._suffix.clean(tokens_RT), first, counted_RT, replaced_RT, target_RT)
+            clean = self._suffix.clean(tokens_RT)
+            for hook, activation_RTd in clean.activations.items():
+                check_finite(
+                    activation_RTd[replaced_RT], hook, f"held-out rows {first} to {first + len(tokens_RT) - 1}"
+                )
+            yield _Batch(clean, first, counted_RT, replaced_RT, target_RT)
 
     def _ablated(self, batch: _Batch, hooks: Sequence[str]) -> dict[str, Tensor]:
         """Final hidden states at the targets with each site's activation zeroed, and at its mean."""

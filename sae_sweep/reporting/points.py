@@ -11,6 +11,7 @@ from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.architectures.registry import ARCHITECTURES
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.sites import HOOK_OF_KIND
+from sae_sweep.runs import damage
 
 Point = dict[str, Any]
 """A finished member, flat: `member`, what it is (FACTS), every metric, and `cell`, the key of its cell."""
@@ -189,6 +190,8 @@ def _read_sweep_json(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file}: has no members; it was not written by sae-sweep")
     if sweep.get("version") != SWEEP_VERSION:
         raise ConfigError(f"{file}: is version {sweep.get('version')}; this program reads version {SWEEP_VERSION}")
+    if wrong := damage(sweep["members"]):
+        raise ConfigError(f"{file}: {wrong}; it was not written by this version of sae-sweep")
     return sweep
 
 

@@ -23,6 +23,7 @@ from sae_sweep.training.checkpoint import Saving
 from sae_sweep.training.judging import Judging
 from sae_sweep.training.keeper import Keeper, when
 from sae_sweep.training.lanes import Lanes
+from sae_sweep.training.milestones import passed
 from sae_sweep.training.place import Place
 from sae_sweep.training.sources import Judge, Source, open_source
 from sae_sweep.training.trainer import BankTrainer
@@ -156,12 +157,12 @@ class GroupRun:
             work.note(place.member.label, text)
 
     def _train(self, lanes: Lanes, work: Work) -> None:
+        self._keep_milestones(work)  # at which it was interrupted
         while self._waves.running:
             with work.stop.at_once():
                 block = self._blocks.block(self._block)
             if self._needed_after(block):
                 self._blocks.announce(self._block + 1)
-            work.progress.place(block.epoch, block.index)
             self._consume(lanes, block, work)
             self._show(work)
             self._notice()
@@ -175,14 +176,25 @@ class GroupRun:
             self._block += 1
 
     def _consume(self, lanes: Lanes, block: Block, work: Work) -> None:
-        """Train everyone on the block; for a checkpoint that falls due on the way all stop between two steps."""
+        """Train everyone on the block. For a checkpoint that falls due on the way all stop between two steps; at
+        milestones each bank stops at its own."""
         while True:
+            work.progress.place(block.epoch, block.index)
             try:
                 self._waves.consume(lanes, block, partial(self._tick, work))
             except _CheckpointDue:
+                self._keep_milestones(work)
                 self._checkpoint(work)
             else:
-                return
+                if not self._keep_milestones(work):
+                    return
+
+    def _keep_milestones(self, work: Work) -> bool:
+        """Keep the members that are at milestones; whether there were any."""
+        places = [place for place in self._places if place.milestones]
+        if places:
+            self._judging.keep(places, work, partial(self._judged, work))
+        return bool(places)
 
     def _tick(self, work: Work) -> None:
         """While steps are taken, or between them."""
@@ -238,8 +250,12 @@ class GroupRun:
                 keeper.say(f"{curves} has lost lines since the checkpoint; they stay lost")
             if checkpoint is not None and own is not None:
                 place.restore(checkpoint, own)
+                if all(folder.has_milestone(place.member.label, tokens) for tokens in place.milestones):
+                    place.kept_step = own.step
         if checkpoint is not None:
             self._block = checkpoint.block
+            if said := passed([(p.member.label, p.behind) for p in self._places], folder.has_milestone):
+                keeper.say(said)
             step, total = max((p.state.step, p.member.schedule.total_steps) for p in self._places)
             keeper.say(f"resuming at step {step:,} of {total:,}, from the checkpoint of {when(checkpoint.time)}")
 

@@ -9,6 +9,7 @@ from math import cos, pi
 
 from sae_sweep.architectures.base import Recipe
 from sae_sweep.config import MemberConfig
+from sae_sweep.training.milestones import Milestone, resolve_milestones
 
 WARMUP_SHARE = 20
 """A warm-up is at most 1 / 20 of the run."""
@@ -39,6 +40,12 @@ class Schedule:
     """A latent that has not fired in this many steps is resampled."""
     hold_from: int
     """From this step on, a steered coefficient stays as it is."""
+    milestones: tuple[Milestone, ...] = ()
+    """After which steps the member is kept as it is then."""
+
+    def milestones_at(self, step: int) -> list[Milestone]:
+        """Those that are reached after this many steps."""
+        return [milestone for milestone in self.milestones if milestone.step == step]
 
     def warming_at(self, step: int) -> bool:
         """Whether lr is still rising at step `step`, at the start or after a resampling."""
@@ -99,4 +106,5 @@ def resolve_schedule(config: MemberConfig, width: int) -> Schedule:
         resample_steps=tuple(every * (i + 1) for i in range(RESAMPLINGS)) if every else (),
         dead_window_steps=max(1, every // 2),
         hold_from=int(HOLD_SHARE * total),
+        milestones=resolve_milestones(training, total),
     )

@@ -27,6 +27,9 @@ class Judge(Protocol):
     ) -> dict[str, Judgement]:
         """Metrics of every candidate, by label; `done` is told the share of held-out rows that have been read."""
 
+    def in_smaller_batches(self) -> "Judge | None":
+        """The same judge, reading half as many rows at a time; None where that is not to be had."""
+
 
 class Source(Protocol):
     """What a group is trained on, and how its members are judged."""

@@ -56,6 +56,10 @@ class MemberState:
         return self.step * self.member.config.training.batch_size
 
     @property
+    def at_milestone(self) -> bool:
+        return self.failed is None and bool(self.member.schedule.milestones_at(self.step))
+
+    @property
     def dead_window_tokens(self) -> int:
         return min(DEAD_WINDOW_TOKENS, max(1, int(self.member.config.training.tokens) // 4))
 
@@ -158,7 +162,8 @@ class BankTrainer:
 
     def consume(self, block: Block, after_step: Callable[[], None]) -> None:
         """Let every member take a step on each whole batch of the block that it has not taken; what is left over is
-        not used. `after_step` may raise: then each member goes on from there the next time."""
+        not used. At a milestone of a member it ends early, and `after_step` may raise: either way each member goes on
+        from there the next time."""
         for state in self.states:
             if state.running and state.blocks != block.index + 1:
                 state.blocks, state.batches = block.index + 1, 0
@@ -173,6 +178,8 @@ class BankTrainer:
                 state = self.states[index]
                 if state.running and state.step in state.member.schedule.resample_steps:
                     self._resample(index, self._batch(block, slice(0, SAMPLE_ROWS)))
+            if any(self.states[index].at_milestone for index in stepping):
+                return
             after_step()
 
     def _chunks(self, members: Sequence[int]) -> list[Chunk]:
