@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +16,28 @@ from sae_sweep.saes.layout import Layout
 
 Parameters = dict[str, Tensor]
 """Tensors by name. W_enc and W_dec are [F, D], a latent a row; b_dec is [M, D]; the rest are [F]."""
+
+
+class Objective(Protocol):
+    """How far reconstructions are from what they should be: the term of the loss that sparsity is weighed against."""
+
+    @property
+    def worth(self) -> float:
+        """What it makes of a squared error of 1, on average, where reconstructions are the mean input. Auxiliary
+        terms, which are squared errors, are multiplied by it."""
+
+    def loss(self, error_BMD: Tensor) -> Tensor:
+        """[M], given target - reconstruction; differentiable in it."""
+
+
+class SquaredError:
+    """Summed over d, averaged over tokens: the objective of every paper whose SAE sees one activation at a time."""
+
+    worth = 1.0
+
+    def loss(self, error_BMD: Tensor) -> Tensor:
+        """[M]"""
+        return squared_error(error_BMD)
 
 
 @dataclass(frozen=True)
@@ -42,6 +65,7 @@ class Step:
     clocks: tuple[Clock, ...]
     buffers: Parameters
     """Each member's buffers, [M, ...] by name, as the step before left them."""
+    objective: Objective = field(default_factory=SquaredError)
 
     def encoder(self, x_BD: Tensor, W_enc: Tensor, bias_F: Tensor | None, b_pre_MD: Tensor | None) -> Encoder:
         """W_enc (x - b_pre) + bias of these members."""
@@ -53,7 +77,7 @@ class Losses:
     """Each member's loss terms [M]; what a member minimises is reconstruction + coefficient x sparsity + auxiliary."""
 
     reconstruction_M: Tensor
-    """Squared error, summed over d, averaged over tokens."""
+    """What the step's objective makes of the error."""
     sparsity_M: Tensor | None
     """The penalty that the coefficient multiplies, averaged over tokens; None where there is none."""
     auxiliary_M: Tensor | None

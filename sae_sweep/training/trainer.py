@@ -19,6 +19,7 @@ from sae_sweep.saes.registry import maths_of
 from sae_sweep.training.divergence import divergence
 from sae_sweep.training.optimizer import Adam
 from sae_sweep.training.resampling import SAMPLE_ROWS, resample
+from sae_sweep.training.spliced import EndToEnd, SplicedLoss
 from sae_sweep.training.steering import Coefficients
 
 CHUNK_ELEMENTS = 2**21
@@ -81,17 +82,21 @@ class BankTrainer:
         dtype: torch.dtype,
         log_every: int,
         unigrams: Tensor | None = None,
+        end_to_end: EndToEnd | None = None,
     ):
         """`dtype` is that of parameters, moments and arithmetic: float32, or float64 to compare trajectories.
 
         `statistics` are about the mean for members that centre their inputs; `unigrams` [V, D], the activations a
-        lookup starts from, are needed by members with one.
+        lookup starts from, are needed by members with one; `end_to_end` by those whose objective is not local.
         """
         first = plan.members[0]
         self.hook = plan.site.hook
         self.batch_size = first.config.training.batch_size
         self.scale = input_scale(first.config.sae.input_scale, first.d, statistics)
         self.variance = self.scale**2 * statistics.variance
+        self._end_to_end = end_to_end
+        self.worth = end_to_end.worth(self.variance) if end_to_end else 1.0
+        """What a squared error of 1 is to the objective."""
         self.states = [MemberState(m, _unit(m, statistics, self.scale)) for m in plan.members]
         self.records: list[StepRecord] = []
         self._dtype, self._device, self._log_every = dtype, device, log_every
@@ -110,6 +115,7 @@ class BankTrainer:
             penalty.degree if penalty else 1.0,
             self.variance,
             device,
+            self.worth,
         )
         self.silent_F = torch.zeros(self.bank.layout.latents, dtype=torch.int64, device=device)
         """[F]: steps since each latent last fired."""
@@ -140,7 +146,15 @@ class BankTrainer:
         x_BD = x_BD.to(self._device, self._dtype)
         return self.scale * (x_BD if self._centre_D is None else x_BD - self._centre_D)
 
-    def _batch(self, block: Block, rows: slice) -> Batch:
+    def _batch(self, block: Block, number: int) -> Batch:
+        """The batch of a step: activations in the block's order, or those of whole rows."""
+        if self._end_to_end is None:
+            return self._rows(block, slice(number * self.batch_size, (number + 1) * self.batch_size))
+        sequences, x_BD, tokens_B = self._end_to_end.batch(block, number)
+        objective = SplicedLoss(self._end_to_end, sequences, self.scale, self.worth)
+        return Batch(self._scaled(x_BD), tokens_B, objective)
+
+    def _rows(self, block: Block, rows: slice) -> Batch:
         return Batch(self._scaled(block.activations[self.hook][rows]), block.tokens[self.hook][rows])
 
     @property
@@ -154,6 +168,8 @@ class BankTrainer:
 
     def steps_in(self, block: Block) -> int:
         """Steps that a member takes on a block, if its budget does not end before."""
+        if self._end_to_end is not None:
+            return self._end_to_end.steps_in(block)
         return len(block.activations[self.hook]) // self.batch_size
 
     def consume(self, block: Block, after_step: Callable[[], None]) -> None:
@@ -166,13 +182,13 @@ class BankTrainer:
             stepping = [i for i, state in enumerate(self.states) if state.running and state.batches == number]
             if not stepping:
                 continue
-            batch = self._batch(block, slice(number * self.batch_size, (number + 1) * self.batch_size))
+            batch = self._batch(block, number)
             for chunk in self._chunks(stepping):
                 self._step(chunk, batch)
             for index in stepping:
                 state = self.states[index]
                 if state.running and state.step in state.member.schedule.resample_steps:
-                    self._resample(index, self._batch(block, slice(0, SAMPLE_ROWS)))
+                    self._resample(index, self._rows(block, slice(0, SAMPLE_ROWS)))
             after_step()
 
     def _chunks(self, members: Sequence[int]) -> list[Chunk]:
@@ -206,7 +222,7 @@ class BankTrainer:
         silent_F = self.silent_F[latents]
         silent_F.add_(1).masked_fill_(losses.fired_F > 0, 0)
         widths = [state.member.width for state in states]
-        l0_M = _per_token(losses.fired_F, widths, self.batch_size)
+        l0_M = _per_token(losses.fired_F, widths, len(batch.x_BD))
         self.coefficients.observe(chunk.members, schedules, steps, l0_M)
         self._look(chunk, losses, coefficient_M, l0_M)
         for state in states:
@@ -247,7 +263,7 @@ class BankTrainer:
             "coefficient_optimised": coefficient_M[i].item(),
             "dead_fraction": self.dead_fraction(index),
         }
-        state.failed = divergence(values, self.variance, state.step)
+        state.failed = divergence(values, self.worth * self.variance, state.step)
         tokens = state.tokens + state.member.config.training.batch_size
         self.records.append(StepRecord(state.member.label, state.step, tokens, values))
 
@@ -256,7 +272,7 @@ class BankTrainer:
         silent_F = self.silent_F[self.bank.layout.slices[index]]
         dead_F = silent_F >= state.member.schedule.dead_window_steps
         generator = torch.Generator().manual_seed(state.member.config.seed * 1_000_003 + state.step)
-        coefficient = self.coefficients.value_M[index].item()
+        coefficient = self.coefficients.value_M[index].item() / self.worth
         try:
             silent_F[resample(self.bank, self.adam, index, dead_F, batch, coefficient, generator)] = 0
         except FloatingPointError as error:
