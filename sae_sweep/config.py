@@ -210,6 +210,8 @@ class MemberConfig:
     output_dir: str
     seed: int
     """Of initialisation and resampling."""
+    init_from: str | None
+    """The folder of a finished member whose weights this one begins from, instead of initialisation."""
     dry_run: bool
     model: ModelConfig
     site: SiteConfig

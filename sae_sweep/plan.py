@@ -15,6 +15,7 @@ from sae_sweep.errors import ConfigError
 from sae_sweep.limits import check_config, check_width
 from sae_sweep.model.facts import ModelFacts, model_facts, model_folder
 from sae_sweep.model.sites import TOY_SITE, Site, later_sites, resolve_site, site_width
+from sae_sweep.origin import check_origin, weights_hash
 from sae_sweep.training.schedules import Schedule, resolve_schedule
 
 FACTS = ("d_model", "n_layers", "n_heads", "d_head", "d_mlp", "vocab_size")
@@ -26,7 +27,7 @@ RUNTIME_DATA_KEYS = ("cache",)
 """The same under `data`."""
 RUNTIME_TRAINING_KEYS = ("checkpoint_minutes", "checkpoint_tokens")
 """The same under `training`."""
-OBJECTIVE_ENTRIES = ("objective", *{key for keys in OBJECTIVE_KEYS.values() for key in keys})
+OBJECTIVE_ENTRIES = {"objective", *(key for keys in OBJECTIVE_KEYS.values() for key in keys)}
 """The same under `training`, where the objective does not read them."""
 SHARED_KEYS = (
     *("name", "output_dir", "dry_run", "model.device", "data.cache"),
@@ -158,6 +159,8 @@ def identity_entries(config: MemberConfig) -> dict[str, Any]:
     entries["model"] = {key: value for key, value in entries["model"].items() if key not in RUNTIME_MODEL_KEYS}
     entries["data"] = _data_entries(config)
     training = entries["training"]
+    if entries.pop("init_from") is not None:  # which weights, not where they lie
+        entries["init_from"] = weights_hash(str(config.init_from))
     left_out = {*RUNTIME_TRAINING_KEYS, *OBJECTIVE_ENTRIES}
     entries["training"] = {key: value for key, value in training.items() if key not in left_out}
     if not config.training.local:  # which is how members were before there was another objective
@@ -187,7 +190,8 @@ def base_label(config: MemberConfig) -> str:
     knob, value = sparsity(config)
     size = f"w{config.sae.width}" if config.sae.width is not None else f"x{_short(config.sae.expansion)}"
     objective = "" if config.training.local else f"-{config.training.objective}"
-    return f"{config.sae.method()}-{knob}_{_short(value)}-{size}{objective}"
+    origin = "" if config.init_from is None else "-finetuned"
+    return f"{config.sae.method()}-{knob}_{_short(value)}-{size}{objective}{origin}"
 
 
 def suffixed(base: str, identity: str, taken: Iterable[str]) -> str:
@@ -222,6 +226,8 @@ def _member(config: MemberConfig, identity: str) -> Member:
     key = "expansion" if config.sae.width is None else "width"
     width = check_width(f"sae.{key}", getattr(config.sae, key), d)
     config.sae.check(d, width)
+    if config.init_from is not None:
+        check_origin(config.init_from, {"sae": config.sae.method(), "d": d, "width": width, "site": site.hook})
     return Member(config, identity, "", site, d, width, resolve_schedule(config, width), later)
 
 

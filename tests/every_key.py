@@ -153,6 +153,7 @@ DOWNSTREAM = "training.objective=e2e_downstream"
 
 TRAINING = [
     Row("seed", "parameters", "seed=1"),
+    Row("init_from", "parameters", "init_from={finished}"),
     Row("training.tokens", "parameters", "training.tokens=2000"),
     Row("training.batch_size", "parameters", "training.batch_size=96"),
     Row("training.objective", "parameters", "training.objective=e2e", "training.objective=kl_mse"),

@@ -133,11 +133,12 @@ def read_metrics(file: Path) -> dict[str, Any]:
 
 def architecture_label(config: Mapping[str, Any]) -> str:
     """How reports name an architecture: as the members' folders do, with its variant, whether it is tokenized, and
-    the objective where that is not the local one."""
+    the objective where that is not the local one, and whether it began from a finished member."""
     sae = _sae_config(config["sae"])
     name = str(config["sae"]["architecture"]) if sae is None else sae.method()
     objective = config["training"].get("objective", "local")
-    return name if objective == "local" else f"{name} {objective}"
+    origin = "finetuned" if config.get("init_from") else ""
+    return " ".join(word for word in (name, objective if objective != "local" else "", origin) if word)
 
 
 def cell_key(config: Mapping[str, Any], exported_hook: str | None) -> dict[str, Any]:

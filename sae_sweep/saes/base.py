@@ -127,6 +127,11 @@ class SaeMaths(ABC):
         `p` and `buffers` hold that member's tensors alone (b_dec is [D]); it was trained on `scale` x activations.
         """
 
+    def unfold(self, sae: InferenceSae, scale: float) -> Parameters:
+        """The parameters [F, ...] of a member that `fold` makes this SAE of. Its decoder rows stay at unit norm."""
+        p = {name: t if name in ("W_dec", "r_mag") else t * scale for name, t in sae.tensors.items() if name != "W_enc"}
+        return {"W_enc": sae.tensors["W_enc"].T.contiguous(), **p}
+
     @abstractmethod
     def revive(self, p: Parameters, latents: Tensor, directions_KD: Tensor, encoder_norm: Tensor) -> tuple[str, ...]:
         """Set K dead latents of one member anew, in place; the names of the tensors whose rows changed."""

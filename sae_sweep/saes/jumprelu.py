@@ -117,6 +117,11 @@ class JumpRelu(SaeMaths):
         }
         return InferenceSae("jumprelu", tensors, subtract_b_dec=self.unit_decoder, k=None)
 
+    def unfold(self, sae: InferenceSae, scale: float) -> Parameters:
+        p = super().unfold(sae, scale)
+        log_threshold = p.pop("threshold").log()
+        return {**p, "log_threshold": log_threshold}
+
     def revive(self, p: Parameters, latents: Tensor, directions_KD: Tensor, encoder_norm: Tensor) -> tuple[str, ...]:
         p["W_dec"][latents] = directions_KD * (1.0 if self.unit_decoder else ANTHROPIC_DECODER_NORM)
         p["W_enc"][latents] = directions_KD * encoder_norm

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,9 @@ from torch import Tensor
 
 from sae_sweep.activations.scaling import SiteStatistics, coefficient_scale, input_scale
 from sae_sweep.activations.stream import Block
+from sae_sweep.errors import ConfigError
+from sae_sweep.interop.saelens import load_sae
+from sae_sweep.origin import last_coefficient
 from sae_sweep.plan import Bank as BankPlan
 from sae_sweep.plan import Member
 from sae_sweep.saes.bank import LOOKUP, Bank, Batch, Chunk
@@ -134,11 +138,29 @@ class BankTrainer:
     ) -> tuple[Parameters, Parameters]:
         """A member's first parameters and buffers; a lookup table is among the one or the other."""
         sae, generator = member.config.sae, torch.Generator().manual_seed(member.config.seed)
-        parameters, buffers = maths.initialise(sae, start, member.width, generator), maths.buffers(sae)
+        buffers = maths.buffers(sae)
+        if member.config.init_from is not None:
+            return self._continued(maths, member, buffers)
+        parameters = maths.initialise(sae, start, member.width, generator)
         if sae.lookup != "none":
             assert unigrams_VD is not None
             table_VD = sae.lookup_scale * (unigrams_VD - parameters["b_dec"])
             (parameters if sae.lookup == "learned" else buffers)[LOOKUP] = table_VD
+        return parameters, buffers
+
+    def _continued(self, maths: SaeMaths, member: Member, buffers: Parameters) -> tuple[Parameters, Parameters]:
+        """The parameters and buffers of a member that begins from another."""
+        try:
+            saved = load_sae(Path(str(member.config.init_from)).expanduser())
+        except ValueError as error:
+            raise ConfigError(f"init_from={member.config.init_from}: {error}") from error
+        if self._centre_D is not None:
+            saved = saved.about(-self._centre_D.to(saved.tensors["b_dec"]).cpu())
+        parameters = maths.unfold(saved, self.scale)
+        if saved.lookup is not None:
+            (parameters if member.config.sae.lookup == "learned" else buffers)[LOOKUP] = (
+                saved.lookup.rows_VD * self.scale
+            )
         return parameters, buffers
 
     def _scaled(self, x_BD: Tensor) -> Tensor:
@@ -358,10 +380,14 @@ def _unit(member: Member, statistics: SiteStatistics, scale: float) -> float:
 
 
 def _fixed_coefficient(state: MemberState) -> float | None:
-    coefficient = state.member.config.sae.coefficient()
-    if coefficient is None or coefficient.value is None:
+    """In the unit of the loss: as the config states it, or where a member that is steered begins from."""
+    coefficient, origin = state.member.config.sae.coefficient(), state.member.config.init_from
+    if coefficient is None:
         return None
-    return coefficient.value * state.coefficient_unit
+    value = coefficient.value
+    if value is None and origin is not None and state.member.config.training.objective in ("local", "kl_mse"):
+        value = last_coefficient(origin)
+    return None if value is None else value * state.coefficient_unit
 
 
 def _steered_l0(member: Member) -> float | None:
