@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from math import inf
 
-from sae_sweep.config import MemberConfig, shown
+from sae_sweep.config import OBJECTIVE_KEYS, MemberConfig, shown
 from sae_sweep.data.checks import check_data
 from sae_sweep.errors import ConfigError
 
@@ -26,6 +26,7 @@ def check_config(config: MemberConfig) -> None:
     check_data(config.data)
     _check_toy(config)
     _check_training(config)
+    _check_objective(config)
     _check_evaluation(config)
     _one_of("tracking.mode", config.tracking.mode, TRACKING_MODES)
     _at_least("tracking.log_every", config.tracking.log_every, 1)
@@ -102,6 +103,33 @@ def _check_training(config: MemberConfig) -> None:
                 f"training.milestones={shown(training.milestones)}: {tokens} must be at least 1 and at most"
                 f" training.tokens={shown(training.tokens)}"
             )
+
+
+def _check_objective(config: MemberConfig) -> None:
+    training, data = config.training, config.data
+    _one_of("training.objective", training.objective, tuple(OBJECTIVE_KEYS))
+    for key, value in (("kl", training.kl_coefficient), ("downstream", training.downstream_coefficient)):
+        _above(f"training.{key}_coefficient", value, 0)
+    _at_least("training.downstream_sites", training.downstream_sites, 1)
+    if training.local:
+        return
+    asked = f"training.objective={training.objective}"
+    if data.toy is not None:
+        raise ConfigError(f"{asked} runs a language model, and data.kind=toy has none; take local")
+    if data.max_norm_ratio is not None:
+        raise ConfigError(
+            f"data.max_norm_ratio={shown(data.max_norm_ratio)} drops activations, and {asked} takes whole rows; leave"
+            " it null"
+        )
+    if training.batch_size % data.context:
+        whole = max(1, round(training.batch_size / data.context)) * data.context
+        raise ConfigError(
+            f"training.batch_size={training.batch_size} is not a multiple of data.context={data.context}, and {asked}"
+            f" takes whole rows; take {whole}"
+        )
+    unit = getattr(config.sae, "coefficient_unit", "sum")
+    if training.objective != "kl_mse" and unit != "sum":
+        raise ConfigError(f"sae.coefficient_unit={unit} is about a squared error, and {asked} is in nats; leave it sum")
 
 
 def _check_evaluation(config: MemberConfig) -> None:

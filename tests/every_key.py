@@ -149,10 +149,17 @@ SAE = [
     *_in(("matryoshka",), "prefixes", "sampled"),
 ]
 
+DOWNSTREAM = "training.objective=e2e_downstream"
+
 TRAINING = [
     Row("seed", "parameters", "seed=1"),
+    Row("init_from", "parameters", "init_from={finished}"),
     Row("training.tokens", "parameters", "training.tokens=2000"),
     Row("training.batch_size", "parameters", "training.batch_size=96"),
+    Row("training.objective", "parameters", "training.objective=e2e", "training.objective=kl_mse"),
+    Row("training.kl_coefficient", "parameters", "training.kl_coefficient=3", "training.objective=e2e"),
+    Row("training.downstream_coefficient", "parameters", "training.downstream_coefficient=9", DOWNSTREAM),
+    Row("training.downstream_sites", "parameters", "training.downstream_sites=1", DOWNSTREAM),
     Row("training.lr", "parameters", "training.lr=2e-3"),
     Row("training.lr_warmup_steps", "parameters", "training.lr_warmup_steps=9"),
     Row("training.lr_decay_fraction", "parameters", "training.lr_decay_fraction=0.5"),

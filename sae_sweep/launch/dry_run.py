@@ -41,7 +41,7 @@ def print_plan(plan: Plan, root: Path, finished: Collection[str]) -> None:
         for line in _turns(group, passes):
             print(line)
         cache = _cache(group, cost.block_bytes)
-        if cache is not None:
+        if cache is not None and not group.spliced:
             print(cache)
 
 

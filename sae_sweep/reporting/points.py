@@ -102,7 +102,7 @@ def read_point(folder: Path, label: str, config: Mapping[str, Any]) -> Point:
     return {
         "cell": cell_key(config, exported.get("hook_name")),
         "member": label,
-        "architecture": architecture_label(sae),
+        "architecture": architecture_label(config),
         "variant": sae.get("variant"),
         "width": width,
         "knob": knob,
@@ -132,10 +132,14 @@ def read_metrics(file: Path) -> dict[str, Any]:
     return {key: finite(value) if _is_number(value) else value for key, value in raw.items()}
 
 
-def architecture_label(sae: Mapping[str, Any]) -> str:
-    """How reports name an architecture: as the members' folders do, with its variant and whether it is tokenized."""
-    config = _sae_config(sae)
-    return str(sae["architecture"]) if config is None else config.method()
+def architecture_label(config: Mapping[str, Any]) -> str:
+    """How reports name an architecture: as the members' folders do, with its variant, whether it is tokenized, and
+    the objective where that is not the local one, and whether it began from a finished member."""
+    sae = _sae_config(config["sae"])
+    name = str(config["sae"]["architecture"]) if sae is None else sae.method()
+    objective = config["training"].get("objective", "local")
+    origin = "finetuned" if config.get("init_from") else ""
+    return " ".join(word for word in (name, objective if objective != "local" else "", origin) if word)
 
 
 def cell_key(config: Mapping[str, Any], exported_hook: str | None) -> dict[str, Any]:

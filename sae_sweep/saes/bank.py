@@ -7,13 +7,13 @@ architecture reconstructs, and where asked for its input.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from sae_sweep.architectures.base import SaeConfig
-from sae_sweep.saes.base import Clock, Losses, Parameters, SaeMaths, Step
+from sae_sweep.saes.base import Clock, Losses, Objective, Parameters, SaeMaths, SquaredError, Step
 from sae_sweep.saes.inference import InferenceSae, Lookup
 from sae_sweep.saes.layout import Layout
 
@@ -30,6 +30,7 @@ class Batch:
     x_BD: Tensor
     tokens_B: Tensor
     """Their ids; a lookup table's rows."""
+    objective: Objective = field(default_factory=SquaredError)
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,12 @@ class Bank:
         }
         layout = Layout(self.layout.widths[chunk.members], self.layout.device)
         buffers = {name: t[chunk.members] for name, t in self.buffers.items()}
-        step = Step(self.configs[chunk.members], layout, chunk.dense, dead_F, variance, tuple(clocks), buffers)
+        own = (self.configs[chunk.members], layout, chunk.dense, dead_F, variance, tuple(clocks), buffers)
+        step = Step(*own, batch.objective)
         x_BD, target_BMD = self._inputs(batch, leaves, buffers)
         losses = self.maths.losses(leaves, x_BD, target_BMD, step)
+        if losses.auxiliary_M is not None:
+            losses = replace(losses, auxiliary_M=batch.objective.worth * losses.auxiliary_M)
         flat = torch.autograd.grad(losses.total(coefficient_M).sum(), list(leaves.values()))
         for name, changed in losses.buffers.items():
             buffers[name].copy_(changed)

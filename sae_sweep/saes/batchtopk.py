@@ -40,6 +40,10 @@ class BatchTopK(TopK):
         tensors["threshold"] = (buffers["threshold"] / scale).expand_as(tensors["b_enc"]).contiguous()
         return InferenceSae("jumprelu", tensors, subtract_b_dec=True, k=None)
 
+    def unfold(self, sae: InferenceSae, scale: float) -> Parameters:
+        """The threshold is no parameter: it is a running mean, which begins anew."""
+        return {name: tensor for name, tensor in super().unfold(sae, scale).items() if name != "threshold"}
+
 
 def threshold_after(smallest_M: Tensor, step: Step) -> Tensor:
     """[M]: the running mean of the smallest kept activation, with this batch's in it."""

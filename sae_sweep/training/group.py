@@ -8,7 +8,7 @@ from hashlib import blake2b
 import torch
 
 from sae_sweep.activations.prefetch import Prefetch
-from sae_sweep.activations.scaling import site_statistics
+from sae_sweep.activations.scaling import SiteStatistics, site_statistics
 from sae_sweep.activations.stream import Block
 from sae_sweep.checkpoints import SavedMember
 from sae_sweep.config import MemberConfig, config_entries
@@ -26,6 +26,7 @@ from sae_sweep.training.lanes import Lanes
 from sae_sweep.training.milestones import passed
 from sae_sweep.training.place import Place
 from sae_sweep.training.sources import Judge, Source, open_source
+from sae_sweep.training.spliced import EndToEnd
 from sae_sweep.training.trainer import BankTrainer
 from sae_sweep.training.waves import Paged, Waves, memory_limits
 from sae_sweep.training.work import Work
@@ -46,11 +47,12 @@ def open_group(group: Group, waves: Sequence[Wave] = ()) -> "GroupRun":
     what only shows now leaves no trace: raises ConfigError."""
     waves = waves or plan_passes(group, None, None)[0].waves
     config = group.members[0].config
-    source = open_source([member.config for member in group.members], group.hooks)
+    source = open_source([member.config for member in group.members], group.hooks, group.spliced)
     block = source.calibration()
     for bank in group.banks:
         _check_block(block, bank)
     statistics = {centred: site_statistics(block, centred=centred) for centred in (False, True)}
+    objectives = {_objective(bank): _end_to_end(bank, source, block, statistics[False]) for bank in group.banks}
     stamp = stream_stamp(block, config)
     del block  # the members' first parameters need its room
     tabled = {bank.site.hook for bank in group.banks if bank.members[0].config.sae.lookup != "none"}
@@ -62,7 +64,8 @@ def open_group(group: Group, waves: Sequence[Wave] = ()) -> "GroupRun":
         table_VD = unigrams[hook] if sae.lookup != "none" else None
         measured = statistics[sae.centre][hook]
         log_every = config.tracking.log_every
-        made = BankTrainer(bank, measured, source.device, SAE_DTYPE, log_every, table_VD)
+        objective = objectives[_objective(bank)]
+        made = BankTrainer(bank, measured, source.device, SAE_DTYPE, log_every, table_VD, objective)
         return Paged(made) if waits else made
 
     turns = Waves([[trainer(bank) for bank in wave.banks] for wave in waves])
@@ -70,6 +73,25 @@ def open_group(group: Group, waves: Sequence[Wave] = ()) -> "GroupRun":
     positions = {member.config.evaluation.positions for member in group.members}
     judges = {each: source.judge(each, means) for each in sorted(positions)}
     return GroupRun(group, source, turns, judges, stamp)
+
+
+def _objective(bank: Bank) -> tuple[object, ...]:
+    """What the objective of a bank depends on."""
+    training = bank.members[0].config.training
+    return bank.site.hook, training.batch_size, *training.objective_keys.values()
+
+
+def _end_to_end(bank: Bank, source: Source, block: Block, statistics: Mapping[str, SiteStatistics]) -> EndToEnd | None:
+    """The objective of a bank, measured on the first block; None where it is local."""
+    first = bank.members[0]
+    training, data = first.config.training, first.config.data
+    if training.local:
+        return None
+    assert source.splicing is not None
+    rows = training.batch_size // data.context
+    made = EndToEnd(source.splicing, bank.site.hook, first.later, training, rows)
+    made.calibrate(block, statistics[bank.site.hook].mean)
+    return made
 
 
 def _waits(config: MemberConfig, waves: Sequence[Wave], device: torch.device) -> bool:
@@ -305,7 +327,7 @@ def _check_block(block: Block, bank: Bank) -> None:
     (count, width), first = block.activations[bank.site.hook].shape, bank.members[0]
     if width != first.d:
         raise ConfigError(f"site.width={first.d}: {bank.site.hook} gives {width} numbers per position")
-    if count < first.config.training.batch_size:
+    if first.config.training.local and count < first.config.training.batch_size:
         raise ConfigError(
             f"training.batch_size={first.config.training.batch_size} is larger than a block of activations, which has"
             f" {count} counted positions; lower it or raise data.block_rows={first.config.data.block_rows}"

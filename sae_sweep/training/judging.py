@@ -205,5 +205,6 @@ def _metadata(place: Place) -> dict[str, Any]:
         "hook_name": place.member.site.hook,
         "training_architecture": place.member.config.sae.method(),
         "training_tokens": place.tokens,
+        "training_objective": place.member.config.training.objective,
         "input_scale": place.trainer.scale,
     }

@@ -73,6 +73,8 @@ def _sparsity_warmup(config: MemberConfig, recipe: Recipe, total: int) -> int:
     own = config.training.sparsity_warmup_steps
     if own is not None:
         return min(own, total)
+    if config.init_from is not None:
+        return 0  # its latents are as sparse as they should be
     if not recipe.sparsity_warmup_fraction:
         return min(recipe.sparsity_warmup_steps, total // WARMUP_SHARE)
     # A paper that ramps over a share of the run means that share; but a steered coefficient is held towards the end.
@@ -92,7 +94,7 @@ def resolve_schedule(config: MemberConfig, width: int) -> Schedule:
     def own(value: float | None, paper: float) -> float:
         return paper if value is None else value
 
-    every = min(recipe.resample_every, total // (2 * RESAMPLINGS))
+    every = min(recipe.resample_every, total // (2 * RESAMPLINGS)) if config.init_from is None else 0
     return Schedule(
         total_steps=total,
         lr=own(training.lr, recipe.lr),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,9 @@ from torch import Tensor
 
 from sae_sweep.activations.scaling import SiteStatistics, coefficient_scale, input_scale
 from sae_sweep.activations.stream import Block
+from sae_sweep.errors import ConfigError
+from sae_sweep.interop.saelens import load_sae
+from sae_sweep.origin import last_coefficient
 from sae_sweep.plan import Bank as BankPlan
 from sae_sweep.plan import Member
 from sae_sweep.saes.bank import LOOKUP, Bank, Batch, Chunk
@@ -19,6 +23,7 @@ from sae_sweep.saes.registry import maths_of
 from sae_sweep.training.divergence import divergence
 from sae_sweep.training.optimizer import Adam
 from sae_sweep.training.resampling import SAMPLE_ROWS, resample
+from sae_sweep.training.spliced import EndToEnd, SplicedLoss
 from sae_sweep.training.steering import Coefficients
 
 CHUNK_ELEMENTS = 2**21
@@ -85,17 +90,21 @@ class BankTrainer:
         dtype: torch.dtype,
         log_every: int,
         unigrams: Tensor | None = None,
+        end_to_end: EndToEnd | None = None,
     ):
         """`dtype` is that of parameters, moments and arithmetic: float32, or float64 to compare trajectories.
 
         `statistics` are about the mean for members that centre their inputs; `unigrams` [V, D], the activations a
-        lookup starts from, are needed by members with one.
+        lookup starts from, are needed by members with one; `end_to_end` by those whose objective is not local.
         """
         first = plan.members[0]
         self.hook = plan.site.hook
         self.batch_size = first.config.training.batch_size
         self.scale = input_scale(first.config.sae.input_scale, first.d, statistics)
         self.variance = self.scale**2 * statistics.variance
+        self._end_to_end = end_to_end
+        self.worth = end_to_end.worth(self.variance) if end_to_end else 1.0
+        """What a squared error of 1 is to the objective."""
         self.states = [MemberState(m, _unit(m, statistics, self.scale)) for m in plan.members]
         self.records: list[StepRecord] = []
         self._dtype, self._device, self._log_every = dtype, device, log_every
@@ -114,6 +123,7 @@ class BankTrainer:
             penalty.degree if penalty else 1.0,
             self.variance,
             device,
+            self.worth,
         )
         self.silent_F = torch.zeros(self.bank.layout.latents, dtype=torch.int64, device=device)
         """[F]: steps since each latent last fired."""
@@ -132,11 +142,29 @@ class BankTrainer:
     ) -> tuple[Parameters, Parameters]:
         """A member's first parameters and buffers; a lookup table is among the one or the other."""
         sae, generator = member.config.sae, torch.Generator().manual_seed(member.config.seed)
-        parameters, buffers = maths.initialise(sae, start, member.width, generator), maths.buffers(sae)
+        buffers = maths.buffers(sae)
+        if member.config.init_from is not None:
+            return self._continued(maths, member, buffers)
+        parameters = maths.initialise(sae, start, member.width, generator)
         if sae.lookup != "none":
             assert unigrams_VD is not None
             table_VD = sae.lookup_scale * (unigrams_VD - parameters["b_dec"])
             (parameters if sae.lookup == "learned" else buffers)[LOOKUP] = table_VD
+        return parameters, buffers
+
+    def _continued(self, maths: SaeMaths, member: Member, buffers: Parameters) -> tuple[Parameters, Parameters]:
+        """The parameters and buffers of a member that begins from another."""
+        try:
+            saved = load_sae(Path(str(member.config.init_from)).expanduser())
+        except ValueError as error:
+            raise ConfigError(f"init_from={member.config.init_from}: {error}") from error
+        if self._centre_D is not None:
+            saved = saved.about(-self._centre_D.to(saved.tensors["b_dec"]).cpu())
+        parameters = maths.unfold(saved, self.scale)
+        if saved.lookup is not None:
+            (parameters if member.config.sae.lookup == "learned" else buffers)[LOOKUP] = (
+                saved.lookup.rows_VD * self.scale
+            )
         return parameters, buffers
 
     def _scaled(self, x_BD: Tensor) -> Tensor:
@@ -144,7 +172,15 @@ class BankTrainer:
         x_BD = x_BD.to(self._device, self._dtype)
         return self.scale * (x_BD if self._centre_D is None else x_BD - self._centre_D)
 
-    def _batch(self, block: Block, rows: slice) -> Batch:
+    def _batch(self, block: Block, number: int) -> Batch:
+        """The batch of a step: activations in the block's order, or those of whole rows."""
+        if self._end_to_end is None:
+            return self._rows(block, slice(number * self.batch_size, (number + 1) * self.batch_size))
+        sequences, x_BD, tokens_B = self._end_to_end.batch(block, number)
+        objective = SplicedLoss(self._end_to_end, sequences, self.scale, self.worth)
+        return Batch(self._scaled(x_BD), tokens_B, objective)
+
+    def _rows(self, block: Block, rows: slice) -> Batch:
         return Batch(self._scaled(block.activations[self.hook][rows]), block.tokens[self.hook][rows])
 
     @property
@@ -158,6 +194,8 @@ class BankTrainer:
 
     def steps_in(self, block: Block) -> int:
         """Steps that a member takes on a block, if its budget does not end before."""
+        if self._end_to_end is not None:
+            return self._end_to_end.steps_in(block)
         return len(block.activations[self.hook]) // self.batch_size
 
     def consume(self, block: Block, after_step: Callable[[], None]) -> None:
@@ -171,13 +209,13 @@ class BankTrainer:
             stepping = [i for i, state in enumerate(self.states) if state.running and state.batches == number]
             if not stepping:
                 continue
-            batch = self._batch(block, slice(number * self.batch_size, (number + 1) * self.batch_size))
+            batch = self._batch(block, number)
             for chunk in self._chunks(stepping):
                 self._step(chunk, batch)
             for index in stepping:
                 state = self.states[index]
                 if state.running and state.step in state.member.schedule.resample_steps:
-                    self._resample(index, self._batch(block, slice(0, SAMPLE_ROWS)))
+                    self._resample(index, self._rows(block, slice(0, SAMPLE_ROWS)))
             if any(self.states[index].at_milestone for index in stepping):
                 return
             after_step()
@@ -213,7 +251,7 @@ class BankTrainer:
         silent_F = self.silent_F[latents]
         silent_F.add_(1).masked_fill_(losses.fired_F > 0, 0)
         widths = [state.member.width for state in states]
-        l0_M = _per_token(losses.fired_F, widths, self.batch_size)
+        l0_M = _per_token(losses.fired_F, widths, len(batch.x_BD))
         self.coefficients.observe(chunk.members, schedules, steps, l0_M)
         self._look(chunk, losses, coefficient_M, l0_M)
         for state in states:
@@ -254,7 +292,7 @@ class BankTrainer:
             "coefficient_optimised": coefficient_M[i].item(),
             "dead_fraction": self.dead_fraction(index),
         }
-        state.failed = divergence(values, self.variance, state.step)
+        state.failed = divergence(values, self.worth * self.variance, state.step)
         tokens = state.tokens + state.member.config.training.batch_size
         self.records.append(StepRecord(state.member.label, state.step, tokens, values))
 
@@ -263,7 +301,7 @@ class BankTrainer:
         silent_F = self.silent_F[self.bank.layout.slices[index]]
         dead_F = silent_F >= state.member.schedule.dead_window_steps
         generator = torch.Generator().manual_seed(state.member.config.seed * 1_000_003 + state.step)
-        coefficient = self.coefficients.value_M[index].item()
+        coefficient = self.coefficients.value_M[index].item() / self.worth
         try:
             silent_F[resample(self.bank, self.adam, index, dead_F, batch, coefficient, generator)] = 0
         except FloatingPointError as error:
@@ -349,10 +387,14 @@ def _unit(member: Member, statistics: SiteStatistics, scale: float) -> float:
 
 
 def _fixed_coefficient(state: MemberState) -> float | None:
-    coefficient = state.member.config.sae.coefficient()
-    if coefficient is None or coefficient.value is None:
+    """In the unit of the loss: as the config states it, or where a member that is steered begins from."""
+    coefficient, origin = state.member.config.sae.coefficient(), state.member.config.init_from
+    if coefficient is None:
         return None
-    return coefficient.value * state.coefficient_unit
+    value = coefficient.value
+    if value is None and origin is not None and state.member.config.training.objective in ("local", "kl_mse"):
+        value = last_coefficient(origin)
+    return None if value is None else value * state.coefficient_unit
 
 
 def _steered_l0(member: Member) -> float | None:
