@@ -1,8 +1,8 @@
 """Being told to stop: SIGTERM, SIGINT or SIGUSR2 ends training between two steps, with a checkpoint.
 
 The first signal asks; a second one ends the process at once, but for a worker of a cluster, where several come for one
-reason and who means it sends SIGKILL. The exit code is 128 + the signal's number, the shells'
-habit, which nothing else here exits with: a script may requeue on 143 or 140. No torch here.
+reason and who means it sends SIGKILL. The exit code is 128 + the signal's number, the shells' habit, which nothing else
+here exits with: a script may requeue on 143 or 140. No torch here.
 """
 
 import os

@@ -1,11 +1,12 @@
 """One process trains in a sweep folder at a time, and one in each of its tasks.
 
-The lock is `flock` on `.state/lock` (of a task: `.state/tasks/<task>/lock`), whose contents say who has it. The kernel lets go of it when its holder dies, by
-whatever death, so on one machine it is never stale, and NFS carries it between machines. Where a file system keeps
-flock to each machine (Lustre as often mounted, sshfs), another machine's holder shows by what the file says: who
-ends properly removes the file, so a name of another host in it is believed until a person says otherwise, or until
-the same job is there again, which never runs twice at once. Where there is no flock at all, making the file
-(O_EXCL) is the lock, and a holder of this machine is looked for by its pid and the moment it was started.
+The lock is `flock` on `.state/lock` (of a task: `.state/tasks/<task>/lock`), whose contents say who has it. The kernel
+lets go of it when its holder dies, by whatever death, so on one machine it is never stale, and NFS carries it between
+machines. Where a file system keeps flock to each machine (Lustre as often mounted, sshfs), another machine's holder
+shows by what the file says: who ends properly removes the file, so a name of another host in it is believed until a
+person says otherwise, or until the same job is there again, which never runs twice at once. Where there is no flock at
+all, making the file (O_EXCL) is the lock, and a holder of this machine is looked for by its pid and the moment it was
+started.
 """
 
 import fcntl

@@ -60,7 +60,7 @@ class SlurmOptions:
                 continue
             if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
                 raise ConfigError(f"hydra.launcher.{key}={shown(value)} is not {what}")
-            if kind is int and value < (0 if key == "gpus" else 1):
+            if kind is int and int(value) < (0 if key == "gpus" else 1):
                 raise ConfigError(f"hydra.launcher.{key}={value} is too small")
         given["setup"] = tuple(map(str, given["setup"]))
         return SlurmOptions(**given)
@@ -169,7 +169,10 @@ class SlurmCluster:
                     pause = min(pause * 1.5, POLL_SECONDS[1])
         except Interrupted as interrupted:
             jobs = ", ".join(str(task.job) for task in left)
-            _say(f"{interrupted.name}: SLURM goes on with {_counted(left)} ({jobs}); the same command waits for them again")
+            _say(
+                f"{interrupted.name}: SLURM goes on with {_counted(left)} ({jobs});"
+                " the same command waits for them again"
+            )
             _say_how(tasks[0].root)
             raise
 

@@ -49,7 +49,7 @@ def ask_queue(jobs: Sequence[str]) -> dict[str, Verdict]:
     listed = _lines("squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%F_%K|%T|%r")
     if listed is None:
         return {}
-    found = {}
+    found: dict[str, Verdict] = {}
     for line in listed:
         job, place, state, reason = line.split("|", 3)
         verdict = Verdict(state, None if reason == "None" else reason)

@@ -136,12 +136,16 @@ def states(task: Task) -> dict[str, Any]:
     return {label: entry for label, entry in here.items() if entry["identity"] in identities}
 
 
-def settle(task: Task, said: Mapping[str, Verdict]) -> None:
-    """Of a task that is over: those of its members that neither finished nor failed get the state they have come to."""
+def settle(task: Task, said: Mapping[str, Verdict], ending: str | None = None) -> None:
+    """Of a task that is over: those of its members that neither finished nor failed get the state they have come to.
+
+    `ending` is why, where that is known already.
+    """
     left = [label for label, entry in states(task).items() if entry["state"] not in ENDED]
     verdict = said.get(task.name)
     cancelled = verdict is not None and verdict.cancelled
-    why = f"SLURM job {task.job} ended as {verdict.state}" if verdict is not None else "its worker is gone"
+    gone = f"SLURM job {task.job} ended as {verdict.state}" if verdict is not None else "its worker is gone"
+    why = ending or gone
     log = f"; its log is {task.log}" if task.log else ""
     if left:
         SweepFolder(task.root, task.name).mark(left, "interrupted" if cancelled else "failed", why + log)
