@@ -106,9 +106,11 @@ def _distribution(override: Override) -> "BaseDistribution":
     log = "log" in getattr(value, "tags", ())
     try:
         if isinstance(value, IntervalSweep):
-            ends: list[Any] = [value.start, value.end]
-            kind = IntDistribution if all(isinstance(end, int) for end in ends) else FloatDistribution
-            return kind(*ends, log=log)
+            low, high = value.start, value.end
+            if isinstance(low, int) and isinstance(high, int):
+                return IntDistribution(low, high, log=log)
+            if low is not None and high is not None:
+                return FloatDistribution(low, high, log=log)
         if isinstance(value, RangeSweep) and isinstance(value.start, int) and isinstance(value.stop, int):
             return IntDistribution(value.start, value.stop - 1, step=int(value.step))
     except ValueError as error:

@@ -60,7 +60,7 @@ class SlurmOptions:
                 continue
             if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
                 raise ConfigError(f"hydra.launcher.{key}={shown(value)} is not {what}")
-            if kind is int and int(value) < (0 if key == "gpus" else 1):
+            if kind is int and given[key] < (0 if key == "gpus" else 1):
                 raise ConfigError(f"hydra.launcher.{key}={value} is too small")
         given["setup"] = tuple(map(str, given["setup"]))
         return SlurmOptions(**given)
