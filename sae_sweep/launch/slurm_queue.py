@@ -50,7 +50,7 @@ def ask_queue(jobs: Sequence[str]) -> dict[str, Verdict]:
     if listed is None:
         return {}
     found: dict[str, Verdict] = {}
-    for line in listed:
+    for line in (line for line in listed if "|" in line):
         job, place, state, reason = line.split("|", 3)
         verdict = Verdict(state, None if reason == "None" else reason)
         found |= {job: verdict, place: verdict}

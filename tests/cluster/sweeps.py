@@ -12,7 +12,7 @@ SWEEP = (
 )
 """Members of one group, or with several values of data.seed of several."""
 SHORT = ("training.tokens=6e3",)
-LONG = ("training.tokens=6e4", "training.checkpoint_minutes=null")
+LONG = ("training.tokens=1.5e5", "training.checkpoint_minutes=null")
 """Time to be ended in."""
 
 

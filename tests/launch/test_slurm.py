@@ -224,7 +224,7 @@ def test_waiting_ends_when_the_jobs_do(program: Any, cluster: Cluster) -> None:
     assert program("hydra/launcher=slurm", "sae=topk") == 0
     cluster.answer("sacct", "17|FAILED")
     cluster.queue()
-    assert program("hydra/launcher=slurm", "sae=topk", "seed=1") == 1
+    assert program("hydra/launcher=slurm", "sae=gated") == 1
     assert "SLURM job 17 ended as FAILED" in program.err
 
 
