@@ -30,7 +30,7 @@ class GroupJob:
         if code == 0:
             return
         # 128 + n: the worker noticed signal n and left a checkpoint; -n: it had no time to.
-        if (code < 0 or code > 128) and not _cancelled():
+        if (code < 0 or code > 128) and _wanted():
             if code in PREEMPTED or _steps(task) > before:
                 _requeue(f"the worker ended with {code}; the job goes back into the queue")
             else:
@@ -62,9 +62,10 @@ def _steps(task: Task) -> int:
     )
 
 
-def _cancelled() -> bool:
-    told = _scontrol("show", "job", os.environ["SLURM_JOB_ID"])
-    return "JobState=CANCELLED" in told
+def _wanted() -> bool:
+    """Whether SLURM still runs the job. One that was cancelled is COMPLETING by now, and stays ended; one that has to
+    make room, or is near its time limit, is RUNNING."""
+    return "JobState=RUNNING" in _scontrol("show", "job", os.environ["SLURM_JOB_ID"])
 
 
 def _requeue(why: str) -> None:

@@ -270,6 +270,7 @@ def test_which_jobs_go_back_into_the_queue(
     assert program(*SLURM, "data.seed=0") == 0
     task = read_tasks(program.folder / "outputs" / "sweep")[0]
     steps = iter((5, 9 if further else 5))
+    cluster.answer("scontrol", "   JobState=RUNNING Reason=None", f'echo "$@" >> {cluster.folder}/told')
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     monkeypatch.setattr(slurm_job, "_work", lambda place: code)
     monkeypatch.setattr(slurm_job, "_steps", lambda task: next(steps))
@@ -282,7 +283,7 @@ def test_which_jobs_go_back_into_the_queue(
 
 def test_a_cancelled_job_does_not_come_back(program: Any, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     assert program(*SLURM, "data.seed=0") == 0
-    cluster.answer("scontrol", "   JobState=CANCELLED Reason=None", f'echo "$@" >> {cluster.folder}/told')
+    cluster.answer("scontrol", "   JobState=COMPLETING Reason=None", f'echo "$@" >> {cluster.folder}/told')
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     monkeypatch.setattr(slurm_job, "_work", lambda place: 143)
     with pytest.raises(SystemExit):
