@@ -1,5 +1,6 @@
 # make demo   set up, then train and compare a frontier on the model that ships
 # make test   set up, then run every test that guards the code (minutes, 2 cores)
+# make test-cluster   start a real SLURM of one node, where that is possible, and run the tests that need it, and Ray's
 # make lint   formatter, linter, type checker
 # make bench  time a step, whole sweeps beside other libraries, and how both grow (an afternoon on 2 cores)
 # make evidence   the slow proofs: SAELens reads what we save; the README's claims on the demo and on every architecture
@@ -15,13 +16,22 @@ TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 BENCH := $(BIN)/python scripts/bench
 BENCH_OUT := tests/evidence/bench
 
-.PHONY: demo test lint format evidence bench report .venv .venv-interop clean
+.PHONY: demo test test-cluster lint format evidence bench report .venv .venv-interop clean
 
 demo: $(STAMP)
 	$(BIN)/sae-sweep +experiment=demo
 
 test: $(STAMP)
 	$(TEST) -m "not evidence and not slurm"
+
+# The script installs Debian's packages where they are missing, and says so where no SLURM can be started.
+CLUSTER := /tmp/sae-sweep-slurm
+test-cluster: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
+	rm -rf $(CLUSTER)
+	scripts/one_node_slurm.sh start $(CLUSTER)
+	SLURM_CONF=$(CLUSTER)/slurm.conf OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm; \
+	    code=$$?; scripts/one_node_slurm.sh stop $(CLUSTER); exit $$code
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -3,6 +3,7 @@
     <sweep>/.state/
       lock                           who trains here (`launch/lock.py`)
       progress.json                  how far the group in training is, every few seconds
+      tasks/                         groups given to workers elsewhere, each with a lock and progress of its own
       <group>-<members>/             of members that train together
         00000003/                    one checkpoint: it has this name once all of it is on disk
           state.json                 each member's place in its run and in the stream, and checksums
@@ -24,7 +25,7 @@ from secrets import token_hex
 from time import time
 from typing import Any
 
-from sae_sweep.runs import STATE, sync, write_text_atomic
+from sae_sweep.runs import STATE, TASKS, state_place, sync, write_text_atomic
 
 VERSION = 1
 KEPT = 2
@@ -131,10 +132,11 @@ def checksum(file: Path) -> str:
 
 
 class StateFolder:
-    """`.state` of one sweep."""
+    """`.state` of one sweep, as the process that has it to itself, or the worker of a task, sees it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, task: str | None = None) -> None:
         self.path = root / STATE
+        self._progress = state_place(root, task) / PROGRESS
 
     def company(self, key: str, identities: Sequence[str]) -> "Company":
         """Of the members of group `key` that train together."""
@@ -143,7 +145,7 @@ class StateFolder:
 
     def companies(self) -> list["Company"]:
         """All that are there."""
-        return [Company(path) for path in sorted(self.path.glob("*")) if path.is_dir()]
+        return [Company(path) for path in sorted(self.path.glob("*")) if path.is_dir() and path.name != TASKS]
 
     def homes(self) -> dict[str, Checkpoint]:
         """By identity, the checkpoint in which the member is furthest."""
@@ -168,20 +170,20 @@ class StateFolder:
         for company in self.companies():
             if company.newest is not None and company.path not in needed:
                 shutil.rmtree(company.path)
-        (self.path / PROGRESS).unlink(missing_ok=True)
+        self._progress.unlink(missing_ok=True)
 
     def beat(self, entries: Mapping[str, Any]) -> None:
         """Write progress.json: what is lost with it is nothing, so a disk that takes no more is not worth an error."""
         try:
-            self.path.mkdir(exist_ok=True)
-            write_text_atomic(self.path / PROGRESS, json.dumps({"time": time(), **entries}) + "\n", durable=False)
+            self._progress.parent.mkdir(exist_ok=True)
+            write_text_atomic(self._progress, json.dumps({"time": time(), **entries}) + "\n", durable=False)
         except OSError:
             pass
 
     def progress(self) -> dict[str, Any]:
         """The last beat; empty where there is none."""
         try:
-            entries = json.loads((self.path / PROGRESS).read_text(encoding="utf-8"))
+            entries = json.loads(self._progress.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         if not isinstance(entries, dict) or not isinstance(entries.get("time"), int | float):

@@ -77,7 +77,28 @@ def status(arguments: Sequence[str]) -> None:
     print_status(folder, as_json="--json" in arguments)
 
 
-SUBCOMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {"report": report, "status": status}
+def cancel(arguments: Sequence[str]) -> None:
+    """`sae-sweep cancel DIR`: end the jobs of a sweep that a cluster has; what they have written stays."""
+    from sae_sweep.launch.cancel import cancel_sweep
+
+    cancel_sweep(_sweep_folder("cancel", arguments))
+
+
+def work(arguments: Sequence[str]) -> None:
+    """`sae-sweep work DIR`: what a worker of a cluster runs; DIR is one of a sweep's `.state/tasks/`."""
+    from sae_sweep.launch.worker import train_task
+
+    if len(arguments) != 1:
+        raise ConfigError("work: takes one folder; clusters' workers are given it")
+    train_task(Path(arguments[0]).absolute())
+
+
+SUBCOMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {
+    "report": report,
+    "status": status,
+    "cancel": cancel,
+    "work": work,
+}
 
 
 def _sweep_folder(command: str, arguments: Sequence[str]) -> Path:

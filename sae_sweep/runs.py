@@ -5,10 +5,15 @@
       <member>/           config.yaml, weights, metrics.json, ...
         milestones/<tokens>/  the same of the member as it was after so many training tokens, but for curves
       .state/             while members are unfinished: how to go on (`checkpoints.py`), and who does (`launch/lock.py`)
+        tasks/<task>/     a group given to a worker elsewhere (`launch/tasks.py`); in states.json its members' states
+
+A task is the only writer of its states.json, and what it says goes before what sweep.json says. sweep.json is brought
+up to date with all of them whenever anybody writes it, by one process at a time where the file system has locks.
 
 No torch here.
 """
 
+import fcntl
 import json
 import os
 import re
@@ -39,6 +44,8 @@ TRAINED_FILES = (METRICS, WEIGHTS, CURVES, "cfg.json", "sparsity.safetensors", "
 MILESTONES = "milestones"
 """In a member's folder: what it was on its way, in a folder by training tokens."""
 STATE = ".state"
+TASKS = "tasks"
+STATES = "states.json"
 SHOWN_DIFFERENCES = 4
 _LABEL = re.compile(r"\w[\w.+-]*")
 _ENTRY = {"identity": str, "state": str, "config": dict}
@@ -91,11 +98,43 @@ def sweep_root(config: MemberConfig) -> Path:
     return Path(config.output_dir).expanduser() / config.name
 
 
+def state_place(root: Path, task: str | None) -> Path:
+    """Where a sweep's own state is, or that of one of its tasks."""
+    return root / STATE if task is None else root / STATE / TASKS / task
+
+
+def overlay_tasks(root: Path, members: dict[str, Any]) -> None:
+    """Put the states that the tasks of a sweep have written over those of sweep.json."""
+    for file in sorted((root / STATE / TASKS).glob(f"*/{STATES}")):
+        for label, entry in _states(file).items():
+            if label in members:
+                members[label] = members[label] | entry
+
+
+@contextmanager
+def one_at_a_time(root: Path) -> Iterator[None]:
+    """Only one process of those that train a sweep's tasks is in such a block. Without tasks, or where the file system
+    has no locks, nobody is kept waiting."""
+    try:
+        descriptor = os.open(root / STATE / TASKS / "write.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError:
+        yield
+        return
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 @dataclass(frozen=True)
 class SweepFolder:
     """The folder of one sweep. Nothing is written before `begin`."""
 
     root: Path
+    task: str | None = None
+    """The task whose worker writes here; None for a process that has the sweep to itself."""
 
     def member_folder(self, label: str) -> Path:
         return self.root / label
@@ -108,7 +147,7 @@ class SweepFolder:
         return (self.milestone_folder(label, tokens) / METRICS).is_file()
 
     def read(self) -> dict[str, Any]:
-        """The entries of sweep.json; without members where there is none yet.
+        """The entries of sweep.json, brought up to date; without members where there is none yet.
 
         Raises ConfigError when the file cannot be read or is of another version.
         """
@@ -126,6 +165,7 @@ class SweepFolder:
         wrong = damage(entries.get("members"))
         if wrong is not None:
             raise ConfigError(f"{file}: {wrong}; restore it, or give another name=")
+        overlay_tasks(self.root, entries["members"])
         return entries
 
     def named(self, plan: Plan) -> Plan:
@@ -160,38 +200,60 @@ class SweepFolder:
         here = self.read()["members"]
         return {member.identity for member in plan.members if self._is_finished(member.label, here)}
 
-    def begin(self, plan: Plan, resumed: Collection[str] = ()) -> None:
+    def begin(self, plan: Plan, resumed: Collection[str] = (), elsewhere: Collection[str] = ()) -> None:
         """Make the folders, write each unfinished member's config.yaml, and put the plan into sweep.json.
 
-        `resumed` are identities of members that go on from a checkpoint: they keep their curves.
+        `resumed` are identities of members that go on from a checkpoint: they keep their curves. Those `elsewhere` are
+        in other hands and stay as they are.
         """
         self._make_root()
-        entries = self.read()
+        here, begun = self.read()["members"], {}
         for member in plan.members:
-            if not self._is_finished(member.label, entries["members"]):
-                self.member_folder(member.label).mkdir(exist_ok=True)
-                for name in TRAINED_FILES:  # of an attempt that did not finish
-                    if name != CURVES or member.identity not in resumed:
-                        (self.member_folder(member.label) / name).unlink(missing_ok=True)
-                if member.identity not in resumed:
-                    shutil.rmtree(self.member_folder(member.label) / MILESTONES, ignore_errors=True)
-                text = OmegaConf.to_yaml(OmegaConf.create(config_entries(member.config)))
-                write_text_atomic(self.member_folder(member.label) / "config.yaml", text)
-                entries["members"][member.label] = {
+            if member.identity not in elsewhere and not self._is_finished(member.label, here):
+                self._begin_member(member, member.identity in resumed)
+                begun[member.label] = {
                     "identity": member.identity,
                     "state": "planned",
                     "reason": None,
                     "config": identity_entries(member.config),
                 }
-        entries["plan"] = _plan_entries(plan)
-        write_json_atomic(self.root / "sweep.json", entries)
+        self._write_own({label: {"state": "planned", "reason": None} for label in begun})
+        with self._writing() as entries:
+            entries["members"] |= begun
+            if self.task is None:
+                entries["plan"] = _plan_entries(plan)
 
     def mark(self, labels: Iterable[str], state: State, reason: str | None) -> None:
         """Write the members' state; `reason` says why they failed."""
-        entries = self.read()
-        for label in labels:
-            entries["members"][label] |= {"state": state, "reason": reason}
-        write_json_atomic(self.root / "sweep.json", entries)
+        marks = {label: {"state": state, "reason": reason} for label in labels}
+        self._write_own(marks)
+        with self._writing() as entries:
+            for label, mark in marks.items():
+                entries["members"][label] |= mark
+
+    def _begin_member(self, member: Member, resumed: bool) -> None:
+        folder = self.member_folder(member.label)
+        folder.mkdir(exist_ok=True)
+        for name in TRAINED_FILES:  # of an attempt that did not finish
+            if name != CURVES or not resumed:
+                (folder / name).unlink(missing_ok=True)
+        if not resumed:
+            shutil.rmtree(folder / MILESTONES, ignore_errors=True)
+        text = OmegaConf.to_yaml(OmegaConf.create(config_entries(member.config)))
+        write_text_atomic(folder / "config.yaml", text)
+
+    def _write_own(self, marks: Mapping[str, Any]) -> None:
+        if self.task is not None:
+            file = state_place(self.root, self.task) / STATES
+            write_json_atomic(file, {**_states(file), **marks})
+
+    @contextmanager
+    def _writing(self) -> Iterator[dict[str, Any]]:
+        """The entries of sweep.json, to be changed and then written."""
+        with one_at_a_time(self.root):
+            entries = self.read()
+            yield entries
+            write_json_atomic(self.root / "sweep.json", entries)
 
     def read_metrics(self, label: str) -> dict[str, Any]:
         """The final metrics of a finished member."""
@@ -232,6 +294,15 @@ def damage(members: Any) -> str | None:
         if not all(isinstance(entry["config"].get(group), dict) for group in _CONFIG):
             return f"the config of its member {label} lacks one of {', '.join(_CONFIG)}"
     return None
+
+
+def _states(file: Path) -> dict[str, Any]:
+    """What a task has said of its members; nothing where it has not, or is gone."""
+    try:
+        states = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return states if isinstance(states, dict) else {}
 
 
 def _held(folder: Path, old: Mapping[str, Any], member: Member) -> ConfigError:

@@ -1,7 +1,8 @@
 """Being told to stop: SIGTERM, SIGINT or SIGUSR2 ends training between two steps, with a checkpoint.
 
-The first signal asks; a second one ends the process at once. The exit code is 128 + the signal's number, the shells'
-habit, which nothing else here exits with: a script may requeue on 143 or 140. No torch here.
+The first signal asks; a second one ends the process at once, but for a worker of a cluster, where several come for one
+reason and who means it sends SIGKILL. The exit code is 128 + the signal's number, the shells' habit, which nothing else
+here exits with: a script may requeue on 143 or 140. No torch here.
 """
 
 import os
@@ -38,9 +39,11 @@ class Stop:
     It may not in a step, nor while records are written. `at_once` marks what can be left at any point.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, once: bool = False) -> None:
+        """With `once` the signals after the first change nothing."""
         self._number: int | None = None
         self._at_once = True
+        self._once = once
 
     def poll(self) -> None:
         """Raises Interrupted where a signal has come."""
@@ -61,6 +64,8 @@ class Stop:
     def receive(self, number: int, frame: FrameType | None) -> None:
         """The handler of all signals."""
         if self._number is not None:
+            if self._once:
+                return
             if sys.stderr.isatty():
                 os.write(sys.stderr.fileno(), SHOW_CURSOR.encode())  # a live display has hidden it
             os._exit(128 + number)
@@ -70,9 +75,9 @@ class Stop:
 
 
 @contextmanager
-def stopping() -> Iterator[Stop]:
+def stopping(once: bool = False) -> Iterator[Stop]:
     """Handlers for the signals, until the block ends. Only a process's main thread can have them: elsewhere none."""
-    stop = Stop()
+    stop = Stop(once)
     if current_thread() is not main_thread():
         yield stop
         return

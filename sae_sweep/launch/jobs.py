@@ -1,6 +1,6 @@
 """Between Hydra and a sweep: from lists of overrides to members, and from outcomes to what Hydra expects back."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +37,16 @@ def launch_jobs(
     jobs: Sequence[Sequence[str]],
     targets: Sequence[str] | None,
     earlier: list[MemberConfig],
+    run: Callable[[Sequence[MemberConfig]], list[Outcome]] = run_sweep,
 ) -> list[JobReturn]:
-    """What a launcher does with one batch.
+    """What a launcher does with one batch; `run` says where.
 
     `earlier` holds the configs of the batches before and is extended: to the sweep folder they are one command,
     so a later batch neither clashes with their names nor trains them again.
     """
     composed = compose_jobs(loader, master, jobs)
     configs = [member_config(config) for config in composed]
-    outcomes = run_sweep([*earlier, *configs])[len(earlier) :]
+    outcomes = run([*earlier, *configs])[len(earlier) :]
     earlier.extend(configs)
     return [
         _job_return(job, config, outcome, targets)

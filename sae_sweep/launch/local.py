@@ -14,9 +14,10 @@ from sae_sweep.errors import ConfigError
 from sae_sweep.launch.dry_run import print_plan
 from sae_sweep.launch.lock import held
 from sae_sweep.launch.tables import print_table
+from sae_sweep.launch.tasks import ENDED, clear_over, refuse_elsewhere
 from sae_sweep.passes import Pass, Wave
 from sae_sweep.plan import Group, Member, Plan, member_identity, plan_sweep
-from sae_sweep.runs import MemberResult, State, SweepFolder, sweep_root
+from sae_sweep.runs import MemberResult, State, SweepFolder, one_at_a_time, sweep_root
 from sae_sweep.signals import Interrupted, Stop, stopping
 from sae_sweep.storage import of_storage, storage_errors
 from sae_sweep.training.milestones import passed
@@ -57,20 +58,24 @@ def run_sweep(configs: Sequence[MemberConfig]) -> list[Outcome]:
     _tell_passed(plan, folder)
     if configs[0].dry_run:
         print_plan(plan, folder.root, folder.finished(plan))
-        return _in_order(configs, [_outcome(member, folder, "planned", None) for member in plan.members])
+        return in_order(configs, [outcome(member, folder, "planned", None) for member in plan.members])
     folder.check_place()
     with held(folder.root), stopping() as stop:
         plan = folder.named(plan)  # another process may have written there since
+        others = clear_over(folder.root)
         finished = folder.finished(plan)
+        labels = [m.label for m in plan.members if m.identity in others and m.identity not in finished]
+        if labels:
+            raise refuse_elsewhere(labels, next(others[m.identity] for m in plan.members if m.label == labels[0]))
         with storage_errors():
-            reasons = _train(plan, finished, folder, stop)
-            _report(folder.root, configs[0], trained=len(finished) < len(plan.members))
+            reasons = train(plan, finished, folder, stop)
+            write_reports(folder, configs[0], trained=len(finished) < len(plan.members))
     outcomes = [
-        _outcome(member, folder, "failed" if member.label in reasons else "finished", reasons.get(member.label))
+        outcome(member, folder, "failed" if member.label in reasons else "finished", reasons.get(member.label))
         for member in plan.members
     ]
-    _print_failures(outcomes)
-    return _in_order(configs, outcomes)
+    print_failures(outcomes)
+    return in_order(configs, outcomes)
 
 
 def _tell_passed(plan: Plan, folder: SweepFolder) -> None:
@@ -81,11 +86,11 @@ def _tell_passed(plan: Plan, folder: SweepFolder) -> None:
         print(f"sae-sweep: {said}", file=sys.stderr)
 
 
-def _train(plan: Plan, finished: set[str], folder: SweepFolder, stop: Stop) -> dict[str, str]:
+def train(plan: Plan, finished: set[str], folder: SweepFolder, stop: Stop) -> dict[str, str]:
     """Train every group that is not finished; the failed members' reasons by label."""
     reasons: dict[str, str] = {}
     begun = False
-    state = StateFolder(folder.root)
+    state = StateFolder(folder.root, folder.task)
     state.prune(finished)
     homes = state.homes()
     for path in state.unreadable():
@@ -185,26 +190,32 @@ def _run(run: "GroupRun", group: Group, folder: SweepFolder, stop: Stop) -> tupl
         return dict.fromkeys(labels, MemberResult(None, _one_line(error))), False
 
 
-def _report(root: Path, config: MemberConfig, *, trained: bool) -> None:
+def write_reports(folder: SweepFolder, config: MemberConfig, *, trained: bool) -> None:
+    """Write pareto.json and report.html from what is finished; wandb is told by who trained the last member."""
     from sae_sweep.reporting.report import write_report  # brings in plotly: planning must not
     from sae_sweep.reporting.wandb_runs import log_summary
 
-    cells = write_report(root)
-    if trained:
-        log_summary(root, config.name, config.tracking, cells)
+    with one_at_a_time(folder.root):  # the last of several workers then has what the others finished
+        cells = write_report(folder.root)
+        done = all(entry["state"] in ENDED for entry in folder.read()["members"].values())
+    if trained and (done or folder.task is None):
+        log_summary(folder.root, config.name, config.tracking, cells)
 
 
-def _outcome(member: Member, folder: SweepFolder, state: State, reason: str | None) -> Outcome:
+def outcome(member: Member, folder: SweepFolder, state: State, reason: str | None) -> Outcome:
+    """Where a member stands."""
     metrics = folder.read_metrics(member.label) if state == "finished" else None
     return Outcome(member.label, member.identity, folder.member_folder(member.label), state, metrics, reason)
 
 
-def _in_order(configs: Sequence[MemberConfig], outcomes: Sequence[Outcome]) -> list[Outcome]:
+def in_order(configs: Sequence[MemberConfig], outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """One outcome per config."""
     by_identity = {outcome.identity: outcome for outcome in outcomes}
     return [by_identity[member_identity(config)] for config in configs]
 
 
-def _print_failures(outcomes: Sequence[Outcome]) -> None:
+def print_failures(outcomes: Sequence[Outcome]) -> None:
+    """Say to standard error who failed, and why."""
     failed = [outcome for outcome in outcomes if outcome.state == "failed"]
     if failed:
         rows = [(outcome.label, outcome.reason or "") for outcome in failed]

@@ -1,11 +1,12 @@
-"""One process trains in a sweep folder at a time.
+"""One process trains in a sweep folder at a time, and one in each of its tasks.
 
-The lock is `flock` on `.state/lock`, whose contents say who has it. The kernel lets go of it when its holder dies, by
-whatever death, so on one machine it is never stale, and NFS carries it between machines. Where a file system keeps
-flock to each machine (Lustre as often mounted, sshfs), another machine's holder shows by what the file says: who
-ends properly removes the file, so a name of another host in it is believed until a person says otherwise, or until
-the same SLURM job is there again, which never runs twice at once. Where there is no flock at all, making the file
-(O_EXCL) is the lock, and a holder of this machine is looked for by its pid and the moment it was started.
+The lock is `flock` on `.state/lock` (of a task: `.state/tasks/<task>/lock`), whose contents say who has it. The kernel
+lets go of it when its holder dies, by whatever death, so on one machine it is never stale, and NFS carries it between
+machines. Where a file system keeps flock to each machine (Lustre as often mounted, sshfs), another machine's holder
+shows by what the file says: who ends properly removes the file, so a name of another host in it is believed until a
+person says otherwise, or until the same job is there again, which never runs twice at once. Where there is no flock at
+all, making the file (O_EXCL) is the lock, and a holder of this machine is looked for by its pid and the moment it was
+started.
 """
 
 import fcntl
@@ -19,9 +20,11 @@ from datetime import datetime
 from pathlib import Path
 
 from sae_sweep.errors import ConfigError
-from sae_sweep.runs import STATE
+from sae_sweep.runs import state_place
 
 LOCK = "lock"
+JOB_VARIABLES = ("SAE_SWEEP_JOB", "SLURM_JOB_ID")
+"""Environment variables that name the job a process is of, the same each time the job is run again."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Holder:
     since: str
     """When it took the lock, local time."""
     job: str | None
-    """Its SLURM job."""
+    """The job it is of, on a cluster."""
 
     @property
     def here(self) -> bool:
@@ -50,23 +53,31 @@ class Holder:
         return f"host {self.host}, pid {self.pid}, since {self.since}"
 
 
-def read_holder(root: Path) -> Holder | None:
-    """Who has the lock of a sweep folder, or died with it; None where nobody does."""
+def read_holder(root: Path, task: str | None = None) -> Holder | None:
+    """Who has the lock of a sweep folder, or of a task, or died with it; None where nobody does."""
     try:
-        return _parsed((root / STATE / LOCK).read_text(encoding="utf-8"))
+        return _parsed((state_place(root, task) / LOCK).read_text(encoding="utf-8"))
     except OSError:
         return None
 
 
+def living_holder(root: Path, task: str | None = None) -> Holder | None:
+    """Who has the lock and is not known to be dead: of another host's process nobody here knows."""
+    holder = read_holder(root, task)
+    return None if holder is not None and holder.here and not holder.alive else holder
+
+
 @contextmanager
-def held(root: Path) -> Iterator[None]:
-    """The lock of a sweep folder, which is made where there is none, and removed again where nothing came into it.
+def held(root: Path, task: str | None = None) -> Iterator[None]:
+    """The lock of a sweep folder, or of one of its tasks. The folder is made where there is none, and removed again
+    where nothing came into it.
 
     Raises ConfigError where another process has it, naming that, or where it cannot be had.
     """
-    made = _make(root / STATE)
+    place = state_place(root, task)
+    made = _make(place)
     try:
-        descriptor = _acquire(root / STATE / LOCK)
+        descriptor = _acquire(place / LOCK, root)
     except OSError as error:
         _unmake(made)
         raise ConfigError(
@@ -75,10 +86,10 @@ def held(root: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        (root / STATE / LOCK).unlink(missing_ok=True)  # while it is held: who waits for it finds another file
+        (place / LOCK).unlink(missing_ok=True)  # while it is held: who waits for it finds another file
         os.close(descriptor)
         with suppress(OSError):
-            (root / STATE).rmdir()
+            place.rmdir()
         _unmake(made)
 
 
@@ -102,7 +113,7 @@ def process_start(pid: int) -> str | None:
         return None
 
 
-def _acquire(file: Path) -> int:
+def _acquire(file: Path, root: Path) -> int:
     """The descriptor that keeps the lock."""
     while True:
         try:
@@ -119,7 +130,7 @@ def _acquire(file: Path) -> int:
                 continue
             holder = _parsed(os.pread(descriptor, 4096, 0).decode(errors="replace"))
             if locked is False or not (new or _may_take(holder, locked is True)):
-                raise _refusal(file, holder)
+                raise _refusal(root, file, holder)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, (json.dumps(asdict(_own())) + "\n").encode(), 0)
         except FileNotFoundError:
@@ -153,17 +164,19 @@ def _may_take(holder: Holder | None, locked: bool) -> bool:
         return locked  # nothing in it: without flock its holder may be about to write its name
     if holder.here:
         return locked or not holder.alive
-    return holder.job is not None and holder.job == os.environ.get("SLURM_JOB_ID")
+    return holder.job is not None and holder.job == _job()
 
 
 def _own() -> Holder:
     since = datetime.now().isoformat(sep=" ", timespec="seconds")
-    job = os.environ.get("SLURM_JOB_ID")
-    return Holder(socket.gethostname(), os.getpid(), process_start(os.getpid()), since, job)
+    return Holder(socket.gethostname(), os.getpid(), process_start(os.getpid()), since, _job())
 
 
-def _refusal(file: Path, holder: Holder | None) -> ConfigError:
-    root = file.parent.parent
+def _job() -> str | None:
+    return next((os.environ[name] for name in JOB_VARIABLES if os.environ.get(name)), None)
+
+
+def _refusal(root: Path, file: Path, holder: Holder | None) -> ConfigError:
     by = f"another process trains here ({holder})" if holder else "another process is about to train here"
     if holder is not None and not holder.here:
         return ConfigError(f"{root}: {by}; if that one is gone, remove {file}, else give another name=")

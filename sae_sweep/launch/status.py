@@ -3,15 +3,17 @@
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import time
 from typing import Any
 
 from sae_sweep.checkpoints import Checkpoint, StateFolder
 from sae_sweep.config import shown
-from sae_sweep.launch.lock import Holder, read_holder
+from sae_sweep.launch.lock import Holder, living_holder
+from sae_sweep.launch.slurm_queue import Verdict
 from sae_sweep.launch.tables import print_table
+from sae_sweep.launch.tasks import ENDED, Task, read_tasks, states, verdicts
 from sae_sweep.reporting.columns import count
 from sae_sweep.reporting.progress import duration
 from sae_sweep.runs import SweepFolder
@@ -39,12 +41,31 @@ class MemberStatus:
 
 
 @dataclass(frozen=True)
+class TaskStatus:
+    """How far a group is that was given to a worker elsewhere."""
+
+    task: str
+    job: str | None
+    """SLURM's id of it."""
+    state: str
+    """What SLURM says of its job, in SLURM's words, and of others `working` or `gone`."""
+    reason: str | None
+    """Why it waits, in SLURM's words."""
+    holder: Holder | None
+    """Who works on it; None where nobody does, yet or any more."""
+    doing: str | None
+    eta: float | None
+    members: tuple[str, ...]
+    log: str | None
+
+
+@dataclass(frozen=True)
 class SweepStatus:
     """How far a sweep is."""
 
     folder: str
     holder: Holder | None
-    """Who trains in it; None where nobody does."""
+    """Who trains in it, or waits for the workers of its tasks; None where nobody does."""
     doing: str | None
     """Where in the stream the group in training is, or that it is judged."""
     eta: float | None
@@ -52,23 +73,68 @@ class SweepStatus:
     checkpoint_age: float | None
     """Seconds since the newest checkpoint of an unfinished member."""
     members: tuple[MemberStatus, ...]
+    tasks: tuple[TaskStatus, ...]
+    """Of a sweep that was given to a cluster."""
 
 
 def read_status(root: Path) -> SweepStatus:
     """Read a sweep's folder. Raises ConfigError where its sweep.json cannot be read."""
     folder, state, now = SweepFolder(root), StateFolder(root), time()
-    homes, beat, holder = state.homes(), state.progress(), read_holder(root)
-    if holder is not None and holder.here and not holder.alive:
-        holder = None
-    steps = beat.get("steps", {}) if holder else {}
-    members = tuple(
-        _member(label, entry, homes.get(entry["identity"]), steps, holder, now)
-        for label, entry in folder.read()["members"].items()
-    )
+    homes, holder = state.homes(), living_holder(root)
+    here = folder.read()["members"]
+    tasks = read_tasks(root)
+    said = verdicts(tasks)
+    own = _Beat.of(state, holder, now)
+    beats = {task.name: _Beat.of(StateFolder(root, task.name), task.holder, now) for task in tasks}
+    by_label = {label: task for task in tasks for label in states(task)}
+    members = []
+    for label, entry in here.items():
+        task = by_label.get(label)
+        beat = beats[task.name] if task else own
+        member = _member(label, entry, homes.get(entry["identity"]), beat, now)
+        members.append(_in_hand(member, task, said.get(task.name)) if task else member)
     ages = [member.checkpoint_age for member in members if member.checkpoint_age is not None]
-    eta = beat.get("eta") if holder else None
-    left = None if eta is None else max(0.0, eta - (now - beat["time"]))
-    return SweepStatus(str(root), holder, beat.get("doing") if holder else None, left, min(ages, default=None), members)
+    told = tuple(_task(task, beats[task.name], said.get(task.name)) for task in tasks)
+    return SweepStatus(str(root), holder, own.doing, own.eta, min(ages, default=None), tuple(members), told)
+
+
+@dataclass(frozen=True)
+class _Beat:
+    """What who trains has last said of how far it is; nothing where nobody trains."""
+
+    holder: Holder | None
+    doing: str | None
+    eta: float | None
+    steps: Mapping[str, int]
+
+    @staticmethod
+    def of(state: StateFolder, holder: Holder | None, now: float) -> "_Beat":
+        said = state.progress() if holder is not None else {}
+        eta = said.get("eta")
+        left = None if eta is None else max(0.0, eta - (now - said["time"]))
+        return _Beat(holder, said.get("doing"), left, said.get("steps", {}))
+
+
+def _in_hand(member: MemberStatus, task: Task, verdict: Verdict | None) -> MemberStatus:
+    """The member's state with what SLURM says of its job."""
+    if verdict is None or member.state in ENDED:
+        return member
+    if verdict.over:
+        state = "interrupted" if verdict.cancelled else "failed"
+        log = f"; its log is {task.log}" if task.log else ""
+        return replace(member, state=state, reason=f"SLURM job {task.job} ended as {verdict.state}{log}")
+    if verdict.runs and member.state == "running":
+        return member
+    why = f" ({verdict.reason})" if verdict.reason else ""
+    state = "planned" if member.checkpoint_step is None else "interrupted"
+    return replace(member, state=state, reason=f"SLURM job {task.job} is {verdict.state}{why}")
+
+
+def _task(task: Task, beat: _Beat, verdict: Verdict | None) -> TaskStatus:
+    said = verdict.state if verdict else "working" if beat.holder else "gone"
+    reason = verdict.reason if verdict else None
+    labels = tuple(states(task))
+    return TaskStatus(task.name, task.job, said, reason, beat.holder, beat.doing, beat.eta, labels, task.log)
 
 
 def print_status(root: Path, *, as_json: bool) -> None:
@@ -78,6 +144,8 @@ def print_status(root: Path, *, as_json: bool) -> None:
         print(json.dumps(asdict(status), indent=2))
         return
     print(_headline(status))
+    for task in status.tasks:
+        print(_task_line(task))
     print_table(f"{len(status.members)} members", HEADER, [_row(member) for member in status.members], sys.stdout)
 
 
@@ -85,18 +153,17 @@ def _member(
     label: str,
     entry: Mapping[str, Any],
     checkpoint: Checkpoint | None,
-    steps: Mapping[str, int],
-    holder: Holder | None,
+    beat: _Beat,
     now: float,
 ) -> MemberStatus:
     training, state, reason = entry["config"]["training"], entry["state"], entry["reason"]
     batch, asked = training["batch_size"], int(training["tokens"])
     total = max(1, asked // batch)
     saved = next((m for m in checkpoint.members if m.identity == entry["identity"]), None) if checkpoint else None
-    step = total if state == "finished" else max(steps.get(label, 0), saved.step if saved else 0)
+    step = total if state == "finished" else max(beat.steps.get(label, 0), saved.step if saved else 0)
     if state == "running" and saved is not None and saved.failed is not None:
         state, reason = "failed", saved.failed
-    if state == "running" and holder is None:
+    if state == "running" and beat.holder is None:
         state, reason = "interrupted", "its process is gone"
     unfinished = state != "finished" and saved is not None and checkpoint is not None
     return MemberStatus(
@@ -113,7 +180,9 @@ def _member(
 
 
 def _headline(status: SweepStatus) -> str:
-    parts = [f"{status.folder}: " + (f"in training ({status.holder})" if status.holder else "nobody trains here")]
+    what = "in training" if not status.tasks else "waited for"
+    nobody = "nobody trains here" if not status.tasks else f"{len(status.tasks)} groups given to workers"
+    parts = [f"{status.folder}: " + (f"{what} ({status.holder})" if status.holder else nobody)]
     if status.doing:
         parts.append(status.doing)
     if status.eta is not None:
@@ -121,6 +190,18 @@ def _headline(status: SweepStatus) -> str:
     if status.checkpoint_age is not None:
         parts.append(f"last checkpoint {duration(status.checkpoint_age)} ago")
     return ", ".join(parts)
+
+
+def _task_line(task: TaskStatus) -> str:
+    name = f"SLURM job {task.job}" if task.job else f"task {task.task}"
+    parts = [f"{name}: {task.state}" + (f" ({task.reason})" if task.reason else "")]
+    if task.holder:
+        parts.append(str(task.holder))
+    if task.doing:
+        parts.append(task.doing)
+    if task.eta is not None:
+        parts.append(f"ETA {duration(task.eta)}")
+    return ", ".join([*parts, f"{len(task.members)} members"])
 
 
 def _row(member: MemberStatus) -> tuple[str, ...]:

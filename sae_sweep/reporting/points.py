@@ -11,7 +11,7 @@ from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.architectures.registry import ARCHITECTURES
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.sites import HOOK_OF_KIND
-from sae_sweep.runs import damage
+from sae_sweep.runs import damage, overlay_tasks
 
 Point = dict[str, Any]
 """A finished member, flat: `member`, what it is (FACTS), every metric, and `cell`, the key of its cell."""
@@ -78,6 +78,7 @@ class SweepRecord:
 def read_sweep(folder: Path) -> SweepRecord:
     """Read sweep.json and each finished member's metrics.json. Raises ConfigError where sweep.json cannot be read."""
     sweep = _read_sweep_json(folder / "sweep.json")
+    overlay_tasks(folder, sweep["members"])
     record = SweepRecord(str(sweep.get("name", folder.name)), [], [], [])
     for label, entry in sweep["members"].items():
         if entry["state"] != "finished":

@@ -46,7 +46,7 @@ class Keeper:
         self._located: Located = {
             state.member.identity: (trainer, i) for trainer in trainers for i, state in enumerate(trainer.states)
         }
-        self._state = StateFolder(folder.root)
+        self._state = StateFolder(folder.root, folder.task)
         self._company = self._state.company(group.key, [member.identity for member in group.members])
         self._last: Checkpoint | None = None
         self._tracker: Tracker | None = None

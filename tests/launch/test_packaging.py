@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -62,10 +63,9 @@ def test_an_installed_wheel_finds_its_configs_and_plugins(installed: Path, tmp_p
 
 
 def test_the_plugins_in_use_are_those_of_this_checkout() -> None:
-    import hydra_plugins.sae_sweep_plugins.launcher as launcher
-    import hydra_plugins.sae_sweep_plugins.sweeper as sweeper
-
-    for module in (launcher, sweeper):
+    names = [file.stem for file in (PLUGINS / "hydra_plugins" / "sae_sweep_plugins").glob("[a-z]*.py")]
+    assert len(names) == 5
+    for module in (import_module(f"hydra_plugins.sae_sweep_plugins.{name}") for name in names):
         name = Path(str(module.__file__)).name
         here = PLUGINS / "hydra_plugins" / "sae_sweep_plugins" / name
         assert Path(str(module.__file__)).read_text() == here.read_text(), "an installed copy is out of date"

@@ -1,0 +1,69 @@
+"""`hydra/launcher=slurm`. Every Hydra program of the environment imports this file, so it imports next to nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+
+@dataclass
+class SlurmLauncherConf:
+    """Keys of `hydra.launcher`; null leaves it to the cluster (`sae_sweep/launch/slurm.py` says what each is)."""
+
+    _target_: str = "hydra_plugins.sae_sweep_plugins.slurm_launcher.SlurmLauncher"
+    partition: Any = None
+    account: Any = None
+    time: Any = None
+    """As SLURM writes it, in quotes: "24:00:00", "1-12:00:00"."""
+    gpus: Any = 1
+    """Of one group, like cpus and mem."""
+    cpus: Any = 8
+    mem: Any = None
+    """As SLURM writes it: 64G."""
+    parallel: Any = None
+    """Groups that run at once."""
+    setup: Any = field(default_factory=list)
+    """Shell lines that a job begins with."""
+    sbatch: Any = field(default_factory=dict)
+    """Further options of sbatch: {qos: high, constraint: a100}."""
+    signal_seconds: Any = 120
+    """Before its time limit a job leaves a checkpoint and goes back into the queue."""
+    wait: Any = True
+    """Stay until all is done; false returns as soon as all is submitted."""
+    targets: Any = None
+    """Metrics a job returns to the sweeper, in order (`[l0, ce_recovered]`, for optuna); null returns them all."""
+
+
+ConfigStore.instance().store(group="hydra/launcher", name="slurm", node=SlurmLauncherConf, provider="sae_sweep")
+
+
+class SlurmLauncher(Launcher):
+    """Submits one array task for each group of a batch."""
+
+    def __init__(self, targets: Sequence[str] | None, **options: Any) -> None:
+        self._targets = targets
+        self._options = {key: _plain(value) for key, value in options.items()}
+        self._earlier: list[Any] = []
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self._loader = hydra_context.config_loader
+        self._config = config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Hydra's entry: one JobReturn per list of overrides."""
+        from sae_sweep.launch.jobs import launch_jobs
+        from sae_sweep.launch.slurm import run_slurm
+
+        def run(configs: Any) -> Any:
+            return run_slurm(configs, self._options, self._targets)
+
+        return launch_jobs(self._loader, self._config, job_overrides, self._targets, self._earlier, run)
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value

@@ -1,0 +1,100 @@
+"""Runs a sweep on a cluster: plan, hand each group to a worker, wait if asked, and read what the workers left."""
+
+import shutil
+from collections.abc import Sequence
+from typing import Protocol
+
+from sae_sweep.checkpoints import StateFolder
+from sae_sweep.config import MemberConfig
+from sae_sweep.launch.dry_run import print_plan
+from sae_sweep.launch.local import Outcome, in_order, outcome, print_failures, write_reports
+from sae_sweep.launch.lock import held
+from sae_sweep.launch.tasks import Task, clear_over, write_task
+from sae_sweep.plan import Plan, plan_sweep
+from sae_sweep.runs import SweepFolder, sweep_root
+from sae_sweep.signals import Stop, stopping
+
+
+class Cluster(Protocol):
+    """Where workers run. One array, or one call of a cluster, holds the tasks of one command."""
+
+    waits: bool
+    """Whether the command waits for its workers."""
+
+    def place(self, number: int) -> str:
+        """Where the group of this number would be run, in words that go on from `group ...:`."""
+        ...
+
+    def submit(self, tasks: Sequence[Task]) -> None:
+        """Hand the tasks to workers, and note in each who runs it. Raises ConfigError where the cluster refuses."""
+        ...
+
+    def wait(self, root_tasks: Sequence[Task], stop: Stop) -> None:
+        """Return once nobody works on these tasks any more, each settled."""
+        ...
+
+
+def run_remote(configs: Sequence[MemberConfig], cluster: Cluster) -> list[Outcome]:
+    """As `run_sweep`, with one worker of the cluster for each group.
+
+    Members that an earlier command has given to a worker that still has them are not given again, but waited for.
+    Without waiting, members that are not finished come back as planned.
+    """
+    plan = plan_sweep(configs)
+    folder = SweepFolder(sweep_root(configs[0]).absolute())
+    plan = folder.named(plan)
+    if configs[0].dry_run:
+        return _dry(configs, plan, folder, cluster)
+    folder.check_place()
+    with held(folder.root), stopping() as stop:
+        plan = folder.named(plan)  # another process may have written there since
+        others = clear_over(folder.root)
+        finished = folder.finished(plan)
+        rest = plan.without(finished | others.keys())
+        folder.begin(plan, StateFolder(folder.root).homes().keys(), others.keys())
+        tasks = _hand_over(rest, folder, cluster)
+        earlier = [others[m.identity] for m in plan.members if m.identity in others and m.identity not in finished]
+        tasks = list(dict.fromkeys([*tasks, *earlier]))
+        if cluster.waits:
+            cluster.wait(tasks, stop)
+            write_reports(folder, configs[0], trained=False)
+    outcomes = _outcomes(plan, folder)
+    print_failures(outcomes)
+    return in_order(configs, outcomes)
+
+
+def _dry(configs: Sequence[MemberConfig], plan: Plan, folder: SweepFolder, cluster: Cluster) -> list[Outcome]:
+    finished = folder.finished(plan)
+    print_plan(plan, folder.root, finished)
+    print()
+    for number, group in enumerate(plan.without(finished).groups):
+        print(f"group {group.key}: {cluster.place(number)}")
+    return in_order(configs, [outcome(member, folder, "planned", None) for member in plan.members])
+
+
+def _hand_over(plan: Plan, folder: SweepFolder, cluster: Cluster) -> list[Task]:
+    tasks = [write_task(folder.root, group) for group in plan.groups]
+    try:
+        if tasks:
+            cluster.submit(tasks)
+    except BaseException:
+        for task in tasks:
+            if task.job is None:
+                shutil.rmtree(task.folder, ignore_errors=True)
+        raise
+    return tasks
+
+
+def _outcomes(plan: Plan, folder: SweepFolder) -> list[Outcome]:
+    here = folder.read()["members"]
+    done = folder.finished(plan)
+    outcomes = []
+    for member in plan.members:
+        state, reason = here[member.label]["state"], here[member.label]["reason"]
+        if member.identity in done:
+            outcomes.append(outcome(member, folder, "finished", None))
+        elif state in ("failed", "interrupted"):
+            outcomes.append(outcome(member, folder, "failed", reason))
+        else:
+            outcomes.append(outcome(member, folder, "planned", None))
+    return outcomes

@@ -1,0 +1,36 @@
+"""What a worker does: trains one group that was handed over, in the shared folder of its sweep, as `local` would."""
+
+import os
+from pathlib import Path
+
+from sae_sweep.errors import ConfigError
+from sae_sweep.launch.local import SweepFailed, train, write_reports
+from sae_sweep.launch.lock import held
+from sae_sweep.launch.tasks import Task
+from sae_sweep.plan import plan_sweep
+from sae_sweep.runs import SweepFolder
+from sae_sweep.signals import stopping
+from sae_sweep.storage import storage_errors
+
+
+def train_task(place: Path) -> None:
+    """Train what is missing of the task in the folder `place`; it goes on from the newest checkpoint there is.
+
+    Raises SweepFailed when a member failed, and what `run_sweep` raises.
+    """
+    task = Task(place.parents[2], place.name)
+    configs = task.configs
+    os.chdir(task.directory)
+    folder = SweepFolder(task.root, task.name)
+    with held(task.root, task.name), stopping(once=True) as stop:
+        plan = folder.named(plan_sweep(configs))
+        finished = folder.finished(plan)
+        with storage_errors():
+            try:
+                reasons = train(plan, finished, folder, stop)
+            except ConfigError as error:  # it shows only where the model and its data are
+                folder.mark([member.label for member in plan.members], "failed", str(error))
+                raise
+            write_reports(folder, configs[0], trained=len(finished) < len(plan.members))
+    if reasons:
+        raise SweepFailed
