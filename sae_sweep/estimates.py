@@ -108,19 +108,22 @@ def estimate(group: Group) -> Estimate:
         block_bytes=block_bytes(group),
         encoder_flops=2.0 * products,
         dense_flops=12.0 * products,
-        model_flops=tokens * max(_flops_to(bank.site, facts, first.data.context) for bank in group.banks)
+        model_flops=tokens * max(flops_per_token(bank.site, facts, first.data.context) for bank in group.banks)
         if facts
         else 0,
     )
 
 
-def peak(group: Group, banks: Sequence[Bank]) -> Peak:
+def peak(group: Group, banks: Sequence[Bank], on_the_way: int = 0) -> Peak:
     """The fullest phase of a group of which these banks are on the device together."""
-    return max(phases(group, banks), key=lambda one: one.total)
+    return max(phases(group, banks, on_the_way), key=lambda one: one.total)
 
 
-def phases(group: Group, banks: Sequence[Bank]) -> list[Peak]:
-    """What the device holds in each phase of a group of which these banks are on the device together."""
+def phases(group: Group, banks: Sequence[Bank], on_the_way: int = 0) -> list[Peak]:
+    """What the device holds in each phase of a group of which these banks are on the device together.
+
+    `on_the_way` are bytes of activations that are being exchanged with other devices while a block is made.
+    """
     first = group.members[0].config
     members = [member for bank in banks for member in bank.members]
     state = {"model": _model_bytes(group), "members": sum(map(state_bytes, members)), "allocator": ALLOCATOR_BYTES}
@@ -129,7 +132,8 @@ def phases(group: Group, banks: Sequence[Bank]) -> list[Peak]:
         if first.data.kind in ("demo", "text", "hub"):
             state["text"] = TEXT_BYTES
     block = {"block of activations": block_bytes(group)}
-    ahead = {"next block": block_bytes(group), "model's forward pass": _forward_bytes(group)}
+    making = {"model's forward pass": _forward_bytes(group), "exchange with other devices": on_the_way}
+    ahead = {"next block": block_bytes(group), **making}
     if not reads_ahead(first):
         ahead = {}
     folds = sum(member_numbers(member) * FOLD_BYTES for member in members)
@@ -137,7 +141,7 @@ def phases(group: Group, banks: Sequence[Bank]) -> list[Peak]:
     judging["codes and logits"] = max(_code_bytes(group, members), _logit_bytes(group))
     if first.evaluation.every is not None:
         judging |= block | ahead
-    opening = {"sampled inputs": _sample_bytes(group), "model's forward pass": _forward_bytes(group)}
+    opening = {"sampled inputs": _sample_bytes(group), **making}
     found = [
         Peak("opening", state | block | opening),
         Peak("training", state | block | ahead | {"steps": _steps_bytes(group, banks)}),
@@ -162,7 +166,7 @@ def _on_gpu(config: MemberConfig) -> bool:
 
 def state_bytes(member: Member) -> int:
     """Of one member's state; a frozen lookup has no moments."""
-    frozen = _lookup_numbers(member) if member.config.sae.lookup == "frozen" else 0
+    frozen = lookup_numbers(member) if member.config.sae.lookup == "frozen" else 0
     return member_parameters(member) * STATE_BYTES + frozen * FROZEN_BYTES
 
 
@@ -175,12 +179,12 @@ def block_bytes(group: Group) -> int:
 def member_parameters(member: Member) -> int:
     """Trained numbers of one member, a learned lookup among them."""
     own = sum(prod(shape) for shape in member.config.sae.parameters(member.d, member.width).values())
-    return own + (_lookup_numbers(member) if member.config.sae.lookup == "learned" else 0)
+    return own + (lookup_numbers(member) if member.config.sae.lookup == "learned" else 0)
 
 
 def member_numbers(member: Member) -> int:
     """Numbers of one member, trained or not."""
-    return member_parameters(member) + (_lookup_numbers(member) if member.config.sae.lookup == "frozen" else 0)
+    return member_parameters(member) + (lookup_numbers(member) if member.config.sae.lookup == "frozen" else 0)
 
 
 def _kind(group: Group) -> str:
@@ -284,7 +288,7 @@ def bytes_text(number: float) -> str:
     return f"{number:.3g} TB"
 
 
-def _lookup_numbers(member: Member) -> int:
+def lookup_numbers(member: Member) -> int:
     return model_facts(member.config.model).vocab_size * member.d
 
 
@@ -297,7 +301,7 @@ def _block_parameters(facts: ModelFacts) -> int:
     return 4 * facts.d_model * facts.n_heads * facts.d_head + 3 * facts.d_model * facts.d_mlp
 
 
-def _flops_to(site: Site, facts: ModelFacts, context: int) -> float:
-    """Of one token's forward pass through the blocks that the site needs."""
-    blocks = facts.n_layers if site.layer is None else site.layer + (site.kind != "resid_pre")
+def flops_per_token(site: Site | None, facts: ModelFacts, context: int) -> float:
+    """Of one token's forward pass through the blocks that the site needs; without one through all, but no logits."""
+    blocks = facts.n_layers if site is None or site.layer is None else site.layer + (site.kind != "resid_pre")
     return blocks * (2.0 * _block_parameters(facts) + 4.0 * context * facts.n_heads * facts.d_head)
