@@ -201,6 +201,12 @@ class LauncherConfig:
     """Of a device, in 10^9 bytes; null is what it has free, and no limit on a CPU, whose memory is the host's."""
     host_memory_gb: float | None
     """Of the host, for members that wait for their turn on the device; null is what it has."""
+    devices: int
+    """How many devices share one group: each reads a part of the rows and trains members of its own."""
+    hosts: int
+    """Machines that the devices are on, equally many on each."""
+    device_flops: float | None
+    """Floating-point operations that a device gets done in a second, for the hours of a plan; null gives none."""
 
 
 @dataclass(frozen=True)

@@ -114,13 +114,16 @@ def estimate(group: Group) -> Estimate:
     )
 
 
-def peak(group: Group, banks: Sequence[Bank]) -> Peak:
+def peak(group: Group, banks: Sequence[Bank], on_the_way: int = 0) -> Peak:
     """The fullest phase of a group of which these banks are on the device together."""
-    return max(phases(group, banks), key=lambda one: one.total)
+    return max(phases(group, banks, on_the_way), key=lambda one: one.total)
 
 
-def phases(group: Group, banks: Sequence[Bank]) -> list[Peak]:
-    """What the device holds in each phase of a group of which these banks are on the device together."""
+def phases(group: Group, banks: Sequence[Bank], on_the_way: int = 0) -> list[Peak]:
+    """What the device holds in each phase of a group of which these banks are on the device together.
+
+    `on_the_way` are bytes of activations that are being exchanged with other devices while a block is made.
+    """
     first = group.members[0].config
     members = [member for bank in banks for member in bank.members]
     state = {"model": _model_bytes(group), "members": sum(map(state_bytes, members)), "allocator": ALLOCATOR_BYTES}
@@ -129,7 +132,8 @@ def phases(group: Group, banks: Sequence[Bank]) -> list[Peak]:
         if first.data.kind in ("demo", "text", "hub"):
             state["text"] = TEXT_BYTES
     block = {"block of activations": block_bytes(group)}
-    ahead = {"next block": block_bytes(group), "model's forward pass": _forward_bytes(group)}
+    making = {"model's forward pass": _forward_bytes(group), "exchange with other devices": on_the_way}
+    ahead = {"next block": block_bytes(group), **making}
     if not reads_ahead(first):
         ahead = {}
     folds = sum(member_numbers(member) * FOLD_BYTES for member in members)
@@ -137,7 +141,7 @@ def phases(group: Group, banks: Sequence[Bank]) -> list[Peak]:
     judging["codes and logits"] = max(_code_bytes(group, members), _logit_bytes(group))
     if first.evaluation.every is not None or first.training.milestones is not None:
         judging |= block | ahead
-    opening = {"sampled inputs": _sample_bytes(group), "model's forward pass": _forward_bytes(group)}
+    opening = {"sampled inputs": _sample_bytes(group), **making}
     found = [
         Peak("opening", state | block | opening),
         Peak("training", state | block | ahead | {"steps": _steps_bytes(group, banks)}),
@@ -162,7 +166,7 @@ def _on_gpu(config: MemberConfig) -> bool:
 
 def state_bytes(member: Member) -> int:
     """Of one member's state; a frozen lookup has no moments."""
-    frozen = _lookup_numbers(member) if member.config.sae.lookup == "frozen" else 0
+    frozen = lookup_numbers(member) if member.config.sae.lookup == "frozen" else 0
     return member_parameters(member) * STATE_BYTES + frozen * FROZEN_BYTES
 
 
@@ -185,12 +189,12 @@ def _sequence_width(group: Group) -> int:
 def member_parameters(member: Member) -> int:
     """Trained numbers of one member, a learned lookup among them."""
     own = sum(prod(shape) for shape in member.config.sae.parameters(member.d, member.width).values())
-    return own + (_lookup_numbers(member) if member.config.sae.lookup == "learned" else 0)
+    return own + (lookup_numbers(member) if member.config.sae.lookup == "learned" else 0)
 
 
 def member_numbers(member: Member) -> int:
     """Numbers of one member, trained or not."""
-    return member_parameters(member) + (_lookup_numbers(member) if member.config.sae.lookup == "frozen" else 0)
+    return member_parameters(member) + (lookup_numbers(member) if member.config.sae.lookup == "frozen" else 0)
 
 
 def _kind(group: Group) -> str:
@@ -306,7 +310,7 @@ def bytes_text(number: float) -> str:
     return f"{number:.3g} TB"
 
 
-def _lookup_numbers(member: Member) -> int:
+def lookup_numbers(member: Member) -> int:
     return model_facts(member.config.model).vocab_size * member.d
 
 
@@ -321,22 +325,18 @@ def _block_parameters(facts: ModelFacts) -> int:
 
 def _model_flops(group: Group, facts: ModelFacts, tokens: float) -> float:
     context = group.members[0].config.data.context
-    whole = facts.n_layers * _block_flops(facts, context)
-    shared = whole if group.spliced else max(_flops_to(bank.site, facts, context) for bank in group.banks)
+    whole = flops_per_token(None, facts, context)
+    shared = whole if group.spliced else max(flops_per_token(bank.site, facts, context) for bank in group.banks)
     own = 0.0
     for member in group.members:
         if not member.config.training.local:  # back costs as much as forth: the model's weights have no gradients
-            suffix = whole - _flops_to(member.site, facts, context)
+            suffix = whole - flops_per_token(member.site, facts, context)
             heads = 3 * 2.0 * facts.d_model * facts.vocab_size
             own += member.config.training.tokens * (2 * suffix + heads)
     return tokens * shared + own
 
 
-def _flops_to(site: Site, facts: ModelFacts, context: int) -> float:
-    """Of one token's forward pass through the blocks that the site needs."""
-    blocks = facts.n_layers if site.layer is None else site.layer + (site.kind != "resid_pre")
-    return blocks * _block_flops(facts, context)
-
-
-def _block_flops(facts: ModelFacts, context: int) -> float:
-    return 2.0 * _block_parameters(facts) + 4.0 * context * facts.n_heads * facts.d_head
+def flops_per_token(site: Site | None, facts: ModelFacts, context: int) -> float:
+    """Of one token's forward pass through the blocks that the site needs; without one through all, but no logits."""
+    blocks = facts.n_layers if site is None or site.layer is None else site.layer + (site.kind != "resid_pre")
+    return blocks * (2.0 * _block_parameters(facts) + 4.0 * context * facts.n_heads * facts.d_head)

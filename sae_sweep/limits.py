@@ -30,9 +30,7 @@ def check_config(config: MemberConfig) -> None:
     _check_evaluation(config)
     _one_of("tracking.mode", config.tracking.mode, TRACKING_MODES)
     _at_least("tracking.log_every", config.tracking.log_every, 1)
-    for key, value in (("memory_gb", config.launcher.memory_gb), ("host_memory_gb", config.launcher.host_memory_gb)):
-        if value is not None:
-            _above(f"launcher.{key}", value, 0)
+    _check_launcher(config)
 
 
 def check_width(key: str, value: float, d: int) -> int:
@@ -141,6 +139,20 @@ def _check_evaluation(config: MemberConfig) -> None:
         )
     if evaluation.every is not None:
         _at_least("evaluation.every", evaluation.every, 1)
+
+
+def _check_launcher(config: MemberConfig) -> None:
+    launcher = config.launcher
+    sizes = ("memory_gb", launcher.memory_gb), ("host_memory_gb", launcher.host_memory_gb)
+    for key, value in (*sizes, ("device_flops", launcher.device_flops)):
+        if value is not None:
+            _above(f"launcher.{key}", value, 0)
+    _at_least("launcher.devices", launcher.devices, 1)
+    _at_least("launcher.hosts", launcher.hosts, 1)
+    if launcher.devices % launcher.hosts:
+        raise ConfigError(
+            f"launcher.devices={launcher.devices} cannot be spread evenly over launcher.hosts={launcher.hosts}"
+        )
 
 
 def _one_of(key: str, value: str, known: Sequence[str]) -> None:

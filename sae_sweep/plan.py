@@ -33,6 +33,7 @@ SHARED_KEYS = (
     *("name", "output_dir", "dry_run", "model.device", "data.cache"),
     *("tracking.mode", "tracking.project", "tracking.entity", "tracking.log_every"),
     *("launcher.memory_gb", "launcher.host_memory_gb"),
+    *("launcher.devices", "launcher.hosts", "launcher.device_flops"),
     *("training.checkpoint_minutes", "training.checkpoint_tokens", "training.milestones"),
 )
 """What the members of one command cannot differ in."""

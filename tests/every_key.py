@@ -11,7 +11,7 @@ from typing import Literal
 
 Effect = Literal[
     *("parameters", "metrics", "curves", "passes", "plan", "refused", "place", "tracking", "card"),
-    *("checkpoints", "turns"),
+    *("checkpoints", "turns", "hours"),
 ]
 """What a key changes:
 
@@ -25,6 +25,7 @@ place       where results go, and whether there are any; where activations are k
 tracking    what wandb is told
 card        what the saved SAE says of its model
 turns       which members are on the device together, and how often the model's pass is made
+hours       how long a plan says that it takes
 checkpoints how often there is one to go on from
 """
 
@@ -209,6 +210,7 @@ STREAM = [
 ]
 
 WIDE = "sae.width=200000"
+TIGHT = "launcher.memory_gb=0.8 launcher.host_memory_gb=0.4 launcher.devices=2"
 
 REST = [
     Row("model.backend", "refused", "model.backend=transformer_lens", f"{HOOK} site.width=32"),
@@ -236,6 +238,9 @@ REST = [
     Row("tracking.entity", "tracking", "tracking.entity=us", "tracking.mode=offline"),
     Row("tracking.log_every", "curves", "tracking.log_every=4"),
     Row("launcher.memory_gb", "turns", "launcher.memory_gb=0.8", WIDE),
+    Row("launcher.devices", "turns", "launcher.devices=2", f"{WIDE} launcher.memory_gb=0.8"),
+    Row("launcher.hosts", "turns", "launcher.hosts=2", f"{WIDE} {TIGHT}"),
+    Row("launcher.device_flops", "hours", "launcher.device_flops=1e12"),
     Row("launcher.host_memory_gb", "turns", "launcher.host_memory_gb=0.2", f"{WIDE} launcher.memory_gb=0.8"),
     Row("training.checkpoint_minutes", "checkpoints", "training.checkpoint_minutes=0"),
     Row("training.checkpoint_tokens", "checkpoints", "training.checkpoint_tokens=512"),

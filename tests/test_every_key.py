@@ -248,17 +248,32 @@ def test_a_key_without_which_a_run_is_refused(row: Row, places: Places, offline_
 
 
 def test_how_members_share_a_machine(places: Places) -> None:
-    """Two of 154 MB each, with steps of 370 MB."""
+    """Two of 154 MB each to a device, with steps of 370 MB."""
     shown = {}
     for row in (row for row in TABLE if row.effect == "turns"):
         waves = []
         for made in before_and_after(row, places):
-            (group,) = plan_sweep([made, replace(made, seed=1)]).groups
-            limits = (made.launcher.memory_gb, made.launcher.host_memory_gb)
-            passes = plan_passes(group, *(None if limit is None else limit * 1e9 for limit in limits))
-            waves.append([len(one.waves) for one in passes])
+            launcher, count = made.launcher, 4 if row.key == "launcher.hosts" else 2
+            (group,) = plan_sweep([replace(made, seed=seed) for seed in range(count)]).groups
+            limits = (None if gb is None else gb * 1e9 for gb in (launcher.memory_gb, launcher.host_memory_gb))
+            passes = plan_passes(group, *limits, launcher.devices, launcher.hosts)
+            waves.append([max(len(one.at(device)) for device in range(one.devices)) for one in passes])
         shown[row.key] = waves
-    assert shown == {"launcher.memory_gb": [[1], [2]], "launcher.host_memory_gb": [[2], [1, 1]]}
+    assert shown == {
+        "launcher.memory_gb": [[1], [2]],
+        "launcher.host_memory_gb": [[2], [1, 1]],
+        "launcher.devices": [[2], [1]],
+        "launcher.hosts": [[2, 1], [2]],
+    }
+
+
+def test_how_long_a_plan_says_that_it_takes(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
+    (row,) = [row for row in TABLE if row.effect == "hours"]
+    told = []
+    for made in before_and_after(row, places):
+        run_sweep([replace(made, dry_run=True)])
+        told.append(" hours " in capsys.readouterr().out)
+    assert told == [False, True]
 
 
 def test_what_a_model_is_called_is_on_the_card_of_its_saes(places: Places, tmp_path: Path) -> None:

@@ -77,6 +77,8 @@ def test_members_that_share_a_name_all_get_a_suffix_of_their_identity() -> None:
         "tracking.log_every=7",
         "launcher.memory_gb=80",
         "launcher.host_memory_gb=200",
+        "launcher.devices=8",
+        "launcher.device_flops=1e14",
     ],
 )
 def test_runtime_keys_are_not_part_of_what_a_member_is(override: str) -> None:
@@ -203,6 +205,10 @@ def test_sites_of_another_width(model_folder: Path) -> None:
         ("tracking.log_every=0", "tracking.log_every=0 must be at least 1"),
         ("launcher.memory_gb=0", "launcher.memory_gb=0 must be above 0"),
         ("launcher.host_memory_gb=-1", "launcher.host_memory_gb=-1 must be above 0"),
+        ("launcher.devices=0", "launcher.devices=0 must be at least 1"),
+        ("launcher.hosts=0", "launcher.hosts=0 must be at least 1"),
+        ("launcher.device_flops=0", "launcher.device_flops=0 must be above 0"),
+        ("launcher.hosts=2", "launcher.devices=1 cannot be spread evenly over launcher.hosts=2"),
         ("seed=-1", "seed=-1 must be from 0 to below 2^31"),
         ("seed=99999999999999999999", "must be from 0 to below 2^31"),
         ("site.layer=4", "site.layer=4 is beyond the model: 0 to 3"),

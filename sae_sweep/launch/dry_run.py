@@ -6,9 +6,10 @@ from pathlib import Path
 
 from sae_sweep.activations.cache_folder import blocks_needed, cache_key, files_there
 from sae_sweep.config import shown
+from sae_sweep.costs import PassCost, pass_cost
 from sae_sweep.estimates import Estimate, bytes_text, estimate, member_numbers, member_parameters
 from sae_sweep.launch.tables import print_table
-from sae_sweep.passes import GB, Pass, plan_passes
+from sae_sweep.passes import GB, Pass, Wave, plan_passes
 from sae_sweep.plan import Bank, Group, Member, Plan, sparsity
 
 WEIGHT_BYTES = 4
@@ -17,16 +18,16 @@ HEADER = ("bank", "member", "latents", "sparsity", "parameters", "batch", "steps
 
 
 def print_plan(plan: Plan, root: Path, finished: Collection[str]) -> None:
-    """Print the plan to standard output; `finished` are identities that need no more training."""
+    """Print the plan to standard output; `finished` are identities that need no more training, and so no pass."""
     banks = sum(len(group.banks) for group in plan.groups)
-    planned = [(group, _passes(group)) for group in plan.groups]
-    made = sum(len(passes) for _, passes in planned)
+    left = {group.key: _passes(group) for group in plan.without(finished).groups}
+    made = sum(map(len, left.values()))
     print(
         f"{root}: {counted(len(plan.members), 'member')} in {counted(len(plan.groups), 'group')} of"
-        f" {'one pass each' if made == len(plan.groups) else f'{made} passes in all'},"
+        f" {'one pass each' if made == len(left) else f'{made} passes in all'},"
         f" {counted(banks, 'bank')}; {len(finished)} finished already"
     )
-    for group, passes in planned:
+    for group in plan.groups:
         rows = [
             _row(f"{number} {_bank_name(bank)}", member, finished)
             for number, bank in enumerate(group.banks)
@@ -35,11 +36,14 @@ def print_plan(plan: Plan, root: Path, finished: Collection[str]) -> None:
         print()
         print_table(_title(group), HEADER, rows, sys.stdout)
         cost = estimate(group)
-        print(_cost(cost))
+        if group.members[0].config.launcher.devices == 1:
+            print(_memory(cost))
         if milestones := _milestones(group):
             print(milestones)
-        for line in _turns(group, passes):
-            print(line)
+        passes = left.get(group.key, [])
+        for number, one in enumerate(passes, 1):
+            for line in _pass(one, f"pass {number} of {len(passes)}"):
+                print(line)
         cache = _cache(group, cost.block_bytes)
         if cache is not None and not group.spliced:
             print(cache)
@@ -98,14 +102,9 @@ def _schedule(member: Member) -> str:
     return "; ".join(parts)
 
 
-def _cost(cost: Estimate) -> str:
-    model_flops = f" model {cost.model_flops:.2g} FLOP," if cost.model_flops else ""
+def _memory(cost: Estimate) -> str:
     parts = ", ".join(f"{name} {bytes_text(size)}" for name, size in cost.peak.parts.items() if size)
-    return (
-        f"memory {bytes_text(cost.peak.total)} at the fullest, {cost.peak.phase}: {parts}\n"
-        f"compute:{model_flops} SAE encoders {cost.encoder_flops:.2g} FLOP"
-        f" ({cost.dense_flops:.2g} if every step were dense)"
-    )
+    return f"memory of all together: {bytes_text(cost.peak.total)} at the fullest, {cost.peak.phase}: {parts}"
 
 
 def _milestones(group: Group) -> str | None:
@@ -121,28 +120,62 @@ def _passes(group: Group) -> list[Pass]:
     """The passes under the limits that the config states; what the machine has is not known here."""
     asked = group.members[0].config.launcher
     device, host = (None if value is None else value * GB for value in (asked.memory_gb, asked.host_memory_gb))
-    return plan_passes(group, device, host)
+    return plan_passes(group, device, host, asked.devices, asked.hosts)
 
 
-def _turns(group: Group, passes: Sequence[Pass]) -> Iterator[str]:
-    """Which members share the device, where a limit is stated."""
-    asked = group.members[0].config.launcher
-    if asked.memory_gb is None:
-        return
-    limit = f"launcher.memory_gb={shown(asked.memory_gb)}"
-    for number, one in enumerate(passes, 1):
-        which = f"pass {number} of {len(passes)}: " if len(passes) > 1 else ""
-        if len(one.waves) == 1:
-            (wave,) = one.waves
-            yield f"{limit}: {which}{counted(len(wave.members), 'member')} together, {bytes_text(wave.peak_bytes)}"
-            continue
+def _pass(made: Pass, name: str) -> Iterator[str]:
+    """What a pass costs, and which members are where."""
+    cost, config = pass_cost(made), made.group.members[0].config
+    yield f"{name}: {_compute(cost)}"
+    yield from _hours(cost, config.launcher.device_flops)
+    waits = f"; {bytes_text(made.host_bytes)} wait in the host's memory" if made.host_bytes else ""
+    yield (
+        f"  disk: a checkpoint {bytes_text(cost.checkpoint_bytes)} (two are kept), results"
+        f" {bytes_text(cost.result_bytes)}{waits}"
+    )
+    if made.devices > 1 and cost.sent_bytes:
+        most = max(device.received_bytes for device in cost.devices)
+        total = cost.sent_bytes * (cost.blocks + 1)
         yield (
-            f"{limit}: {which}{len(one.waves)} waves take turns in each block,"
-            f" {bytes_text(one.host_bytes)} wait in the host's memory"
+            f"  network: {bytes_text(cost.sent_bytes)} between devices a block, at most {bytes_text(most)} of it to one"
+            f" device; {bytes_text(cost.sent_per_step)} a step, {bytes_text(total)} in all"
         )
-        for turn, wave in enumerate(one.waves, 1):
-            labels = ", ".join(member.label for member in wave.members)
-            yield f"  wave {turn}, {bytes_text(wave.peak_bytes)}: {labels}"
+    if made.devices > 1 or config.launcher.memory_gb is not None:
+        for device in range(made.devices):
+            yield from _turns(made.at(device), f"device {device}", cost.devices[device].block_bytes)
+
+
+def _compute(cost: PassCost) -> str:
+    harvest, judging, encoder, dense = (
+        sum(getattr(device, f"{kind}_flops") for device in cost.devices)
+        for kind in ("harvest", "judging", "encoder", "dense")
+    )
+    model = f"the model {harvest:.2g} FLOP, judging {judging:.2g}, " if harvest else ""
+    return (
+        f"{cost.tokens:.3g} tokens in {counted(cost.blocks, 'block')}, the first read twice; {model}SAE encoders"
+        f" {encoder:.2g} FLOP ({dense:.2g} if every step were dense)"
+    )
+
+
+def _hours(cost: PassCost, device_flops: float | None) -> Iterator[str]:
+    if device_flops is None:
+        yield "  time: launcher.device_flops=... says what a device gets done in a second, and then how long this takes"
+        return
+    least, most = cost.hours(device_flops)
+    yield (
+        f"  time: {least:.2g} hours with sparse steps, {most:.2g} if all were dense, should each device get"
+        f" launcher.device_flops={device_flops:.3g} done in a second"
+    )
+
+
+def _turns(waves: Sequence[Wave], device: str, block: int) -> Iterator[str]:
+    """The members of one device."""
+    if not waves:
+        yield f"  {device}: no members, its share of the rows only"
+    for turn, wave in enumerate(waves, 1):
+        which = f", wave {turn} of {len(waves)}" if len(waves) > 1 else ""
+        labels = ", ".join(member.label for member in wave.members)
+        yield f"  {device}{which}: {bytes_text(wave.peak_bytes)} (block {bytes_text(block)}): {labels}"
 
 
 def _cache(group: Group, block_bytes: int) -> str | None:

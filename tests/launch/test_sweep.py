@@ -96,10 +96,13 @@ def test_a_dry_run_of_toy_data_counts_no_model(program: Any) -> None:
     assert program("data=toy", "sae=topk", "sae.k=8", "sae.width=512", "dry_run=true") == 0
     assert "synthetic activations (512 true latents in 256 dimensions, float32, auto)" in program.out
     assert "topk at toy" in program.out
-    memory, compute = program.out.splitlines()[-2:]
+    memory, compute, time, disk = program.out.splitlines()[-4:]
     assert memory.startswith("memory ")
     assert "model" not in memory
-    assert compute.startswith("compute: SAE encoders ")
+    assert compute.startswith("pass 1 of 1: ")
+    assert "model" not in compute
+    assert "launcher.device_flops=" in time
+    assert disk.startswith("  disk: a checkpoint ")
 
 
 def test_a_toy_key_without_toy_data_is_refused(program: Any) -> None:
@@ -248,10 +251,11 @@ GEMMA = ("+experiment=gated_gemma", "model.device=cuda", "dry_run=true", "sae=ga
 
 def test_a_dry_run_says_what_each_wave_holds(program: Any) -> None:
     assert program(*GEMMA, "launcher.memory_gb=80") == 0
-    first, *rest = (line for line in program.out.splitlines() if "wave" in line)
-    assert first == "launcher.memory_gb=80: 4 waves take turns in each block, 67.7 GB wait in the host's memory"
+    assert "; 67.7 GB wait in the host's memory" in program.out
+    rest = [line for line in program.out.splitlines() if "wave" in line]
+    assert rest[0].startswith("  device 0, wave 1 of 4: ")
     labels = [f"gated-l1_{value}-w131072" for value in ("0.001", "0.0008", "0.0007", "0.0005", "0.0003", "0.0002")]
-    assert [line.split(": ")[1] for line in rest] == [
+    assert [line.split(": ")[2] for line in rest] == [
         *(", ".join(labels[n : n + 2]) for n in (0, 2, 4)),
         "gated-l1_0.0001-w131072",
     ]
@@ -262,11 +266,11 @@ def test_a_dry_run_says_what_each_wave_holds(program: Any) -> None:
 def test_a_dry_run_says_when_the_pass_is_repeated(program: Any) -> None:
     assert program(*GEMMA, "launcher.memory_gb=62", "launcher.host_memory_gb=40") == 0
     assert "in 1 group of 2 passes in all" in program.out
-    passes = [line for line in program.out.splitlines() if "of 2:" in line]
-    assert passes == [
-        "launcher.memory_gb=62: pass 1 of 2: 4 waves take turns in each block, 38.7 GB wait in the host's memory",
-        "launcher.memory_gb=62: pass 2 of 2: 3 waves take turns in each block, 29 GB wait in the host's memory",
-    ]
+    first, second = program.out.split("pass 1 of 2: ")[1].split("pass 2 of 2: ")
+    assert "; 38.7 GB wait in the host's memory" in first
+    assert "wave 4 of 4" in first
+    assert "; 29 GB wait in the host's memory" in second
+    assert "wave 3 of 3" in second
 
 
 def test_an_sae_larger_than_a_device_is_refused(program: Any) -> None:
@@ -277,5 +281,32 @@ def test_an_sae_larger_than_a_device_is_refused(program: Any) -> None:
 
 def test_members_that_fit_share_the_device(program: Any) -> None:
     assert program("data=toy", "sae=topk", "sae.k=4,8", "dry_run=true", "launcher.memory_gb=20") == 0
-    (line,) = (line for line in program.out.splitlines() if line.startswith("launcher"))
-    assert line.startswith("launcher.memory_gb=20: 2 members together, ")
+    (line,) = (line for line in program.out.splitlines() if line.startswith("  device"))
+    assert line.endswith(": topk-k_4-x16, topk-k_8-x16")
+
+
+def test_a_dry_run_says_what_each_device_does(program: Any) -> None:
+    assert program(*GEMMA, "launcher.memory_gb=80", "launcher.devices=8", "launcher.device_flops=2e14") == 0
+    lines = program.out.splitlines()
+    (time,) = (line for line in lines if line.startswith("  time: "))
+    assert time.endswith("should each device get launcher.device_flops=2e+14 done in a second")
+    (network,) = (line for line in lines if line.startswith("  network: "))
+    assert "9.86 GB between devices a block, at most 1.41 GB of it to one device" in network
+    turns = [line for line in lines if line.startswith("  device ")]
+    assert [line.split(":")[0] for line in turns] == [f"  device {n}" for n in range(8)]
+    assert sorted(line.rsplit(": ")[-1] for line in turns if "gated-" in line) == sorted(
+        f"gated-l1_{value}-w131072" for value in ("0.001", "0.0008", "0.0007", "0.0005", "0.0003", "0.0002", "0.0001")
+    )
+    assert turns[7].endswith("no members, its share of the rows only")
+
+
+def test_what_is_finished_costs_nothing_more(program: Any) -> None:
+    program("sae=topk", "sae.k=8", "name=it")
+    assert program("sae=topk", "sae.k=8", "name=it", "dry_run=true") == 0
+    assert "finished" in program.out
+    assert "pass 1" not in program.out
+
+
+def test_devices_must_be_spread_evenly(program: Any) -> None:
+    assert program("launcher.devices=8", "launcher.hosts=3", "dry_run=true") == 2
+    assert program.err == "sae-sweep: error: launcher.devices=8 cannot be spread evenly over launcher.hosts=3\n"
