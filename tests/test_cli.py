@@ -31,9 +31,9 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (
             ("experiment=dmeo",),
-            "experiment=dmeo: no such option; did you mean demo? there is architectures, demo, gated_gemma",
+            "experiment=dmeo: no such option; did you mean demo? there is architectures, demo, e2e",
         ),
-        (("model=nope", "dry_run=true"), "model=nope: no such option; there is demo, gemma-2-2b, gemma-7b"),
+        (("model=nope", "dry_run=true"), "model=nope: no such option; there is demo, gemma-2-2b, gemma-2-9b"),
         (("training=5",), "training=5: training is a group of keys; choose one of its files"),
         (("training=5,6",), "Config group override must be a string or a list. Got int"),
         (("training={lr: 1, foo: 2}",), "training.foo: no such key"),
@@ -140,7 +140,7 @@ def test_help_lists_groups_and_examples_without_torch() -> None:
         "sae: batchtopk, gated, gated_decoder_norm, jumprelu, jumprelu_anthropic, matryoshka, p_anneal, standard"
         in text
     )
-    assert "experiment: architectures, demo, gated_gemma, gated_gemma_l0" in text
+    assert "experiment: architectures, demo, e2e, e2e_finetune, gated_gemma, gated_gemma_l0" in text
     assert "sae-sweep +experiment=demo" in text
     assert "batch_size: 1024" in text
 

@@ -138,7 +138,7 @@ def architecture_label(config: Mapping[str, Any]) -> str:
     the objective where that is not the local one, and whether it began from a finished member."""
     sae = _sae_config(config["sae"])
     name = str(config["sae"]["architecture"]) if sae is None else sae.method()
-    objective = config["training"].get("objective", "local")
+    objective = config.get("training", {}).get("objective", "local")
     origin = "finetuned" if config.get("init_from") else ""
     return " ".join(word for word in (name, objective if objective != "local" else "", origin) if word)
 

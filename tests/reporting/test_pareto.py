@@ -1,7 +1,6 @@
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from sae_sweep.cli import config_folder
-from sae_sweep.config import member_config
+from sae_sweep.config import config_entries, member_config
 from sae_sweep.errors import ConfigError
 from sae_sweep.reporting.pareto import cells, disagreements, frontier, interpolate, pareto_json
 from sae_sweep.reporting.points import METRICS, architecture_label, read_sweep
@@ -99,8 +98,8 @@ def test_an_architecture_is_named_as_its_config_names_it() -> None:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         for sae in ("gated", "gated_decoder_norm", "standard_april", "topk"):
             config = member_config(compose("config", [f"sae={sae}"]))
-            assert architecture_label(asdict(config.sae)) == config.sae.method() == sae
-    assert architecture_label({"architecture": "new", "l1": 3}) == "new", "of another version"
+            assert architecture_label(config_entries(config)) == config.sae.method() == sae
+    assert architecture_label({"sae": {"architecture": "new", "l1": 3}}) == "new", "of another version"
 
 
 def test_frontiers_are_ordered_by_l0(sweep: Path) -> None:
