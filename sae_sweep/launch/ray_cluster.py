@@ -106,14 +106,14 @@ class RayCluster:
             raise ConfigError(f"hydra.launcher.address={shown(options.address)}: {_line(error)}") from error
         if options.address is None:
             _check_fits(options, ray.cluster_resources())
-        given = ray.remote(
-            num_cpus=options.cpus,
-            num_gpus=options.gpus,
-            memory=None if options.memory_gb is None else int(options.memory_gb * 1e9),
-            resources=dict(options.resources) or None,
-            max_retries=options.retries,
-            max_calls=1,  # what it held on the device goes with its process
-        )(_work)
+        needs: dict[str, Any] = {
+            "num_cpus": options.cpus,
+            "num_gpus": options.gpus,
+            "memory": None if options.memory_gb is None else int(options.memory_gb * 1e9),
+            "resources": dict(options.resources) or None,
+        }
+        # max_calls: what a task held on the device goes with its process
+        given = ray.remote(**needs, max_retries=options.retries, max_calls=1)(_work)
         for task in tasks:
             task.write_job("ray", None, str(task.folder / LOG))
             job = f"{task.name}-{token_hex(4)}"
