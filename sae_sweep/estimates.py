@@ -108,7 +108,7 @@ def estimate(group: Group) -> Estimate:
         block_bytes=block_bytes(group),
         encoder_flops=2.0 * products,
         dense_flops=12.0 * products,
-        model_flops=tokens * max(_flops_to(bank.site, facts, first.data.context) for bank in group.banks)
+        model_flops=tokens * max(_flops_to(bank.site.written, facts, first.data.context) for bank in group.banks)
         if facts
         else 0,
     )
@@ -174,7 +174,7 @@ def block_bytes(group: Group) -> int:
 
 def member_parameters(member: Member) -> int:
     """Trained numbers of one member, a learned lookup among them."""
-    own = sum(prod(shape) for shape in member.config.sae.parameters(member.d, member.width).values())
+    own = sum(prod(shape) for shape in member.parameters.values())
     return own + (_lookup_numbers(member) if member.config.sae.lookup == "learned" else 0)
 
 
@@ -204,7 +204,7 @@ def _chunk_bytes(chunk: Bank) -> int:
     name = "_".join([first.config.sae.architecture, *first.config.sae.variations()])
     tokens = first.config.training.batch_size
     pairs = tokens * sum(member.width for member in members)
-    rows = tokens * first.d * (1 + len(members))
+    rows = tokens * (first.d + first.d_out * len(members))
     numbers = sum(map(member_parameters, members))
     return pairs * PAIR_BYTES.get(name, OTHER_PAIR_BYTES) + rows * ROW_BYTES + numbers * GRADIENT_BYTES
 
@@ -257,7 +257,10 @@ def _forward_positions(group: Group) -> int:
 
 def _widths(group: Group) -> list[int]:
     """Numbers per position at each site."""
-    return list({member.site.hook: member.d for member in group.members}.values())
+    widths: dict[str, int] = {}
+    for member in group.members:
+        widths |= member.widths
+    return list(widths.values())
 
 
 def _each(group: Group) -> int:

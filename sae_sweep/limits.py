@@ -23,6 +23,7 @@ def check_config(config: MemberConfig) -> None:
     _check_model(config)
     check_data(config.data)
     _check_toy(config)
+    _check_map(config)
     _check_training(config)
     _check_evaluation(config)
     _one_of("tracking.mode", config.tracking.mode, TRACKING_MODES)
@@ -56,7 +57,7 @@ def _check_toy(config: MemberConfig) -> None:
     """Toy data has neither a model nor sites nor tokens."""
     if config.data.toy is None:
         return
-    unread = {"model": ("path", "revision"), "site": ("layer", "hook", "width")}
+    unread = {"model": ("path", "revision"), "site": ("layer", "hook", "width", "output")}
     for group, keys in unread.items():
         for key in keys:
             value = getattr(getattr(config, group), key)
@@ -64,6 +65,23 @@ def _check_toy(config: MemberConfig) -> None:
                 raise ConfigError(f"{group}.{key}={shown(value)} is not read with data.kind=toy, which has no model")
     if config.sae.lookup != "none":
         raise ConfigError(f"sae.lookup={config.sae.lookup} looks tokens up, and data.kind=toy has none; take none")
+
+
+def _check_map(config: MemberConfig) -> None:
+    """What reconstructing another place than the one that is read goes with."""
+    output, sae = config.site.output, config.sae
+    if output is None:
+        if sae.skip:
+            raise ConfigError("sae.skip=true is a transcoder's; give site.output too, or choose site=mlp")
+        return
+    if sae.lookup != "none":
+        raise ConfigError(f"sae.lookup={sae.lookup} is an autoencoder's; take none with site.output={output}")
+    ratio = config.data.max_norm_ratio
+    if ratio is not None:
+        raise ConfigError(
+            f"data.max_norm_ratio={shown(ratio)} drops other tokens at each site, and a transcoder needs the same at"
+            f" both; leave it null with site.output={output}"
+        )
 
 
 def _check_training(config: MemberConfig) -> None:

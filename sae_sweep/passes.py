@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from sae_sweep.errors import ConfigError
 from sae_sweep.estimates import bytes_text, peak, phases, state_bytes
-from sae_sweep.plan import Bank, Group, Member, parted
+from sae_sweep.model.sites import Site
+from sae_sweep.plan import Bank, Group, Member, hooks_of, parted
 
 GB = 10**9
 
@@ -63,16 +64,16 @@ def plan_passes(group: Group, device: float | None, host: float | None) -> list[
 def _site_groups(group: Group, device: float) -> list[Group]:
     """The group, or where its block leaves no room for some SAE, groups of fewer sites."""
     groups: list[Group] = []
-    hooks: list[str] = []
-    for hook in group.hooks:
-        if hooks and _fits(_at(group, [*hooks, hook]), device):
-            hooks.append(hook)
+    sites: list[Site] = []
+    for site in dict.fromkeys(bank.site for bank in group.banks):
+        if sites and _fits(_at(group, [*sites, site]), device):
+            sites.append(site)
             continue
-        if hooks:
-            groups.append(_at(group, hooks))
-        hooks = [hook]
-        _check(_at(group, hooks), device)
-    return [*groups, _at(group, hooks)]
+        if sites:
+            groups.append(_at(group, sites))
+        sites = [site]
+        _check(_at(group, sites), device)
+    return [*groups, _at(group, sites)]
 
 
 def _fits(group: Group, device: float) -> bool:
@@ -130,10 +131,10 @@ def _parts(group: Group) -> list[Bank]:
     return [part for bank in group.banks for part in parted(bank)]
 
 
-def _at(group: Group, hooks: Sequence[str]) -> Group:
+def _at(group: Group, sites: Sequence[Site]) -> Group:
     """The part of a group that is at these sites."""
-    banks = tuple(bank for bank in group.banks if bank.site.hook in hooks)
-    return Group(group.key, banks, tuple(hooks))
+    banks = tuple(bank for bank in group.banks if bank.site in sites)
+    return Group(group.key, banks, hooks_of(banks))
 
 
 def _grouped(group: Group, parts: Sequence[Bank]) -> Group:
@@ -141,4 +142,4 @@ def _grouped(group: Group, parts: Sequence[Bank]) -> Group:
     asked = {member.identity for part in parts for member in part.members}
     banks = [Bank(bank.site, tuple(m for m in bank.members if m.identity in asked)) for bank in group.banks]
     kept = tuple(bank for bank in banks if bank.members)
-    return Group(group.key, kept, tuple(dict.fromkeys(bank.site.hook for bank in kept)))
+    return Group(group.key, kept, hooks_of(kept))

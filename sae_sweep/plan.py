@@ -49,10 +49,24 @@ class Member:
     """The name of its folder and of its wandb run."""
     site: Site
     d: int
-    """Numbers per position at the site."""
+    """Numbers per position at the site; where a transcoder reads."""
     width: int
     """Latents."""
     schedule: Schedule
+    d_out: int
+    """Numbers per position of what it reconstructs."""
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Numbers per position by hook."""
+        return {self.site.hook: self.d, self.site.written.hook: self.d_out}
+
+    @property
+    def parameters(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every trained tensor but the lookup."""
+        shapes = self.config.sae.parameters(self.d, self.width)
+        shapes |= {"W_dec": (self.width, self.d_out), "b_dec": (self.d_out,)}
+        return shapes | ({"W_skip": (self.d_out, self.d)} if self.config.sae.skip else {})
 
 
 @dataclass(frozen=True)
@@ -173,7 +187,8 @@ def base_label(config: MemberConfig) -> str:
     """The member's name before any suffix, e.g. gated-l1_0.0006-x16."""
     knob, value = sparsity(config)
     size = f"w{config.sae.width}" if config.sae.width is not None else f"x{_short(config.sae.expansion)}"
-    return f"{config.sae.method()}-{knob}_{_short(value)}-{size}"
+    method = config.sae.method() + ("_transcoder" if config.site.output is not None else "")
+    return f"{method}-{knob}_{_short(value)}-{size}"
 
 
 def suffixed(base: str, identity: str, taken: Iterable[str]) -> str:
@@ -198,15 +213,17 @@ def _member(config: MemberConfig, identity: str) -> Member:
     check_config(config)
     if config.data.toy is not None:
         site, d = TOY_SITE, config.data.toy.dimensions
+        d_out = d
     else:
         config = replace(config, model=_own_facts(config.model))
         facts = model_facts(config.model)
         site = resolve_site(config.site, facts)
         d = _width_at(config.site, site, facts)
+        d_out = (site_width(site.output, facts) if site.output else None) or d
     key = "expansion" if config.sae.width is None else "width"
     width = check_width(f"sae.{key}", getattr(config.sae, key), d)
     config.sae.check(d, width)
-    return Member(config, identity, "", site, d, width, resolve_schedule(config, width))
+    return Member(config, identity, "", site, d, width, resolve_schedule(config, width), d_out)
 
 
 def _own_facts(model: ModelConfig) -> ModelConfig:
@@ -239,13 +256,18 @@ def _grouped(members: Iterable[Member]) -> Plan:
     for member in members:
         banks = groups.setdefault(stream_key(member.config), {})
         batch = member.config.training.batch_size
-        banks.setdefault((member.site.hook, *member.config.sae.structure(), batch), []).append(member)
+        banks.setdefault((member.site, *member.config.sae.structure(), batch), []).append(member)
     return Plan(tuple(_group(key, banks.values()) for key, banks in groups.items()))
 
 
 def _group(key: str, banks: Iterable[list[Member]]) -> Group:
     made = tuple(Bank(members[0].site, tuple(members)) for members in banks)
-    return Group(key, made, tuple(dict.fromkeys(bank.site.hook for bank in made)))
+    return Group(key, made, hooks_of(made))
+
+
+def hooks_of(banks: Iterable[Bank]) -> tuple[str, ...]:
+    """Where activations are taken for these banks, each hook once."""
+    return tuple(dict.fromkeys(hook for bank in banks for hook in bank.site.hooks))
 
 
 def _check_shared(configs: Sequence[MemberConfig]) -> None:

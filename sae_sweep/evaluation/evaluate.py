@@ -39,7 +39,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Candidate:
-    """An SAE to judge, at a site."""
+    """An SAE to judge, at the site where its reconstructions are spliced in."""
 
     label: str
     hook: str
@@ -48,6 +48,8 @@ class Candidate:
     """Training steps it has taken."""
     batch_size: int = 1
     """Rows of each."""
+    reads: str | None = None
+    """The hook that it reads; None is `hook`."""
 
 
 @dataclass(frozen=True)
@@ -76,23 +78,26 @@ class Sums:
 
     def __init__(self, sae: InferenceSae, sequences: int, device: torch.device):
         self._sae = sae
-        self.reconstruction = Reconstruction(sae.d, device)
+        self.reconstruction = Reconstruction(sae.d_out, device)
         self.sparsity = Sparsity(sae.width, sae.tensors["W_dec"].norm(dim=1), sequences, device)
 
-    def add(self, x_ND: Tensor, tokens_N: Tensor, counts_N: Tensor, sequence_N: Tensor) -> Tensor:
-        """The reconstructions [N, D] of N activations; those that count go into the sums."""
+    def add(
+        self, x_ND: Tensor, tokens_N: Tensor, counts_N: Tensor, sequence_N: Tensor, y_ND: Tensor | None = None
+    ) -> Tensor:
+        """The reconstructions [N, D] of N activations, or from them of y; those that count go into the sums."""
         x_ND = x_ND.to(self._sae.tensors["W_enc"].dtype)
-        x_hat_ND = torch.empty_like(x_ND)
+        y_ND = x_ND if y_ND is None else y_ND.to(x_ND.dtype)
+        x_hat_ND = torch.empty_like(y_ND)
         step = max(1, CODE_ELEMENTS[x_ND.device.type] // self._sae.width)
         for start in range(0, len(x_ND), step):
             part = slice(start, start + step)
-            x_BD, tokens_B, counts_B = x_ND[part], tokens_N[part], counts_N[part]
+            x_BD, y_BD, tokens_B, counts_B = x_ND[part], y_ND[part], tokens_N[part], counts_N[part]
             f_BF = self._sae.encode(x_BD, tokens_B)
-            x_hat_ND[part] = self._sae.decode(f_BF, tokens_B)
+            x_hat_ND[part] = self._sae.decode(f_BF, tokens_B, x_BD)
             counted_C = true_places(counts_B)
             if len(counted_C) < len(counts_B):
-                x_BD, f_BF = x_BD.index_select(0, counted_C), f_BF.index_select(0, counted_C)
-            self.reconstruction.update(x_BD, x_hat_ND[part].index_select(0, counted_C))
+                y_BD, f_BF = y_BD.index_select(0, counted_C), f_BF.index_select(0, counted_C)
+            self.reconstruction.update(y_BD, x_hat_ND[part].index_select(0, counted_C))
             self.sparsity.update(f_BF, sequence_N[part].index_select(0, counted_C))
         return x_hat_ND
 
@@ -107,10 +112,11 @@ class Sums:
 class Evaluator:
     """Judges any number of candidates at the given sites, on the same tokens each time."""
 
-    def __init__(self, model: LanguageModel, heldout: HeldOut, means: Mapping[str, Tensor]):
-        """`means` are the mean activations [d] by hook, which mean ablation puts in place."""
+    def __init__(self, model: LanguageModel, heldout: HeldOut, means: Mapping[str, Tensor], read: Sequence[str] = ()):
+        """`means` are the mean activations [d] by hook, which mean ablation puts in place; `read` are hooks that
+        candidates read, if not only those."""
         self._model, self._heldout, self._means = model, heldout, means
-        self._suffix = Suffix(model, tuple(means))
+        self._suffix = Suffix(model, tuple(means), read)
 
     @torch.no_grad()
     def judge(
@@ -175,7 +181,9 @@ def _reconstructed(candidate: Candidate, batch: _Batch, sums: Sums) -> Tensor:
     sequence_N = batch.replaced_RT.nonzero()[:, 0] + batch.first
     counts_N = batch.counted_RT[batch.replaced_RT]
     tokens_N = batch.clean.tokens_RT[batch.replaced_RT]
-    x_hat_ND = sums.add(activation_RTd[batch.replaced_RT], tokens_N, counts_N, sequence_N)
+    x_RTd = batch.clean.activations[candidate.reads or candidate.hook]
+    y_ND = activation_RTd[batch.replaced_RT]
+    x_hat_ND = sums.add(x_RTd[batch.replaced_RT], tokens_N, counts_N, sequence_N, y_ND)
     return _replaced(activation_RTd, batch.replaced_RT, x_hat_ND)
 
 

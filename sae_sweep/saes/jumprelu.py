@@ -68,7 +68,7 @@ class JumpRelu(SaeMaths):
         W_enc = start.encoder(config.encoder_init, W_dec, b_dec, generator, k)
         threshold = self.threshold_init or DEFAULT_THRESHOLD
         if self.threshold_init is None and k is not None:
-            about_ND = start.inputs_ND - b_dec if self.unit_decoder else start.inputs_ND
+            about_ND = start.centred(b_dec) if self.unit_decoder else start.inputs_ND
             threshold = max(threshold, _firing_threshold(about_ND[:FIRING_INPUTS], W_enc, FIRST_L0S * k))
         log_threshold = torch.full((width,), log(threshold))
         b_enc = torch.zeros(width) if self.unit_decoder else _firing_bias(start.inputs_ND, W_enc, log_threshold.exp())

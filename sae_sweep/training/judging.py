@@ -107,6 +107,7 @@ def _metadata(place: Place) -> dict[str, Any]:
     return {
         "sae_sweep_version": __version__,
         "hook_name": place.member.site.hook,
+        **({"hook_name_out": place.member.site.written.hook} if place.member.site.output else {}),
         "training_architecture": place.member.config.sae.method(),
         "training_tokens": place.tokens,
         "input_scale": place.trainer.scale,

@@ -48,7 +48,10 @@ class Place:
         sae = trainer.inference(self.index)
         if self.trimmed is not None:
             sae = replace(sae, tensors={**sae.tensors, **self.trimmed})
-        return Candidate(self.member.label, trainer.hook, sae, step, trainer.batch_size)
+        if sae.transcodes and sae.architecture == "gated":  # what is judged is what is saved, and SAELens has no other
+            sae = sae.with_thresholds()
+        site = trainer.site
+        return Candidate(self.member.label, site.written.hook, sae, step, trainer.batch_size, site.hook)
 
     def saving(self, lines: int, before: SavedMember | None) -> Saving:
         """The member on its way to a checkpoint; `before` is what the one before holds of it."""

@@ -46,7 +46,8 @@ class Source(Protocol):
         """[V, d] by hook: activations of each token by itself, for lookup tables. Raises ConfigError without tokens."""
 
     def judge(self, positions: str, means: Mapping[str, Tensor]) -> Judge:
-        """The judge for one value of `evaluation.positions`; `means` are the mean activations [d] by hook."""
+        """The judge for one value of `evaluation.positions`; `means` are the mean activations [d] by the hooks that
+        are spliced."""
 
     def metadata(self) -> dict[str, Any]:
         """What cfg.json says of it."""
@@ -100,7 +101,7 @@ class LanguageModelSource:
             rows_per_forward=self._config.data.rows_per_forward,
             every_position=positions == "all",
         )
-        return Evaluator(self.model, heldout, means)
+        return Evaluator(self.model, heldout, means, self._hooks)
 
     def metadata(self) -> dict[str, Any]:
         data = self._config.data

@@ -11,11 +11,12 @@ from sae_sweep.activations.scaling import SiteStatistics, coefficient_scale, inp
 from sae_sweep.activations.stream import Block
 from sae_sweep.plan import Bank as BankPlan
 from sae_sweep.plan import Member
-from sae_sweep.saes.bank import LOOKUP, Bank, Batch, Chunk
+from sae_sweep.saes.bank import LOOKUP, SKIP, Bank, Batch, Chunk
 from sae_sweep.saes.base import Clock, Losses, Parameters, SaeMaths
-from sae_sweep.saes.inference import InferenceSae
+from sae_sweep.saes.inference import InferenceSae, Units
 from sae_sweep.saes.initial import Start
 from sae_sweep.saes.registry import maths_of
+from sae_sweep.saes.spaces import AUTOENCODER, TRANSCODER
 from sae_sweep.training.divergence import divergence
 from sae_sweep.training.optimizer import Adam
 from sae_sweep.training.resampling import SAMPLE_ROWS, resample
@@ -81,24 +82,32 @@ class BankTrainer:
         dtype: torch.dtype,
         log_every: int,
         unigrams: Tensor | None = None,
+        targets: SiteStatistics | None = None,
     ):
         """`dtype` is that of parameters, moments and arithmetic: float32, or float64 to compare trajectories.
 
         `statistics` are about the mean for members that centre their inputs; `unigrams` [V, D], the activations a
-        lookup starts from, are needed by members with one.
+        lookup starts from, are needed by members with one, `targets` by transcoders: the statistics of what they
+        reconstruct.
         """
         first = plan.members[0]
-        self.hook = plan.site.hook
+        self.hook, self.site = plan.site.hook, plan.site
         self.batch_size = first.config.training.batch_size
         self.scale = input_scale(first.config.sae.input_scale, first.d, statistics)
-        self.variance = self.scale**2 * statistics.variance
-        self.states = [MemberState(m, _unit(m, statistics, self.scale)) for m in plan.members]
+        self._spaces = AUTOENCODER if targets is None else TRANSCODER
+        targets = targets or statistics
+        self.target_scale = input_scale(first.config.sae.input_scale, first.d_out, targets)
+        self.variance = self.target_scale**2 * targets.variance
+        self.states = [MemberState(m, _unit(m, targets, self.target_scale)) for m in plan.members]
         self.records: list[StepRecord] = []
         self._dtype, self._device, self._log_every = dtype, device, log_every
-        self._centre_D = None if statistics.centre is None else statistics.centre.to(device, dtype)
+        self._units = self._units_of(self.scale, statistics)
+        self._target_units = self._units_of(self.target_scale, targets)
         start = Start(
             inputs_ND=self._scaled(statistics.sample).float().cpu(),
-            mean_D=self._scaled(statistics.mean).float().cpu(),
+            mean_D=self._scaled(targets.mean, self._target_units).float().cpu(),
+            spaces=self._spaces,
+            outputs_ND=None if self._spaces.same else self._scaled(targets.sample, self._target_units).float().cpu(),
         )
         unigrams_VD = None if unigrams is None else self._scaled(unigrams).cpu()
         self.bank = self._bank(plan.members, start, unigrams_VD)
@@ -121,27 +130,36 @@ class BankTrainer:
             own, kept = self._initial(maths, member, start, unigrams_VD)
             initial.append({name: tensor.to(self._device, self._dtype) for name, tensor in own.items()})
             buffers.append({name: tensor.to(self._device, self._dtype) for name, tensor in kept.items()})
-        return Bank(maths, [m.config.sae for m in members], initial, buffers)
+        return Bank(maths, [m.config.sae for m in members], initial, buffers, self._spaces)
 
     def _initial(
         self, maths: SaeMaths, member: Member, start: Start, unigrams_VD: Tensor | None
     ) -> tuple[Parameters, Parameters]:
-        """A member's first parameters and buffers; a lookup table is among the one or the other."""
+        """A member's first parameters and buffers; a lookup table is among the one or the other. A skip starts at 0
+        (Paulo et al. 2025)."""
         sae, generator = member.config.sae, torch.Generator().manual_seed(member.config.seed)
         parameters, buffers = maths.initialise(sae, start, member.width, generator), maths.buffers(sae)
+        if sae.skip:
+            parameters[SKIP] = torch.zeros(member.d_out, member.d)
         if sae.lookup != "none":
             assert unigrams_VD is not None
             table_VD = sae.lookup_scale * (unigrams_VD - parameters["b_dec"])
             (parameters if sae.lookup == "learned" else buffers)[LOOKUP] = table_VD
         return parameters, buffers
 
-    def _scaled(self, x_BD: Tensor) -> Tensor:
-        """Raw activations as the members see them."""
-        x_BD = x_BD.to(self._device, self._dtype)
-        return self.scale * (x_BD if self._centre_D is None else x_BD - self._centre_D)
+    def _units_of(self, scale: float, statistics: SiteStatistics) -> Units:
+        return Units(scale, None if statistics.centre is None else statistics.centre.to(self._device, self._dtype))
+
+    def _scaled(self, x_BD: Tensor, units: Units | None = None) -> Tensor:
+        """Raw activations as the members see them, those that they read unless `units` are others."""
+        return (units or self._units).applied(x_BD.to(self._device, self._dtype))
 
     def _batch(self, block: Block, rows: slice) -> Batch:
-        return Batch(self._scaled(block.activations[self.hook][rows]), block.tokens[self.hook][rows])
+        x_BD, tokens_B = self._scaled(block.activations[self.hook][rows]), block.tokens[self.hook][rows]
+        if self._spaces.same:
+            return Batch(x_BD, tokens_B)
+        y_BD = block.activations[self.site.written.hook][rows]
+        return Batch(x_BD, tokens_B, self._scaled(y_BD, self._target_units))
 
     @property
     def running(self) -> bool:
@@ -277,7 +295,7 @@ class BankTrainer:
 
     def inference(self, index: int) -> InferenceSae:
         """A member as it would be saved now."""
-        return self.bank.fold(index, self.scale, self._centre_D)
+        return self.bank.fold(index, self.target_scale, self._target_units.mean_D, self._units)
 
     @property
     def device(self) -> torch.device:
@@ -338,7 +356,7 @@ def _per_token(count_F: Tensor, widths: list[int], tokens: int) -> Tensor:
 
 def _unit(member: Member, statistics: SiteStatistics, scale: float) -> float:
     coefficient = member.config.sae.coefficient()
-    return coefficient_scale(coefficient.unit, member.d, statistics, scale) if coefficient else 1.0
+    return coefficient_scale(coefficient.unit, member.d_out, statistics, scale) if coefficient else 1.0
 
 
 def _fixed_coefficient(state: MemberState) -> float | None:
