@@ -63,6 +63,8 @@ class SiteConfig:
     """Numbers per position; needed for a hook that is of no known kind."""
     output: str | None
     """Reconstruct another place from this one (a transcoder): a kind in the same block, or a hook name."""
+    across: list[int | str] | None
+    """One SAE over several places (a crosscoder): layers of the kind, or hook names."""
 
 
 @dataclass(frozen=True)

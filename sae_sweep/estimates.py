@@ -108,7 +108,12 @@ def estimate(group: Group) -> Estimate:
         block_bytes=block_bytes(group),
         encoder_flops=2.0 * products,
         dense_flops=12.0 * products,
-        model_flops=tokens * max(_flops_to(bank.site.written, facts, first.data.context) for bank in group.banks)
+        model_flops=tokens
+        * max(
+            _flops_to(site, facts, first.data.context)
+            for bank in group.banks
+            for site in (bank.site.written, *bank.site.beside)
+        )
         if facts
         else 0,
     )

@@ -57,7 +57,7 @@ def _check_toy(config: MemberConfig) -> None:
     """Toy data has neither a model nor sites nor tokens."""
     if config.data.toy is None:
         return
-    unread = {"model": ("path", "revision"), "site": ("layer", "hook", "width", "output")}
+    unread = {"model": ("path", "revision"), "site": ("layer", "hook", "width", "output", "across")}
     for group, keys in unread.items():
         for key in keys:
             value = getattr(getattr(config, group), key)
@@ -68,19 +68,20 @@ def _check_toy(config: MemberConfig) -> None:
 
 
 def _check_map(config: MemberConfig) -> None:
-    """What reconstructing another place than the one that is read goes with."""
-    output, sae = config.site.output, config.sae
-    if output is None:
-        if sae.skip:
-            raise ConfigError("sae.skip=true is a transcoder's; give site.output too, or choose site=mlp")
+    """What members of several places go with."""
+    site, sae = config.site, config.sae
+    if sae.skip and site.output is None:
+        raise ConfigError("sae.skip=true is a transcoder's; give site.output too, or choose site=mlp")
+    if site.output is None and site.across is None:
         return
+    named = f"site.output={site.output}" if site.across is None else f"site.across={shown(site.across)}"
     if sae.lookup != "none":
-        raise ConfigError(f"sae.lookup={sae.lookup} is an autoencoder's; take none with site.output={output}")
+        raise ConfigError(f"sae.lookup={sae.lookup} is an autoencoder's at one site; take none with {named}")
     ratio = config.data.max_norm_ratio
     if ratio is not None:
         raise ConfigError(
-            f"data.max_norm_ratio={shown(ratio)} drops other tokens at each site, and a transcoder needs the same at"
-            f" both; leave it null with site.output={output}"
+            f"data.max_norm_ratio={shown(ratio)} drops other tokens at each site, and members of several need the same"
+            f" at all; leave it null with {named}"
         )
 
 

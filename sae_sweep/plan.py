@@ -49,7 +49,7 @@ class Member:
     """The name of its folder and of its wandb run."""
     site: Site
     d: int
-    """Numbers per position at the site; where a transcoder reads."""
+    """Numbers per position at the site; where a transcoder reads, at all sites of a crosscoder."""
     width: int
     """Latents."""
     schedule: Schedule
@@ -59,6 +59,8 @@ class Member:
     @property
     def widths(self) -> dict[str, int]:
         """Numbers per position by hook."""
+        if self.site.beside:
+            return dict.fromkeys(self.site.hooks, self.d // len(self.site.hooks))
         return {self.site.hook: self.d, self.site.written.hook: self.d_out}
 
     @property
@@ -187,7 +189,8 @@ def base_label(config: MemberConfig) -> str:
     """The member's name before any suffix, e.g. gated-l1_0.0006-x16."""
     knob, value = sparsity(config)
     size = f"w{config.sae.width}" if config.sae.width is not None else f"x{_short(config.sae.expansion)}"
-    method = config.sae.method() + ("_transcoder" if config.site.output is not None else "")
+    form = "_transcoder" if config.site.output is not None else "_crosscoder" if config.site.across else ""
+    method = config.sae.method() + form
     return f"{method}-{knob}_{_short(value)}-{size}"
 
 
@@ -213,16 +216,18 @@ def _member(config: MemberConfig, identity: str) -> Member:
     check_config(config)
     if config.data.toy is not None:
         site, d = TOY_SITE, config.data.toy.dimensions
-        d_out = d
+        d_out, sites = d, 1
     else:
         config = replace(config, model=_own_facts(config.model))
         facts = model_facts(config.model)
         site = resolve_site(config.site, facts)
         d = _width_at(config.site, site, facts)
         d_out = (site_width(site.output, facts) if site.output else None) or d
+        sites = 1 + len(site.beside)
     key = "expansion" if config.sae.width is None else "width"
     width = check_width(f"sae.{key}", getattr(config.sae, key), d)
     config.sae.check(d, width)
+    d, d_out = (sites * numbers for numbers in (d, d_out))
     return Member(config, identity, "", site, d, width, resolve_schedule(config, width), d_out)
 
 

@@ -37,5 +37,18 @@ def _paths(value: Any) -> str | list[str] | None:
     raise ValueError("a path or a list of paths")
 
 
-SCALARS: dict[Any, Any] = {str: _text, int: _whole_number, float: _number, bool: _truth, Any: _paths}
+def _places(value: Any) -> list[int | str]:
+    if isinstance(value, list) and all(isinstance(at, int | str) and not isinstance(at, bool) for at in value):
+        return value
+    raise ValueError("a list of layers or hook names")
+
+
+SCALARS: dict[Any, Any] = {
+    str: _text,
+    int: _whole_number,
+    float: _number,
+    bool: _truth,
+    Any: _paths,
+    list[int | str]: _places,
+}
 """Readers by the type of a key; each raises ValueError with the words for what it wanted."""

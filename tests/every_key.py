@@ -176,6 +176,7 @@ STREAM = [
     Row("model.dtype", "parameters", "model.dtype=bfloat16"),
     Row("site.kind", "parameters", "site=mlp_out"),
     Row("site.layer", "parameters", "site.layer=2"),
+    Row("site.across", "parameters", "site.across=[0,1,2]", "site.layer=null"),
     Row("site.output", "parameters", "site.output=mlp_out", "site=mlp_in"),
     Row("site.hook", "parameters", "site.hook=blocks.0.hook_resid_post", "site.layer=null"),
     Row("data.kind", "parameters", "data=demo data.path=null"),

@@ -217,6 +217,11 @@ def test_sites_of_another_width(model_folder: Path) -> None:
         ("sae.skip=true", "sae.skip=true is a transcoder's; give site.output too, or choose site=mlp"),
         ("site.output=resid_post", "site.output=resid_post is what is read; leave it null to reconstruct that"),
         ("site.output=resid_pre", "the model computes blocks.2.hook_resid_pre before blocks.2.hook_resid_post"),
+        ("site.across=[1]", "site.across=[1]: a crosscoder has several sites, each once; give at least two"),
+        ("site.across=[1,1]", "site.across=[1, 1]: a crosscoder has several sites, each once"),
+        ("site.across=[1,9]", "site.layer=9 is beyond the model: 0 to 3"),
+        ("site.across=2", "site.across=2 is not a list of layers or hook names or null"),
+        ("site.across=[blocks.1.hook_mlp_out,blocks.1.mlp.hook_post]", "sites of a crosscoder have one known width"),
         ("site.output=mlp", "site.output=mlp is no known kind; give one of resid_pre"),
         ("site.width=7", "site.width=7: blocks.2.hook_resid_post has 128 numbers per position; leave it out"),
         (
@@ -234,12 +239,38 @@ def test_what_cannot_be_trained_is_refused(override: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("sae.lookup=learned", "sae.lookup=learned is an autoencoder's; take none with site.output=mlp_out"),
+        (
+            "sae.lookup=learned",
+            "sae.lookup=learned is an autoencoder's at one site; take none with site.output=mlp_out",
+        ),
         ("data.max_norm_ratio=3", "data.max_norm_ratio=3 drops other tokens at each site"),
     ],
 )
 def test_what_transcoders_cannot_have_is_refused(override: str, message: str) -> None:
     assert message in refusal("site=mlp", override)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("site.layer=1", "site.across=[0, 1] says which sites; leave site.layer null"),
+        ("site.output=mlp_out", "leave site.output null"),
+        ("sae.skip=true", "sae.skip=true is a transcoder's"),
+        ("sae.lookup=frozen", "sae.lookup=frozen is an autoencoder's at one site; take none with site.across=[0, 1]"),
+        ("data.max_norm_ratio=3", "leave it null with site.across=[0, 1]"),
+    ],
+)
+def test_what_crosscoders_cannot_have_is_refused(override: str, message: str) -> None:
+    assert message in refusal("site.across=[0,1]", override)
+
+
+def test_a_crosscoder_is_planned_at_all_of_its_sites() -> None:
+    plan = plan_sweep([config("site=mlp_out", "site.across=[0,2,blocks.3.hook_resid_mid]", "sae=topk")])
+    (member,), hooks = plan.members, ("blocks.0.hook_mlp_out", "blocks.2.hook_mlp_out", "blocks.3.hook_resid_mid")
+    assert plan.groups[0].hooks == hooks
+    assert (member.d, member.d_out, member.width) == (384, 384, 2048), "an expansion is of one site"
+    assert member.widths == dict.fromkeys(hooks, 128)
+    assert member.label == "topk_crosscoder-l0_32-x16"
 
 
 def test_a_transcoder_is_planned_by_both_of_its_widths() -> None:

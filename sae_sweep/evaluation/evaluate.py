@@ -2,7 +2,9 @@
 
 For each batch of held-out rows there is one clean pass, one zero and one mean ablation per site (suffix passes all),
 and one spliced suffix pass per member. Only counted positions are replaced (`evaluation.positions=counted`), and
-averages run over counted positions whose target is not special.
+averages run over counted positions whose target is not special. A crosscoder is spliced at each of its sites in turn,
+as are the ablations it is measured by, and its numbers are averages over them: all at once, the last site of a residual
+stream would be all that counts.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +16,7 @@ from torch import Tensor
 from sae_sweep.data.positions import counted_positions, target_positions
 from sae_sweep.evaluation.reconstruction import Reconstruction
 from sae_sweep.evaluation.sparsity import Sparsity
-from sae_sweep.evaluation.splice import Divergence, accumulate, splice_metrics
+from sae_sweep.evaluation.splice import Divergence, accumulate, average, splice_metrics
 from sae_sweep.kernels.places import true_places
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.model.suffix import CleanPass, Suffix
@@ -50,6 +52,13 @@ class Candidate:
     """Rows of each."""
     reads: str | None = None
     """The hook that it reads; None is `hook`."""
+    beside: tuple[str, ...] = ()
+    """A crosscoder's other hooks, read and spliced as `hook` is."""
+
+    @property
+    def hooks(self) -> tuple[str, ...]:
+        """Where it is spliced, in one pass each."""
+        return (self.hook, *self.beside)
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,7 @@ class Sums:
     def __init__(self, sae: InferenceSae, sequences: int, device: torch.device):
         self._sae = sae
         self.reconstruction = Reconstruction(sae.d_out, device)
-        self.sparsity = Sparsity(sae.width, sae.tensors["W_dec"].norm(dim=1), sequences, device)
+        self.sparsity = Sparsity(sae.width, sae.decoder_norms, sequences, device)
 
     def add(
         self, x_ND: Tensor, tokens_N: Tensor, counts_N: Tensor, sequence_N: Tensor, y_ND: Tensor | None = None
@@ -124,17 +133,18 @@ class Evaluator:
     ) -> dict[str, Judgement]:
         """Metrics of every candidate, by label; `done` is told the share of held-out rows that have been read."""
         sequences, device = len(self._heldout.tokens_RT), self._model.device
-        hooks = sorted({candidate.hook for candidate in candidates})
+        hooks = sorted({hook for candidate in candidates for hook in candidate.hooks})
         ablations = [_name(kind, hook) for hook in hooks for kind in ("zero", "mean")]
-        names = ["clean", *ablations, *(c.label for c in candidates)]
+        names = ["clean", *ablations, *(_name(c.label, hook) for c in candidates for hook in c.hooks)]
         divergences = {name: Divergence(sequences, device) for name in names}
         sums = {c.label: Sums(c.sae, sequences, device) for c in candidates}
         targets_R = torch.zeros(sequences, dtype=torch.float64, device=device)
         for batch in self._batches():
             finals = self._ablated(batch, hooks)
             for c in candidates:
-                spliced = _reconstructed(c, batch, sums[c.label])
-                finals[c.label] = self._suffix.run(c.hook, batch.clean, spliced)[batch.target_RT]
+                for hook, spliced in _reconstructed(c, batch, sums[c.label]).items():
+                    final_RTD = self._suffix.run(hook, batch.clean, spliced)
+                    finals[_name(c.label, hook)] = final_RTD[batch.target_RT]
             row_N, position_N = batch.target_RT.nonzero(as_tuple=True)
             next_N = batch.clean.tokens_RT[row_N, position_N + 1]
             clean_ND = batch.clean.final_RTD[batch.target_RT]
@@ -175,22 +185,23 @@ def _replaced(activation_RTd: Tensor, where_RT: Tensor, value: Tensor) -> Tensor
     return copy
 
 
-def _reconstructed(candidate: Candidate, batch: _Batch, sums: Sums) -> Tensor:
-    """The site's activation with reconstructions in place; those of counted positions go into the sums too."""
-    activation_RTd = batch.clean.activations[candidate.hook]
+def _reconstructed(candidate: Candidate, batch: _Batch, sums: Sums) -> dict[str, Tensor]:
+    """Each site's activation with reconstructions in place; those of counted positions go into the sums too."""
+    activations = batch.clean.activations
     sequence_N = batch.replaced_RT.nonzero()[:, 0] + batch.first
     counts_N = batch.counted_RT[batch.replaced_RT]
     tokens_N = batch.clean.tokens_RT[batch.replaced_RT]
-    x_RTd = batch.clean.activations[candidate.reads or candidate.hook]
-    y_ND = activation_RTd[batch.replaced_RT]
-    x_hat_ND = sums.add(x_RTd[batch.replaced_RT], tokens_N, counts_N, sequence_N, y_ND)
-    return _replaced(activation_RTd, batch.replaced_RT, x_hat_ND)
+    y_ND = torch.cat([activations[hook][batch.replaced_RT] for hook in candidate.hooks], dim=1)
+    x_ND = y_ND if candidate.reads is None else activations[candidate.reads][batch.replaced_RT]
+    x_hat_ND = sums.add(x_ND, tokens_N, counts_N, sequence_N, y_ND)
+    parts = zip(candidate.hooks, x_hat_ND.chunk(len(candidate.hooks), dim=1), strict=True)
+    return {hook: _replaced(activations[hook], batch.replaced_RT, part_ND) for hook, part_ND in parts}
 
 
 def _judgement(candidate: Candidate, sums: Sums, divergences: Mapping[str, Divergence], targets_R: Tensor) -> Judgement:
-    zero, mean = (divergences[_name(kind, candidate.hook)] for kind in ("zero", "mean"))
-    metrics = {
-        **sums.metrics(),
-        **splice_metrics(divergences["clean"], zero, mean, divergences[candidate.label], targets_R),
-    }
+    zero, mean, own = (
+        average([divergences[_name(kind, hook)] for hook in candidate.hooks])
+        for kind in ("zero", "mean", candidate.label)
+    )
+    metrics = {**sums.metrics(), **splice_metrics(divergences["clean"], zero, mean, own, targets_R)}
     return Judgement(candidate.sae, metrics, sums.sparsity.frequency_F)

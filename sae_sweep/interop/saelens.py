@@ -4,6 +4,9 @@ Scaling is folded in, so a folder loads with `SAE.load_from_disk(folder)` and wo
 of cfg.json are ignored by its loader, unknown tensors are fatal, and without a 6.x `sae_lens_version` it takes the
 folder for a legacy one; hence the exact set of names below.
 
+A crosscoder is of no architecture of SAELens: cfg.json calls it one, says how it fires and how many sites lie end to
+end in its inputs, and `load_sae` reads it.
+
 Its transcoders fire as a ReLU or a JumpReLU does. Gated ones are saved as the JumpReLUs that they are; a TopK
 transcoder is of no architecture that it has, so only `load_sae` reads it.
 """
@@ -34,6 +37,8 @@ TENSORS = {
 }
 TRANSCODERS = {"standard": "transcoder", "jumprelu": "jumprelu_transcoder", "topk": "topk_transcoder"}
 """What a transcoder of each activation is called; with a skip, skip_transcoder ends the name."""
+
+CROSSCODER = "crosscoder"
 
 
 def save_sae(folder: Path, sae: InferenceSae, metadata: dict[str, Any], frequency_F: Tensor) -> None:
@@ -70,6 +75,8 @@ def saelens_config(sae: InferenceSae, metadata: dict[str, Any]) -> dict[str, Any
         config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
     if sae.transcodes:
         config["d_out"] = sae.d_out
+    if sae.sites > 1:
+        config |= {"activation": sae.architecture, "sites": sae.sites}
     if sae.lookup is not None:
         config["lookup"] = {"file": LOOKUP, "rows": len(sae.lookup.rows_VD), "subtract": sae.lookup.subtract}
     return config
@@ -77,6 +84,8 @@ def saelens_config(sae: InferenceSae, metadata: dict[str, Any]) -> dict[str, Any
 
 def _architecture(sae: InferenceSae) -> str:
     """What cfg.json calls it."""
+    if sae.sites > 1:
+        return CROSSCODER
     if not sae.transcodes:
         return sae.architecture
     name = TRANSCODERS[sae.architecture]
@@ -87,7 +96,7 @@ def load_sae(folder: Path) -> InferenceSae:
     """Read back what `save_sae` wrote. Raises ValueError when a file is damaged or is not what it should be."""
     config = _read_config(folder / CONFIG)
     d, width = config["d_in"], config["d_sae"]
-    named = config["architecture"]
+    named = config.get("activation", "") if config["architecture"] == CROSSCODER else config["architecture"]
     plain, transcodes = named.replace("skip_", ""), "transcoder" in named
     architecture = next((own for own, name in TRANSCODERS.items() if name == plain), named)
     names = TENSORS.get(architecture, ()) + (("W_skip",) if plain != named else ())
@@ -97,7 +106,15 @@ def load_sae(folder: Path) -> InferenceSae:
     for name, tensor in tensors.items():
         _check_shape(folder / WEIGHTS, name, tensor, shapes.get(name, (width,)))
     lookup = _lookup(folder, config.get("lookup"), d)
-    return InferenceSae(architecture, tensors, config["apply_b_dec_to_input"], config.get("k"), lookup, transcodes)
+    return InferenceSae(
+        architecture,
+        tensors,
+        config["apply_b_dec_to_input"],
+        config.get("k"),
+        lookup,
+        transcodes,
+        config.get("sites", 1),
+    )
 
 
 def _lookup(folder: Path, entry: Any, d: int) -> Lookup | None:
@@ -133,7 +150,9 @@ def _read_config(file: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ValueError(f"{file} holds no object")
     needed = ["architecture", "d_in", "d_sae", "apply_b_dec_to_input"]
-    if str(config.get("architecture")).startswith("topk"):
+    if config.get("architecture") == CROSSCODER:
+        needed += ["activation", "sites"]
+    if str(config.get("activation", config.get("architecture"))).startswith("topk"):
         needed.append("k")
     for key in needed:
         if key not in config:

@@ -1,6 +1,7 @@
 """Sites: named places in the model, in TransformerLens's words. No torch."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sae_sweep.config import SiteConfig
@@ -32,6 +33,8 @@ class Site:
     hook: str
     output: "Site | None" = None
     """Where what is reconstructed is, if not here (a transcoder's)."""
+    beside: "tuple[Site, ...]" = ()
+    """The other places of a crosscoder, which reads and reconstructs all of them."""
 
     @property
     def written(self) -> "Site":
@@ -41,12 +44,12 @@ class Site:
     @property
     def hooks(self) -> tuple[str, ...]:
         """Where activations are taken, each hook once."""
-        return tuple(dict.fromkeys((self.hook, self.written.hook)))
+        return tuple(dict.fromkeys((self.hook, self.written.hook, *(site.hook for site in self.beside))))
 
     @property
     def name(self) -> str:
         """What plans call it."""
-        return " -> ".join(self.hooks)
+        return (" + " if self.beside else " -> ").join(self.hooks)
 
 
 TOY_SITE = Site(None, None, "toy")
@@ -58,6 +61,8 @@ def resolve_site(config: SiteConfig, facts: ModelFacts) -> Site:
 
     Raises ConfigError when it names none, an unknown kind, a layer beyond the model, or an output that cannot be.
     """
+    if config.across is not None:
+        return _across(config, config.across, facts)
     site = _input_site(config, facts)
     return site if config.output is None else replace(site, output=_output_site(config.output, site, facts))
 
@@ -72,6 +77,25 @@ def _input_site(config: SiteConfig, facts: ModelFacts) -> Site:
     layer = facts.n_layers // 2 if config.layer is None else config.layer
     _check_layer(f"site.layer={layer}", layer, facts)
     return Site(config.kind, layer, f"blocks.{layer}.{HOOK_OF_KIND[config.kind]}")
+
+
+def _across(config: SiteConfig, across: Sequence[int | str], facts: ModelFacts) -> Site:
+    """The sites of a crosscoder: layers of one kind, hooks, or both."""
+    key = f"site.across={list(across)}"
+    for name, value in (("layer", config.layer), ("hook", config.hook), ("output", config.output)):
+        if value is not None:
+            raise ConfigError(f"{key} says which sites; leave site.{name} null")
+    sites = [
+        _input_site(replace(config, hook=at) if isinstance(at, str) else replace(config, layer=at), facts)
+        for at in across
+    ]
+    if len(sites) < 2 or len(set(sites)) < len(sites):
+        raise ConfigError(f"{key}: a crosscoder has several sites, each once; give at least two")
+    widths = {site.hook: site_width(site, facts) for site in sites}
+    if len(set(widths.values())) > 1 or None in widths.values():
+        found = ", ".join(f"{hook} has {width or 'no known'}" for hook, width in widths.items())
+        raise ConfigError(f"{key}: sites of a crosscoder have one known width; {found}")
+    return replace(sites[0], beside=tuple(sites[1:]))
 
 
 def _output_site(output: str, site: Site, facts: ModelFacts) -> Site:

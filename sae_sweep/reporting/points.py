@@ -207,6 +207,9 @@ def _read_export(file: Path) -> dict[str, Any]:
 
 
 def _hook(site: Mapping[str, Any], exported: str | None) -> str:
+    if site.get("across"):
+        end = HOOK_OF_KIND.get(str(site["kind"]), str(site["kind"]))
+        return " + ".join(at if isinstance(at, str) else f"blocks.{at}.{end}" for at in site["across"])
     if site.get("hook"):
         return str(site["hook"])
     if site.get("layer") is not None:

@@ -155,9 +155,11 @@ class Bank:
         buffers = {name: t[member] for name, t in self.buffers.items()}
         table_VD = parameters.get(LOOKUP, buffers.get(LOOKUP))
         sae = self.maths.fold(self.configs[member], parameters, buffers, scale)
+        if not self.spaces.pre_bias:
+            sae = replace(sae, subtract_b_dec=False, sites=self.spaces.sites)
         if not self.spaces.same:
             skip = {SKIP: parameters[SKIP].clone()} if SKIP in parameters else {}
-            sae = replace(sae, tensors=sae.tensors | skip, subtract_b_dec=False, transcodes=True)
+            sae = replace(sae, tensors=sae.tensors | skip, transcodes=True)
             reads = reads or Units()
             sae = sae.reading(reads.scale / scale, reads.mean_D)  # b_enc is in the unit of the targets already
             return sae if mean_D is None else sae.giving_about(mean_D)

@@ -46,8 +46,8 @@ class Step:
     spaces: Spaces = AUTOENCODER
 
     def encoder(self, x_BD: Tensor, W_enc: Tensor, bias_F: Tensor | None, b_pre_MD: Tensor | None) -> Encoder:
-        """W_enc (x - b_pre) + bias of these members; W_enc x + bias where b_pre is of another space."""
-        return Encoder(x_BD, W_enc, bias_F, b_pre_MD if self.spaces.same else None, self.layout, self.dense)
+        """W_enc (x - b_pre) + bias of these members; W_enc x + bias where their spaces have no b_pre."""
+        return Encoder(x_BD, W_enc, bias_F, b_pre_MD if self.spaces.pre_bias else None, self.layout, self.dense)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from sae_sweep.saes.spaces import Spaces
+
 
 @dataclass(frozen=True)
 class Lookup:
@@ -22,7 +24,7 @@ class Lookup:
 class Units:
     """Members train on scale (x - mean) of raw activations x."""
 
-    scale: float = 1.0
+    scale: float | Tensor = 1.0
     mean_D: Tensor | None = None
 
     def applied(self, x_BD: Tensor) -> Tensor:
@@ -46,6 +48,8 @@ class InferenceSae:
     lookup: Lookup | None = None
     transcodes: bool = False
     """Whether it reconstructs something else than it reads."""
+    sites: int = 1
+    """How many sites of equal width lie side by side in what it reads and gives (a crosscoder)."""
 
     @property
     def d(self) -> int:
@@ -102,7 +106,7 @@ class InferenceSae:
         """The same with mean + its reconstructions."""
         return replace(self, tensors={**self.tensors, "b_dec": self.tensors["b_dec"] + mean_D})
 
-    def reading(self, scale: float, mean_D: Tensor | None) -> "InferenceSae":
+    def reading(self, scale: float | Tensor, mean_D: Tensor | None) -> "InferenceSae":
         """The same for inputs x, given that this one, which subtracts no b_dec, is for scale (x - mean)."""
         assert not self.subtract_b_dec
         t = {**self.tensors, "W_enc": scale * self.tensors["W_enc"]}
@@ -117,6 +121,18 @@ class InferenceSae:
             if "W_skip" in t:
                 t["b_dec"] = t["b_dec"] - t["W_skip"] @ mean_D
         return replace(self, tensors=t)
+
+    def scaled(self, scale_D: Tensor) -> "InferenceSae":
+        """The same crosscoder for x, given that this one is for scale x: each number of an input has a scale of its
+        own. Codes stay as they are, so decoder rows lose their unit norm."""
+        t = self.tensors
+        rows = {"W_enc": t["W_enc"] * scale_D[:, None], "W_dec": t["W_dec"] / scale_D, "b_dec": t["b_dec"] / scale_D}
+        return replace(self, tensors=t | rows)
+
+    @property
+    def decoder_norms(self) -> Tensor:
+        """[F]: of each latent's decoder rows, summed over sites."""
+        return Spaces(sites=self.sites).decoder_norms(self.tensors["W_dec"])
 
     def with_thresholds(self) -> "InferenceSae":
         """A gated SAE as the JumpReLU that it is (arXiv 2404.16014, appendix): a = exp(r_mag) z + b_mag fires above

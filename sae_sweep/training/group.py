@@ -62,11 +62,13 @@ def open_group(group: Group, waves: Sequence[Wave] = ()) -> "GroupRun":
         measured = statistics[sae.centre]
         targets = measured[bank.site.output.hook] if bank.site.output else None
         log_every = config.tracking.log_every
-        made = BankTrainer(bank, measured[hook], source.device, SAE_DTYPE, log_every, table_VD, targets)
+        beside = [measured[site.hook] for site in bank.site.beside]
+        made = BankTrainer(bank, measured[hook], source.device, SAE_DTYPE, log_every, table_VD, targets, beside)
         return Paged(made) if waits else made
 
     turns = Waves([[trainer(bank) for bank in wave.banks] for wave in waves])
-    means = {bank.site.written.hook: statistics[False][bank.site.written.hook].mean for bank in group.banks}
+    spliced = [site.hook for bank in group.banks for site in (bank.site.written, *bank.site.beside)]
+    means = {hook: statistics[False][hook].mean for hook in spliced}
     positions = {member.config.evaluation.positions for member in group.members}
     judges = {each: source.judge(each, means) for each in sorted(positions)}
     return GroupRun(group, source, turns, judges, stamp)

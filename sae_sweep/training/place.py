@@ -51,7 +51,8 @@ class Place:
         if sae.transcodes and sae.architecture == "gated":  # what is judged is what is saved, and SAELens has no other
             sae = sae.with_thresholds()
         site = trainer.site
-        return Candidate(self.member.label, site.written.hook, sae, step, trainer.batch_size, site.hook)
+        reads, beside = site.hook if site.output else None, tuple(other.hook for other in site.beside)
+        return Candidate(self.member.label, site.written.hook, sae, step, trainer.batch_size, reads, beside)
 
     def saving(self, lines: int, before: SavedMember | None) -> Saving:
         """The member on its way to a checkpoint; `before` is what the one before holds of it."""
@@ -77,7 +78,8 @@ class Place:
         if l0 is None:
             return
         before, rows = self.trainer.inference(self.index), slice(0, TRIM_ROWS)
-        x_BD, tokens_B = block.activations[hook][rows].to(before.tensors["W_enc"].dtype), block.tokens[hook][rows]
+        x_BD = self.trainer.raw(block, rows).to(before.tensors["W_enc"].dtype)
+        tokens_B = block.tokens[hook][rows]
         after = trimmed(before, x_BD, tokens_B, l0)
         if after is not before:
             self.trimmed = {name: t for name, t in after.tensors.items() if t is not before.tensors[name]}

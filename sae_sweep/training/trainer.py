@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_sweep.activations.scaling import SiteStatistics, coefficient_scale, input_scale
+from sae_sweep.activations.scaling import SiteStatistics, coefficient_scale, input_scale, side_by_side
 from sae_sweep.activations.stream import Block
 from sae_sweep.plan import Bank as BankPlan
 from sae_sweep.plan import Member
@@ -16,7 +16,7 @@ from sae_sweep.saes.base import Clock, Losses, Parameters, SaeMaths
 from sae_sweep.saes.inference import InferenceSae, Units
 from sae_sweep.saes.initial import Start
 from sae_sweep.saes.registry import maths_of
-from sae_sweep.saes.spaces import AUTOENCODER, TRANSCODER
+from sae_sweep.saes.spaces import Spaces
 from sae_sweep.training.divergence import divergence
 from sae_sweep.training.optimizer import Adam
 from sae_sweep.training.resampling import SAMPLE_ROWS, resample
@@ -83,32 +83,32 @@ class BankTrainer:
         log_every: int,
         unigrams: Tensor | None = None,
         targets: SiteStatistics | None = None,
+        beside: Sequence[SiteStatistics] = (),
     ):
         """`dtype` is that of parameters, moments and arithmetic: float32, or float64 to compare trajectories.
 
         `statistics` are about the mean for members that centre their inputs; `unigrams` [V, D], the activations a
         lookup starts from, are needed by members with one, `targets` by transcoders: the statistics of what they
-        reconstruct.
+        reconstruct, `beside` by crosscoders: those of their other sites.
         """
         first = plan.members[0]
         self.hook, self.site = plan.site.hook, plan.site
         self.batch_size = first.config.training.batch_size
-        self.scale = input_scale(first.config.sae.input_scale, first.d, statistics)
-        self._spaces = AUTOENCODER if targets is None else TRANSCODER
+        self._dtype, self._device, self._log_every = dtype, device, log_every
+        kind, sites = first.config.sae.input_scale, (statistics, *beside)
+        self.scales = [input_scale(kind, first.d // len(sites), site) for site in sites]
+        """Of the sites that are read."""
+        self._units = self._units_of(self.scales, sites)
+        self._spaces = Spaces(same=targets is None, sites=len(sites))
+        if beside:
+            statistics = targets = side_by_side(sites, self.scales)
         targets = targets or statistics
-        self.target_scale = input_scale(first.config.sae.input_scale, first.d_out, targets)
+        self.target_scale = 1.0 if beside else input_scale(kind, first.d_out, targets)
+        self._target_units = self._units if beside else self._units_of([self.target_scale], [targets])
         self.variance = self.target_scale**2 * targets.variance
         self.states = [MemberState(m, _unit(m, targets, self.target_scale)) for m in plan.members]
         self.records: list[StepRecord] = []
-        self._dtype, self._device, self._log_every = dtype, device, log_every
-        self._units = self._units_of(self.scale, statistics)
-        self._target_units = self._units_of(self.target_scale, targets)
-        start = Start(
-            inputs_ND=self._scaled(statistics.sample).float().cpu(),
-            mean_D=self._scaled(targets.mean, self._target_units).float().cpu(),
-            spaces=self._spaces,
-            outputs_ND=None if self._spaces.same else self._scaled(targets.sample, self._target_units).float().cpu(),
-        )
+        start = self._start(statistics, targets)
         unigrams_VD = None if unigrams is None else self._scaled(unigrams).cpu()
         self.bank = self._bank(plan.members, start, unigrams_VD)
         self.adam = Adam(self.bank)
@@ -147,15 +147,37 @@ class BankTrainer:
             (parameters if sae.lookup == "learned" else buffers)[LOOKUP] = table_VD
         return parameters, buffers
 
-    def _units_of(self, scale: float, statistics: SiteStatistics) -> Units:
-        return Units(scale, None if statistics.centre is None else statistics.centre.to(self._device, self._dtype))
+    def _start(self, statistics: SiteStatistics, targets: SiteStatistics) -> Start:
+        """What members begin from; a crosscoder's statistics are of scaled activations already."""
+
+        def seen(raw_ND: Tensor, units: Units) -> Tensor:
+            return (raw_ND if self._spaces.sites > 1 else self._scaled(raw_ND, units)).float().cpu()
+
+        outputs_ND = None if self._spaces.same else seen(targets.sample, self._target_units)
+        mean_D = seen(targets.mean, self._target_units)
+        return Start(seen(statistics.sample, self._units), mean_D, self._spaces, outputs_ND)
+
+    def _units_of(self, scales: Sequence[float], sites: Sequence[SiteStatistics]) -> Units:
+        """Of activations of these sites, end to end."""
+        centres = [site.centre for site in sites if site.centre is not None]
+        centre_D = torch.cat(centres).to(self._device, self._dtype) if centres else None
+        if len(sites) == 1:
+            return Units(scales[0], centre_D)
+        of_site = [torch.full_like(site.mean, c) for site, c in zip(sites, scales, strict=True)]
+        return Units(torch.cat(of_site).to(self._device, self._dtype), centre_D)
+
+    def raw(self, block: Block, rows: slice) -> Tensor:
+        """What members read, in raw units; a crosscoder's sites end to end."""
+        sites = (self.site, *self.site.beside)
+        parts = [block.activations[site.hook][rows] for site in sites]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def _scaled(self, x_BD: Tensor, units: Units | None = None) -> Tensor:
         """Raw activations as the members see them, those that they read unless `units` are others."""
         return (units or self._units).applied(x_BD.to(self._device, self._dtype))
 
     def _batch(self, block: Block, rows: slice) -> Batch:
-        x_BD, tokens_B = self._scaled(block.activations[self.hook][rows]), block.tokens[self.hook][rows]
+        x_BD, tokens_B = self._scaled(self.raw(block, rows)), block.tokens[self.hook][rows]
         if self._spaces.same:
             return Batch(x_BD, tokens_B)
         y_BD = block.activations[self.site.written.hook][rows]
@@ -295,6 +317,10 @@ class BankTrainer:
 
     def inference(self, index: int) -> InferenceSae:
         """A member as it would be saved now."""
+        if self._spaces.sites > 1:
+            assert isinstance(self._units.scale, Tensor)
+            sae = self.bank.fold(index, 1.0).scaled(self._units.scale)
+            return sae if self._units.mean_D is None else sae.about(self._units.mean_D)
         return self.bank.fold(index, self.target_scale, self._target_units.mean_D, self._units)
 
     @property

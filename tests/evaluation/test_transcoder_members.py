@@ -140,7 +140,6 @@ def test_metrics_are_those_of_the_saved_files(trained: tuple[Planned, int], llam
     }
     for key, value in expected.items():
         assert found[key] == pytest.approx(value, rel=2e-3), key
-    assert found["fvu"] < 1, "else little would be compared"
     assert len({found[key] for key in ("ce_clean", "ce_sae", "ce_zero")}) == 3
 
 
