@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from sae_sweep.cli import config_folder
+from sae_sweep.config import member_config
 from sae_sweep.data.tokens import open_tokens
 from sae_sweep.launch.local import run_sweep
 from sae_sweep.plan import plan_sweep
@@ -167,8 +170,10 @@ def test_a_stopped_sweep_goes_on_bit_for_bit(
     names = ("topk_skip", "gated_skip", "output")
 
     def sweep(folder: Path) -> None:
-        made = planned(shared(folder, llama_folder, text_file), {name: MEMBERS[name] for name in names})
-        outcomes = run_sweep(list(made.configs.values()))
+        common = shared(folder, llama_folder, text_file)
+        with initialize_config_dir(str(config_folder()), version_base="1.3"):
+            configs = [member_config(compose("config", [*common, *MEMBERS[name]])) for name in names]
+        outcomes = run_sweep(configs)
         assert {outcome.state for outcome in outcomes} == {"finished"}
 
     sweep(tmp_path / "alone")
