@@ -181,10 +181,12 @@ class StateFolder:
     def progress(self) -> dict[str, Any]:
         """The last beat; empty where there is none."""
         try:
-            entries: dict[str, Any] = json.loads((self.path / PROGRESS).read_text(encoding="utf-8"))
+            entries = json.loads((self.path / PROGRESS).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return entries
+        if not isinstance(entries, dict) or not isinstance(entries.get("time"), int | float):
+            return {}
+        return entries if isinstance(entries.get("steps", {}), dict) else {}
 
 
 class Company:

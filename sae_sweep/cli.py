@@ -14,20 +14,17 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from sae_sweep import process
 from sae_sweep.arguments import prepared
 from sae_sweep.config import member_config
 from sae_sweep.errors import ConfigError, StorageError
 from sae_sweep.signals import Interrupted
 
-SPIN = "2000"
-"""How often torch's CPU threads look for more work before they sleep, unless the environment says. By itself they
-look for milliseconds, and on cores that anything else uses too a step then takes twenty times as long."""
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (by default the process's own) and return the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    os.environ.setdefault("GOMP_SPINCOUNT", SPIN)  # read once, when torch is first imported
+    process.tune()
     from hydra.errors import HydraException
 
     from sae_sweep.launch.local import SweepFailed

@@ -20,6 +20,13 @@ from sae_sweep.errors import ConfigError
 from sae_sweep.scalars import SCALARS
 
 DEFAULT_L0 = 32.0
+OBJECTIVE_KEYS = {
+    "local": (),
+    "e2e": ("kl_coefficient",),
+    "e2e_downstream": ("kl_coefficient", "downstream_coefficient", "downstream_sites"),
+    "kl_mse": ("kl_coefficient",),
+}
+"""The values of `training.objective`, each with the keys of `training` that only such as it read."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +137,15 @@ class TrainingConfig:
     tokens: float
     """Training tokens (counted positions) the member consumes."""
     batch_size: int
+    objective: str
+    """local (squared error), e2e (KL), e2e_downstream (KL, and squared error at later sites), kl_mse (KL and squared
+    error). All but local splice whole rows of data.context tokens, so batch_size is a multiple of that."""
+    kl_coefficient: float
+    """Of the KL; the squared error of kl_mse has 1."""
+    downstream_coefficient: float
+    """Of the squared error at later sites, averaged over sites, tokens and d."""
+    downstream_sites: int | None
+    """The next so many later sites; null is all."""
     lr: float | None
     lr_warmup_steps: int | None
     lr_decay_fraction: float | None
@@ -144,6 +160,18 @@ class TrainingConfig:
     """How much work a kill may cost: time between checkpoints of a group; null takes none by the clock."""
     checkpoint_tokens: float | None
     """The same in training tokens of a member, on average."""
+    milestones: list[int] | str | None
+    """Training tokens after which each member is kept as it is then, and judged; `log:n` is n of them log-spaced."""
+
+    @property
+    def local(self) -> bool:
+        """Whether a step needs no more than activations."""
+        return self.objective == "local"
+
+    @property
+    def objective_keys(self) -> dict[str, Any]:
+        """The objective and its own keys: those that it reads."""
+        return {key: getattr(self, key) for key in ("objective", *OBJECTIVE_KEYS.get(self.objective, ()))}
 
 
 @dataclass(frozen=True)
@@ -188,6 +216,8 @@ class MemberConfig:
     output_dir: str
     seed: int
     """Of initialisation and resampling."""
+    init_from: str | None
+    """The folder of a finished member whose weights this one begins from, instead of initialisation."""
     dry_run: bool
     model: ModelConfig
     site: SiteConfig
@@ -259,6 +289,8 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         short = f"{value:g}"
         return short if float(short) == value else repr(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(shown, value))}]"
     return str(value)
 
 

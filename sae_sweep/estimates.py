@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sae_sweep.config import MemberConfig
 from sae_sweep.model.facts import ModelFacts, model_facts
-from sae_sweep.model.sites import Site
+from sae_sweep.model.sites import Site, parse_hook, site_width
 from sae_sweep.plan import Bank, Group, Member, parted
 
 STATE_BYTES = 12
@@ -43,7 +43,7 @@ FOLD_BYTES = 4
 """Per number of a member that is judged: its inference form is a copy."""
 CODE_BYTES, CODES = 24, {"cpu": 2**20, "cuda": 2**24}
 """Per code of those a judge holds at a time (`evaluate.CODE_ELEMENTS`)."""
-LOGIT_BYTES, LOGITS = 21, {"cpu": 2**20, "cuda": 2**24}
+LOGIT_BYTES, LOGITS = 21, {"cpu": 2**18, "cuda": 2**24}
 """Per logit of those a judge holds at a time (`splice.LOGIT_ELEMENTS`): log-softmax of two passes, and their KL."""
 TRIM_BYTES, TRIM_ROWS = 32, 2_048
 """Per (token, latent) pair of the rows that the last correction of `sae.l0` looks at together."""
@@ -57,6 +57,8 @@ ALLOCATOR_BYTES = 64_000_000
 """What a memory allocator keeps of blocks that were freed; small beside anything that does not fit."""
 HEAP_TENSOR = 2**25
 """Bytes below which glibc may take a tensor from its heap, which keeps the room of first parameters once copied."""
+SPLICED_LOGIT_BYTES = 36
+"""The same of a step that runs the model on from a site, where what autograd keeps is there too."""
 FROZEN_BYTES = 4
 GPU = Path("/dev/nvidiactl")
 """There is one where this file is: planning loads no torch to ask."""
@@ -92,12 +94,12 @@ class Estimate:
     dense_flops: float
     """What the members' steps would cost if every product were dense."""
     model_flops: float
-    """One pass of the model, up to the last site, over the longest member's tokens."""
+    """One pass of the model over the longest member's tokens, up to the last site or, where an objective needs it,
+    the end; and such members' own passes from their sites on, forth and back."""
 
 
 def estimate(group: Group) -> Estimate:
     """The estimate for one group."""
-    first = group.members[0].config
     facts = _facts(group)
     products = sum(member.config.training.tokens * member.d * member.width for member in group.members)
     tokens = max(member.config.training.tokens for member in group.members)
@@ -108,14 +110,7 @@ def estimate(group: Group) -> Estimate:
         block_bytes=block_bytes(group),
         encoder_flops=2.0 * products,
         dense_flops=12.0 * products,
-        model_flops=tokens
-        * max(
-            _flops_to(site, facts, first.data.context)
-            for bank in group.banks
-            for site in (bank.site.written, *bank.site.beside)
-        )
-        if facts
-        else 0,
+        model_flops=_model_flops(group, facts, tokens) if facts else 0,
     )
 
 
@@ -140,7 +135,7 @@ def phases(group: Group, banks: Sequence[Bank]) -> list[Peak]:
     folds = sum(member_numbers(member) * FOLD_BYTES for member in members)
     judging = {"inference forms": folds, "held-out activations": _heldout_bytes(group, members)}
     judging["codes and logits"] = max(_code_bytes(group, members), _logit_bytes(group))
-    if first.evaluation.every is not None:
+    if first.evaluation.every is not None or first.training.milestones is not None:
         judging |= block | ahead
     opening = {"sampled inputs": _sample_bytes(group), "model's forward pass": _forward_bytes(group)}
     found = [
@@ -174,7 +169,17 @@ def state_bytes(member: Member) -> int:
 def block_bytes(group: Group) -> int:
     """Of a block's activations, where every position counts."""
     data = group.members[0].config.data
-    return data.block_rows * data.context * sum(_widths(group)) * _each(group)
+    return data.block_rows * data.context * (sum(_widths(group)) + _sequence_width(group)) * _each(group)
+
+
+def _sequence_width(group: Group) -> int:
+    """Numbers per position of what whole passes leave: each site's activations and what its suffix passes begin with,
+    and final hidden states."""
+    facts = _facts(group)
+    if facts is None or not group.spliced:
+        return 0
+    widths = [site_width(parse_hook(hook), facts) or facts.d_model for hook in {*group.hooks, *group.spliced}]
+    return sum(widths) + 2 * len(group.hooks) * facts.d_model + facts.d_model
 
 
 def member_parameters(member: Member) -> int:
@@ -195,7 +200,19 @@ def _kind(group: Group) -> str:
 def _steps_bytes(group: Group, banks: Sequence[Bank]) -> int:
     """Of the steps that are under way together: one on a GPU, one on each core otherwise, the largest that meet."""
     chunks = sorted((_chunk_bytes(chunk) for bank in banks for chunk in parted(bank)), reverse=True)
-    return sum(chunks[: 1 if _kind(group) == "cuda" else _threads()])
+    return sum(chunks[: 1 if _kind(group) == "cuda" else _threads()]) + _suffix_bytes(group)
+
+
+def _suffix_bytes(group: Group) -> int:
+    """Of a suffix pass that is differentiated; banks take turns. Inside each block after the site: as a forward pass,
+    but of all blocks at once, with a gated MLP's products."""
+    facts = _facts(group)
+    if facts is None or not group.spliced:
+        return 0
+    inside = 8 * facts.d_model + 6 * facts.n_heads * facts.d_head + 5 * facts.d_mlp
+    blocks = facts.n_layers - min(member.site.layer or 0 for member in group.members)
+    logits = min(_forward_positions(group), max(1, LOGITS[_kind(group)] // facts.vocab_size)) * facts.vocab_size
+    return _forward_positions(group) * blocks * inside * _each(group) + SPLICED_LOGIT_BYTES * logits
 
 
 def _threads() -> int:
@@ -237,7 +254,7 @@ def _heldout_bytes(group: Group, members: Sequence[Member]) -> int:
     facts = _facts(group)
     if facts is None:
         return 0
-    passes = len(members) + 2 * len(group.hooks) + 4
+    passes = sum(1 + len(member.site.beside) for member in members) + 2 * len(group.hooks) + 4
     return _forward_positions(group) * (2 * sum(_widths(group)) + passes * facts.d_model) * _each(group)
 
 
@@ -305,7 +322,25 @@ def _block_parameters(facts: ModelFacts) -> int:
     return 4 * facts.d_model * facts.n_heads * facts.d_head + 3 * facts.d_model * facts.d_mlp
 
 
+def _model_flops(group: Group, facts: ModelFacts, tokens: float) -> float:
+    context = group.members[0].config.data.context
+    whole = facts.n_layers * _block_flops(facts, context)
+    sites = [site for bank in group.banks for site in (bank.site.written, *bank.site.beside)]
+    shared = whole if group.spliced else max(_flops_to(site, facts, context) for site in sites)
+    own = 0.0
+    for member in group.members:
+        if not member.config.training.local:  # back costs as much as forth: the model's weights have no gradients
+            suffix = whole - _flops_to(member.site, facts, context)
+            heads = 3 * 2.0 * facts.d_model * facts.vocab_size
+            own += member.config.training.tokens * (2 * suffix + heads)
+    return tokens * shared + own
+
+
 def _flops_to(site: Site, facts: ModelFacts, context: int) -> float:
     """Of one token's forward pass through the blocks that the site needs."""
     blocks = facts.n_layers if site.layer is None else site.layer + (site.kind != "resid_pre")
-    return blocks * (2.0 * _block_parameters(facts) + 4.0 * context * facts.n_heads * facts.d_head)
+    return blocks * _block_flops(facts, context)
+
+
+def _block_flops(facts: ModelFacts, context: int) -> float:
+    return 2.0 * _block_parameters(facts) + 4.0 * context * facts.n_heads * facts.d_head

@@ -4,13 +4,15 @@ import re
 from collections.abc import Sequence
 from math import inf
 
-from sae_sweep.config import MemberConfig, shown
+from sae_sweep.config import OBJECTIVE_KEYS, MemberConfig, shown
 from sae_sweep.data.checks import check_data
 from sae_sweep.errors import ConfigError
 
 BACKENDS = ("hf", "transformer_lens")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 POSITIONS = ("counted", "all")
+NAME_BYTES = 200
+"""A file system's 255, less what a temporary name adds."""
 TRACKING_MODES = ("online", "offline", "none")
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -25,6 +27,7 @@ def check_config(config: MemberConfig) -> None:
     _check_toy(config)
     _check_map(config)
     _check_training(config)
+    _check_objective(config)
     _check_evaluation(config)
     _one_of("tracking.mode", config.tracking.mode, TRACKING_MODES)
     _at_least("tracking.log_every", config.tracking.log_every, 1)
@@ -42,8 +45,11 @@ def check_width(key: str, value: float, d: int) -> int:
 
 
 def _check_name(name: str) -> None:
-    if not name or name.startswith(".") or re.search(r"[/\\\0\n]", name):
-        raise ConfigError(f"name={name!r} must be a plain folder name: no slash, no dot in front, not empty")
+    if not name or name.startswith(".") or re.search(r"[/\\\x00-\x1f\x7f]", name) or len(name.encode()) > NAME_BYTES:
+        raise ConfigError(
+            f"name={name[:40]!r} must be a plain folder name: no slash, no control character, no dot in front, not"
+            f" empty, at most {NAME_BYTES} bytes"
+        )
 
 
 def _check_model(config: MemberConfig) -> None:
@@ -77,6 +83,12 @@ def _check_map(config: MemberConfig) -> None:
     named = f"site.output={site.output}" if site.across is None else f"site.across={shown(site.across)}"
     if sae.lookup != "none":
         raise ConfigError(f"sae.lookup={sae.lookup} is an autoencoder's at one site; take none with {named}")
+    if not config.training.local:
+        raise ConfigError(
+            f"training.objective={config.training.objective} is an autoencoder's at one site; take local with {named}"
+        )
+    if config.init_from is not None:
+        raise ConfigError(f"init_from={config.init_from} is an autoencoder's at one site; leave it null with {named}")
     ratio = config.data.max_norm_ratio
     if ratio is not None:
         raise ConfigError(
@@ -110,6 +122,39 @@ def _check_training(config: MemberConfig) -> None:
     _at_least("training.checkpoint_minutes", training.checkpoint_minutes, 0)
     _at_least("training.checkpoint_tokens", training.checkpoint_tokens, 1)
     _within("training.lr_decay_fraction", training.lr_decay_fraction, 0, 1 + 1e-12, "from 0 to 1")
+    for tokens in training.milestones if isinstance(training.milestones, list) else ():
+        if not 1 <= tokens <= training.tokens:
+            raise ConfigError(
+                f"training.milestones={shown(training.milestones)}: {tokens} must be at least 1 and at most"
+                f" training.tokens={shown(training.tokens)}"
+            )
+
+
+def _check_objective(config: MemberConfig) -> None:
+    training, data = config.training, config.data
+    _one_of("training.objective", training.objective, tuple(OBJECTIVE_KEYS))
+    for key, value in (("kl", training.kl_coefficient), ("downstream", training.downstream_coefficient)):
+        _above(f"training.{key}_coefficient", value, 0)
+    _at_least("training.downstream_sites", training.downstream_sites, 1)
+    if training.local:
+        return
+    asked = f"training.objective={training.objective}"
+    if data.toy is not None:
+        raise ConfigError(f"{asked} runs a language model, and data.kind=toy has none; take local")
+    if data.max_norm_ratio is not None:
+        raise ConfigError(
+            f"data.max_norm_ratio={shown(data.max_norm_ratio)} drops activations, and {asked} takes whole rows; leave"
+            " it null"
+        )
+    if training.batch_size % data.context:
+        whole = max(1, round(training.batch_size / data.context)) * data.context
+        raise ConfigError(
+            f"training.batch_size={training.batch_size} is not a multiple of data.context={data.context}, and {asked}"
+            f" takes whole rows; take {whole}"
+        )
+    unit = getattr(config.sae, "coefficient_unit", "sum")
+    if training.objective != "kl_mse" and unit != "sum":
+        raise ConfigError(f"sae.coefficient_unit={unit} is about a squared error, and {asked} is in nats; leave it sum")
 
 
 def _check_evaluation(config: MemberConfig) -> None:

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sae_sweep.config import MemberConfig, ModelConfig, SiteConfig, config_entries, flat_entries, shown
+from sae_sweep.config import OBJECTIVE_KEYS, MemberConfig, ModelConfig, SiteConfig, config_entries, flat_entries, shown
 from sae_sweep.errors import ConfigError
 from sae_sweep.limits import check_config, check_width
 from sae_sweep.model.facts import ModelFacts, model_facts, model_folder
-from sae_sweep.model.sites import TOY_SITE, Site, resolve_site, site_width
+from sae_sweep.model.sites import TOY_SITE, Site, later_sites, resolve_site, site_width
+from sae_sweep.origin import check_origin, weights_hash
 from sae_sweep.training.schedules import Schedule, resolve_schedule
 
 FACTS = ("d_model", "n_layers", "n_heads", "d_head", "d_mlp", "vocab_size")
@@ -24,13 +25,15 @@ RUNTIME_MODEL_KEYS = ("name", "device", *FACTS)
 """The same under `model`; the facts follow from the path."""
 RUNTIME_DATA_KEYS = ("cache",)
 """The same under `data`."""
-RUNTIME_TRAINING_KEYS = ("checkpoint_minutes", "checkpoint_tokens")
+RUNTIME_TRAINING_KEYS = ("checkpoint_minutes", "checkpoint_tokens", "milestones")
 """The same under `training`."""
+OBJECTIVE_ENTRIES = {"objective", *(key for keys in OBJECTIVE_KEYS.values() for key in keys)}
+"""The same under `training`, where the objective does not read them."""
 SHARED_KEYS = (
     *("name", "output_dir", "dry_run", "model.device", "data.cache"),
     *("tracking.mode", "tracking.project", "tracking.entity", "tracking.log_every"),
     *("launcher.memory_gb", "launcher.host_memory_gb"),
-    *("training.checkpoint_minutes", "training.checkpoint_tokens"),
+    *("training.checkpoint_minutes", "training.checkpoint_tokens", "training.milestones"),
 )
 """What the members of one command cannot differ in."""
 PART_ELEMENTS = 2**21
@@ -55,6 +58,8 @@ class Member:
     schedule: Schedule
     d_out: int
     """Numbers per position of what it reconstructs."""
+    later: tuple[str, ...] = ()
+    """Hooks after the site at which e2e_downstream compares."""
 
     @property
     def widths(self) -> dict[str, int]:
@@ -73,7 +78,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Bank:
-    """The members of one site, structure and batch size: they step as one."""
+    """The members of one site, structure, objective and batch size: they step as one."""
 
     site: Site
     members: tuple[Member, ...]
@@ -88,6 +93,12 @@ class Group:
     banks: tuple[Bank, ...]
     hooks: tuple[str, ...]
     """Where activations are taken: the banks' hooks, each once."""
+
+    @property
+    def spliced(self) -> tuple[str, ...]:
+        """What whole passes of the model are needed for: where they are spliced, and compared later on; each once."""
+        asking = [member for member in self.members if not member.config.training.local]
+        return tuple(dict.fromkeys(hook for member in asking for hook in (member.site.hook, *member.later)))
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -164,7 +175,12 @@ def identity_entries(config: MemberConfig) -> dict[str, Any]:
     entries["model"] = {key: value for key, value in entries["model"].items() if key not in RUNTIME_MODEL_KEYS}
     entries["data"] = _data_entries(config)
     training = entries["training"]
-    entries["training"] = {key: value for key, value in training.items() if key not in RUNTIME_TRAINING_KEYS}
+    if entries.pop("init_from") is not None:  # which weights, not where they lie
+        entries["init_from"] = weights_hash(str(config.init_from))
+    left_out = {*RUNTIME_TRAINING_KEYS, *OBJECTIVE_ENTRIES}
+    entries["training"] = {key: value for key, value in training.items() if key not in left_out}
+    if not config.training.local:  # which is how members were before there was another objective
+        entries["training"] |= config.training.objective_keys
     return entries
 
 
@@ -186,12 +202,13 @@ def sparsity(config: MemberConfig) -> tuple[str, float]:
 
 
 def base_label(config: MemberConfig) -> str:
-    """The member's name before any suffix, e.g. gated-l1_0.0006-x16."""
+    """The member's name before any suffix, e.g. gated-l1_0.0006-x16, or topk-k_32-x8-e2e."""
     knob, value = sparsity(config)
     size = f"w{config.sae.width}" if config.sae.width is not None else f"x{_short(config.sae.expansion)}"
     form = "_transcoder" if config.site.output is not None else "_crosscoder" if config.site.across else ""
-    method = config.sae.method() + form
-    return f"{method}-{knob}_{_short(value)}-{size}"
+    objective = "" if config.training.local else f"-{config.training.objective}"
+    origin = "" if config.init_from is None else "-finetuned"
+    return f"{config.sae.method()}{form}-{knob}_{_short(value)}-{size}{objective}{origin}"
 
 
 def suffixed(base: str, identity: str, taken: Iterable[str]) -> str:
@@ -215,7 +232,7 @@ def _new_labels(members: Iterable[Member]) -> dict[str, str]:
 def _member(config: MemberConfig, identity: str) -> Member:
     check_config(config)
     if config.data.toy is not None:
-        site, d = TOY_SITE, config.data.toy.dimensions
+        site, d, later = TOY_SITE, config.data.toy.dimensions, tuple[str, ...]()
         d_out, sites = d, 1
     else:
         config = replace(config, model=_own_facts(config.model))
@@ -224,11 +241,16 @@ def _member(config: MemberConfig, identity: str) -> Member:
         d = _width_at(config.site, site, facts)
         d_out = (site_width(site.output, facts) if site.output else None) or d
         sites = 1 + len(site.beside)
+        compared = config.training.objective == "e2e_downstream"
+        later = later_sites(site, facts.n_layers, config.training.downstream_sites) if compared else ()
     key = "expansion" if config.sae.width is None else "width"
     width = check_width(f"sae.{key}", getattr(config.sae, key), d)
     config.sae.check(d, width)
+    if config.init_from is not None:
+        wanted = {"sae": config.sae.method(), "d": d, "width": width, "site": site.hook, "output": None}
+        check_origin(config.init_from, wanted)
     d, d_out = (sites * numbers for numbers in (d, d_out))
-    return Member(config, identity, "", site, d, width, resolve_schedule(config, width), d_out)
+    return Member(config, identity, "", site, d, width, resolve_schedule(config, width), d_out, later)
 
 
 def _own_facts(model: ModelConfig) -> ModelConfig:
@@ -260,8 +282,9 @@ def _grouped(members: Iterable[Member]) -> Plan:
     groups: dict[str, dict[tuple[object, ...], list[Member]]] = {}
     for member in members:
         banks = groups.setdefault(stream_key(member.config), {})
-        batch = member.config.training.batch_size
-        banks.setdefault((member.site, *member.config.sae.structure(), batch), []).append(member)
+        batch, objective = member.config.training.batch_size, member.config.training.objective_keys
+        shared = (member.site, *member.config.sae.structure(), batch, *objective.values())
+        banks.setdefault(shared, []).append(member)
     return Plan(tuple(_group(key, banks.values()) for key, banks in groups.items()))
 
 

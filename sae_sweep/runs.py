@@ -3,6 +3,7 @@
     outputs/<name>/
       sweep.json          what was asked, the plan, each member's state
       <member>/           config.yaml, weights, metrics.json, ...
+        milestones/<tokens>/  the same of the member as it was after so many training tokens, but for curves
       .state/             while members are unfinished: how to go on (`checkpoints.py`), and who does (`launch/lock.py`)
 
 No torch here.
@@ -10,6 +11,8 @@ No torch here.
 
 import json
 import os
+import re
+import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ from omegaconf import OmegaConf
 from sae_sweep.config import MemberConfig, config_entries, flat_entries, shown
 from sae_sweep.errors import ConfigError
 from sae_sweep.plan import Member, Plan, base_label, identity_entries, suffixed
+from sae_sweep.storage import is_whole_safetensors
 
 State = Literal["planned", "running", "interrupted", "finished", "failed"]
 
@@ -32,8 +36,14 @@ CURVES = "metrics.jsonl"
 LAST_GOOD = "last_good.safetensors"
 """The resume state of a member that diverged, from before it did."""
 TRAINED_FILES = (METRICS, WEIGHTS, CURVES, "cfg.json", "sparsity.safetensors", "lookup.safetensors", LAST_GOOD)
+MILESTONES = "milestones"
+"""In a member's folder: what it was on its way, in a folder by training tokens."""
 STATE = ".state"
 SHOWN_DIFFERENCES = 4
+_LABEL = re.compile(r"\w[\w.+-]*")
+_ENTRY = {"identity": str, "state": str, "config": dict}
+"""What each member of sweep.json has, of which type."""
+_CONFIG = ("model", "site", "data", "sae", "training", "evaluation")
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,13 @@ class SweepFolder:
     def member_folder(self, label: str) -> Path:
         return self.root / label
 
+    def milestone_folder(self, label: str, tokens: int) -> Path:
+        return self.member_folder(label) / MILESTONES / str(tokens)
+
+    def has_milestone(self, label: str, tokens: int) -> bool:
+        """Whether a member's snapshot is there, whole."""
+        return (self.milestone_folder(label, tokens) / METRICS).is_file()
+
     def read(self) -> dict[str, Any]:
         """The entries of sweep.json; without members where there is none yet.
 
@@ -100,10 +117,15 @@ class SweepFolder:
             return {"version": VERSION, "name": self.root.name, "members": {}, "plan": []}
         try:
             entries = json.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{file}: cannot be read ({error.strerror}); give another name=") from error
         except ValueError as error:
             raise ConfigError(f"{file}: not valid JSON ({error}); restore it, or give another name=") from error
         if not isinstance(entries, dict) or entries.get("version") != VERSION:
             raise ConfigError(f"{file}: written by another version of sae-sweep; give another name=")
+        wrong = damage(entries.get("members"))
+        if wrong is not None:
+            raise ConfigError(f"{file}: {wrong}; restore it, or give another name=")
         return entries
 
     def named(self, plan: Plan) -> Plan:
@@ -151,6 +173,8 @@ class SweepFolder:
                 for name in TRAINED_FILES:  # of an attempt that did not finish
                     if name != CURVES or member.identity not in resumed:
                         (self.member_folder(member.label) / name).unlink(missing_ok=True)
+                if member.identity not in resumed:
+                    shutil.rmtree(self.member_folder(member.label) / MILESTONES, ignore_errors=True)
                 text = OmegaConf.to_yaml(OmegaConf.create(config_entries(member.config)))
                 write_text_atomic(self.member_folder(member.label) / "config.yaml", text)
                 entries["members"][member.label] = {
@@ -185,12 +209,29 @@ class SweepFolder:
     def _is_finished(self, label: str, here: Mapping[str, Any]) -> bool:
         if label not in here or here[label]["state"] != "finished":
             return False
-        if not (self.member_folder(label) / WEIGHTS).is_file():
+        if not is_whole_safetensors(self.member_folder(label) / WEIGHTS):
             return False
         try:
             return isinstance(self.read_metrics(label), dict)
         except (OSError, ValueError):
             return False  # damaged: it is trained again
+
+
+def damage(members: Any) -> str | None:
+    """What is wrong with the members of a sweep.json, in words; None where nothing is.
+
+    Their labels are names of folders: one that leads out of the sweep's own is refused.
+    """
+    if not isinstance(members, dict):
+        return "it has no members"
+    for label, entry in members.items():
+        if not _LABEL.fullmatch(label):
+            return f"its member {label!r} has no plain folder name"
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), kind) for key, kind in _ENTRY.items()):
+            return f"its member {label} lacks one of {', '.join(_ENTRY)}"
+        if not all(isinstance(entry["config"].get(group), dict) for group in _CONFIG):
+            return f"the config of its member {label} lacks one of {', '.join(_CONFIG)}"
+    return None
 
 
 def _held(folder: Path, old: Mapping[str, Any], member: Member) -> ConfigError:

@@ -1,7 +1,10 @@
 """Reading the single values of a config: nothing is guessed, so `true` is no number and `8.5` no whole one."""
 
+import re
 from math import isfinite
 from typing import Any
+
+_LOG_SPACED = re.compile(r"log:([1-9]\d{0,2})")
 
 
 def _text(value: Any) -> str:
@@ -43,12 +46,25 @@ def _places(value: Any) -> list[int | str]:
     raise ValueError("a list of layers or hook names")
 
 
+def _milestones(value: Any) -> list[int] | str:
+    wanted = "a list of token counts like [1e5,1e6], or log:8 for eight of them log-spaced (at most log:999)"
+    if isinstance(value, str) and _LOG_SPACED.fullmatch(value):
+        return value
+    if not isinstance(value, list) or not value:
+        raise ValueError(wanted)
+    try:
+        return [_whole_number(tokens) for tokens in value]
+    except ValueError:
+        raise ValueError(wanted) from None
+
+
 SCALARS: dict[Any, Any] = {
     str: _text,
     int: _whole_number,
     float: _number,
     bool: _truth,
-    Any: _paths,
+    list[int]: _milestones,
     list[int | str]: _places,
+    Any: _paths,
 }
 """Readers by the type of a key; each raises ValueError with the words for what it wanted."""

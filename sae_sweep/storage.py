@@ -1,10 +1,13 @@
 """A disk that takes no more, or may not be written to, told in one line."""
 
 import errno
+import json
 import os
 import re
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from sae_sweep.errors import StorageError
 
@@ -28,6 +31,19 @@ def number_of(error: BaseException) -> int | None:
 def of_storage(error: BaseException) -> bool:
     """Whether an error is the disk's, which no code here can mend."""
     return number_of(error) in OF_STORAGE
+
+
+def is_whole_safetensors(file: Path) -> bool:
+    """Whether a safetensors file has a header, and as many bytes after it as that says. Numbers are not looked at."""
+    try:
+        with file.open("rb") as opened:
+            (length,) = struct.unpack("<Q", opened.read(8))
+            size = file.stat().st_size
+            header = json.loads(opened.read(length)) if length <= size else {}
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            return bool(ends) and 8 + length + max(ends) == size
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, struct.error):
+        return False
 
 
 @contextmanager

@@ -150,10 +150,17 @@ SAE = [
     *_in(("matryoshka",), "prefixes", "sampled"),
 ]
 
+DOWNSTREAM = "training.objective=e2e_downstream"
+
 TRAINING = [
     Row("seed", "parameters", "seed=1"),
+    Row("init_from", "parameters", "init_from={finished}"),
     Row("training.tokens", "parameters", "training.tokens=2000"),
     Row("training.batch_size", "parameters", "training.batch_size=96"),
+    Row("training.objective", "parameters", "training.objective=e2e", "training.objective=kl_mse"),
+    Row("training.kl_coefficient", "parameters", "training.kl_coefficient=3", "training.objective=e2e"),
+    Row("training.downstream_coefficient", "parameters", "training.downstream_coefficient=9", DOWNSTREAM),
+    Row("training.downstream_sites", "parameters", "training.downstream_sites=1", DOWNSTREAM),
     Row("training.lr", "parameters", "training.lr=2e-3"),
     Row("training.lr_warmup_steps", "parameters", "training.lr_warmup_steps=9"),
     Row("training.lr_decay_fraction", "parameters", "training.lr_decay_fraction=0.5"),
@@ -235,13 +242,14 @@ REST = [
     Row("launcher.host_memory_gb", "turns", "launcher.host_memory_gb=0.2", f"{WIDE} launcher.memory_gb=0.8"),
     Row("training.checkpoint_minutes", "checkpoints", "training.checkpoint_minutes=0"),
     Row("training.checkpoint_tokens", "checkpoints", "training.checkpoint_tokens=512"),
+    Row("training.milestones", "place", "training.milestones=[200] name=milestones"),
 ]
 
 TABLE = [*SAE, *TRAINING, *STREAM, *REST]
 
 RUNTIME = (
     *("name", "output_dir", "dry_run", "tracking.", "launcher.", "model.name", "model.device", "data.cache"),
-    *("training.checkpoint_minutes", "training.checkpoint_tokens"),
+    *("training.checkpoint_minutes", "training.checkpoint_tokens", "training.milestones"),
 )
 """Keys, and beginnings of keys, that are no part of what a member is; the sizes of a model are none either."""
 OF_THE_STREAM = ("model.", "data.", "evaluation.tokens")

@@ -8,6 +8,9 @@ import datasets
 import torch
 from safetensors.torch import load_file, save_file
 
+from sae_sweep.interop.saelens import save_sae
+from sae_sweep.saes.inference import InferenceSae
+
 Places = dict[str, Path | str]
 
 HUB_SIZES = "model.d_model=32 model.n_layers=4 model.n_heads=4 model.d_head=8 model.d_mlp=80 model.vocab_size=300"
@@ -40,6 +43,7 @@ def make_places(folder: Path, llama: Path, gpt2: Path) -> Places:
         "llama": llama,
         "gpt2": gpt2,
         "custom": _with_own_code(folder / "custom", llama),
+        "finished": _finished(folder / "finished"),
         "sizes": HUB_SIZES,
         "outputs": folder / "outputs",
         "elsewhere": folder / "elsewhere",
@@ -90,6 +94,17 @@ def _saved(folder: Path, texts: dict[str, list[str]]) -> Path:
     """A dataset as `save_to_disk` leaves it, with splits train, a and b."""
     splits = zip(("train", "a", "b"), texts.values(), strict=True)
     datasets.DatasetDict({split: datasets.Dataset.from_dict({"text": t}) for split, t in splits}).save_to_disk(folder)
+    return folder
+
+
+def _finished(folder: Path) -> Path:
+    """A finished member, of the table's usual kind and sizes."""
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(8)
+    rows = torch.nn.functional.normalize(torch.randn(24, 32, generator=generator))
+    tensors = {"W_enc": rows.T.contiguous(), "b_enc": torch.zeros(24), "W_dec": rows, "b_dec": torch.zeros(32)}
+    card = {"hook_name": "blocks.1.hook_resid_post", "training_architecture": "standard"}
+    save_sae(folder, InferenceSae("standard", tensors, True, None), card, torch.ones(24))
     return folder
 
 

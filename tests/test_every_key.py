@@ -283,7 +283,9 @@ def test_where_results_go(places: Places) -> None:
         "output_dir": ("finished", elsewhere / "keys", True),
         "dry_run": ("planned", outputs / "dry", False),
         "data.cache": ("finished", outputs / "cached", True),
+        "training.milestones": ("finished", outputs / "milestones", True),
     }
+    assert list((outputs / "milestones").glob(f"*/milestones/200/{WEIGHTS}"))
     assert list((outputs / "kept").glob("*/000000-blocks.1.hook_resid_post.safetensors"))
     assert not (outputs / "dry").exists()
 

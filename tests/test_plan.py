@@ -244,10 +244,19 @@ def test_what_cannot_be_trained_is_refused(override: str, message: str) -> None:
             "sae.lookup=learned is an autoencoder's at one site; take none with site.output=mlp_out",
         ),
         ("data.max_norm_ratio=3", "data.max_norm_ratio=3 drops other tokens at each site"),
+        *(
+            (
+                f"training.objective={name}",
+                f"training.objective={name} is an autoencoder's at one site; take local with site.output=mlp_out",
+            )
+            for name in ("e2e", "e2e_downstream", "kl_mse")
+        ),
     ],
 )
 def test_what_transcoders_cannot_have_is_refused(override: str, message: str) -> None:
-    assert message in refusal("site=mlp", override)
+    refused = refusal("site=mlp", override)
+    assert message in refused
+    assert "\n" not in refused
 
 
 @pytest.mark.parametrize(
@@ -258,10 +267,23 @@ def test_what_transcoders_cannot_have_is_refused(override: str, message: str) ->
         ("sae.skip=true", "sae.skip=true is a transcoder's"),
         ("sae.lookup=frozen", "sae.lookup=frozen is an autoencoder's at one site; take none with site.across=[0, 1]"),
         ("data.max_norm_ratio=3", "leave it null with site.across=[0, 1]"),
+        (
+            "training.objective=e2e",
+            "training.objective=e2e is an autoencoder's at one site; take local with site.across=[0, 1]",
+        ),
     ],
 )
 def test_what_crosscoders_cannot_have_is_refused(override: str, message: str) -> None:
     assert message in refusal("site.across=[0,1]", override)
+
+
+@pytest.mark.parametrize(
+    ("site", "named"), [("site=mlp", "site.output=mlp_out"), ("site.across=[0,1]", "site.across=[0, 1]")]
+)
+def test_members_of_several_places_begin_from_no_other(site: str, named: str, tmp_path: Path) -> None:
+    (tmp_path / "sae_weights.safetensors").touch()
+    said = f"init_from={tmp_path} is an autoencoder's at one site; leave it null with {named}"
+    assert refusal(site, f"init_from={tmp_path}") == said
 
 
 def test_a_crosscoder_is_planned_at_all_of_its_sites() -> None:

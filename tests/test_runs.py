@@ -2,14 +2,17 @@ import json
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from safetensors.numpy import save_file
 
 from sae_sweep.cli import config_folder
 from sae_sweep.config import MemberConfig, member_config
 from sae_sweep.errors import ConfigError
 from sae_sweep.plan import Plan, plan_sweep
+from sae_sweep.reporting.points import read_sweep
 from sae_sweep.runs import METRICS, WEIGHTS, SweepFolder, replacing, sweep_root, write_json_atomic, write_text_atomic
 
 
@@ -27,7 +30,7 @@ def begun(folder: SweepFolder, *configs: MemberConfig) -> Plan:
 
 def finish(folder: SweepFolder, label: str) -> None:
     write_json_atomic(folder.member_folder(label) / METRICS, {"l0": 3.0})
-    (folder.member_folder(label) / WEIGHTS).touch()
+    save_file({"W_dec": np.zeros((1, 1), dtype=np.float32)}, folder.member_folder(label) / WEIGHTS)
     folder.mark([label], "finished", None)
 
 
@@ -119,6 +122,18 @@ def test_a_member_with_damaged_metrics_is_trained_again(folder: SweepFolder) -> 
     assert folder.finished(folder.named(plan_sweep([config()]))) == set()
 
 
+@pytest.mark.parametrize("damage", ["empty", "cut", "no header", "longer"])
+def test_a_member_with_damaged_weights_is_trained_again(damage: str, folder: SweepFolder) -> None:
+    label = begun(folder, config()).members[0].label
+    finish(folder, label)
+    plan = folder.named(plan_sweep([config()]))
+    assert folder.finished(plan) != set()
+    weights = folder.member_folder(label) / WEIGHTS
+    whole = weights.read_bytes()
+    weights.write_bytes({"empty": b"", "cut": whole[:-1], "no header": b"x" * 99, "longer": whole + b"x"}[damage])
+    assert folder.finished(plan) == set()
+
+
 def test_begin_removes_what_an_unfinished_attempt_left(folder: SweepFolder) -> None:
     label = begun(folder, config()).members[0].label
     for name in ("metrics.jsonl", "cfg.json", "sae_weights.safetensors"):
@@ -163,12 +178,48 @@ def test_a_long_difference_is_cut(folder: SweepFolder) -> None:
         folder.named(plan_sweep([config(*keys)]))
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"version": 99, "members": {}}'])
+MEMBER = {
+    "identity": "0" * 16,
+    "state": "finished",
+    "reason": None,
+    "config": {name: {} for name in ("model", "site", "data", "sae", "training", "evaluation")},
+}
+
+
+def members(entries: object) -> str:
+    return json.dumps({"version": 1, "members": entries})
+
+
+MALFORMED = {
+    "no JSON": "{",
+    "no object": "[]",
+    "other version": '{"version": 99, "members": {}}',
+    "no text": "\udcff",
+    "no members": '{"version": 1}',
+    "a list of members": members([]),
+    "a member that is no object": members({"one": 1}),
+    "a member without an identity": members({"one": {k: value for k, value in MEMBER.items() if k != "identity"}}),
+    "a member without a config": members({"one": MEMBER | {"config": {}}}),
+    "a member that leads out of the folder": members({"../../one": MEMBER}),
+    "a member of an absolute path": members({"/tmp/one": MEMBER}),
+    "a hidden member": members({".state": MEMBER}),
+}
+
+
+def test_a_sweep_file_that_is_as_it_should_be(folder: SweepFolder) -> None:
+    folder.root.mkdir(parents=True)
+    (folder.root / "sweep.json").write_text(members({"topk-k_8-x4-ab12": MEMBER}))
+    assert list(folder.read()["members"]) == ["topk-k_8-x4-ab12"]
+
+
+@pytest.mark.parametrize("text", MALFORMED.values(), ids=MALFORMED)
 def test_a_sweep_file_that_cannot_be_read_is_refused(folder: SweepFolder, text: str) -> None:
     folder.root.mkdir(parents=True)
-    (folder.root / "sweep.json").write_text(text)
+    (folder.root / "sweep.json").write_text(text, errors="surrogateescape")
     with pytest.raises(ConfigError, match=r"sweep\.json"):
         folder.read()
+    with pytest.raises(ConfigError, match=r"sweep\.json"):
+        read_sweep(folder.root)
 
 
 def test_an_output_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def _statistics(x_BD: Tensor, centred: bool) -> SiteStatistics:
     return SiteStatistics(mean_D, norms.item() / count, squares.item() / count, sample, centre_D if centred else None)
 
 
-def side_by_side(sites: Sequence[SiteStatistics], scales: Sequence[float]) -> SiteStatistics:
+def joined(sites: Sequence[SiteStatistics], scales: Sequence[float]) -> SiteStatistics:
     """Of what a crosscoder is trained on: activations of several sites end to end, each centred and times its scale.
 
     The mean norm is that of the samples, since no average over a site tells it.

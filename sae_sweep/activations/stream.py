@@ -7,8 +7,10 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from sae_sweep.activations.finite import check_finite
+from sae_sweep.activations.sequences import Sequences, WholePasses
 from sae_sweep.config import DataConfig
-from sae_sweep.data.positions import counted_positions
+from sae_sweep.data.positions import counted_positions, target_positions
 from sae_sweep.data.rows import BLOCK_ORDER, TokenStream, permutation
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.language_model import LanguageModel
@@ -54,6 +56,8 @@ class Block:
     """[B, d] by hook, in the model's dtype; in one order for all sites."""
     tokens: dict[str, Tensor]
     """[B] int64 by hook: the token at each activation's position."""
+    sequences: Sequences | None = None
+    """The rows as they were read, where some member's objective runs the model on."""
 
 
 class ActivationStream:
@@ -67,13 +71,17 @@ class ActivationStream:
         config: DataConfig,
         harvest: Harvest,
         recall: Recall | None = None,
+        whole: WholePasses | None = None,
     ) -> None:
+        """With `whole`, blocks have sequences, and activations come from the passes that those need: no memory could
+        save one."""
         self._model = model
         self._rows = rows
         self._hooks = tuple(hooks)
         self._config = config
-        self._harvest = harvest
-        self._recall = recall
+        self._harvest = whole or harvest
+        self._recall = None if whole else recall
+        self._whole = whole
         tokenizer = model.tokenizer
         special_ids = tokenizer.all_special_ids if tokenizer is not None else []
         self._special_ids = torch.tensor(special_ids, dtype=torch.int64)
@@ -95,8 +103,12 @@ class ActivationStream:
             activations = self._gather(taken, self._hooks)
         else:
             activations = self._recall(taken, self._hooks, self._gather)
+        sequences = None
+        if self._whole is not None:
+            target_RT = target_positions(counted_RT, tokens_RT, self._special_ids)
+            sequences = Sequences(self._whole.take(), counted_RT, target_RT)
         tokens_B = taken.tokens_B.to(self._model.device)
-        return self._guarded(Block(index, epoch, activations, dict.fromkeys(activations, tokens_B)))
+        return self._guarded(Block(index, epoch, activations, dict.fromkeys(activations, tokens_B), sequences))
 
     @torch.no_grad()
     def _gather(self, rows: BlockRows, hooks: Sequence[str]) -> dict[str, Tensor]:
@@ -116,7 +128,7 @@ class ActivationStream:
                 blocks[hook].index_copy_(0, places_b, x_PD.index_select(0, counted_b))  # straight to its place
             done += len(counted_b)
         for hook, x_BD in blocks.items():
-            _check_finite(x_BD, hook, rows.index)
+            check_finite(x_BD, hook, f"block {rows.index}")
         return blocks
 
     def _guarded(self, block: Block) -> Block:
@@ -138,13 +150,3 @@ def row_norms(x_BD: Tensor) -> Tensor:
     dtype = torch.promote_types(x_BD.dtype, torch.float32)
     norms_B: Tensor = torch.linalg.vector_norm(x_BD, dim=1, dtype=dtype)
     return norms_B
-
-
-def _check_finite(x_BD: Tensor, hook: str, index: int) -> None:
-    # One number per slice: a boolean as large as a block would cost memory it may not leave.
-    finite = torch.stack([x.isfinite().all() for x in torch.split(x_BD, 65_536)]).all()
-    if not bool(finite):
-        raise ConfigError(
-            f"{hook}: the model gives infinite or NaN activations in block {index}; check its weights, or take a wider "
-            "model.dtype"
-        )

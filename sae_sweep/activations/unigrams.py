@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sae_sweep.activations.finite import check_finite
 from sae_sweep.activations.stream import Harvest
 from sae_sweep.model.language_model import LanguageModel
 
@@ -26,4 +27,7 @@ def unigram_activations(model: LanguageModel, hooks: Sequence[str], harvest: Har
         prompts = torch.stack([first_B, ids_B], dim=1)
         for hook, x_BTd in harvest(model, prompts, tuple(hooks)).items():
             parts[hook].append(x_BTd[:, -1].clone())
-    return {hook: torch.cat(own) for hook, own in parts.items()}
+    tables = {hook: torch.cat(own) for hook, own in parts.items()}
+    for hook, x_VD in tables.items():
+        check_finite(x_VD, hook, "single tokens, which sae.lookup begins with")
+    return tables

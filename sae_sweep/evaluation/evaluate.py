@@ -8,11 +8,13 @@ stream would be all that counts.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from sae_sweep.activations.finite import check_finite
+from sae_sweep.cores import side_by_side, workers
 from sae_sweep.data.positions import counted_positions, target_positions
 from sae_sweep.evaluation.reconstruction import Reconstruction
 from sae_sweep.evaluation.sparsity import Sparsity
@@ -124,7 +126,7 @@ class Evaluator:
     def __init__(self, model: LanguageModel, heldout: HeldOut, means: Mapping[str, Tensor], read: Sequence[str] = ()):
         """`means` are the mean activations [d] by hook, which mean ablation puts in place; `read` are hooks that
         candidates read, if not only those."""
-        self._model, self._heldout, self._means = model, heldout, means
+        self._model, self._heldout, self._means, self._read = model, heldout, means, read
         self._suffix = Suffix(model, tuple(means), read)
 
     @torch.no_grad()
@@ -141,9 +143,9 @@ class Evaluator:
         targets_R = torch.zeros(sequences, dtype=torch.float64, device=device)
         for batch in self._batches():
             finals = self._ablated(batch, hooks)
-            for c in candidates:
-                for hook, spliced in _reconstructed(c, batch, sums[c.label]).items():
-                    final_RTD = self._suffix.run(hook, batch.clean, spliced)
+            for c, spliced in zip(candidates, self._spliced(candidates, batch, sums), strict=True):
+                for hook, activation_RTd in spliced.items():
+                    final_RTD = self._suffix.run(hook, batch.clean, activation_RTd)
                     finals[_name(c.label, hook)] = final_RTD[batch.target_RT]
             row_N, position_N = batch.target_RT.nonzero(as_tuple=True)
             next_N = batch.clean.tokens_RT[row_N, position_N + 1]
@@ -153,6 +155,22 @@ class Evaluator:
             done((batch.first + len(batch.counted_RT)) / sequences)
         return {c.label: _judgement(c, sums[c.label], divergences, targets_R) for c in candidates}
 
+    def _spliced(
+        self, candidates: Sequence[Candidate], batch: _Batch, sums: Mapping[str, Sums]
+    ) -> Iterator[dict[str, Tensor]]:
+        """Each candidate's activations, by hook, with reconstructions in place; side by side where it pays."""
+        device, count = self._model.device, workers(self._model.device, len(candidates))
+        for first in range(0, len(candidates), count):
+            some = candidates[first : first + count]
+            yield from side_by_side(lambda c: _reconstructed(c, batch, sums[c.label]), some, device)
+
+    def in_smaller_batches(self) -> "Evaluator | None":
+        """The same judge, with half as many rows in a forward pass; None where it is one."""
+        rows = self._heldout.rows_per_forward
+        if rows == 1:
+            return None
+        return Evaluator(self._model, replace(self._heldout, rows_per_forward=rows // 2), self._means, self._read)
+
     def _batches(self) -> Iterator[_Batch]:
         heldout, device = self._heldout, self._model.device
         special_ids = heldout.special_ids.to(device)
@@ -161,7 +179,12 @@ class Evaluator:
             counted_RT = counted_positions(tokens_RT, special_ids, heldout.bos_id)
             replaced_RT = torch.ones_like(counted_RT) if heldout.every_position else counted_RT
             target_RT = target_positions(counted_RT, tokens_RT, special_ids)
-            yield _Batch(self._suffix.clean(tokens_RT), first, counted_RT, replaced_RT, target_RT)
+            clean = self._suffix.clean(tokens_RT)
+            for hook, activation_RTd in clean.activations.items():
+                check_finite(
+                    activation_RTd[replaced_RT], hook, f"held-out rows {first} to {first + len(tokens_RT) - 1}"
+                )
+            yield _Batch(clean, first, counted_RT, replaced_RT, target_RT)
 
     def _ablated(self, batch: _Batch, hooks: Sequence[str]) -> dict[str, Tensor]:
         """Final hidden states at the targets with each site's activation zeroed, and at its mean."""

@@ -39,6 +39,9 @@ class ToyEvaluator:
             done(first / (self._sequences * self._context))
         return {c.label: self._judgement(c, sums[c.label]) for c in candidates}
 
+    def in_smaller_batches(self) -> None:
+        """There are no smaller ones: what is held at a time is small."""
+
     def _judgement(self, candidate: Candidate, sums: Sums) -> Judgement:
         truth_GD, frequency_F = self._stream.truth_GD, sums.sparsity.frequency_F
         frequent_G = (self._stream.fired(candidate.steps, candidate.batch_size) >= FREQUENT_FROM).to(truth_GD.device)

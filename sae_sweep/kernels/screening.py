@@ -19,7 +19,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from sae_sweep.kernels.selection import sampled_cut
+from sae_sweep.kernels.selection import row_floor, sampled_cut
 
 ROUNDOFF = 2.0**-8
 """Of bfloat16."""
@@ -42,8 +42,8 @@ class Bounds:
 
 
 def screens(x_BD: Tensor) -> bool:
-    """Whether bounds come cheaper than what they bound."""
-    return x_BD.shape[1] >= LEAST_WIDTH and (x_BD.is_cuda or _fast_bfloat16())
+    """Whether bounds come cheaper than what they bound, on this CPU."""
+    return x_BD.shape[1] >= LEAST_WIDTH and _fast_bfloat16()
 
 
 @cache
@@ -79,14 +79,9 @@ def upper_bounds(x_BD: Tensor, W_FD: Tensor, offset_F: Tensor, floor_F: Tensor |
 def row_cuts(bits_BF: Tensor, count: int, slack_B: Tensor) -> Tensor:
     """[B] int16: no number among a row's `count` largest has a bound with fewer bits, unless it is not above 0.
 
-    The `count`-th largest bound is at least the `count`-th largest of the greatest bounds of groups of latents, and
-    what it bounds is below it by no more than the slack.
+    At least `count` bounds of a row reach its floor, and what they bound is below them by no more than the slack.
     """
-    latents = bits_BF.shape[1]
-    size = latents // min(latents, 2 * count)
-    groups = latents // size
-    greatest_BG = bits_BF[:, : size * groups].unflatten(1, (size, groups)).amax(1)
-    cut_B = greatest_BG.topk(count, dim=1, sorted=False).values.amin(1).clamp(min=0)
+    cut_B = row_floor(bits_BF, count).clamp(min=0)
     lowest_B = cut_B.view(torch.bfloat16).to(slack_B.dtype) / UP - slack_B
     return (lowest_B / UP**2).bfloat16().view(torch.int16).clamp(min=1)
 

@@ -9,7 +9,9 @@ the sampled product, where the dense encoder product takes 103 ms and a gathered
 import warnings
 from functools import lru_cache
 
+import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
@@ -48,8 +50,9 @@ def bag_sums(values_N: Tensor, offsets: Tensor) -> Tensor:
 
 
 def sorted_offsets(bag_N: Tensor, bags: int, step: int = 1) -> Tensor:
-    """[bags + 1]: where bags 0, step, 2 step... begin among sorted entries."""
-    return torch.searchsorted(bag_N, _begins(bags, step, bag_N.dtype, bag_N.device))
+    """[bags + 1]: where bags 0, step, 2 step... begin among sorted entries, in their dtype."""
+    begins = _begins(bags, step, bag_N.dtype, bag_N.device)
+    return torch.searchsorted(bag_N, begins, out_int32=bag_N.dtype == torch.int32)
 
 
 @lru_cache(256)
@@ -66,11 +69,16 @@ def located(flat_N: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor, Te
     return offsets, row_N, torch.sub(flat_N, row_N, alpha=columns)
 
 
-def ordered(key_N: Tensor, keys: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The stable order by keys from 0 to below `keys`: where each key begins [keys + 1], the keys, and the entries.
+def transposed(offsets: Tensor, column_N: Tensor, row_N: Tensor, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A matrix's entries by column instead of row: where each column begins [columns + 1], and which entries [N] those
+    are, and their rows [N]; by row within a column.
 
-    Narrow keys sort several times faster.
+    scipy counts instead of sorting: 0.3 ms for 67k entries of 1024 columns on one core, half as long as a stable sort.
     """
-    narrow = torch.int16 if keys <= torch.iinfo(torch.int16).max else torch.int32
-    ordered_N, order_N = torch.sort(key_N.to(narrow), stable=True)
-    return sorted_offsets(ordered_N, keys), ordered_N.to(torch.int32), order_N
+    if column_N.is_cuda or on_triton(column_N):
+        ordered_N, order_N = torch.sort(column_N.to(torch.int32), stable=True)
+        return sorted_offsets(ordered_N, columns), order_N, row_N.index_select(0, order_N)
+    entries = np.arange(len(column_N), dtype=column_N.numpy().dtype)
+    shape = (len(offsets) - 1, columns)
+    found = csr_array((entries, column_N.numpy(), offsets.numpy()), shape).tocsc()
+    return torch.from_numpy(found.indptr), torch.from_numpy(found.data), torch.from_numpy(found.indices)

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from sae_sweep.activations.cache_folder import blocks_needed, cache_key, files_there
 from sae_sweep.config import shown
-from sae_sweep.estimates import Estimate, bytes_text, estimate, member_parameters
+from sae_sweep.estimates import Estimate, bytes_text, estimate, member_numbers, member_parameters
 from sae_sweep.launch.tables import print_table
 from sae_sweep.passes import GB, Pass, plan_passes
 from sae_sweep.plan import Bank, Group, Member, Plan, sparsity
 
+WEIGHT_BYTES = 4
+"""Of a number in a saved member."""
 HEADER = ("bank", "member", "latents", "sparsity", "parameters", "batch", "steps", "lr", "schedule", "state")
 
 
@@ -34,10 +36,12 @@ def print_plan(plan: Plan, root: Path, finished: Collection[str]) -> None:
         print_table(_title(group), HEADER, rows, sys.stdout)
         cost = estimate(group)
         print(_cost(cost))
+        if milestones := _milestones(group):
+            print(milestones)
         for line in _turns(group, passes):
             print(line)
         cache = _cache(group, cost.block_bytes)
-        if cache is not None:
+        if cache is not None and not group.spliced:
             print(cache)
 
 
@@ -89,6 +93,8 @@ def _schedule(member: Member) -> str:
         parts.append(f"decay {schedule.lr_decay_steps}")
     if schedule.resample_steps:
         parts.append(f"resample at {', '.join(map(str, schedule.resample_steps))}")
+    if schedule.milestones:
+        parts.append(f"milestones at {', '.join(str(milestone.step) for milestone in schedule.milestones)}")
     return "; ".join(parts)
 
 
@@ -100,6 +106,15 @@ def _cost(cost: Estimate) -> str:
         f"compute:{model_flops} SAE encoders {cost.encoder_flops:.2g} FLOP"
         f" ({cost.dense_flops:.2g} if every step were dense)"
     )
+
+
+def _milestones(group: Group) -> str | None:
+    """How many snapshots there will be, and what they take of the disk."""
+    sizes = [WEIGHT_BYTES * member_numbers(m) for m in group.members for _ in m.schedule.milestones]
+    if not sizes:
+        return None
+    each = f"each judged on {group.members[0].config.evaluation.tokens:g} held-out tokens"
+    return f"milestones: {counted(len(sizes), 'snapshot')}, {bytes_text(sum(sizes))}; {each}"
 
 
 def _passes(group: Group) -> list[Pass]:

@@ -19,6 +19,7 @@ from sae_sweep.plan import Group, Member, Plan, member_identity, plan_sweep
 from sae_sweep.runs import MemberResult, State, SweepFolder, sweep_root
 from sae_sweep.signals import Interrupted, Stop, stopping
 from sae_sweep.storage import of_storage, storage_errors
+from sae_sweep.training.milestones import passed
 
 if TYPE_CHECKING:
     from sae_sweep.training.group import GroupRun
@@ -53,6 +54,7 @@ def run_sweep(configs: Sequence[MemberConfig]) -> list[Outcome]:
     plan = plan_sweep(configs)
     folder = SweepFolder(sweep_root(configs[0]))
     plan = folder.named(plan)
+    _tell_passed(plan, folder)
     if configs[0].dry_run:
         print_plan(plan, folder.root, folder.finished(plan))
         return _in_order(configs, [_outcome(member, folder, "planned", None) for member in plan.members])
@@ -69,6 +71,14 @@ def run_sweep(configs: Sequence[MemberConfig]) -> list[Outcome]:
     ]
     _print_failures(outcomes)
     return _in_order(configs, outcomes)
+
+
+def _tell_passed(plan: Plan, folder: SweepFolder) -> None:
+    """Say which finished members lack milestones that are asked for now."""
+    finished = folder.finished(plan)
+    milestones = [(member.label, member.schedule.milestones) for member in plan.members if member.identity in finished]
+    if said := passed(milestones, folder.has_milestone):
+        print(f"sae-sweep: {said}", file=sys.stderr)
 
 
 def _train(plan: Plan, finished: set[str], folder: SweepFolder, stop: Stop) -> dict[str, str]:
@@ -123,10 +133,20 @@ def _opened(groups: Sequence[Group]) -> "Iterator[tuple[Group, GroupRun | Config
 
 
 def _tried(open_group: "Callable[[Group, Sequence[Wave]], GroupRun]", planned: Pass) -> "GroupRun | ConfigError":
+    from sae_sweep.training.memory import OUT_OF_MEMORY, is_out_of_memory  # brings in torch
+
     try:
         return open_group(planned.group, planned.waves)
     except ConfigError as error:
         return error
+    except OUT_OF_MEMORY as error:
+        if not is_out_of_memory(error):
+            raise
+        widest = max(planned.group.members, key=lambda member: member.width)
+        return ConfigError(
+            f"launcher.memory_gb: out of memory before the first step, with {widest.label} the largest of"
+            f" {len(planned.group.members)} members; lower sae.width or data.block_rows, or state launcher.memory_gb"
+        )
 
 
 def _parted(plan: Plan, homes: Mapping[str, Checkpoint]) -> list[Group]:

@@ -172,9 +172,10 @@ def _refusal(file: Path, holder: Holder | None) -> ConfigError:
 
 def _parsed(text: str) -> Holder | None:
     try:
-        return Holder(**json.loads(text))
+        holder = Holder(**json.loads(text))
     except (ValueError, TypeError):
         return None
+    return holder if isinstance(holder.pid, int) and holder.pid > 0 else None
 
 
 def _make(folder: Path) -> list[Path]:

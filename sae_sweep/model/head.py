@@ -1,5 +1,8 @@
 """The lm head: final hidden states to logits."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import local
 from typing import Any
 
 import torch
@@ -23,20 +26,34 @@ class _BackboneOutput:
         return (self.last_hidden_state,)[index]
 
 
-def logits(model: LanguageModel, hidden_ND: Tensor) -> Tensor:
-    """Logits [N, V] of final hidden states, in float32 (float64 for a float64 model).
+@contextmanager
+def head_of(model: LanguageModel) -> Iterator[Callable[[Tensor], Tensor]]:
+    """A function from final hidden states [N, D] to logits [N, V], in float32 (float64 for a float64 model), which
+    several threads may call while this lasts, and the model computes nothing else.
 
-    The model's own forward computes them, with its backbone replaced by `hidden_ND`, so whatever an architecture does
-    at its head (softcap, logit scale) is done here too. Call it in chunks: the logits of a block do not fit in memory.
+    The model's own forward computes them, with its backbone replaced by the hidden states, so whatever an architecture
+    does at its head (softcap, logit scale) is done here too. Call it in chunks: the logits of a block do not fit in
+    memory.
     """
+    own = local()
 
     def backbone(*_: object, **__: object) -> _BackboneOutput:
-        return _BackboneOutput(hidden_ND[None])
+        return _BackboneOutput(own.hidden_ND[None])
 
-    tokens = torch.zeros(1, hidden_ND.shape[0], dtype=torch.int64, device=hidden_ND.device)
-    with patched(model.backbone, backbone):
+    def logits(hidden_ND: Tensor) -> Tensor:
+        own.hidden_ND = hidden_ND
+        tokens = torch.zeros(1, hidden_ND.shape[0], dtype=torch.int64, device=hidden_ND.device)
         logits_NV: Tensor = model.module(input_ids=tokens, use_cache=False).logits[0]
-    return logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
+        return logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
+
+    with patched(model.backbone, backbone):
+        yield logits
+
+
+def logits(model: LanguageModel, hidden_ND: Tensor) -> Tensor:
+    """Logits [N, V] of final hidden states, as `head_of` gives them."""
+    with head_of(model) as head:
+        return head(hidden_ND)
 
 
 @torch.no_grad()

@@ -54,8 +54,8 @@ def load_tokenizer(config: ModelConfig) -> Any:
         return None
     try:
         return AutoTokenizer.from_pretrained(_source(config), **_loading_options(config))
-    except (OSError, ValueError) as error:
-        if folder is None:
+    except Exception as error:  # the tokenizers library raises bare ones
+        if folder is None and isinstance(error, OSError | ValueError):
             return None  # a hub model without a tokenizer
         raise ConfigError(f"model.path={config.path}: its tokenizer cannot be loaded ({_line(error)})") from error
 

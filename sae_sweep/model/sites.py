@@ -134,6 +134,22 @@ def parse_hook(hook: str) -> Site:
     return Site(KIND_OF_HOOK.get(match[2]), int(match[1]), hook)
 
 
+def later_sites(site: Site, n_layers: int, most: int | None) -> tuple[str, ...]:
+    """Hooks of the residual stream in later blocks, at most so many: where Braun et al. 2024 (arXiv 2405.12241)
+    compare a spliced model with the clean one. Of the site's own kind if it is resid_post, else resid_pre.
+
+    Raises ConfigError where there is none.
+    """
+    kind = "resid_post" if site.kind == "resid_post" else "resid_pre"
+    blocks = [] if site.layer is None else range(site.layer + 1, n_layers)[:most]
+    if not blocks:
+        raise ConfigError(
+            f"training.objective=e2e_downstream: the residual stream has no site after {site.hook}; take e2e, or a"
+            " site in an earlier block"
+        )
+    return tuple(f"blocks.{layer}.{HOOK_OF_KIND[kind]}" for layer in blocks)
+
+
 def site_width(site: Site, facts: ModelFacts) -> int | None:
     """Numbers per position at the site; None where only the loaded model can tell."""
     if site.kind is None:

@@ -11,6 +11,7 @@ from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.architectures.registry import ARCHITECTURES
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.sites import HOOK_OF_KIND, parse_hook
+from sae_sweep.runs import damage
 
 Point = dict[str, Any]
 """A finished member, flat: `member`, what it is (FACTS), every metric, and `cell`, the key of its cell."""
@@ -101,7 +102,7 @@ def read_point(folder: Path, label: str, config: Mapping[str, Any]) -> Point:
     return {
         "cell": cell_key(config, exported.get("hook_name"), exported.get("hook_name_out")),
         "member": label,
-        "architecture": architecture_label(sae),
+        "architecture": architecture_label(config),
         "variant": sae.get("variant"),
         "width": width,
         "knob": knob,
@@ -131,10 +132,14 @@ def read_metrics(file: Path) -> dict[str, Any]:
     return {key: finite(value) if _is_number(value) else value for key, value in raw.items()}
 
 
-def architecture_label(sae: Mapping[str, Any]) -> str:
-    """How reports name an architecture: as the members' folders do, with its variant and whether it is tokenized."""
-    config = _sae_config(sae)
-    return str(sae["architecture"]) if config is None else config.method()
+def architecture_label(config: Mapping[str, Any]) -> str:
+    """How reports name an architecture: as the members' folders do, with its variant, whether it is tokenized, and
+    the objective where that is not the local one, and whether it began from a finished member."""
+    sae = _sae_config(config["sae"])
+    name = str(config["sae"]["architecture"]) if sae is None else sae.method()
+    objective = config["training"].get("objective", "local")
+    origin = "finetuned" if config.get("init_from") else ""
+    return " ".join(word for word in (name, objective if objective != "local" else "", origin) if word)
 
 
 def cell_key(
@@ -191,6 +196,8 @@ def _read_sweep_json(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file}: has no members; it was not written by sae-sweep")
     if sweep.get("version") != SWEEP_VERSION:
         raise ConfigError(f"{file}: is version {sweep.get('version')}; this program reads version {SWEEP_VERSION}")
+    if wrong := damage(sweep["members"]):
+        raise ConfigError(f"{file}: {wrong}; it was not written by this version of sae-sweep")
     return sweep
 
 

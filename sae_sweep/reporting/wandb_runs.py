@@ -38,7 +38,7 @@ class WandbRuns:
         Its id follows from the sweep and the member, so a resumed member goes on in its own.
         """
         shown = {key: value for key, value in config.items() if key not in _NOT_OF_THE_MEMBER}
-        shown["architecture"] = architecture_label(config["sae"])
+        shown["architecture"] = architecture_label(config)
         self._attempt(lambda: self._init(label, label, identity, "train", shown))
         self._attempt(lambda: self._ask_last_step(label, identity))
         return self._last_steps.get(label, -1)

@@ -8,13 +8,13 @@ architecture reconstructs, and where asked for its input. So is a transcoder's l
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from sae_sweep.architectures.base import SaeConfig
-from sae_sweep.saes.base import Clock, Losses, Parameters, SaeMaths, Step
+from sae_sweep.saes.base import Clock, Losses, Objective, Parameters, SaeMaths, SquaredError, Step
 from sae_sweep.saes.inference import InferenceSae, Lookup, Units
 from sae_sweep.saes.layout import Layout
 from sae_sweep.saes.spaces import AUTOENCODER, Spaces
@@ -36,6 +36,7 @@ class Batch:
     """Their ids; a lookup table's rows."""
     y_BD: Tensor | None = None
     """What is to be reconstructed; None is x."""
+    objective: Objective = field(default_factory=SquaredError)
 
     @property
     def target_BD(self) -> Tensor:
@@ -114,11 +115,12 @@ class Bank:
         }
         layout = Layout(self.layout.widths[chunk.members], self.layout.device)
         buffers = {name: t[chunk.members] for name, t in self.buffers.items()}
-        step = Step(
-            self.configs[chunk.members], layout, chunk.dense, dead_F, variance, tuple(clocks), buffers, self.spaces
-        )
+        own = (self.configs[chunk.members], layout, chunk.dense, dead_F, variance, tuple(clocks), buffers)
+        step = Step(*own, self.spaces, batch.objective)
         x_BD, target_BMD = self._inputs(batch, leaves, buffers)
         losses = self.maths.losses(leaves, x_BD, target_BMD, step)
+        if losses.auxiliary_M is not None:
+            losses = replace(losses, auxiliary_M=batch.objective.worth * losses.auxiliary_M)
         flat = torch.autograd.grad(losses.total(coefficient_M).sum(), list(leaves.values()))
         for name, changed in losses.buffers.items():
             buffers[name].copy_(changed)

@@ -3,12 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from sae_sweep.architectures.base import SaeConfig
-from sae_sweep.saes.encoder import Encoder
+from sae_sweep.saes.encoders.base import Encoder
+from sae_sweep.saes.encoders.choose import encoder_of
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.saes.initial import Start
 from sae_sweep.saes.layout import Layout
@@ -16,6 +18,28 @@ from sae_sweep.saes.spaces import AUTOENCODER, Spaces
 
 Parameters = dict[str, Tensor]
 """Tensors by name. W_enc and W_dec are [F, D], a latent a row; b_dec is [M, D]; the rest are [F]."""
+
+
+class Objective(Protocol):
+    """How far reconstructions are from what they should be: the term of the loss that sparsity is weighed against."""
+
+    @property
+    def worth(self) -> float:
+        """What it makes of a squared error of 1, on average, where reconstructions are the mean input. Auxiliary
+        terms, which are squared errors, are multiplied by it."""
+
+    def loss(self, error_BMD: Tensor) -> Tensor:
+        """[M], given target - reconstruction; differentiable in it."""
+
+
+class SquaredError:
+    """Summed over d, averaged over tokens: the objective of every paper whose SAE sees one activation at a time."""
+
+    worth = 1.0
+
+    def loss(self, error_BMD: Tensor) -> Tensor:
+        """[M]"""
+        return squared_error(error_BMD)
 
 
 @dataclass(frozen=True)
@@ -44,10 +68,11 @@ class Step:
     buffers: Parameters
     """Each member's buffers, [M, ...] by name, as the step before left them."""
     spaces: Spaces = AUTOENCODER
+    objective: Objective = field(default_factory=SquaredError)
 
     def encoder(self, x_BD: Tensor, W_enc: Tensor, bias_F: Tensor | None, b_pre_MD: Tensor | None) -> Encoder:
         """W_enc (x - b_pre) + bias of these members; W_enc x + bias where their spaces have no b_pre."""
-        return Encoder(x_BD, W_enc, bias_F, b_pre_MD if self.spaces.pre_bias else None, self.layout, self.dense)
+        return encoder_of(x_BD, W_enc, bias_F, b_pre_MD if self.spaces.pre_bias else None, self.layout, self.dense)
 
 
 @dataclass(frozen=True)
@@ -55,7 +80,7 @@ class Losses:
     """Each member's loss terms [M]; what a member minimises is reconstruction + coefficient x sparsity + auxiliary."""
 
     reconstruction_M: Tensor
-    """Squared error, summed over d, averaged over tokens."""
+    """What the step's objective makes of the error."""
     sparsity_M: Tensor | None
     """The penalty that the coefficient multiplies, averaged over tokens; None where there is none."""
     auxiliary_M: Tensor | None
@@ -105,6 +130,11 @@ class SaeMaths(ABC):
         `p` and `buffers` hold that member's tensors alone (b_dec is [D]); it was trained on `scale` x activations.
         What its spaces add (`Spaces`, a skip) is the bank's to say.
         """
+
+    def unfold(self, sae: InferenceSae, scale: float) -> Parameters:
+        """The parameters [F, ...] of a member that `fold` makes this SAE of. Its decoder rows stay at unit norm."""
+        p = {name: t if name in ("W_dec", "r_mag") else t * scale for name, t in sae.tensors.items() if name != "W_enc"}
+        return {"W_enc": sae.tensors["W_enc"].T.contiguous(), **p}
 
     @abstractmethod
     def revive(self, p: Parameters, latents: Tensor, directions_KD: Tensor, encoder_norm: Tensor) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.saes.base import Clock, Parameters, Step
 from sae_sweep.saes.codes import Codes
-from sae_sweep.saes.encoder import Encoder
+from sae_sweep.saes.encoders.base import Encoder
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.saes.topk import TopK, folded_tensors, kept
 
@@ -39,6 +39,10 @@ class BatchTopK(TopK):
         tensors = folded_tensors(p, scale)
         tensors["threshold"] = (buffers["threshold"] / scale).expand_as(tensors["b_enc"]).contiguous()
         return InferenceSae("jumprelu", tensors, subtract_b_dec=True, k=None)
+
+    def unfold(self, sae: InferenceSae, scale: float) -> Parameters:
+        """The threshold is no parameter: it is a running mean, which begins anew."""
+        return {name: tensor for name, tensor in super().unfold(sae, scale).items() if name != "threshold"}
 
 
 def threshold_after(smallest_M: Tensor, step: Step) -> Tensor:

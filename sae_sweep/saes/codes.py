@@ -15,7 +15,6 @@ Letters: B tokens, M members, F latents, N entries, D model width. A row is a (t
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -26,9 +25,9 @@ from sae_sweep.kernels.places import true_places
 from sae_sweep.kernels.sparse import (
     bag_sums,
     located,
-    ordered,
     sampled_products,
     sorted_offsets,
+    transposed,
     weighted_row_sums,
 )
 from sae_sweep.saes.layout import Layout
@@ -110,7 +109,8 @@ class SparseCodes(Codes):
     def row_N(self) -> Tensor:
         if self.layout.members == 1:
             return self.token_N
-        return self.token_N * self.layout.members + self.layout.member_F.index_select(0, self.latent_N)
+        members = self.layout.members
+        return torch.add(self.layout.member_F.index_select(0, self.latent_N), self.token_N, alpha=members)
 
     @property
     def rows(self) -> int:
@@ -122,7 +122,7 @@ class SparseCodes(Codes):
 
     @cached_property
     def transpose(self) -> "Transpose":
-        return Transpose.of(self)
+        return Transpose(self)
 
     def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
         out_RD = _SparseDecode.apply(values, W_dec, self)
@@ -154,32 +154,30 @@ class SparseCodes(Codes):
         if self.layout.members == 1:
             return torch.cat([positive, positive.new_full((1,), torch.inf)]).amin(0, keepdim=True)
         rows = values.new_full((self.rows,), torch.inf)
-        rows.scatter_reduce_(0, self.row_N, positive, "amin")
+        rows.scatter_reduce_(0, self.row_N.long(), positive, "amin")
         return rows.view(self.tokens, self.layout.members).amin(0)
 
     def support(self) -> Tensor:
-        return self.transpose.offsets.diff()
+        return self.transpose.offsets.diff().long()
 
 
-@dataclass(frozen=True)
 class Transpose:
     """Entries ordered by latent, and by token for each."""
 
-    order_N: Tensor
-    """[N]: which entry is the n-th."""
-    latent_N: Tensor
-    token_N: Tensor
-    row_N: Tensor
-    offsets: Tensor
-    """[F + 1]: where each latent begins."""
+    def __init__(self, codes: SparseCodes) -> None:
+        found = transposed(codes.token_offsets, codes.latent_N, codes.token_N, codes.layout.latents)
+        self.offsets, self.order_N, self.token_N = found
+        """[F + 1], where each latent begins; and [N], which entry is the n-th, and its token."""
+        self._codes = codes
 
-    @classmethod
-    def of(cls, codes: SparseCodes) -> "Transpose":
-        latents = codes.layout.latents
-        offsets, latent_N, order_N = ordered(codes.latent_N, latents)
-        token_N = codes.token_N.index_select(0, order_N)
-        row_N = token_N if codes.layout.members == 1 else codes.row_N.index_select(0, order_N)
-        return cls(order_N, latent_N, token_N, row_N, offsets)
+    @cached_property
+    def row_N(self) -> Tensor:
+        codes = self._codes
+        return self.token_N if codes.layout.members == 1 else codes.row_N.index_select(0, self.order_N)
+
+    @cached_property
+    def latent_N(self) -> Tensor:
+        return self._codes.latent_N.index_select(0, self.order_N)
 
 
 class DenseCodes(Codes):
@@ -189,11 +187,13 @@ class DenseCodes(Codes):
         self.layout, self.tokens, self.support_BF = layout, support_BF.shape[0], support_BF
 
     def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
-        masked = values * self.support_BF
+        masked = self._masked(values)
+        if self.layout.members == 1:
+            return (masked @ W_dec)[:, None]
         return torch.stack([masked[:, latents] @ W_dec[latents] for latents in self.layout.slices], dim=1)
 
     def transposed_times(self, values: Tensor, x_BD: Tensor) -> tuple[Tensor, Tensor]:
-        return values.T @ x_BD, self.latent_sums(values)
+        return values.T @ x_BD, self._column_sums(values)
 
     def times(self, values: Tensor, rows_FD: Tensor) -> Tensor:
         return values @ rows_FD
@@ -202,18 +202,36 @@ class DenseCodes(Codes):
         return vector_F
 
     def member_sums(self, values: Tensor) -> Tensor:
-        masked = values * self.support_BF
+        masked = self._masked(values)
         return torch.stack([masked[:, latents].sum() for latents in self.layout.slices])
 
     def latent_sums(self, values: Tensor) -> Tensor:
-        return (values * self.support_BF).sum(0)
+        return self._column_sums(self._masked(values))
 
     def member_minima(self, values: Tensor) -> Tensor:
         positive = torch.where(self.support_BF & (values > 0), values, torch.inf)
         return torch.stack([positive[:, latents].amin() for latents in self.layout.slices])
 
     def support(self) -> Tensor:
-        return self.support_BF.sum(0)
+        return self._support_F
+
+    @cached_property
+    def _support_F(self) -> Tensor:
+        # As fp32: whole numbers up to 2^24 are exact, and booleans are added up ten times as slowly.
+        return self._column_sums(self._numbers_BF).round().long()
+
+    @cached_property
+    def _numbers_BF(self) -> Tensor:
+        """The mask as 0 and 1: a number times a boolean is converted first, one at a time."""
+        return self.support_BF.float()
+
+    def _masked(self, values: Tensor) -> Tensor:
+        return values * self._numbers_BF.to(values.dtype)
+
+    @staticmethod
+    def _column_sums(numbers_BF: Tensor) -> Tensor:
+        """[F]: a product with ones; it takes half as long as `sum`."""
+        return numbers_BF.new_ones(len(numbers_BF)) @ numbers_BF
 
 
 class _Encode(torch.autograd.Function):

@@ -55,7 +55,7 @@ class Gated(SaeMaths):
             W_aux, b_aux, target_aux = p["W_dec"], p["b_dec"], target_BMD
             penalty = gate * codes.at_latent(step.spaces.decoder_norms(p["W_dec"]))
         return Losses(
-            reconstruction_M=squared_error(target_BMD - x_hat_BMD),
+            reconstruction_M=step.objective.loss(target_BMD - x_hat_BMD),
             sparsity_M=codes.member_sums(penalty) / codes.tokens,
             auxiliary_M=squared_error(target_aux - (codes.decode(gate, W_aux) + b_aux)),
             fired_F=codes.fired(f),

@@ -5,9 +5,9 @@ The tensors are exactly those of the saved files, so every number in metrics.jso
 
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
+from sae_sweep.kernels.selection import row_top_mask
 from sae_sweep.saes.spaces import Spaces
 
 
@@ -82,8 +82,7 @@ class InferenceSae:
         pre_BF = z_BF + t["b_enc"]
         if self.architecture == "topk":
             assert self.k is not None
-            kept = pre_BF.topk(self.k, dim=1, sorted=False).indices
-            return torch.zeros_like(pre_BF).scatter_(1, kept, 1.0), pre_BF
+            return row_top_mask(pre_BF, self.k).to(pre_BF.dtype), pre_BF
         if self.architecture == "jumprelu":
             return pre_BF - t["threshold"], pre_BF
         return pre_BF, pre_BF

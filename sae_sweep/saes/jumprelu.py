@@ -27,7 +27,7 @@ from torch import Tensor
 from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.architectures.jumprelu import JumpReluConfig
 from sae_sweep.kernels.selection import smallest_of_largest
-from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step, squared_error
+from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step
 from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.saes.initial import Start
@@ -88,7 +88,7 @@ class JumpRelu(SaeMaths):
             sparsity_M = _tanh_penalty(f, codes, p, step)
             auxiliary_M = _preactivation_loss(p, x_BD, z, codes, theta_F, step)
         return Losses(
-            reconstruction_M=squared_error(target_BMD - x_hat_BMD),
+            reconstruction_M=step.objective.loss(target_BMD - x_hat_BMD),
             sparsity_M=sparsity_M,
             auxiliary_M=auxiliary_M,
             fired_F=codes.fired(f),
@@ -116,6 +116,11 @@ class JumpRelu(SaeMaths):
             "b_dec": p["b_dec"] / scale,
         }
         return InferenceSae("jumprelu", tensors, subtract_b_dec=self.unit_decoder, k=None)
+
+    def unfold(self, sae: InferenceSae, scale: float) -> Parameters:
+        p = super().unfold(sae, scale)
+        log_threshold = p.pop("threshold").log()
+        return {**p, "log_threshold": log_threshold}
 
     def revive(self, p: Parameters, latents: Tensor, directions_KD: Tensor, encoder_norm: Tensor) -> tuple[str, ...]:
         p["W_dec"][latents] = directions_KD * (1.0 if self.unit_decoder else ANTHROPIC_DECODER_NORM)

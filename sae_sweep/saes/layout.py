@@ -32,5 +32,5 @@ class Layout:
     @cached_property
     def member_F(self) -> Tensor:
         """[F]: the member each latent belongs to."""
-        ids = torch.arange(self.members, device=self.device)
+        ids = torch.arange(self.members, device=self.device, dtype=torch.int32)
         return torch.repeat_interleave(ids, torch.tensor(self.widths, device=self.device))

@@ -44,7 +44,7 @@ class Matryoshka(BatchTopK):
         auxk_M = auxk_losses(p, x_BD, full_BMD, step)
         smallest_M = torch.stack([own_G.amin() for own_G in codes.member_minima(f.detach()).split(counts)])
         return Losses(
-            reconstruction_M=squared_error(full_BMD),
+            reconstruction_M=step.objective.loss(full_BMD),
             sparsity_M=None,
             auxiliary_M=inner_M if auxk_M is None else inner_M + auxk_M,
             fired_F=codes.fired(f),

@@ -17,7 +17,7 @@ from torch import Tensor
 from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.architectures.p_anneal import PAnnealConfig
 from sae_sweep.architectures.standard import StandardConfig
-from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step, squared_error
+from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step
 from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.saes.initial import Start
@@ -47,7 +47,7 @@ class Standard(SaeMaths):
         x_hat_BMD = codes.decode(f, p["W_dec"]) + p["b_dec"]
         sparsity_M, buffers = self.penalty(f, codes, p, step)
         return Losses(
-            reconstruction_M=squared_error(target_BMD - x_hat_BMD),
+            reconstruction_M=step.objective.loss(target_BMD - x_hat_BMD),
             sparsity_M=sparsity_M,
             auxiliary_M=None,
             fired_F=codes.support(),

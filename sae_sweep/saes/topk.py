@@ -10,9 +10,9 @@ from torch import Tensor
 from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.architectures.topk import TopKConfig
 from sae_sweep.saes.auxk import auxk_losses
-from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step, squared_error
+from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step
 from sae_sweep.saes.codes import Codes
-from sae_sweep.saes.encoder import Encoder
+from sae_sweep.saes.encoders.base import Encoder
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.saes.initial import Start
 
@@ -38,7 +38,7 @@ class TopK(SaeMaths):
         f = torch.relu(z)
         error_BMD = target_BMD - (codes.decode(f, p["W_dec"]) + p["b_dec"])
         return Losses(
-            reconstruction_M=squared_error(error_BMD),
+            reconstruction_M=step.objective.loss(error_BMD),
             sparsity_M=None,
             auxiliary_M=auxk_losses(p, x_BD, error_BMD, step),
             fired_F=codes.fired(f),

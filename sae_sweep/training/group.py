@@ -8,7 +8,7 @@ from hashlib import blake2b
 import torch
 
 from sae_sweep.activations.prefetch import Prefetch
-from sae_sweep.activations.scaling import site_statistics
+from sae_sweep.activations.scaling import SiteStatistics, site_statistics
 from sae_sweep.activations.stream import Block
 from sae_sweep.checkpoints import SavedMember
 from sae_sweep.config import MemberConfig, config_entries
@@ -23,8 +23,10 @@ from sae_sweep.training.checkpoint import Saving
 from sae_sweep.training.judging import Judging
 from sae_sweep.training.keeper import Keeper, when
 from sae_sweep.training.lanes import Lanes
+from sae_sweep.training.milestones import passed
 from sae_sweep.training.place import Place
 from sae_sweep.training.sources import Judge, Source, open_source
+from sae_sweep.training.spliced import EndToEnd
 from sae_sweep.training.trainer import BankTrainer
 from sae_sweep.training.waves import Paged, Waves, memory_limits
 from sae_sweep.training.work import Work
@@ -45,11 +47,12 @@ def open_group(group: Group, waves: Sequence[Wave] = ()) -> "GroupRun":
     what only shows now leaves no trace: raises ConfigError."""
     waves = waves or plan_passes(group, None, None)[0].waves
     config = group.members[0].config
-    source = open_source([member.config for member in group.members], group.hooks)
+    source = open_source([member.config for member in group.members], group.hooks, group.spliced)
     block = source.calibration()
     for bank in group.banks:
         _check_block(block, bank)
     statistics = {centred: site_statistics(block, centred=centred) for centred in (False, True)}
+    objectives = {_objective(bank): _end_to_end(bank, source, block, statistics[False]) for bank in group.banks}
     stamp = stream_stamp(block, config)
     del block  # the members' first parameters need its room
     tabled = {bank.site.hook for bank in group.banks if bank.members[0].config.sae.lookup != "none"}
@@ -63,7 +66,13 @@ def open_group(group: Group, waves: Sequence[Wave] = ()) -> "GroupRun":
         targets = measured[bank.site.output.hook] if bank.site.output else None
         log_every = config.tracking.log_every
         beside = [measured[site.hook] for site in bank.site.beside]
-        made = BankTrainer(bank, measured[hook], source.device, SAE_DTYPE, log_every, table_VD, targets, beside)
+        made = BankTrainer(
+            *(bank, measured[hook], source.device, SAE_DTYPE, log_every),
+            unigrams=table_VD,
+            targets=targets,
+            beside=beside,
+            end_to_end=objectives[_objective(bank)],
+        )
         return Paged(made) if waits else made
 
     turns = Waves([[trainer(bank) for bank in wave.banks] for wave in waves])
@@ -72,6 +81,25 @@ def open_group(group: Group, waves: Sequence[Wave] = ()) -> "GroupRun":
     positions = {member.config.evaluation.positions for member in group.members}
     judges = {each: source.judge(each, means) for each in sorted(positions)}
     return GroupRun(group, source, turns, judges, stamp)
+
+
+def _objective(bank: Bank) -> tuple[object, ...]:
+    """What the objective of a bank depends on."""
+    training = bank.members[0].config.training
+    return bank.site.hook, training.batch_size, *training.objective_keys.values()
+
+
+def _end_to_end(bank: Bank, source: Source, block: Block, statistics: Mapping[str, SiteStatistics]) -> EndToEnd | None:
+    """The objective of a bank, measured on the first block; None where it is local."""
+    first = bank.members[0]
+    training, data = first.config.training, first.config.data
+    if training.local:
+        return None
+    assert source.splicing is not None
+    rows = training.batch_size // data.context
+    made = EndToEnd(source.splicing, bank.site.hook, first.later, training, rows)
+    made.calibrate(block, statistics[bank.site.hook].mean)
+    return made
 
 
 def _waits(config: MemberConfig, waves: Sequence[Wave], device: torch.device) -> bool:
@@ -159,12 +187,12 @@ class GroupRun:
             work.note(place.member.label, text)
 
     def _train(self, lanes: Lanes, work: Work) -> None:
+        self._keep_milestones(work)  # at which it was interrupted
         while self._waves.running:
             with work.stop.at_once():
                 block = self._blocks.block(self._block)
             if self._needed_after(block):
                 self._blocks.announce(self._block + 1)
-            work.progress.place(block.epoch, block.index)
             self._consume(lanes, block, work)
             self._show(work)
             self._notice()
@@ -178,14 +206,25 @@ class GroupRun:
             self._block += 1
 
     def _consume(self, lanes: Lanes, block: Block, work: Work) -> None:
-        """Train everyone on the block; for a checkpoint that falls due on the way all stop between two steps."""
+        """Train everyone on the block. For a checkpoint that falls due on the way all stop between two steps; at
+        milestones each bank stops at its own."""
         while True:
+            work.progress.place(block.epoch, block.index)
             try:
                 self._waves.consume(lanes, block, partial(self._tick, work))
             except _CheckpointDue:
+                self._keep_milestones(work)
                 self._checkpoint(work)
             else:
-                return
+                if not self._keep_milestones(work):
+                    return
+
+    def _keep_milestones(self, work: Work) -> bool:
+        """Keep the members that are at milestones; whether there were any."""
+        places = [place for place in self._places if place.milestones]
+        if places:
+            self._judging.keep(places, work, partial(self._judged, work))
+        return bool(places)
 
     def _tick(self, work: Work) -> None:
         """While steps are taken, or between them."""
@@ -241,8 +280,12 @@ class GroupRun:
                 keeper.say(f"{curves} has lost lines since the checkpoint; they stay lost")
             if checkpoint is not None and own is not None:
                 place.restore(checkpoint, own)
+                if all(folder.has_milestone(place.member.label, tokens) for tokens in place.milestones):
+                    place.kept_step = own.step
         if checkpoint is not None:
             self._block = checkpoint.block
+            if said := passed([(p.member.label, p.behind) for p in self._places], folder.has_milestone):
+                keeper.say(said)
             step, total = max((p.state.step, p.member.schedule.total_steps) for p in self._places)
             keeper.say(f"resuming at step {step:,} of {total:,}, from the checkpoint of {when(checkpoint.time)}")
 
@@ -294,7 +337,7 @@ def _check_block(block: Block, bank: Bank) -> None:
         found = block.activations[hook].shape[1]
         if found != width:
             raise ConfigError(f"site.width={width}: {hook} gives {found} numbers per position")
-    if count < first.config.training.batch_size:
+    if first.config.training.local and count < first.config.training.batch_size:
         raise ConfigError(
             f"training.batch_size={first.config.training.batch_size} is larger than a block of activations, which has"
             f" {count} counted positions; lower it or raise data.block_rows={first.config.data.block_rows}"

@@ -1,19 +1,17 @@
 """How the banks of a group take their steps over a block: in lanes, side by side on a CPU.
 
-Banks share nothing but the block they read, so each goes through it at its own pace, on its own thread: one step of
-one small member is many short operations, which two cores that share each of them do hardly faster than one. Several
-steps side by side keep all cores busy, and what a bank computes does not depend on when the others run.
+Banks share nothing but the block they read, so each goes through it at its own pace, on its own thread, and what it
+computes does not depend on when the others run.
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, wait
 from contextlib import suppress
 from threading import Event
 from types import TracebackType
 
-import torch
-
 from sae_sweep.activations.stream import Block
+from sae_sweep.cores import core_pool, workers
 from sae_sweep.training.trainer import BankTrainer
 
 TICK_SECONDS = 0.1
@@ -26,14 +24,9 @@ class Lanes:
     def __init__(self, trainers: Sequence[BankTrainer]) -> None:
         """`trainers` are all that will step here. How many they are decides how many cores each has, and so the order
         of its sums, whichever of them a block is for."""
-        threads = torch.get_num_threads()
-        workers = min(threads, len(trainers)) if all(one.device.type == "cpu" for one in trainers) else 1
+        count = min(workers(one.device, len(trainers)) for one in trainers)
         self._stopping = Event()
-        self._pool: ThreadPoolExecutor | None = None
-        if workers > 1:
-            self._pool = ThreadPoolExecutor(workers, "lane", torch.set_num_threads, (threads // workers,))
-            list(self._pool.map(lambda _: None, range(workers)))
-            torch.set_num_threads(threads)  # what the last of them asked for would be that of all later threads
+        self._pool = core_pool(count) if count > 1 else None
 
     def __enter__(self) -> "Lanes":
         return self

@@ -9,6 +9,7 @@ from sae_sweep.checkpoints import Checkpoint, SavedMember
 from sae_sweep.evaluation.evaluate import Candidate
 from sae_sweep.plan import Member
 from sae_sweep.training.checkpoint import Saving, load
+from sae_sweep.training.milestones import Milestone
 from sae_sweep.training.trainer import BankTrainer, MemberState
 from sae_sweep.training.trim import mean_l0, trimmed
 
@@ -29,6 +30,8 @@ class Place:
     """The tensors of its inference form that the last correction of `sae.l0` changed."""
     l0_untrimmed: float | None = None
     """Its L0 before that."""
+    kept_step: int = 0
+    """The step of the last milestones that are kept."""
 
     @property
     def state(self) -> MemberState:
@@ -50,7 +53,7 @@ class Place:
             sae = replace(sae, tensors={**sae.tensors, **self.trimmed})
         if sae.transcodes and sae.architecture == "gated":  # what is judged is what is saved, and SAELens has no other
             sae = sae.with_thresholds()
-        site = trainer.site
+        site = self.member.site
         reads, beside = site.hook if site.output else None, tuple(other.hook for other in site.beside)
         return Candidate(self.member.label, site.written.hook, sae, step, trainer.batch_size, reads, beside)
 
@@ -68,22 +71,35 @@ class Place:
         self.state.dense, self.state.failed, self.judged_tokens = saved.dense, saved.failed, saved.judged_tokens
 
     @property
+    def milestones(self) -> list[int]:
+        """Tokens of the milestones that it is at and that are not kept."""
+        state = self.state
+        if state.failed is not None or state.step == self.kept_step:
+            return []
+        return [milestone.tokens for milestone in state.member.schedule.milestones_at(state.step)]
+
+    @property
+    def behind(self) -> list[Milestone]:
+        """The milestones that it is past."""
+        return [milestone for milestone in self.member.schedule.milestones if milestone.step < self.state.step]
+
+    @property
     def next_block(self) -> int:
         """The first block it has not trained on."""
         return self.trainer.states[self.index].blocks
 
-    def trim(self, block: Block) -> None:
-        """Set its L0 to `sae.l0` on a block of activations."""
+    def trim(self, block: Block, rows_at_once: int) -> None:
+        """Set its L0 to `sae.l0` on a block of activations, of which it looks at so many together."""
         l0, hook = self.member.config.sae.l0, self.trainer.hook
         if l0 is None:
             return
         before, rows = self.trainer.inference(self.index), slice(0, TRIM_ROWS)
-        x_BD = self.trainer.raw(block, rows).to(before.tensors["W_enc"].dtype)
+        x_BD = self.trainer.inputs.raw(block, rows).to(before.tensors["W_enc"].dtype)
         tokens_B = block.tokens[hook][rows]
-        after = trimmed(before, x_BD, tokens_B, l0)
+        after = trimmed(before, x_BD, tokens_B, l0, rows_at_once)
         if after is not before:
+            self.l0_untrimmed = mean_l0(before, x_BD, tokens_B, rows_at_once)
             self.trimmed = {name: t for name, t in after.tensors.items() if t is not before.tensors[name]}
-            self.l0_untrimmed = mean_l0(before, x_BD, tokens_B)
 
     @property
     def threshold_mode(self) -> str | None:

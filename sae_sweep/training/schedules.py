@@ -9,6 +9,7 @@ from math import cos, pi
 
 from sae_sweep.architectures.base import Recipe
 from sae_sweep.config import MemberConfig
+from sae_sweep.training.milestones import Milestone, resolve_milestones
 
 WARMUP_SHARE = 20
 """A warm-up is at most 1 / 20 of the run."""
@@ -39,6 +40,12 @@ class Schedule:
     """A latent that has not fired in this many steps is resampled."""
     hold_from: int
     """From this step on, a steered coefficient stays as it is."""
+    milestones: tuple[Milestone, ...] = ()
+    """After which steps the member is kept as it is then."""
+
+    def milestones_at(self, step: int) -> list[Milestone]:
+        """Those that are reached after this many steps."""
+        return [milestone for milestone in self.milestones if milestone.step == step]
 
     def warming_at(self, step: int) -> bool:
         """Whether lr is still rising at step `step`, at the start or after a resampling."""
@@ -66,6 +73,8 @@ def _sparsity_warmup(config: MemberConfig, recipe: Recipe, total: int) -> int:
     own = config.training.sparsity_warmup_steps
     if own is not None:
         return min(own, total)
+    if config.init_from is not None:
+        return 0  # its latents are as sparse as they should be
     if not recipe.sparsity_warmup_fraction:
         return min(recipe.sparsity_warmup_steps, total // WARMUP_SHARE)
     # A paper that ramps over a share of the run means that share; but a steered coefficient is held towards the end.
@@ -85,7 +94,7 @@ def resolve_schedule(config: MemberConfig, width: int) -> Schedule:
     def own(value: float | None, paper: float) -> float:
         return paper if value is None else value
 
-    every = min(recipe.resample_every, total // (2 * RESAMPLINGS))
+    every = min(recipe.resample_every, total // (2 * RESAMPLINGS)) if config.init_from is None else 0
     return Schedule(
         total_steps=total,
         lr=own(training.lr, recipe.lr),
@@ -99,4 +108,5 @@ def resolve_schedule(config: MemberConfig, width: int) -> Schedule:
         resample_steps=tuple(every * (i + 1) for i in range(RESAMPLINGS)) if every else (),
         dead_window_steps=max(1, every // 2),
         hold_from=int(HOLD_SHARE * total),
+        milestones=resolve_milestones(training, total),
     )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sae_sweep.activations.cache import open_cache
+from sae_sweep.activations.sequences import WholePasses
 from sae_sweep.activations.stream import ActivationStream, Block
 from sae_sweep.activations.toy import ToyStream
 from sae_sweep.activations.unigrams import unigram_activations
@@ -17,6 +18,7 @@ from sae_sweep.evaluation.evaluate import Candidate, Evaluator, HeldOut, Judgeme
 from sae_sweep.evaluation.toy import ToyEvaluator
 from sae_sweep.model.harvest import harvest
 from sae_sweep.model.load import load_model, resolve_device, resolve_dtype
+from sae_sweep.training.spliced import Splicing
 
 
 class Judge(Protocol):
@@ -27,11 +29,18 @@ class Judge(Protocol):
     ) -> dict[str, Judgement]:
         """Metrics of every candidate, by label; `done` is told the share of held-out rows that have been read."""
 
+    def in_smaller_batches(self) -> "Judge | None":
+        """The same judge, reading half as many rows at a time; None where that is not to be had."""
+
 
 class Source(Protocol):
     """What a group is trained on, and how its members are judged."""
 
     device: torch.device
+
+    @property
+    def splicing(self) -> Splicing | None:
+        """What objectives that run the model on need, where some member has such."""
 
     def calibration(self) -> Block:
         """The first block, for scales and means; training replays it. Raises ConfigError where it cannot be had."""
@@ -53,16 +62,23 @@ class Source(Protocol):
         """What cfg.json says of it."""
 
 
-def open_source(members: Sequence[MemberConfig], hooks: Sequence[str]) -> Source:
-    """Load what the members of a group share, which have these configs. Raises ConfigError."""
+def open_source(members: Sequence[MemberConfig], hooks: Sequence[str], spliced: Sequence[str] = ()) -> Source:
+    """Load what the members of a group share, which have these configs; `spliced` are the sites for which their
+    objectives need whole passes. Raises ConfigError."""
     config = members[0]
-    return LanguageModelSource(config, hooks, members) if config.data.toy is None else ToySource(config)
+    return LanguageModelSource(config, hooks, members, spliced) if config.data.toy is None else ToySource(config)
 
 
 class LanguageModelSource:
     """A frozen language model reading tokens."""
 
-    def __init__(self, config: MemberConfig, hooks: Sequence[str], members: Sequence[MemberConfig] = ()) -> None:
+    def __init__(
+        self,
+        config: MemberConfig,
+        hooks: Sequence[str],
+        members: Sequence[MemberConfig] = (),
+        spliced: Sequence[str] = (),
+    ) -> None:
         """`members` say how much of the stream will be read; where there are none, the config does."""
         self._config = config
         self.model = load_model(config.model)
@@ -72,7 +88,9 @@ class LanguageModelSource:
         self._hooks = tuple(hooks)
         self._cache = open_cache(members or [config], self.model)
         recall = None if self._cache is None else self._cache.recall
-        self._stream = ActivationStream(self.model, self._tokens.training, hooks, config.data, harvest, recall)
+        self.splicing = Splicing(self.model, spliced, config.data.rows_per_forward, hooks) if spliced else None
+        whole = WholePasses(self.splicing.suffix) if self.splicing else None
+        self._stream = ActivationStream(self.model, self._tokens.training, hooks, config.data, harvest, recall, whole)
 
     def calibration(self) -> Block:
         try:
@@ -87,6 +105,8 @@ class LanguageModelSource:
         return self._stream.block(index)
 
     def pays_ahead(self, index: int) -> bool:
+        if self.splicing is not None:
+            return False  # steps run the model too
         return self.device.type == "cuda" or (self._cache is not None and self._cache.holds(index, self._hooks))
 
     def unigrams(self, hooks: Sequence[str]) -> dict[str, Tensor]:
@@ -121,6 +141,8 @@ class LanguageModelSource:
 
 class ToySource:
     """Synthetic activations (`sae_sweep/data/toy.py`): no tokens, no model, known latents."""
+
+    splicing = None
 
     def __init__(self, config: MemberConfig) -> None:
         self._config = config

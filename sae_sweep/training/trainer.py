@@ -7,25 +7,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_sweep.activations.scaling import SiteStatistics, coefficient_scale, input_scale, side_by_side
+from sae_sweep.activations.scaling import SiteStatistics, coefficient_scale
 from sae_sweep.activations.stream import Block
+from sae_sweep.origin import last_coefficient
 from sae_sweep.plan import Bank as BankPlan
 from sae_sweep.plan import Member
-from sae_sweep.saes.bank import LOOKUP, SKIP, Bank, Batch, Chunk
-from sae_sweep.saes.base import Clock, Losses, Parameters, SaeMaths
-from sae_sweep.saes.inference import InferenceSae, Units
+from sae_sweep.saes.bank import Bank, Batch, Chunk
+from sae_sweep.saes.base import Clock, Losses
+from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.saes.initial import Start
 from sae_sweep.saes.registry import maths_of
-from sae_sweep.saes.spaces import Spaces
+from sae_sweep.training.beginnings import beginning
 from sae_sweep.training.divergence import divergence
+from sae_sweep.training.inputs import Inputs
 from sae_sweep.training.optimizer import Adam
 from sae_sweep.training.resampling import SAMPLE_ROWS, resample
+from sae_sweep.training.spliced import EndToEnd, SplicedLoss
 from sae_sweep.training.steering import Coefficients
 
 CHUNK_ELEMENTS = 2**21
 """Pre-activations computed together, tokens x latents. Beyond a few MB a larger product is no faster on a CPU,
 while everything around it falls out of cache."""
-DENSE_ABOVE = 0.15
+DENSE_ABOVE = 0.25
 """Share of (token, latent) pairs with a gradient above which a member takes the dense route."""
 ROUTE_EVERY = 16
 """Steps between a member's looks at its own density."""
@@ -57,6 +60,10 @@ class MemberState:
         return self.step * self.member.config.training.batch_size
 
     @property
+    def at_milestone(self) -> bool:
+        return self.failed is None and bool(self.member.schedule.milestones_at(self.step))
+
+    @property
     def dead_window_tokens(self) -> int:
         return min(DEAD_WINDOW_TOKENS, max(1, int(self.member.config.training.tokens) // 4))
 
@@ -84,33 +91,30 @@ class BankTrainer:
         unigrams: Tensor | None = None,
         targets: SiteStatistics | None = None,
         beside: Sequence[SiteStatistics] = (),
+        end_to_end: EndToEnd | None = None,
     ):
         """`dtype` is that of parameters, moments and arithmetic: float32, or float64 to compare trajectories.
 
         `statistics` are about the mean for members that centre their inputs; `unigrams` [V, D], the activations a
         lookup starts from, are needed by members with one, `targets` by transcoders: the statistics of what they
-        reconstruct, `beside` by crosscoders: those of their other sites.
+        reconstruct, `beside` by crosscoders: those of their other sites; `end_to_end` by members whose objective is
+        not local.
         """
         first = plan.members[0]
-        self.hook, self.site = plan.site.hook, plan.site
+        self.hook = plan.site.hook
         self.batch_size = first.config.training.batch_size
         self._dtype, self._device, self._log_every = dtype, device, log_every
-        kind, sites = first.config.sae.input_scale, (statistics, *beside)
-        self.scales = [input_scale(kind, first.d // len(sites), site) for site in sites]
-        """Of the sites that are read."""
-        self._units = self._units_of(self.scales, sites)
-        self._spaces = Spaces(same=targets is None, sites=len(sites))
-        if beside:
-            statistics = targets = side_by_side(sites, self.scales)
-        targets = targets or statistics
-        self.target_scale = 1.0 if beside else input_scale(kind, first.d_out, targets)
-        self._target_units = self._units if beside else self._units_of([self.target_scale], [targets])
-        self.variance = self.target_scale**2 * targets.variance
-        self.states = [MemberState(m, _unit(m, targets, self.target_scale)) for m in plan.members]
+        sites = (statistics, *beside)
+        self.inputs = Inputs(first, sites, targets, device, dtype)
+        read, written = self.inputs.measured(sites, targets)
+        self.variance = self.inputs.target_scale**2 * written.variance
+        self._end_to_end = end_to_end
+        self.worth = end_to_end.worth(self.variance) if end_to_end else 1.0
+        """What a squared error of 1 is to the objective."""
+        self.states = [MemberState(m, _unit(m, written, self.inputs.target_scale)) for m in plan.members]
         self.records: list[StepRecord] = []
-        start = self._start(statistics, targets)
-        unigrams_VD = None if unigrams is None else self._scaled(unigrams).cpu()
-        self.bank = self._bank(plan.members, start, unigrams_VD)
+        unigrams_VD = None if unigrams is None else self.inputs.scaled(unigrams).cpu()
+        self.bank = self._bank(plan.members, self.inputs.start(read, written), unigrams_VD)
         self.adam = Adam(self.bank)
         penalty = first.config.sae.coefficient()
         self.coefficients = Coefficients(
@@ -119,6 +123,7 @@ class BankTrainer:
             penalty.degree if penalty else 1.0,
             self.variance,
             device,
+            self.worth,
         )
         self.silent_F = torch.zeros(self.bank.layout.latents, dtype=torch.int64, device=device)
         """[F]: steps since each latent last fired."""
@@ -127,61 +132,18 @@ class BankTrainer:
         maths = maths_of(members[0].config.sae)
         initial, buffers = [], []
         for member in members:
-            own, kept = self._initial(maths, member, start, unigrams_VD)
+            own, kept = beginning(maths, member, start, self.inputs.units, unigrams_VD)
             initial.append({name: tensor.to(self._device, self._dtype) for name, tensor in own.items()})
             buffers.append({name: tensor.to(self._device, self._dtype) for name, tensor in kept.items()})
-        return Bank(maths, [m.config.sae for m in members], initial, buffers, self._spaces)
+        return Bank(maths, [m.config.sae for m in members], initial, buffers, self.inputs.spaces)
 
-    def _initial(
-        self, maths: SaeMaths, member: Member, start: Start, unigrams_VD: Tensor | None
-    ) -> tuple[Parameters, Parameters]:
-        """A member's first parameters and buffers; a lookup table is among the one or the other. A skip starts at 0
-        (Paulo et al. 2025)."""
-        sae, generator = member.config.sae, torch.Generator().manual_seed(member.config.seed)
-        parameters, buffers = maths.initialise(sae, start, member.width, generator), maths.buffers(sae)
-        if sae.skip:
-            parameters[SKIP] = torch.zeros(member.d_out, member.d)
-        if sae.lookup != "none":
-            assert unigrams_VD is not None
-            table_VD = sae.lookup_scale * (unigrams_VD - parameters["b_dec"])
-            (parameters if sae.lookup == "learned" else buffers)[LOOKUP] = table_VD
-        return parameters, buffers
-
-    def _start(self, statistics: SiteStatistics, targets: SiteStatistics) -> Start:
-        """What members begin from; a crosscoder's statistics are of scaled activations already."""
-
-        def seen(raw_ND: Tensor, units: Units) -> Tensor:
-            return (raw_ND if self._spaces.sites > 1 else self._scaled(raw_ND, units)).float().cpu()
-
-        outputs_ND = None if self._spaces.same else seen(targets.sample, self._target_units)
-        mean_D = seen(targets.mean, self._target_units)
-        return Start(seen(statistics.sample, self._units), mean_D, self._spaces, outputs_ND)
-
-    def _units_of(self, scales: Sequence[float], sites: Sequence[SiteStatistics]) -> Units:
-        """Of activations of these sites, end to end."""
-        centres = [site.centre for site in sites if site.centre is not None]
-        centre_D = torch.cat(centres).to(self._device, self._dtype) if centres else None
-        if len(sites) == 1:
-            return Units(scales[0], centre_D)
-        of_site = [torch.full_like(site.mean, c) for site, c in zip(sites, scales, strict=True)]
-        return Units(torch.cat(of_site).to(self._device, self._dtype), centre_D)
-
-    def raw(self, block: Block, rows: slice) -> Tensor:
-        """What members read, in raw units; a crosscoder's sites end to end."""
-        sites = (self.site, *self.site.beside)
-        parts = [block.activations[site.hook][rows] for site in sites]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-
-    def _scaled(self, x_BD: Tensor, units: Units | None = None) -> Tensor:
-        """Raw activations as the members see them, those that they read unless `units` are others."""
-        return (units or self._units).applied(x_BD.to(self._device, self._dtype))
-
-    def _batch(self, block: Block, rows: slice) -> Batch:
-        x_BD, tokens_B = self._scaled(self.raw(block, rows)), block.tokens[self.hook][rows]
-        if self._spaces.same:
-            return Batch(x_BD, tokens_B)
-        y_BD = block.activations[self.site.written.hook][rows]
-        return Batch(x_BD, tokens_B, self._scaled(y_BD, self._target_units))
+    def _batch(self, block: Block, number: int) -> Batch:
+        """The batch of a step: activations in the block's order, or those of whole rows."""
+        if self._end_to_end is None:
+            return self.inputs.batch(block, slice(number * self.batch_size, (number + 1) * self.batch_size))
+        sequences, x_BD, tokens_B = self._end_to_end.batch(block, number)
+        objective = SplicedLoss(self._end_to_end, sequences, self.inputs.target_scale, self.worth)
+        return Batch(self.inputs.scaled(x_BD), tokens_B, objective=objective)
 
     @property
     def running(self) -> bool:
@@ -194,11 +156,14 @@ class BankTrainer:
 
     def steps_in(self, block: Block) -> int:
         """Steps that a member takes on a block, if its budget does not end before."""
+        if self._end_to_end is not None:
+            return self._end_to_end.steps_in(block)
         return len(block.activations[self.hook]) // self.batch_size
 
     def consume(self, block: Block, after_step: Callable[[], None]) -> None:
         """Let every member take a step on each whole batch of the block that it has not taken; what is left over is
-        not used. `after_step` may raise: then each member goes on from there the next time."""
+        not used. At a milestone of a member it ends early, and `after_step` may raise: either way each member goes on
+        from there the next time."""
         for state in self.states:
             if state.running and state.blocks != block.index + 1:
                 state.blocks, state.batches = block.index + 1, 0
@@ -206,13 +171,15 @@ class BankTrainer:
             stepping = [i for i, state in enumerate(self.states) if state.running and state.batches == number]
             if not stepping:
                 continue
-            batch = self._batch(block, slice(number * self.batch_size, (number + 1) * self.batch_size))
+            batch = self._batch(block, number)
             for chunk in self._chunks(stepping):
                 self._step(chunk, batch)
             for index in stepping:
                 state = self.states[index]
                 if state.running and state.step in state.member.schedule.resample_steps:
-                    self._resample(index, self._batch(block, slice(0, SAMPLE_ROWS)))
+                    self._resample(index, self.inputs.batch(block, slice(0, SAMPLE_ROWS)))
+            if any(self.states[index].at_milestone for index in stepping):
+                return
             after_step()
 
     def _chunks(self, members: Sequence[int]) -> list[Chunk]:
@@ -246,7 +213,7 @@ class BankTrainer:
         silent_F = self.silent_F[latents]
         silent_F.add_(1).masked_fill_(losses.fired_F > 0, 0)
         widths = [state.member.width for state in states]
-        l0_M = _per_token(losses.fired_F, widths, self.batch_size)
+        l0_M = _per_token(losses.fired_F, widths, len(batch.x_BD))
         self.coefficients.observe(chunk.members, schedules, steps, l0_M)
         self._look(chunk, losses, coefficient_M, l0_M)
         for state in states:
@@ -287,7 +254,7 @@ class BankTrainer:
             "coefficient_optimised": coefficient_M[i].item(),
             "dead_fraction": self.dead_fraction(index),
         }
-        state.failed = divergence(values, self.variance, state.step)
+        state.failed = divergence(values, self.worth * self.variance, state.step)
         tokens = state.tokens + state.member.config.training.batch_size
         self.records.append(StepRecord(state.member.label, state.step, tokens, values))
 
@@ -296,7 +263,7 @@ class BankTrainer:
         silent_F = self.silent_F[self.bank.layout.slices[index]]
         dead_F = silent_F >= state.member.schedule.dead_window_steps
         generator = torch.Generator().manual_seed(state.member.config.seed * 1_000_003 + state.step)
-        coefficient = self.coefficients.value_M[index].item()
+        coefficient = self.coefficients.value_M[index].item() / self.worth
         try:
             silent_F[resample(self.bank, self.adam, index, dead_F, batch, coefficient, generator)] = 0
         except FloatingPointError as error:
@@ -317,11 +284,7 @@ class BankTrainer:
 
     def inference(self, index: int) -> InferenceSae:
         """A member as it would be saved now."""
-        if self._spaces.sites > 1:
-            assert isinstance(self._units.scale, Tensor)
-            sae = self.bank.fold(index, 1.0).scaled(self._units.scale)
-            return sae if self._units.mean_D is None else sae.about(self._units.mean_D)
-        return self.bank.fold(index, self.target_scale, self._target_units.mean_D, self._units)
+        return self.inputs.folded(self.bank, index)
 
     @property
     def device(self) -> torch.device:
@@ -386,10 +349,14 @@ def _unit(member: Member, statistics: SiteStatistics, scale: float) -> float:
 
 
 def _fixed_coefficient(state: MemberState) -> float | None:
-    coefficient = state.member.config.sae.coefficient()
-    if coefficient is None or coefficient.value is None:
+    """In the unit of the loss: as the config states it, or where a member that is steered begins from."""
+    coefficient, origin = state.member.config.sae.coefficient(), state.member.config.init_from
+    if coefficient is None:
         return None
-    return coefficient.value * state.coefficient_unit
+    value = coefficient.value
+    if value is None and origin is not None and state.member.config.training.objective in ("local", "kl_mse"):
+        value = last_coefficient(origin)
+    return None if value is None else value * state.coefficient_unit
 
 
 def _steered_l0(member: Member) -> float | None:

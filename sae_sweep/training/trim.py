@@ -18,7 +18,9 @@ SPARE = 4
 
 
 @torch.no_grad()
-def trimmed(sae: InferenceSae, x_BD: Tensor, tokens_B: Tensor, l0: float) -> InferenceSae:
+def trimmed(
+    sae: InferenceSae, x_BD: Tensor, tokens_B: Tensor, l0: float, rows_at_once: int = ROWS_AT_ONCE
+) -> InferenceSae:
     """The SAE whose mean L0 on these raw activations is `l0`, as near as whole latents allow.
 
     It wakes no latent that is dead on them. The same SAE where nothing helps: a top-k, thresholds never learned.
@@ -26,7 +28,7 @@ def trimmed(sae: InferenceSae, x_BD: Tensor, tokens_B: Tensor, l0: float) -> Inf
     t = sae.tensors
     if sae.architecture == "topk" or (sae.architecture == "jumprelu" and not bool((t["threshold"] > 0).all())):
         return sae
-    margin_N = _largest_margins(sae, x_BD, tokens_B, l0)
+    margin_N = _largest_margins(sae, x_BD, tokens_B, l0, rows_at_once)
     wanted = min(round(l0 * len(x_BD)), len(margin_N) - 1)
     if wanted < 1:
         return sae
@@ -43,16 +45,16 @@ def trimmed(sae: InferenceSae, x_BD: Tensor, tokens_B: Tensor, l0: float) -> Inf
 
 
 @torch.no_grad()
-def mean_l0(sae: InferenceSae, x_BD: Tensor, tokens_B: Tensor) -> float:
+def mean_l0(sae: InferenceSae, x_BD: Tensor, tokens_B: Tensor, rows_at_once: int = ROWS_AT_ONCE) -> float:
     """Latents above 0 per activation."""
-    parts = zip(x_BD.split(ROWS_AT_ONCE), tokens_B.split(ROWS_AT_ONCE), strict=True)
+    parts = zip(x_BD.split(rows_at_once), tokens_B.split(rows_at_once), strict=True)
     return sum(int((sae.encode(x_bD, tokens_b) > 0).sum()) for x_bD, tokens_b in parts) / len(x_BD)
 
 
-def _largest_margins(sae: InferenceSae, x_BD: Tensor, tokens_B: Tensor, l0: float) -> Tensor:
+def _largest_margins(sae: InferenceSae, x_BD: Tensor, tokens_B: Tensor, l0: float, rows_at_once: int) -> Tensor:
     """[N] float64: what the cut is compared to, for the latents that could fire; the largest of each part of rows."""
     kept = []
-    for x_bD, tokens_b in zip(x_BD.split(ROWS_AT_ONCE), tokens_B.split(ROWS_AT_ONCE), strict=True):
+    for x_bD, tokens_b in zip(x_BD.split(rows_at_once), tokens_B.split(rows_at_once), strict=True):
         margin_bF, magnitude_bF = sae.margins(x_bD, tokens_b)
         alive_F = ((margin_bF > 0) & (magnitude_bF > 0)).any(0)
         margin_bF, magnitude_bF = margin_bF[:, alive_F], magnitude_bF[:, alive_F]

@@ -10,7 +10,6 @@ On a CPU the device's memory is the host's. Without `launcher.memory_gb` nothing
 copy, as it is on a GPU, and costs memory instead of saving it: for trying a plan out.
 """
 
-import gc
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from sae_sweep.errors import ConfigError
 from sae_sweep.model.load import resolve_device
 from sae_sweep.passes import GB
 from sae_sweep.training.lanes import Lanes
+from sae_sweep.training.memory import OUT_OF_MEMORY, give_back, is_out_of_memory
 from sae_sweep.training.trainer import BankTrainer
 
 USABLE = 0.95
@@ -142,8 +142,8 @@ class Waves:
             for one in paged:
                 one.come_in()
             lanes.consume([_trainer(one) for one in wave], block, tick)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not paged or not _is_out_of_memory(error):
+        except OUT_OF_MEMORY as error:
+            if not paged or not is_out_of_memory(error):
                 self._end(paged)
                 raise
             full = True  # dealt with below, where the error no longer holds what the step had made
@@ -156,9 +156,7 @@ class Waves:
         for one in paged:
             one.go_back()
         self._in_turn = []
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_back()
         return self._halved(lanes, wave, paged, block, tick)
 
     def _end(self, paged: Sequence[Paged]) -> None:
@@ -195,9 +193,9 @@ class Waves:
     def here(self, trainers: Sequence[BankTrainer]) -> Iterator[None]:
         """While this lasts, the members of these trainers are on the device; what is changed on them is lost."""
         waiting = [one for wave in self._waves for one in wave if isinstance(one, Paged) and one.trainer in trainers]
-        for one in waiting:
-            one.come_in()
         try:
+            for one in waiting:
+                one.come_in()
             yield
         finally:
             for one in waiting:
@@ -217,9 +215,3 @@ def _on_host(tensor: Tensor) -> Tensor:
         return tensor
     pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
     return pinned.copy_(tensor)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        said in str(error) for said in ("can't allocate memory", "bad_alloc")
-    )

@@ -7,7 +7,6 @@ members ended, and when training ended; only differences mean anything.
 """
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -39,10 +38,9 @@ def watch(marks: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    from sae_sweep import cli
+    from sae_sweep import cli, process
 
-    # What cli.main sets before it imports torch; here torch is imported before that.
-    os.environ.setdefault("GOMP_SPINCOUNT", cli.SPIN)
+    process.tune()  # as cli.main does, but here torch is imported before that
     marks: dict[str, Any] = {"steps": []}
     watch(marks)
     code = cli.main(sys.argv[2:])

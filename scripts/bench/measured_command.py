@@ -7,7 +7,6 @@ once the libraries were loaded: resident memory, or on CUDA what torch had alloc
 """
 
 import json
-import os
 import resource
 import sys
 from pathlib import Path
@@ -37,9 +36,9 @@ def peak() -> int:
 
 
 def main() -> int:
-    from sae_sweep import cli
+    from sae_sweep import cli, process
 
-    os.environ.setdefault("GOMP_SPINCOUNT", cli.SPIN)
+    process.tune()  # as cli.main does, but here torch is imported before that
     # What the command would load on the way: libraries are not what a sweep costs.
     import torch
     import transformers  # noqa: F401

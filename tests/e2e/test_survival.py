@@ -16,6 +16,7 @@ def arguments(llama_folder: Path, text_file: Path) -> tuple[str, ...]:
     return (
         *("model=local", f"model.path={llama_folder}", "data=text", f"data.path={text_file}", *SWEEP),
         *("training.tokens=6e3", "training.checkpoint_tokens=100", "tracking=none", "name=it"),
+        "training.milestones=[700,3333]",
     )
 
 

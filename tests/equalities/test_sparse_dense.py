@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from sae_sweep.saes import encoder
+from sae_sweep.saes.encoders import choose
 from sae_sweep.training import trainer as trainer_module
 from sae_sweep.training.trainer import BankTrainer
 from tests.training.fabricate import KINDS, block, member, parameters, trainer
@@ -34,7 +34,7 @@ KNOBS: dict[str, list[dict[str, Any]]] = {
 @pytest.fixture(autouse=True, params=[False, True], ids=["whole", "screened"])
 def screened(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sparse route computes the whole product, or only what bounds leave."""
-    monkeypatch.setattr(encoder, "screens", lambda x_BD: request.param)
+    monkeypatch.setattr(choose, "screens", lambda x_BD: request.param)
 
 
 def run(kind: str, dense: bool, monkeypatch: pytest.MonkeyPatch, **keys: Any) -> BankTrainer:

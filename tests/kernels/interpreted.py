@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sae_sweep.kernels import selection, sparse
-from sae_sweep.saes.encoder import Encoder
+from sae_sweep.saes.encoders.whole import WholeEncoder
 from sae_sweep.saes.layout import Layout
 
 WAITS = {
@@ -74,7 +74,7 @@ def step(as_on_cuda: bool, layout: Layout, k: int, x_BD: Tensor, *parameters: Te
     sparse.on_triton = selection.on_triton = lambda tensor: as_on_cuda
     try:
         x_BD, W_enc, b_enc, W_dec = leaves = [tensor.clone().requires_grad_() for tensor in (x_BD, *parameters)]
-        codes, z = Encoder(x_BD, W_enc, b_enc, None, layout, dense=False).largest_of_rows([k] * layout.members)
+        codes, z = WholeEncoder(x_BD, W_enc, b_enc, None, layout).largest_of_rows([k] * layout.members)
         f = torch.relu(z)
         error_BMD = x_BD.detach()[:, None] - codes.decode(f, W_dec)
         return list(torch.autograd.grad(error_BMD.square().sum(), leaves))

@@ -7,7 +7,9 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from sae_sweep.cli import main
 from sae_sweep.errors import ConfigError
@@ -42,7 +44,7 @@ class Training:
         if label in self.failing:
             return MemberResult(None, self.failing[label])
         metrics: dict[str, Any] = {"l0": float(len(label)), "ce_recovered": 0.9}
-        (folder.member_folder(label) / WEIGHTS).write_bytes(b"")
+        save_file({"W_dec": np.zeros((1, 1), dtype=np.float32)}, folder.member_folder(label) / WEIGHTS)
         write_json_atomic(folder.member_folder(label) / METRICS, metrics)
         return MemberResult(metrics, None)
 

@@ -99,8 +99,8 @@ def test_an_architecture_is_named_as_its_config_names_it() -> None:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         for sae in ("gated", "gated_decoder_norm", "standard_april", "topk"):
             config = member_config(compose("config", [f"sae={sae}"]))
-            assert architecture_label(asdict(config.sae)) == config.sae.method() == sae
-    assert architecture_label({"architecture": "new", "l1": 3}) == "new", "of another version"
+            assert architecture_label(asdict(config)) == config.sae.method() == sae
+    assert architecture_label({"sae": {"architecture": "new", "l1": 3}, "training": {}}) == "new", "of another version"
 
 
 def test_frontiers_are_ordered_by_l0(sweep: Path) -> None:

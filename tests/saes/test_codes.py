@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sae_sweep.saes.codes import Codes, DenseCodes, SparseCodes
-from sae_sweep.saes.encoder import Encoder
+from sae_sweep.saes.encoders.dense import DenseEncoder
 from sae_sweep.saes.layout import Layout
 
 B, D = 5, 4
@@ -36,7 +36,7 @@ def codes_of(support_BF: Tensor, layout: Layout, dense: bool) -> Codes:
 
 
 def product(x_BD: Tensor, W_enc: Tensor, bias_F: Tensor | None, b_pre_MD: Tensor | None, layout: Layout) -> Tensor:
-    return Encoder(x_BD, W_enc, bias_F, b_pre_MD, layout, dense=True).product()
+    return DenseEncoder(x_BD, W_enc, bias_F, b_pre_MD, layout).product()
 
 
 def at(support_BF: Tensor, pre_BF: Tensor, dense: bool) -> Tensor:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from sae_sweep.architectures.jumprelu import JumpReluConfig
-from sae_sweep.saes import encoder
 from sae_sweep.saes.base import Clock, Losses
+from sae_sweep.saes.encoders import choose
 from sae_sweep.saes.registry import maths_of
 from tests.saes import reference, reference_topk
 from tests.saes.kinds import KINDS, TOPK_KINDS
@@ -22,7 +22,7 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 @pytest.fixture(autouse=True, params=[False, True], ids=["whole", "screened"])
 def screened(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sparse route computes the whole product, or only what bounds leave."""
-    monkeypatch.setattr(encoder, "screens", lambda x_BD: request.param)
+    monkeypatch.setattr(choose, "screens", lambda x_BD: request.param)
 
 
 def close(found: Tensor, expected: Tensor, tolerance: float, floor: float = 0.0) -> bool:

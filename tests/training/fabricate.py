@@ -67,13 +67,13 @@ def group_entries(group: str, *options: str) -> dict[str, Any]:
 
 def member_configuration(kind: str, **overrides: Any) -> MemberConfig:
     """The config of a member; overrides are `seed` and keys like `sae_l1` or `training_lr`."""
-    entries: dict[str, Any] = {"name": "sweep", "output_dir": "outputs", "seed": 0, "dry_run": False}
+    entries: dict[str, Any] = {"name": "sweep", "output_dir": "outputs", "seed": 0, "init_from": None, "dry_run": False}
     options = {**GROUPS, "sae": ["../every_sae", *SAE[kind]]}
     entries |= {group: dict(group_entries(group, *names)) for group, names in options.items()}
     for key, value in overrides.items():
         group, _, name = key.partition("_")
-        if key == "seed":
-            entries["seed"] = value
+        if key in ("seed", "init_from"):
+            entries[key] = value
         else:
             entries[group][name] = value
     return member_config(entries)

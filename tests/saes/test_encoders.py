@@ -1,12 +1,18 @@
-"""A screened choice is the choice that the whole product gives."""
+"""Every encoder makes the choice that the whole product gives."""
+
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
-from sae_sweep.saes import encoder as encoder_module
 from sae_sweep.saes.codes import Codes, SparseCodes
-from sae_sweep.saes.encoder import Encoder
+from sae_sweep.saes.encoders import pieces
+from sae_sweep.saes.encoders import screened as screened_encoder
+from sae_sweep.saes.encoders.base import Encoder
+from sae_sweep.saes.encoders.pieces import PiecewiseEncoder
+from sae_sweep.saes.encoders.screened import ScreenedEncoder
+from sae_sweep.saes.encoders.whole import WholeEncoder
 from sae_sweep.saes.layout import Layout
 
 B, D, WIDTHS = 50, 40, (64, 24, 40)
@@ -35,9 +41,15 @@ def inputs(kind: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return x_BD, W_enc, bias_F, b_pre_MD
 
 
-def encoder(kind: str, screened: bool, monkeypatch: pytest.MonkeyPatch) -> Encoder:
-    monkeypatch.setattr(encoder_module, "screens", lambda x_BD: screened)
-    return Encoder(*inputs(kind), LAYOUT, dense=False)
+@pytest.fixture(params=[PiecewiseEncoder, ScreenedEncoder])
+def encoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Encoder]:
+    """The encoder in question, of some inputs; pieces are small, and the last is smaller."""
+    monkeypatch.setattr(pieces, "PIECE_ROWS", 16)
+    return lambda kind: request.param(*inputs(kind), LAYOUT)
+
+
+def whole(kind: str) -> WholeEncoder:
+    return WholeEncoder(*inputs(kind), LAYOUT)
 
 
 def matrix(found: tuple[Codes, Tensor], positive: bool = False) -> Tensor:
@@ -58,42 +70,49 @@ KINDS = ["normal", "none", "all", "a few tokens"]
 
 @pytest.mark.parametrize("kind", [*KINDS, "ties"])
 @pytest.mark.parametrize("floor", [None, 0.7, -0.4])
-def test_above(kind: str, floor: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_above(kind: str, floor: float | None, encoder: Callable[[str], Encoder]) -> None:
     floor_F = None if floor is None else floor + 0.1 * randn(sum(WIDTHS), seed=5)
-    found = [matrix(encoder(kind, screened, monkeypatch).above(floor_F)) for screened in (False, True)]
-    assert same(*found)
+    found = matrix(encoder(kind).above(floor_F))
+    assert same(matrix(whole(kind).above(floor_F)), found)
     x_BD, W_enc, bias_F, b_pre_MD = inputs(kind)
     own = LAYOUT.slices[1]
     z_BF = (x_BD - b_pre_MD[1]) @ W_enc[own].T + bias_F[own]
     expected_BF = torch.where(z_BF > (0 if floor_F is None else floor_F[own]), z_BF, torch.nan)
-    assert same(found[1][:, own], expected_BF)
+    assert same(found[:, own], expected_BF)
 
 
 @pytest.mark.parametrize("counts", [(1, 1, 1), (7, 3, 20), WIDTHS])
 @pytest.mark.parametrize("kind", KINDS)
-def test_largest_of_rows(kind: str, counts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, screened = (encoder(kind, each, monkeypatch).largest_of_rows(counts) for each in (False, True))
-    assert same(matrix(whole, positive=True), matrix(screened))
+def test_largest_of_rows(kind: str, counts: tuple[int, ...], encoder: Callable[[str], Encoder]) -> None:
+    found = matrix(encoder(kind).largest_of_rows(counts))
+    assert same(matrix(whole(kind).largest_of_rows(counts), positive=True), found)
     for own, count in zip(LAYOUT.slices, counts, strict=True):
-        assert (~matrix(screened)[:, own].isnan()).sum(1).amax() <= count
+        assert (~found[:, own].isnan()).sum(1).amax() <= count
 
 
-def test_ties_in_a_row_are_cut_at_the_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ties_in_a_row_are_cut_at_the_count(encoder: Callable[[str], Encoder]) -> None:
     """Which of equal ones are taken is open; how many and how large is not."""
     counts = (7, 3, 20)
-    whole, screened = (encoder("ties", each, monkeypatch).largest_of_rows(counts) for each in (False, True))
+    found = [one.largest_of_rows(counts) for one in (whole("ties"), encoder("ties"))]
     for own in LAYOUT.slices:
-        taken = [matrix(one, positive=True)[:, own].nan_to_num().sort(dim=1).values for one in (whole, screened)]
+        taken = [matrix(each, positive=True)[:, own].nan_to_num().sort(dim=1).values for each in found]
         assert torch.equal(*taken)
 
 
 @pytest.mark.parametrize("counts", [(1, 1, 1), (100, 30, 700), tuple(B * width for width in WIDTHS)])
 @pytest.mark.parametrize("kind", [*KINDS, "ties"])
 @pytest.mark.parametrize("misled", [False, True])
-def test_largest_of_all(kind: str, counts: tuple[int, ...], misled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_largest_of_all(
+    kind: str,
+    counts: tuple[int, ...],
+    misled: bool,
+    encoder: Callable[[str], Encoder],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     if misled:  # a guessed cut that is too high must be noticed
         guess = torch.tensor(1.5).bfloat16().view(torch.int16).item()
-        monkeypatch.setattr(encoder_module, "likely_cut", lambda bits_BF, count: guess)
-    whole, screened = (encoder(kind, each, monkeypatch).largest_of_all(counts, FINER) for each in (False, True))
-    assert same(matrix(whole), matrix(screened))
-    assert screened[0].layout == FINER
+        monkeypatch.setattr(screened_encoder, "likely_cut", lambda bits_BF, count: guess)
+        monkeypatch.setattr(pieces, "sampled_cut", lambda flat, count: torch.tensor(1.5, dtype=flat.dtype))
+    found = encoder(kind).largest_of_all(counts, FINER)
+    assert same(matrix(whole(kind).largest_of_all(counts, FINER)), matrix(found))
+    assert found[0].layout == FINER

@@ -1,0 +1,52 @@
+"""The other view of a block: its rows as the model read them, for objectives that run the model on from a site."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sae_sweep.model.language_model import LanguageModel
+from sae_sweep.model.suffix import CleanPass, Suffix
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Rows in the stream's order, and what a clean pass of the model made of them."""
+
+    clean: CleanPass
+    """On the model's device."""
+    counted_RT: Tensor
+    """[R, T] bool, on the CPU: where activations are replaced."""
+    target_RT: Tensor
+    """[R, T] bool, on the CPU: where the model's predictions are compared."""
+
+    def __len__(self) -> int:
+        return len(self.counted_RT)
+
+    def rows(self, part: slice) -> "Sequences":
+        """Some of the rows."""
+        activations = {hook: activation_RTd[part] for hook, activation_RTd in self.clean.activations.items()}
+        clean = CleanPass(self.clean.tokens_RT[part], activations, self.clean.final_RTD[part])
+        return Sequences(clean, self.counted_RT[part], self.target_RT[part])
+
+
+class WholePasses:
+    """Harvests by whole passes of the model, and keeps what they leave: activations and final hidden states."""
+
+    def __init__(self, suffix: Suffix) -> None:
+        self._suffix = suffix
+        self._kept: list[CleanPass] = []
+
+    def __call__(self, model: LanguageModel, tokens_RT: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
+        """The activation [R, T, d] of each hook, as `model.harvest.harvest` gives it."""
+        clean = self._suffix.clean(tokens_RT)
+        self._kept.append(clean)
+        return {hook: clean.activations[hook] for hook in hooks}
+
+    def take(self) -> CleanPass:
+        """What was kept since the last time, as one pass."""
+        passes, self._kept = self._kept, []
+        activations = {hook: torch.cat([p.activations[hook] for p in passes]) for hook in passes[0].activations}
+        tokens_RT = torch.cat([p.tokens_RT for p in passes])
+        return CleanPass(tokens_RT, activations, torch.cat([p.final_RTD for p in passes]))

@@ -1,0 +1,40 @@
+"""A CPU's cores, one for each of several pieces of work: many short operations are hardly faster on two cores that
+share each of them, and several side by side keep all busy."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def workers(device: torch.device, pieces: int) -> int:
+    """How many of so many pieces of work should run side by side on a device."""
+    return max(1, min(torch.get_num_threads(), pieces)) if device.type == "cpu" else 1
+
+
+def core_pool(count: int) -> ThreadPoolExecutor:
+    """`count` threads that share this process's cores evenly."""
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(count, "core", torch.set_num_threads, (max(1, threads // count),))
+    list(pool.map(lambda _: None, range(count)))
+    torch.set_num_threads(threads)  # what the last of them asked for would be that of all later threads
+    return pool
+
+
+def side_by_side(function: Callable[[Item], Result], items: Sequence[Item], device: torch.device) -> Iterator[Result]:
+    """function(item) for each, in their order; without gradient, and as many at a time as the device has cores for."""
+    count = workers(device, len(items))
+
+    def run(item: Item) -> Result:
+        with torch.no_grad():
+            return function(item)
+
+    if count == 1:
+        yield from map(run, items)
+        return
+    with core_pool(count) as pool:
+        yield from pool.map(run, items)

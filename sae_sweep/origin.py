@@ -1,0 +1,77 @@
+"""The finished member that another begins from (`init_from`): what it is, read from its folder. No torch."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from sae_sweep.errors import ConfigError
+
+CARD, METRICS = "cfg.json", "metrics.json"
+WEIGHTS = ("sae_weights.safetensors", "lookup.safetensors")
+"""Its tensors; the second of a tokenized SAE alone."""
+READ_BYTES = 2**22
+
+
+def weights_hash(folder: str) -> str:
+    """Hash of a member's weights, wherever they lie: 16 hex digits. Raises ConfigError where there are none."""
+    files = [Path(folder).expanduser() / name for name in WEIGHTS]
+    try:
+        found = [(file, file.stat()) for file in files if file == files[0] or file.exists()]
+        return _hash(tuple((str(file), state.st_mtime_ns, state.st_size) for file, state in found))
+    except OSError as error:
+        raise ConfigError(
+            f"init_from={folder} holds no finished member ({WEIGHTS[0]}: {error.strerror}); give the folder of one"
+        ) from error
+
+
+@lru_cache
+def _hash(files: tuple[tuple[str, int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for path, _, _ in files:
+        with Path(path).open("rb") as file:
+            while part := file.read(READ_BYTES):
+                digest.update(part)
+    return digest.hexdigest()[:16]
+
+
+def check_origin(folder: str, wanted: Mapping[str, Any]) -> None:
+    """Raises ConfigError unless the member was one of the same architecture, sizes and site: `wanted` by key."""
+    card = _read(Path(folder).expanduser() / CARD, folder)
+    metadata = card.get("metadata", {})
+    found = {
+        "sae": metadata.get("training_architecture"),
+        "width": card.get("d_sae"),
+        "d": card.get("d_in"),
+        "site": metadata.get("hook_name"),
+        "output": metadata.get("hook_name_out"),
+    }
+    for key, value in wanted.items():
+        if found[key] != value:
+            raise ConfigError(f"init_from={folder} has {key} {found[key]}, and this member {value}; they must agree")
+
+
+def last_coefficient(folder: str) -> float | None:
+    """The sparsity coefficient that the member ended with, in its unit; None where it has none, or where it was
+    weighed against something other than a squared error."""
+    objective = _read(Path(folder).expanduser() / CARD, folder).get("metadata", {}).get("training_objective", "local")
+    if objective not in ("local", "kl_mse"):
+        return None
+    value = _read(Path(folder).expanduser() / METRICS, folder).get("coefficient_final")
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _read(file: Path, folder: str) -> dict[str, Any]:
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"init_from={folder} holds no finished member ({file.name}: {error.strerror}); give the folder of one"
+        ) from error
+    except ValueError as error:
+        raise ConfigError(f"init_from={folder}: {file.name} is not valid JSON; give another member") from error
+    if not isinstance(entries, dict):
+        raise ConfigError(f"init_from={folder}: {file.name} holds no object; give another member")
+    return entries

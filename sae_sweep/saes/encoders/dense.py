@@ -1,0 +1,33 @@
+"""The encoder of the dense route: all of z."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sae_sweep.kernels.selection import row_top_mask
+from sae_sweep.saes.codes import Codes, DenseCodes
+from sae_sweep.saes.encoders.base import Encoder, largest_mask
+from sae_sweep.saes.layout import Layout
+
+
+class DenseEncoder(Encoder):
+    """Every pre-activation of every member, by one matrix product, and masks over them."""
+
+    def above(self, floor_F: Tensor | None = None) -> tuple[Codes, Tensor]:
+        z_BF = self.product()
+        return self._masked(z_BF > (0 if floor_F is None else floor_F), z_BF)
+
+    def largest_of_rows(self, counts: Sequence[int]) -> tuple[Codes, Tensor]:
+        z_BF = self.product()
+        tops = [
+            row_top_mask(z_BF[:, latents], count) for latents, count in zip(self._layout.slices, counts, strict=True)
+        ]
+        return self._masked(torch.cat(tops, dim=1), z_BF)
+
+    def largest_of_all(self, counts: Sequence[int], layout: Layout | None = None) -> tuple[Codes, Tensor]:
+        z_BF = self.product()
+        return self._masked(largest_mask(z_BF, counts, self._layout), z_BF, layout)
+
+    def _masked(self, support_BF: Tensor, z_BF: Tensor, layout: Layout | None = None) -> tuple[Codes, Tensor]:
+        return self._encoded(DenseCodes(support_BF, layout or self._layout), z_BF)
