@@ -61,13 +61,17 @@ class SiteConfig:
     """A named place in the model, in TransformerLens's words."""
 
     kind: str | None
-    """resid_pre, resid_mid, resid_post, mlp_out, mlp_post, attn_z or attn_out."""
+    """resid_pre, resid_mid, resid_post, mlp_in, mlp_post, mlp_out, attn_z or attn_out."""
     layer: int | None
     """Block index from 0; null is the middle block (n_layers // 2)."""
     hook: str | None
     """A whole hook name (`blocks.3.hook_resid_post`) instead of kind and layer."""
     width: int | None
     """Numbers per position; needed for a hook that is of no known kind."""
+    output: str | None
+    """Reconstruct another place from this one (a transcoder): a kind in the same block, or a hook name."""
+    across: list[int | str] | None
+    """One SAE over several places (a crosscoder): layers of the kind, or hook names."""
 
 
 @dataclass(frozen=True)

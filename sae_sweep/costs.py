@@ -142,7 +142,7 @@ def _device_cost(made: Pass, device: int, rows: int, blocks: int) -> DeviceCost:
     """`rows` of each block are the device's to harvest."""
     group, banks = made.group, [bank for wave in made.at(device) for bank in wave.banks]
     config, members = group.members[0].config, [member for bank in banks for member in bank.members]
-    own = block_bytes(at(group, made.hooks(device))) if members else 0
+    own = block_bytes(at(group, made.sites(device))) if members else 0
     facts = model_facts(config.model) if config.data.toy is None else None
     harvest = judging = 0.0
     if facts is not None:

@@ -188,7 +188,7 @@ def _sequence_width(group: Group) -> int:
 
 def member_parameters(member: Member) -> int:
     """Trained numbers of one member, a learned lookup among them."""
-    own = sum(prod(shape) for shape in member.config.sae.parameters(member.d, member.width).values())
+    own = sum(prod(shape) for shape in member.parameters.values())
     return own + (lookup_numbers(member) if member.config.sae.lookup == "learned" else 0)
 
 
@@ -230,7 +230,7 @@ def _chunk_bytes(chunk: Bank) -> int:
     name = "_".join([first.config.sae.architecture, *first.config.sae.variations()])
     tokens = first.config.training.batch_size
     pairs = tokens * sum(member.width for member in members)
-    rows = tokens * first.d * (1 + len(members))
+    rows = tokens * (first.d + first.d_out * len(members))
     numbers = sum(map(member_parameters, members))
     return pairs * PAIR_BYTES.get(name, OTHER_PAIR_BYTES) + rows * ROW_BYTES + numbers * GRADIENT_BYTES
 
@@ -258,7 +258,7 @@ def _heldout_bytes(group: Group, members: Sequence[Member]) -> int:
     facts = _facts(group)
     if facts is None:
         return 0
-    passes = len(members) + 2 * len(group.hooks) + 4
+    passes = sum(1 + len(member.site.beside) for member in members) + 2 * len(group.hooks) + 4
     return _forward_positions(group) * (2 * sum(_widths(group)) + passes * facts.d_model) * _each(group)
 
 
@@ -283,7 +283,10 @@ def _forward_positions(group: Group) -> int:
 
 def _widths(group: Group) -> list[int]:
     """Numbers per position at each site."""
-    return list({member.site.hook: member.d for member in group.members}.values())
+    widths: dict[str, int] = {}
+    for member in group.members:
+        widths |= member.widths
+    return list(widths.values())
 
 
 def _each(group: Group) -> int:
@@ -326,7 +329,8 @@ def _block_parameters(facts: ModelFacts) -> int:
 def _model_flops(group: Group, facts: ModelFacts, tokens: float) -> float:
     context = group.members[0].config.data.context
     whole = flops_per_token(None, facts, context)
-    shared = whole if group.spliced else max(flops_per_token(bank.site, facts, context) for bank in group.banks)
+    sites = [site for bank in group.banks for site in (bank.site.written, *bank.site.beside)]
+    shared = whole if group.spliced else max(flops_per_token(site, facts, context) for site in sites)
     own = 0.0
     for member in group.members:
         if not member.config.training.local:  # back costs as much as forth: the model's weights have no gradients

@@ -25,6 +25,7 @@ def check_config(config: MemberConfig) -> None:
     _check_model(config)
     check_data(config.data)
     _check_toy(config)
+    _check_map(config)
     _check_training(config)
     _check_objective(config)
     _check_evaluation(config)
@@ -60,7 +61,7 @@ def _check_toy(config: MemberConfig) -> None:
     """Toy data has neither a model nor sites nor tokens."""
     if config.data.toy is None:
         return
-    unread = {"model": ("path", "revision"), "site": ("layer", "hook", "width")}
+    unread = {"model": ("path", "revision"), "site": ("layer", "hook", "width", "output", "across")}
     for group, keys in unread.items():
         for key in keys:
             value = getattr(getattr(config, group), key)
@@ -68,6 +69,30 @@ def _check_toy(config: MemberConfig) -> None:
                 raise ConfigError(f"{group}.{key}={shown(value)} is not read with data.kind=toy, which has no model")
     if config.sae.lookup != "none":
         raise ConfigError(f"sae.lookup={config.sae.lookup} looks tokens up, and data.kind=toy has none; take none")
+
+
+def _check_map(config: MemberConfig) -> None:
+    """What members of several places go with."""
+    site, sae = config.site, config.sae
+    if sae.skip and site.output is None:
+        raise ConfigError("sae.skip=true is a transcoder's; give site.output too, or choose site=mlp")
+    if site.output is None and site.across is None:
+        return
+    named = f"site.output={site.output}" if site.across is None else f"site.across={shown(site.across)}"
+    if sae.lookup != "none":
+        raise ConfigError(f"sae.lookup={sae.lookup} is an autoencoder's at one site; take none with {named}")
+    if not config.training.local:
+        raise ConfigError(
+            f"training.objective={config.training.objective} is an autoencoder's at one site; take local with {named}"
+        )
+    if config.init_from is not None:
+        raise ConfigError(f"init_from={config.init_from} is an autoencoder's at one site; leave it null with {named}")
+    ratio = config.data.max_norm_ratio
+    if ratio is not None:
+        raise ConfigError(
+            f"data.max_norm_ratio={shown(ratio)} drops other tokens at each site, and members of several need the same"
+            f" at all; leave it null with {named}"
+        )
 
 
 def _check_training(config: MemberConfig) -> None:

@@ -46,6 +46,7 @@ def check_origin(folder: str, wanted: Mapping[str, Any]) -> None:
         "width": card.get("d_sae"),
         "d": card.get("d_in"),
         "site": metadata.get("hook_name"),
+        "output": metadata.get("hook_name_out"),
     }
     for key, value in wanted.items():
         if found[key] != value:

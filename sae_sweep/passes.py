@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from sae_sweep.errors import ConfigError
 from sae_sweep.estimates import block_bytes, bytes_text, peak, phases, state_bytes
-from sae_sweep.plan import Bank, Group, Member, parted
+from sae_sweep.model.sites import Site
+from sae_sweep.plan import Bank, Group, Member, hooks_of, parted
 from sae_sweep.spread import spread
 
 GB = 10**9
@@ -60,10 +61,9 @@ class Pass:
         waves = self.at(device)
         return sum(wave.state_bytes for wave in waves) if len(waves) > 1 else 0
 
-    def hooks(self, device: int) -> tuple[str, ...]:
-        """The sites that a device's members are at, in the group's order."""
-        own = {bank.site.hook for wave in self.at(device) for bank in wave.banks}
-        return tuple(hook for hook in self.group.hooks if hook in own)
+    def sites(self, device: int) -> tuple[Site, ...]:
+        """Where a device's members are."""
+        return sites_of([bank for wave in self.at(device) for bank in wave.banks])
 
 
 @dataclass(frozen=True)
@@ -94,14 +94,19 @@ def on_the_way(group: Group, own: Group, devices: int) -> int:
     rows, at all sites of the group, and one of its own sites as it comes in."""
     if devices == 1:
         return 0
-    coming = max(block_bytes(at(own, [hook])) for hook in own.hooks)
+    coming = max(block_bytes(at(own, [site])) for site in sites_of(own.banks))
     return block_bytes(group) // devices + coming
 
 
-def at(group: Group, hooks: Sequence[str]) -> Group:
+def at(group: Group, sites: Sequence[Site]) -> Group:
     """The part of a group that is at these sites."""
-    banks = tuple(bank for bank in group.banks if bank.site.hook in hooks)
-    return Group(group.key, banks, tuple(hooks))
+    banks = tuple(bank for bank in group.banks if bank.site in sites)
+    return Group(group.key, banks, hooks_of(banks))
+
+
+def sites_of(banks: Sequence[Bank]) -> tuple[Site, ...]:
+    """Each site once, in the banks' order."""
+    return tuple(dict.fromkeys(bank.site for bank in banks))
 
 
 def _pass(group: Group, parts: Sequence[Bank], machine: _Machine) -> Pass:
@@ -118,16 +123,16 @@ def _site_groups(group: Group, machine: _Machine) -> list[Group]:
     if _fits(group, machine):
         return [group]
     groups: list[Group] = []
-    hooks: list[str] = []
-    for hook in group.hooks:
-        if hooks and _fits(at(group, [*hooks, hook]), machine):
-            hooks.append(hook)
+    sites: list[Site] = []
+    for site in sites_of(group.banks):
+        if sites and _fits(at(group, [*sites, site]), machine):
+            sites.append(site)
             continue
-        if hooks:
-            groups.append(at(group, hooks))
-        hooks = [hook]
-        _check(at(group, hooks), machine)
-    return [*groups, at(group, hooks)]
+        if sites:
+            groups.append(at(group, sites))
+        sites = [site]
+        _check(at(group, sites), machine)
+    return [*groups, at(group, sites)]
 
 
 def _fits(group: Group, machine: _Machine) -> bool:
@@ -208,7 +213,7 @@ def _of(group: Group, parts: Sequence[Bank], machine: _Machine) -> Group:
     """The group as a device has it that trains these parts: a device by itself has all sites."""
     if machine.devices == 1:
         return group
-    return at(group, [hook for hook in group.hooks if hook in {part.site.hook for part in parts}])
+    return at(group, sites_of(parts))
 
 
 def _parts(group: Group) -> list[Bank]:
@@ -220,4 +225,4 @@ def _grouped(group: Group, parts: Sequence[Bank]) -> Group:
     asked = {member.identity for part in parts for member in part.members}
     banks = [Bank(bank.site, tuple(m for m in bank.members if m.identity in asked)) for bank in group.banks]
     kept = tuple(bank for bank in banks if bank.members)
-    return Group(group.key, kept, tuple(dict.fromkeys(bank.site.hook for bank in kept)))
+    return Group(group.key, kept, hooks_of(kept))

@@ -53,12 +53,28 @@ class Member:
     """The name of its folder and of its wandb run."""
     site: Site
     d: int
-    """Numbers per position at the site."""
+    """Numbers per position at the site; where a transcoder reads, at all sites of a crosscoder."""
     width: int
     """Latents."""
     schedule: Schedule
+    d_out: int
+    """Numbers per position of what it reconstructs."""
     later: tuple[str, ...] = ()
     """Hooks after the site at which e2e_downstream compares."""
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Numbers per position by hook."""
+        if self.site.beside:
+            return dict.fromkeys(self.site.hooks, self.d // len(self.site.hooks))
+        return {self.site.hook: self.d, self.site.written.hook: self.d_out}
+
+    @property
+    def parameters(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every trained tensor but the lookup."""
+        shapes = self.config.sae.parameters(self.d, self.width)
+        shapes |= {"W_dec": (self.width, self.d_out), "b_dec": (self.d_out,)}
+        return shapes | ({"W_skip": (self.d_out, self.d)} if self.config.sae.skip else {})
 
 
 @dataclass(frozen=True)
@@ -190,9 +206,10 @@ def base_label(config: MemberConfig) -> str:
     """The member's name before any suffix, e.g. gated-l1_0.0006-x16, or topk-k_32-x8-e2e."""
     knob, value = sparsity(config)
     size = f"w{config.sae.width}" if config.sae.width is not None else f"x{_short(config.sae.expansion)}"
+    form = "_transcoder" if config.site.output is not None else "_crosscoder" if config.site.across else ""
     objective = "" if config.training.local else f"-{config.training.objective}"
     origin = "" if config.init_from is None else "-finetuned"
-    return f"{config.sae.method()}-{knob}_{_short(value)}-{size}{objective}{origin}"
+    return f"{config.sae.method()}{form}-{knob}_{_short(value)}-{size}{objective}{origin}"
 
 
 def suffixed(base: str, identity: str, taken: Iterable[str]) -> str:
@@ -217,19 +234,24 @@ def _member(config: MemberConfig, identity: str) -> Member:
     check_config(config)
     if config.data.toy is not None:
         site, d, later = TOY_SITE, config.data.toy.dimensions, tuple[str, ...]()
+        d_out, sites = d, 1
     else:
         config = replace(config, model=_own_facts(config.model))
         facts = model_facts(config.model)
         site = resolve_site(config.site, facts)
         d = _width_at(config.site, site, facts)
+        d_out = (site_width(site.output, facts) if site.output else None) or d
+        sites = 1 + len(site.beside)
         compared = config.training.objective == "e2e_downstream"
         later = later_sites(site, facts.n_layers, config.training.downstream_sites) if compared else ()
     key = "expansion" if config.sae.width is None else "width"
     width = check_width(f"sae.{key}", getattr(config.sae, key), d)
     config.sae.check(d, width)
     if config.init_from is not None:
-        check_origin(config.init_from, {"sae": config.sae.method(), "d": d, "width": width, "site": site.hook})
-    return Member(config, identity, "", site, d, width, resolve_schedule(config, width), later)
+        wanted = {"sae": config.sae.method(), "d": d, "width": width, "site": site.hook, "output": None}
+        check_origin(config.init_from, wanted)
+    d, d_out = (sites * numbers for numbers in (d, d_out))
+    return Member(config, identity, "", site, d, width, resolve_schedule(config, width), d_out, later)
 
 
 def _own_facts(model: ModelConfig) -> ModelConfig:
@@ -262,14 +284,19 @@ def _grouped(members: Iterable[Member]) -> Plan:
     for member in members:
         banks = groups.setdefault(stream_key(member.config), {})
         batch, objective = member.config.training.batch_size, member.config.training.objective_keys
-        shared = (member.site.hook, *member.config.sae.structure(), batch, *objective.values())
+        shared = (member.site, *member.config.sae.structure(), batch, *objective.values())
         banks.setdefault(shared, []).append(member)
     return Plan(tuple(_group(key, banks.values()) for key, banks in groups.items()))
 
 
 def _group(key: str, banks: Iterable[list[Member]]) -> Group:
     made = tuple(Bank(members[0].site, tuple(members)) for members in banks)
-    return Group(key, made, tuple(dict.fromkeys(bank.site.hook for bank in made)))
+    return Group(key, made, hooks_of(made))
+
+
+def hooks_of(banks: Iterable[Bank]) -> tuple[str, ...]:
+    """Where activations are taken for these banks, each hook once."""
+    return tuple(dict.fromkeys(hook for bank in banks for hook in bank.site.hooks))
 
 
 def _check_shared(configs: Sequence[MemberConfig]) -> None:

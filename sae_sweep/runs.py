@@ -323,7 +323,7 @@ def _plan_entries(plan: Plan) -> list[dict[str, Any]]:
             "hooks": list(group.hooks),
             "banks": [
                 {
-                    "hook": bank.site.hook,
+                    "hook": bank.site.name,
                     "architecture": bank.members[0].config.sae.architecture,
                     "batch_size": bank.members[0].config.training.batch_size,
                     "members": [member.label for member in bank.members],

@@ -40,6 +40,12 @@ def _paths(value: Any) -> str | list[str] | None:
     raise ValueError("a path or a list of paths")
 
 
+def _places(value: Any) -> list[int | str]:
+    if isinstance(value, list) and all(isinstance(at, int | str) and not isinstance(at, bool) for at in value):
+        return value
+    raise ValueError("a list of layers or hook names")
+
+
 def _milestones(value: Any) -> list[int] | str:
     wanted = "a list of token counts like [1e5,1e6], or log:8 for eight of them log-spaced (at most log:999)"
     if isinstance(value, str) and _LOG_SPACED.fullmatch(value):
@@ -58,6 +64,7 @@ SCALARS: dict[Any, Any] = {
     float: _number,
     bool: _truth,
     list[int]: _milestones,
+    list[int | str]: _places,
     Any: _paths,
 }
 """Readers by the type of a key; each raises ValueError with the words for what it wanted."""

@@ -86,11 +86,11 @@ def _largest(differences: Tensor) -> float:
 
 def _margins(sae: SAE, x_BD: Tensor) -> Tensor:
     """[B, F]: how far each latent is from the jump of its activation; infinite where the activation has none."""
-    z_BF = (x_BD - sae.b_dec * sae.cfg.apply_b_dec_to_input) @ sae.W_enc
+    z_BF = (x_BD - sae.b_dec if sae.cfg.apply_b_dec_to_input else x_BD) @ sae.W_enc
     match sae.cfg.architecture():
         case "gated":
             return (z_BF + sae.b_gate).abs()
-        case "jumprelu":
+        case "jumprelu" | "jumprelu_transcoder" | "jumprelu_skip_transcoder":
             return (z_BF + sae.b_enc - sae.threshold).abs()
         case "topk":
             pre_BF = z_BF + sae.b_enc

@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from sae_sweep.cli import config_folder
 from sae_sweep.config import MemberConfig, member_config
 from sae_sweep.errors import ConfigError
-from sae_sweep.estimates import estimate
+from sae_sweep.estimates import estimate, member_parameters
 from sae_sweep.plan import base_label, member_identity, plan_sweep, suffixed
 
 
@@ -51,6 +51,8 @@ def test_a_member_is_resolved() -> None:
         (("sae=standard", "sae.l1=12345678"), "standard-l1_1.23457e7-x16"),
         (("sae=standard_april", "sae.l1=5"), "standard_april-l1_5-x16"),
         (("sae=standard", "sae.l0=12.5", "sae.expansion=2.5"), "standard-l0_12.5-x2.5"),
+        (("site=mlp", "sae=topk", "sae.k=32"), "topk_transcoder-k_32-x16"),
+        (("site=mlp", "sae=standard_april", "sae.skip=true"), "standard_april_skip_transcoder-l0_32-x16"),
     ],
 )
 def test_names(overrides: tuple[str, ...], label: str) -> None:
@@ -218,6 +220,15 @@ def test_sites_of_another_width(model_folder: Path) -> None:
         ("name=../elsewhere", "name='../elsewhere' must be a plain folder name"),
         ("name=a/b", "must be a plain folder name"),
         ("name=.hidden", "must be a plain folder name"),
+        ("sae.skip=true", "sae.skip=true is a transcoder's; give site.output too, or choose site=mlp"),
+        ("site.output=resid_post", "site.output=resid_post is what is read; leave it null to reconstruct that"),
+        ("site.output=resid_pre", "the model computes blocks.2.hook_resid_pre before blocks.2.hook_resid_post"),
+        ("site.across=[1]", "site.across=[1]: a crosscoder has several sites, each once; give at least two"),
+        ("site.across=[1,1]", "site.across=[1, 1]: a crosscoder has several sites, each once"),
+        ("site.across=[1,9]", "site.layer=9 is beyond the model: 0 to 3"),
+        ("site.across=2", "site.across=2 is not a list of layers or hook names or null"),
+        ("site.across=[blocks.1.hook_mlp_out,blocks.1.mlp.hook_post]", "sites of a crosscoder have one known width"),
+        ("site.output=mlp", "site.output=mlp is no known kind; give one of resid_pre"),
         ("site.width=7", "site.width=7: blocks.2.hook_resid_post has 128 numbers per position; leave it out"),
         (
             "site.hook=hook_embed",
@@ -229,6 +240,79 @@ def test_what_cannot_be_trained_is_refused(override: str, message: str) -> None:
     refused = refusal(override)
     assert message in refused
     assert "\n" not in refused
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "sae.lookup=learned",
+            "sae.lookup=learned is an autoencoder's at one site; take none with site.output=mlp_out",
+        ),
+        ("data.max_norm_ratio=3", "data.max_norm_ratio=3 drops other tokens at each site"),
+        *(
+            (
+                f"training.objective={name}",
+                f"training.objective={name} is an autoencoder's at one site; take local with site.output=mlp_out",
+            )
+            for name in ("e2e", "e2e_downstream", "kl_mse")
+        ),
+    ],
+)
+def test_what_transcoders_cannot_have_is_refused(override: str, message: str) -> None:
+    refused = refusal("site=mlp", override)
+    assert message in refused
+    assert "\n" not in refused
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("site.layer=1", "site.across=[0, 1] says which sites; leave site.layer null"),
+        ("site.output=mlp_out", "leave site.output null"),
+        ("sae.skip=true", "sae.skip=true is a transcoder's"),
+        ("sae.lookup=frozen", "sae.lookup=frozen is an autoencoder's at one site; take none with site.across=[0, 1]"),
+        ("data.max_norm_ratio=3", "leave it null with site.across=[0, 1]"),
+        (
+            "training.objective=e2e",
+            "training.objective=e2e is an autoencoder's at one site; take local with site.across=[0, 1]",
+        ),
+    ],
+)
+def test_what_crosscoders_cannot_have_is_refused(override: str, message: str) -> None:
+    assert message in refusal("site.across=[0,1]", override)
+
+
+@pytest.mark.parametrize(
+    ("site", "named"), [("site=mlp", "site.output=mlp_out"), ("site.across=[0,1]", "site.across=[0, 1]")]
+)
+def test_members_of_several_places_begin_from_no_other(site: str, named: str, tmp_path: Path) -> None:
+    (tmp_path / "sae_weights.safetensors").touch()
+    said = f"init_from={tmp_path} is an autoencoder's at one site; leave it null with {named}"
+    assert refusal(site, f"init_from={tmp_path}") == said
+
+
+def test_a_crosscoder_is_planned_at_all_of_its_sites() -> None:
+    plan = plan_sweep([config("site=mlp_out", "site.across=[0,2,blocks.3.hook_resid_mid]", "sae=topk")])
+    (member,), hooks = plan.members, ("blocks.0.hook_mlp_out", "blocks.2.hook_mlp_out", "blocks.3.hook_resid_mid")
+    assert plan.groups[0].hooks == hooks
+    assert (member.d, member.d_out, member.width) == (384, 384, 2048), "an expansion is of one site"
+    assert member.widths == dict.fromkeys(hooks, 128)
+    assert member.label == "topk_crosscoder-l0_32-x16"
+
+
+def test_a_transcoder_is_planned_by_both_of_its_widths() -> None:
+    plan = plan_sweep(
+        [config("site=resid_mid", "site.output=mlp_post", "sae=topk", f"sae.skip={s}") for s in ("false", "true")]
+    )
+    plain, skip = plan.members
+    hooks = ("blocks.2.hook_resid_mid", "blocks.2.mlp.hook_post")
+    assert plan.groups[0].hooks == plain.site.hooks == hooks
+    assert (plain.d, plain.width, plain.widths) == (128, 2048, dict(zip(hooks, (128, plain.d_out), strict=True)))
+    assert plain.d_out > 128
+    assert member_parameters(plain) == 2048 * (128 + 1) + (2048 + 1) * plain.d_out
+    assert member_parameters(skip) == member_parameters(plain) + 128 * plain.d_out
+    assert len(plan.groups[0].banks) == 2
 
 
 def test_k_beyond_the_width_is_refused() -> None:
@@ -261,6 +345,7 @@ def test_data_must_exist(tmp_path: Path) -> None:
         ("data.cache=x", "data.cache=x is not read with data.kind=toy; leave it null"),
         ("model.path=x", "model.path=x is not read with data.kind=toy, which has no model"),
         ("model=gpt2", "model.path=openai-community/gpt2 is not read with data.kind=toy, which has no model"),
+        ("site.output=mlp_out", "site.output=mlp_out is not read with data.kind=toy, which has no model"),
         ("site.layer=1", "site.layer=1 is not read with data.kind=toy, which has no model"),
         ("site.hook=hook_embed", "site.hook=hook_embed is not read with data.kind=toy, which has no model"),
         ("sae.lookup=learned", "sae.lookup=learned looks tokens up, and data.kind=toy has none; take none"),

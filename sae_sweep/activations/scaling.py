@@ -1,6 +1,7 @@
 """What a site's activations measure, and the factors that follow: on inputs, and on a paper's coefficients."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -50,6 +51,25 @@ def _statistics(x_BD: Tensor, centred: bool) -> SiteStatistics:
         norms, squares = norms + squares_B.sqrt().sum(), squares + squares_B.sum()
     sample = x_BD[:SAMPLE_ROWS].clone()  # a slice would keep the block alive
     return SiteStatistics(mean_D, norms.item() / count, squares.item() / count, sample, centre_D if centred else None)
+
+
+def joined(sites: Sequence[SiteStatistics], scales: Sequence[float]) -> SiteStatistics:
+    """Of what a crosscoder is trained on: activations of several sites end to end, each centred and times its scale.
+
+    The mean norm is that of the samples, since no average over a site tells it.
+    """
+
+    def scaled(numbers: Tensor, site: SiteStatistics, scale: float) -> Tensor:
+        return scale * (numbers.double() if site.centre is None else numbers.double() - site.centre)
+
+    pairs = list(zip(sites, scales, strict=True))
+    sample = torch.cat([scaled(site.sample, site, scale) for site, scale in pairs], dim=1)
+    return SiteStatistics(
+        mean=torch.cat([scaled(site.mean, site, scale) for site, scale in pairs]),
+        mean_norm=float(sample.norm(dim=1).mean()),
+        mean_square_norm=sum(scale**2 * site.mean_square_norm for site, scale in pairs),
+        sample=sample,
+    )
 
 
 def input_scale(kind: str, d: int, stats: SiteStatistics) -> float:

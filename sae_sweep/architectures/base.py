@@ -68,7 +68,7 @@ class SaeConfig(ABC):
     encoder_init: str
     """First encoder rows: the decoder's (transpose), those times min(1, 2 d / F) (scaled_transpose), divided by
     the expansion (divided_transpose), or times what makes first reconstructions as large as the inputs
-    (matched_transpose); or random ones of the same norms."""
+    (matched_transpose); or random ones of the same norms. A transcoder scales random ones alike."""
     b_dec_init: str
     """First decoder bias: zero, mean or geometric_median of the inputs."""
     lookup: str
@@ -79,6 +79,8 @@ class SaeConfig(ABC):
     """Adam's learning rate for the rows."""
     lookup_subtract: bool
     """Take the row out of the encoder's input as well."""
+    skip: bool
+    """A transcoder's linear path beside the latents, W_skip x (Paulo et al. 2025, arXiv 2501.18823)."""
 
     @classmethod
     @abstractmethod
@@ -91,9 +93,9 @@ class SaeConfig(ABC):
         """The key that sets sparsity when `l0` does not: l1, k, ..."""
 
     def method(self) -> str:
-        """What names and reports call it: the architecture, its variant where it has some, and a lookup."""
+        """What names and reports call it: the architecture, its variant where it has some, a lookup, a skip."""
         lookup = {"learned": ["tokenized"], "frozen": ["tokenized", "frozen"]}.get(self.lookup, [])
-        return "_".join([self.architecture, *self.variations(), *lookup])
+        return "_".join([self.architecture, *self.variations(), *lookup, *(["skip"] if self.skip else [])])
 
     def variations(self) -> tuple[str, ...]:
         """What tells it from the architecture's usual form, in the words of its keys."""
@@ -117,7 +119,7 @@ class SaeConfig(ABC):
 
     def structure(self) -> tuple[object, ...]:
         """What members must share, beside site and batch size, to live in one bank."""
-        return (self.architecture, self.input_scale, self.centre, self.lookup, self.lookup_subtract)
+        return (self.architecture, self.input_scale, self.centre, self.lookup, self.lookup_subtract, self.skip)
 
     def check(self, d: int, width: int) -> None:
         """Raises ConfigError on a combination that cannot be trained."""

@@ -2,7 +2,9 @@
 
 For each batch of held-out rows there is one clean pass, one zero and one mean ablation per site (suffix passes all),
 and one spliced suffix pass per member. Only counted positions are replaced (`evaluation.positions=counted`), and
-averages run over counted positions whose target is not special.
+averages run over counted positions whose target is not special. A crosscoder is spliced at each of its sites in turn,
+as are the ablations it is measured by, and its numbers are averages over them: all at once, the last site of a residual
+stream would be all that counts.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +18,7 @@ from sae_sweep.cores import side_by_side, workers
 from sae_sweep.data.positions import counted_positions, target_positions
 from sae_sweep.evaluation.reconstruction import Reconstruction
 from sae_sweep.evaluation.sparsity import Sparsity
-from sae_sweep.evaluation.splice import Divergence, accumulate, splice_metrics
+from sae_sweep.evaluation.splice import Divergence, accumulate, average, splice_metrics
 from sae_sweep.kernels.places import true_places
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.model.suffix import CleanPass, Suffix
@@ -41,7 +43,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Candidate:
-    """An SAE to judge, at a site."""
+    """An SAE to judge, at the site where its reconstructions are spliced in."""
 
     label: str
     hook: str
@@ -50,6 +52,15 @@ class Candidate:
     """Training steps it has taken."""
     batch_size: int = 1
     """Rows of each."""
+    reads: str | None = None
+    """The hook that it reads; None is `hook`."""
+    beside: tuple[str, ...] = ()
+    """A crosscoder's other hooks, read and spliced as `hook` is."""
+
+    @property
+    def hooks(self) -> tuple[str, ...]:
+        """Where it is spliced, in one pass each."""
+        return (self.hook, *self.beside)
 
 
 @dataclass(frozen=True)
@@ -78,23 +89,26 @@ class Sums:
 
     def __init__(self, sae: InferenceSae, sequences: int, device: torch.device):
         self._sae = sae
-        self.reconstruction = Reconstruction(sae.d, device)
-        self.sparsity = Sparsity(sae.width, sae.tensors["W_dec"].norm(dim=1), sequences, device)
+        self.reconstruction = Reconstruction(sae.d_out, device)
+        self.sparsity = Sparsity(sae.width, sae.decoder_norms, sequences, device)
 
-    def add(self, x_ND: Tensor, tokens_N: Tensor, counts_N: Tensor, sequence_N: Tensor) -> Tensor:
-        """The reconstructions [N, D] of N activations; those that count go into the sums."""
+    def add(
+        self, x_ND: Tensor, tokens_N: Tensor, counts_N: Tensor, sequence_N: Tensor, y_ND: Tensor | None = None
+    ) -> Tensor:
+        """The reconstructions [N, D] of N activations, or from them of y; those that count go into the sums."""
         x_ND = x_ND.to(self._sae.tensors["W_enc"].dtype)
-        x_hat_ND = torch.empty_like(x_ND)
+        y_ND = x_ND if y_ND is None else y_ND.to(x_ND.dtype)
+        x_hat_ND = torch.empty_like(y_ND)
         step = max(1, CODE_ELEMENTS[x_ND.device.type] // self._sae.width)
         for start in range(0, len(x_ND), step):
             part = slice(start, start + step)
-            x_BD, tokens_B, counts_B = x_ND[part], tokens_N[part], counts_N[part]
+            x_BD, y_BD, tokens_B, counts_B = x_ND[part], y_ND[part], tokens_N[part], counts_N[part]
             f_BF = self._sae.encode(x_BD, tokens_B)
-            x_hat_ND[part] = self._sae.decode(f_BF, tokens_B)
+            x_hat_ND[part] = self._sae.decode(f_BF, tokens_B, x_BD)
             counted_C = true_places(counts_B)
             if len(counted_C) < len(counts_B):
-                x_BD, f_BF = x_BD.index_select(0, counted_C), f_BF.index_select(0, counted_C)
-            self.reconstruction.update(x_BD, x_hat_ND[part].index_select(0, counted_C))
+                y_BD, f_BF = y_BD.index_select(0, counted_C), f_BF.index_select(0, counted_C)
+            self.reconstruction.update(y_BD, x_hat_ND[part].index_select(0, counted_C))
             self.sparsity.update(f_BF, sequence_N[part].index_select(0, counted_C))
         return x_hat_ND
 
@@ -109,10 +123,11 @@ class Sums:
 class Evaluator:
     """Judges any number of candidates at the given sites, on the same tokens each time."""
 
-    def __init__(self, model: LanguageModel, heldout: HeldOut, means: Mapping[str, Tensor]):
-        """`means` are the mean activations [d] by hook, which mean ablation puts in place."""
-        self._model, self._heldout, self._means = model, heldout, means
-        self._suffix = Suffix(model, tuple(means))
+    def __init__(self, model: LanguageModel, heldout: HeldOut, means: Mapping[str, Tensor], read: Sequence[str] = ()):
+        """`means` are the mean activations [d] by hook, which mean ablation puts in place; `read` are hooks that
+        candidates read, if not only those."""
+        self._model, self._heldout, self._means, self._read = model, heldout, means, read
+        self._suffix = Suffix(model, tuple(means), read)
 
     @torch.no_grad()
     def judge(
@@ -120,16 +135,18 @@ class Evaluator:
     ) -> dict[str, Judgement]:
         """Metrics of every candidate, by label; `done` is told the share of held-out rows that have been read."""
         sequences, device = len(self._heldout.tokens_RT), self._model.device
-        hooks = sorted({candidate.hook for candidate in candidates})
+        hooks = sorted({hook for candidate in candidates for hook in candidate.hooks})
         ablations = [_name(kind, hook) for hook in hooks for kind in ("zero", "mean")]
-        names = ["clean", *ablations, *(c.label for c in candidates)]
+        names = ["clean", *ablations, *(_name(c.label, hook) for c in candidates for hook in c.hooks)]
         divergences = {name: Divergence(sequences, device) for name in names}
         sums = {c.label: Sums(c.sae, sequences, device) for c in candidates}
         targets_R = torch.zeros(sequences, dtype=torch.float64, device=device)
         for batch in self._batches():
             finals = self._ablated(batch, hooks)
             for c, spliced in zip(candidates, self._spliced(candidates, batch, sums), strict=True):
-                finals[c.label] = self._suffix.run(c.hook, batch.clean, spliced)[batch.target_RT]
+                for hook, activation_RTd in spliced.items():
+                    final_RTD = self._suffix.run(hook, batch.clean, activation_RTd)
+                    finals[_name(c.label, hook)] = final_RTD[batch.target_RT]
             row_N, position_N = batch.target_RT.nonzero(as_tuple=True)
             next_N = batch.clean.tokens_RT[row_N, position_N + 1]
             clean_ND = batch.clean.final_RTD[batch.target_RT]
@@ -138,8 +155,10 @@ class Evaluator:
             done((batch.first + len(batch.counted_RT)) / sequences)
         return {c.label: _judgement(c, sums[c.label], divergences, targets_R) for c in candidates}
 
-    def _spliced(self, candidates: Sequence[Candidate], batch: _Batch, sums: Mapping[str, Sums]) -> Iterator[Tensor]:
-        """The site's activation with each candidate's reconstructions in place, side by side where it pays."""
+    def _spliced(
+        self, candidates: Sequence[Candidate], batch: _Batch, sums: Mapping[str, Sums]
+    ) -> Iterator[dict[str, Tensor]]:
+        """Each candidate's activations, by hook, with reconstructions in place; side by side where it pays."""
         device, count = self._model.device, workers(self._model.device, len(candidates))
         for first in range(0, len(candidates), count):
             some = candidates[first : first + count]
@@ -150,7 +169,7 @@ class Evaluator:
         rows = self._heldout.rows_per_forward
         if rows == 1:
             return None
-        return Evaluator(self._model, replace(self._heldout, rows_per_forward=rows // 2), self._means)
+        return Evaluator(self._model, replace(self._heldout, rows_per_forward=rows // 2), self._means, self._read)
 
     def _batches(self) -> Iterator[_Batch]:
         heldout, device = self._heldout, self._model.device
@@ -189,20 +208,23 @@ def _replaced(activation_RTd: Tensor, where_RT: Tensor, value: Tensor) -> Tensor
     return copy
 
 
-def _reconstructed(candidate: Candidate, batch: _Batch, sums: Sums) -> Tensor:
-    """The site's activation with reconstructions in place; those of counted positions go into the sums too."""
-    activation_RTd = batch.clean.activations[candidate.hook]
+def _reconstructed(candidate: Candidate, batch: _Batch, sums: Sums) -> dict[str, Tensor]:
+    """Each site's activation with reconstructions in place; those of counted positions go into the sums too."""
+    activations = batch.clean.activations
     sequence_N = batch.replaced_RT.nonzero()[:, 0] + batch.first
     counts_N = batch.counted_RT[batch.replaced_RT]
     tokens_N = batch.clean.tokens_RT[batch.replaced_RT]
-    x_hat_ND = sums.add(activation_RTd[batch.replaced_RT], tokens_N, counts_N, sequence_N)
-    return _replaced(activation_RTd, batch.replaced_RT, x_hat_ND)
+    y_ND = torch.cat([activations[hook][batch.replaced_RT] for hook in candidate.hooks], dim=1)
+    x_ND = y_ND if candidate.reads is None else activations[candidate.reads][batch.replaced_RT]
+    x_hat_ND = sums.add(x_ND, tokens_N, counts_N, sequence_N, y_ND)
+    parts = zip(candidate.hooks, x_hat_ND.chunk(len(candidate.hooks), dim=1), strict=True)
+    return {hook: _replaced(activations[hook], batch.replaced_RT, part_ND) for hook, part_ND in parts}
 
 
 def _judgement(candidate: Candidate, sums: Sums, divergences: Mapping[str, Divergence], targets_R: Tensor) -> Judgement:
-    zero, mean = (divergences[_name(kind, candidate.hook)] for kind in ("zero", "mean"))
-    metrics = {
-        **sums.metrics(),
-        **splice_metrics(divergences["clean"], zero, mean, divergences[candidate.label], targets_R),
-    }
+    zero, mean, own = (
+        average([divergences[_name(kind, hook)] for hook in candidate.hooks])
+        for kind in ("zero", "mean", candidate.label)
+    )
+    metrics = {**sums.metrics(), **splice_metrics(divergences["clean"], zero, mean, own, targets_R)}
     return Judgement(candidate.sae, metrics, sums.sparsity.frequency_F)

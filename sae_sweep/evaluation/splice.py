@@ -4,7 +4,7 @@ Every pass (clean, zero, mean, one per member) is judged on the same target posi
 positions at a time, so a vocabulary of 256k needs no more memory than one of 4k.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -29,6 +29,16 @@ class Divergence:
     def add(self, sequence_N: Tensor, ce_N: Tensor, kl_N: Tensor) -> None:
         self.ce_R.index_add_(0, sequence_N, ce_N.double())
         self.kl_R.index_add_(0, sequence_N, kl_N.double())
+
+
+def average(passes: Sequence[Divergence]) -> Divergence:
+    """Of several passes, per sequence."""
+    if len(passes) == 1:
+        return passes[0]
+    made = Divergence(len(passes[0].ce_R), passes[0].ce_R.device)
+    made.ce_R = torch.stack([one.ce_R for one in passes]).mean(0)
+    made.kl_R = torch.stack([one.kl_R for one in passes]).mean(0)
+    return made
 
 
 def accumulate(

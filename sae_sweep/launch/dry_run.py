@@ -69,7 +69,7 @@ def _title(group: Group) -> str:
 
 
 def _bank_name(bank: Bank) -> str:
-    return f"{bank.members[0].config.sae.method()} at {bank.site.hook}"
+    return f"{bank.members[0].config.sae.method()} at {bank.site.name}"
 
 
 def _row(bank: str, member: Member, finished: Collection[str]) -> tuple[str, ...]:

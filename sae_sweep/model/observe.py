@@ -86,6 +86,7 @@ def _missing(layout: Layout, kind: str, layer: int) -> str | None:
     part = {
         "attn_z": block.attention_projection,
         "attn_out": block.attention_added,
+        "mlp_in": block.mlp,
         "mlp_post": block.mlp_projection,
         "mlp_out": block.mlp_added,
     }.get(kind, block.module)
@@ -105,7 +106,12 @@ def _observe(layout: Layout, site: Site, sink: Sink) -> list[Any]:
     block = layout.blocks[site.layer]
     if site.kind == "resid_mid":
         return _observe_resid_mid(block, site.hook, sink)
-    inputs = {"resid_pre": block.module, "attn_z": block.attention_projection, "mlp_post": block.mlp_projection}
+    inputs = {
+        "resid_pre": block.module,
+        "attn_z": block.attention_projection,
+        "mlp_in": block.mlp,
+        "mlp_post": block.mlp_projection,
+    }
     outputs = {"resid_post": block.module, "attn_out": block.attention_added, "mlp_out": block.mlp_added}
     if site.kind in inputs:
         return [_on_input(inputs[site.kind], lambda value: sink(site.hook, value))]

@@ -1,21 +1,23 @@
 """Sites: named places in the model, in TransformerLens's words. No torch."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from sae_sweep.config import SiteConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.facts import ModelFacts
 
-# The end of each kind's hook name, after `blocks.L.`.
+# The end of each kind's hook name, after `blocks.L.`; in the order in which a block computes them.
 HOOK_OF_KIND = {
     "resid_pre": "hook_resid_pre",
-    "resid_mid": "hook_resid_mid",
-    "resid_post": "hook_resid_post",
-    "mlp_out": "hook_mlp_out",
-    "mlp_post": "mlp.hook_post",
     "attn_z": "attn.hook_z",
     "attn_out": "hook_attn_out",
+    "resid_mid": "hook_resid_mid",
+    "mlp_in": "mlp.hook_in",
+    "mlp_post": "mlp.hook_post",
+    "mlp_out": "hook_mlp_out",
+    "resid_post": "hook_resid_post",
 }
 KIND_OF_HOOK = {hook: kind for kind, hook in HOOK_OF_KIND.items()}
 
@@ -29,6 +31,25 @@ class Site:
     kind: str | None
     layer: int | None
     hook: str
+    output: "Site | None" = None
+    """Where what is reconstructed is, if not here (a transcoder's)."""
+    beside: "tuple[Site, ...]" = ()
+    """The other places of a crosscoder, which reads and reconstructs all of them."""
+
+    @property
+    def written(self) -> "Site":
+        """The place whose activations are reconstructed."""
+        return self.output or self
+
+    @property
+    def hooks(self) -> tuple[str, ...]:
+        """Where activations are taken, each hook once."""
+        return tuple(dict.fromkeys((self.hook, self.written.hook, *(site.hook for site in self.beside))))
+
+    @property
+    def name(self) -> str:
+        """What plans call it."""
+        return (" + " if self.beside else " -> ").join(self.hooks)
 
 
 TOY_SITE = Site(None, None, "toy")
@@ -38,8 +59,15 @@ TOY_SITE = Site(None, None, "toy")
 def resolve_site(config: SiteConfig, facts: ModelFacts) -> Site:
     """The site a config names. A null layer is the middle block; a hook wins over the kind, which has a default.
 
-    Raises ConfigError when it names none, an unknown kind, or a layer beyond the model.
+    Raises ConfigError when it names none, an unknown kind, a layer beyond the model, or an output that cannot be.
     """
+    if config.across is not None:
+        return _across(config, config.across, facts)
+    site = _input_site(config, facts)
+    return site if config.output is None else replace(site, output=_output_site(config.output, site, facts))
+
+
+def _input_site(config: SiteConfig, facts: ModelFacts) -> Site:
     if config.hook is not None:
         return _site_of_hook(config.hook, config.layer, facts)
     if config.kind is None:
@@ -49,6 +77,53 @@ def resolve_site(config: SiteConfig, facts: ModelFacts) -> Site:
     layer = facts.n_layers // 2 if config.layer is None else config.layer
     _check_layer(f"site.layer={layer}", layer, facts)
     return Site(config.kind, layer, f"blocks.{layer}.{HOOK_OF_KIND[config.kind]}")
+
+
+def _across(config: SiteConfig, across: Sequence[int | str], facts: ModelFacts) -> Site:
+    """The sites of a crosscoder: layers of one kind, hooks, or both."""
+    key = f"site.across={list(across)}"
+    for name, value in (("layer", config.layer), ("hook", config.hook), ("output", config.output)):
+        if value is not None:
+            raise ConfigError(f"{key} says which sites; leave site.{name} null")
+    sites = [
+        _input_site(replace(config, hook=at) if isinstance(at, str) else replace(config, layer=at), facts)
+        for at in across
+    ]
+    if len(sites) < 2 or len(set(sites)) < len(sites):
+        raise ConfigError(f"{key}: a crosscoder has several sites, each once; give at least two")
+    widths = {site.hook: site_width(site, facts) for site in sites}
+    if len(set(widths.values())) > 1 or None in widths.values():
+        found = ", ".join(f"{hook} has {width or 'no known'}" for hook, width in widths.items())
+        raise ConfigError(f"{key}: sites of a crosscoder have one known width; {found}")
+    return replace(sites[0], beside=tuple(sites[1:]))
+
+
+def _output_site(output: str, site: Site, facts: ModelFacts) -> Site:
+    """The site of `site.output`: a kind in the block of `site`, or a hook."""
+    key = f"site.output={output}"
+    if output in HOOK_OF_KIND:
+        if site.layer is None:
+            raise ConfigError(f"{key} is a kind in the block of {site.hook}, which is in none; give a hook name")
+        output = f"blocks.{site.layer}.{HOOK_OF_KIND[output]}"
+    found = parse_hook(output)
+    if found.kind is None or found.layer is None:
+        raise ConfigError(
+            f"{key} is no known kind; give one of {', '.join(HOOK_OF_KIND)}, or the hook name of one"
+            f" (blocks.L.{HOOK_OF_KIND['mlp_out']}, ...)"
+        )
+    _check_layer(key, found.layer, facts)
+    if found.hook == site.hook:
+        raise ConfigError(f"{key} is what is read; leave it null to reconstruct that")
+    if site.kind is not None and _order(found) < _order(site):
+        raise ConfigError(f"{key}: the model computes {found.hook} before {site.hook}; give a later place")
+    return found
+
+
+def _order(site: Site) -> tuple[int, int]:
+    """Where in a forward pass a site of a known kind is computed."""
+    assert site.layer is not None
+    assert site.kind is not None
+    return site.layer, list(HOOK_OF_KIND).index(site.kind)
 
 
 def parse_hook(hook: str) -> Site:

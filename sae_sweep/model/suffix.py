@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.harvest import collect
 from sae_sweep.model.language_model import LanguageModel
-from sae_sweep.model.layout import Block, Layout, close, input_of, patched
+from sae_sweep.model.layout import Block, Layout, close, first, input_of, patched
 from sae_sweep.model.observe import check_hook
 from sae_sweep.model.sites import HOOK_OF_KIND, Site, parse_hook
 
@@ -26,6 +26,7 @@ from sae_sweep.model.sites import HOOK_OF_KIND, Site, parse_hook
 _RECORDED = {
     "attn_z": ("resid_pre",),
     "attn_out": ("resid_pre",),
+    "mlp_in": ("resid_pre", "attn_out"),
     "mlp_post": ("resid_pre", "attn_out"),
     "mlp_out": ("resid_pre", "attn_out"),
 }
@@ -51,10 +52,11 @@ class Suffix:
     back does not give the clean result on a few tokens, so that an unusual architecture is refused and never misread.
     """
 
-    def __init__(self, model: LanguageModel, hooks: Sequence[str]) -> None:
+    def __init__(self, model: LanguageModel, hooks: Sequence[str], read: Sequence[str] = ()) -> None:
+        """Clean passes record the hooks of `read` too."""
         self.model = model
         self.sites = {hook: check_hook(model, hook) for hook in hooks}
-        self._recorded = dict(self.sites)
+        self._recorded = self.sites | {hook: check_hook(model, hook) for hook in read}
         if model.layout is not None:
             for site in self.sites.values():
                 self._recorded.update({hook: parse_hook(hook) for hook in _recorded_hooks(model.layout, site)})
@@ -132,6 +134,8 @@ def _cut(layout: Layout, site: Site, clean: CleanPass, value: Tensor) -> Iterato
             _bypass_attention(layout, block, value, stack)
         elif site.kind == "attn_z":
             _return_from(layout, block.attention, _apply(block.attention_projection, value), stack)
+        elif site.kind == "mlp_in":
+            _return_from(layout, block.mlp, _apply(block.mlp, value), stack)
         elif site.kind == "mlp_out":
             _return_from(layout, block.mlp, value, stack)
             _return_from(layout, block.mlp_added, value, stack)
@@ -167,9 +171,7 @@ def _return_from(layout: Layout, module: nn.Module | None, value: Tensor, stack:
 
 def _apply(module: nn.Module | None, value: Tensor) -> Tensor:
     assert module is not None
-    applied = module(value)
-    assert isinstance(applied, Tensor)
-    return applied
+    return first(module(value))
 
 
 @contextmanager

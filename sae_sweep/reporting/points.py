@@ -10,7 +10,7 @@ from typing import Any
 from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.architectures.registry import ARCHITECTURES
 from sae_sweep.errors import ConfigError
-from sae_sweep.model.sites import HOOK_OF_KIND
+from sae_sweep.model.sites import HOOK_OF_KIND, parse_hook
 from sae_sweep.runs import damage, overlay_tasks
 
 Point = dict[str, Any]
@@ -101,7 +101,7 @@ def read_point(folder: Path, label: str, config: Mapping[str, Any]) -> Point:
     width = sae.get("width") or exported.get("d_sae") or _width_from_expansion(config)
     knob, value = _knob(sae)
     return {
-        "cell": cell_key(config, exported.get("hook_name")),
+        "cell": cell_key(config, exported.get("hook_name"), exported.get("hook_name_out")),
         "member": label,
         "architecture": architecture_label(config),
         "variant": sae.get("variant"),
@@ -143,19 +143,21 @@ def architecture_label(config: Mapping[str, Any]) -> str:
     return " ".join(word for word in (name, objective if objective != "local" else "", origin) if word)
 
 
-def cell_key(config: Mapping[str, Any], exported_hook: str | None) -> dict[str, Any]:
+def cell_key(
+    config: Mapping[str, Any], exported_hook: str | None, exported_output: str | None = None
+) -> dict[str, Any]:
     """What members must share to be compared: model, site, counted positions and held-out tokens.
 
     dtype is part of it because the baselines depend on it. Of synthetic activations: what they were drawn from.
     """
     model, evaluation, data = config["model"], config["evaluation"], config["data"]
     toy = data.get("kind") == TOY
-    hook = TOY if toy else _hook(config["site"], exported_hook)
+    hook, output = (TOY, None) if toy else (_hook(config["site"], exported_hook), config["site"].get("output"))
     return {
         "model": TOY if toy else model.get("path") or DEMO_MODEL,
         "revision": model.get("revision"),
         "dtype": model.get("dtype"),
-        "site": {"in": hook, "out": hook},
+        "site": {"in": hook, "out": hook if output is None else exported_output or _in_block(output, hook)},
         "positions": None if toy else evaluation.get("positions"),
         "evaluation": {
             "tokens": evaluation.get("tokens"),
@@ -213,12 +215,21 @@ def _read_export(file: Path) -> dict[str, Any]:
 
 
 def _hook(site: Mapping[str, Any], exported: str | None) -> str:
+    if site.get("across"):
+        end = HOOK_OF_KIND.get(str(site["kind"]), str(site["kind"]))
+        return " + ".join(at if isinstance(at, str) else f"blocks.{at}.{end}" for at in site["across"])
     if site.get("hook"):
         return str(site["hook"])
     if site.get("layer") is not None:
         kind = str(site["kind"])
         return f"blocks.{site['layer']}.{HOOK_OF_KIND.get(kind, kind)}"
     return exported or f"{site['kind']} of the middle block"
+
+
+def _in_block(output: str, hook: str) -> str:
+    """The hook of `site.output`, which may be a kind in the block of the one that is read."""
+    layer = parse_hook(hook).layer
+    return output if output not in HOOK_OF_KIND or layer is None else f"blocks.{layer}.{HOOK_OF_KIND[output]}"
 
 
 def _knob(sae: Mapping[str, Any]) -> tuple[str, float | None]:

@@ -24,13 +24,13 @@ def _auxk(p: Parameters, x_BD: Tensor, error_BD: Tensor, member: int, step: Step
     """One member's AuxK loss; a constant 0 without dead latents."""
     config, latents = step.configs[member], step.layout.slices[member]
     assert isinstance(config, TopKConfig)
-    auxk = config.auxk_latents(x_BD.shape[1])
+    auxk = config.auxk_latents(error_BD.shape[1])
     dead_K = step.dead_F[latents].nonzero().squeeze(1) + latents.start
     spread = (error_BD - error_BD.mean(0)).square().sum()
     if auxk == 0 or len(dead_K) == 0 or spread == 0:
         return x_BD.new_zeros(())
     W_enc, W_dec = p["W_enc"].index_select(0, dead_K), p["W_dec"].index_select(0, dead_K)
-    pre_BK = (x_BD - p["b_dec"][member]) @ W_enc.T + p["b_enc"].index_select(0, dead_K)
+    pre_BK = step.spaces.centred(x_BD, p["b_dec"][member]) @ W_enc.T + p["b_enc"].index_select(0, dead_K)
     top = pre_BK.topk(min(auxk, len(dead_K)), dim=1, sorted=False)
     z_BK = torch.zeros_like(pre_BK).scatter(1, top.indices, top.values.relu())
     return config.auxk_coefficient * step.variance * (error_BD - z_BK @ W_dec).square().sum() / spread

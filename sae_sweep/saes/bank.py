@@ -3,7 +3,8 @@
 A member is a view of it: that is what the optimizer, clipping, resampling and saving use, so company changes
 nothing for a member. A *chunk* is a run of neighbouring members whose losses are computed together, with one
 encoder product. A lookup table (tokenized SAE) is the bank's business alone: it moves the target that the
-architecture reconstructs, and where asked for its input.
+architecture reconstructs, and where asked for its input. So is a transcoder's linear skip (Paulo et al. 2025, arXiv
+2501.18823): what is left for the architecture is y - W_skip x.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,12 +15,15 @@ from torch import Tensor
 
 from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.saes.base import Clock, Losses, Objective, Parameters, SaeMaths, SquaredError, Step
-from sae_sweep.saes.inference import InferenceSae, Lookup
+from sae_sweep.saes.inference import InferenceSae, Lookup, Units
 from sae_sweep.saes.layout import Layout
+from sae_sweep.saes.spaces import AUTOENCODER, Spaces
 
 LOOKUP = "lookup"
 """The name of the table [M, V, D]: a parameter where it is learned, a buffer where it is frozen."""
-PER_MEMBER = frozenset({"b_dec", LOOKUP})
+SKIP = "W_skip"
+"""The name of the skips [M, D of the output, D of the input]."""
+PER_MEMBER = frozenset({"b_dec", LOOKUP, SKIP})
 """Parameters with one row per member; all others have one per latent."""
 
 
@@ -30,7 +34,13 @@ class Batch:
     x_BD: Tensor
     tokens_B: Tensor
     """Their ids; a lookup table's rows."""
+    y_BD: Tensor | None = None
+    """What is to be reconstructed; None is x."""
     objective: Objective = field(default_factory=SquaredError)
+
+    @property
+    def target_BD(self) -> Tensor:
+        return self.x_BD if self.y_BD is None else self.y_BD
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,7 @@ class Chunk:
 
 
 class Bank:
-    """M members of one structure at one site: `storage[name]` is [F, ...], or [M, ...] for b_dec and the lookup."""
+    """M members of one structure at one site: `storage[name]` is [F, ...], or [M, ...] for what each has one of."""
 
     def __init__(
         self,
@@ -55,10 +65,12 @@ class Bank:
         configs: Sequence[SaeConfig],
         initial: Sequence[Parameters],
         buffers: Sequence[Mapping[str, Tensor]] = (),
+        spaces: Spaces = AUTOENCODER,
     ):
         """`initial` and `buffers` hold each member's first ones, on the device and in the dtype they will keep."""
         self.maths = maths
         self.configs = tuple(configs)
+        self.spaces = spaces
         device = initial[0]["W_enc"].device
         self.layout = Layout(tuple(len(p["W_enc"]) for p in initial), device)
         self.storage: Parameters = {
@@ -104,7 +116,7 @@ class Bank:
         layout = Layout(self.layout.widths[chunk.members], self.layout.device)
         buffers = {name: t[chunk.members] for name, t in self.buffers.items()}
         own = (self.configs[chunk.members], layout, chunk.dense, dead_F, variance, tuple(clocks), buffers)
-        step = Step(*own, batch.objective)
+        step = Step(*own, self.spaces, batch.objective)
         x_BD, target_BMD = self._inputs(batch, leaves, buffers)
         losses = self.maths.losses(leaves, x_BD, target_BMD, step)
         if losses.auxiliary_M is not None:
@@ -120,9 +132,11 @@ class Bank:
 
     def _inputs(self, batch: Batch, parameters: Parameters, buffers: Parameters) -> tuple[Tensor, Tensor]:
         """What the encoders see, and what the decoders are to give: [B, M or 1, D]."""
+        if SKIP in parameters:
+            return batch.x_BD, batch.target_BD[:, None] - (batch.x_BD @ parameters[SKIP].mT).transpose(0, 1)
         table_MVD = parameters.get(LOOKUP, buffers.get(LOOKUP))
         if table_MVD is None:
-            return batch.x_BD, batch.x_BD[:, None]
+            return batch.x_BD, batch.target_BD[:, None]
         target_BMD = batch.x_BD[:, None] - table_MVD.index_select(1, batch.tokens_B).transpose(0, 1)
         if not self.takes_lookup_from_input:
             return batch.x_BD, target_BMD
@@ -134,12 +148,23 @@ class Bank:
         """Whether each member's encoder sees inputs of its own."""
         return self.configs[0].lookup_subtract
 
-    def fold(self, member: int, scale: float, mean_D: Tensor | None = None) -> InferenceSae:
-        """One member as it is used and saved: for raw activations x, given that it trains on scale (x - mean)."""
+    def fold(self, member: int, scale: float, mean_D: Tensor | None = None, reads: Units | None = None) -> InferenceSae:
+        """One member as it is used and saved: for raw activations x, given that it trains on scale (x - mean).
+
+        Of a transcoder, scale and mean are those of its targets; `reads` are those of its inputs.
+        """
         parameters = self.member(self.storage, member)
         buffers = {name: t[member] for name, t in self.buffers.items()}
         table_VD = parameters.get(LOOKUP, buffers.get(LOOKUP))
         sae = self.maths.fold(self.configs[member], parameters, buffers, scale)
+        if not self.spaces.pre_bias:
+            sae = replace(sae, subtract_b_dec=False, sites=self.spaces.sites)
+        if not self.spaces.same:
+            skip = {SKIP: parameters[SKIP].clone()} if SKIP in parameters else {}
+            sae = replace(sae, tensors=sae.tensors | skip, transcodes=True)
+            reads = reads or Units()
+            sae = sae.reading(reads.scale / scale, reads.mean_D)  # b_enc is in the unit of the targets already
+            return sae if mean_D is None else sae.giving_about(mean_D)
         if table_VD is not None:
             sae = replace(sae, lookup=Lookup(table_VD / scale, self.configs[member].lookup_subtract))
         return sae if mean_D is None else sae.about(mean_D)

@@ -14,6 +14,7 @@ from sae_sweep.saes.encoders.choose import encoder_of
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.saes.initial import Start
 from sae_sweep.saes.layout import Layout
+from sae_sweep.saes.spaces import AUTOENCODER, Spaces
 
 Parameters = dict[str, Tensor]
 """Tensors by name. W_enc and W_dec are [F, D], a latent a row; b_dec is [M, D]; the rest are [F]."""
@@ -62,15 +63,16 @@ class Step:
     dead_F: Tensor
     """[F] bool: latents that count as dead."""
     variance: float
-    """E||x - mean||^2 of the inputs, from the calibration block."""
+    """E||y - mean||^2 of the targets, from the calibration block."""
     clocks: tuple[Clock, ...]
     buffers: Parameters
     """Each member's buffers, [M, ...] by name, as the step before left them."""
+    spaces: Spaces = AUTOENCODER
     objective: Objective = field(default_factory=SquaredError)
 
     def encoder(self, x_BD: Tensor, W_enc: Tensor, bias_F: Tensor | None, b_pre_MD: Tensor | None) -> Encoder:
-        """W_enc (x - b_pre) + bias of these members."""
-        return encoder_of(x_BD, W_enc, bias_F, b_pre_MD, self.layout, self.dense)
+        """W_enc (x - b_pre) + bias of these members; W_enc x + bias where their spaces have no b_pre."""
+        return encoder_of(x_BD, W_enc, bias_F, b_pre_MD if self.spaces.pre_bias else None, self.layout, self.dense)
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,7 @@ class SaeMaths(ABC):
         """One member as it is used and saved: for raw activations, with unit decoder rows.
 
         `p` and `buffers` hold that member's tensors alone (b_dec is [D]); it was trained on `scale` x activations.
+        What its spaces add (`Spaces`, a skip) is the bank's to say.
         """
 
     def unfold(self, sae: InferenceSae, scale: float) -> Parameters:

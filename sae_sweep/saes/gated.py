@@ -49,9 +49,11 @@ class Gated(SaeMaths):
         if self.unit_decoder:  # a lookup is the decoder's too: it moves the target
             W_aux, b_aux, target_aux = p["W_dec"].detach(), p["b_dec"].detach(), target_BMD.detach()
             penalty = gate
+            if step.spaces.sites > 1:  # frozen here as it is in the auxiliary term
+                penalty = gate * codes.at_latent(step.spaces.decoder_norms(W_aux))
         else:
             W_aux, b_aux, target_aux = p["W_dec"], p["b_dec"], target_BMD
-            penalty = gate * codes.at_latent(p["W_dec"].norm(dim=1))
+            penalty = gate * codes.at_latent(step.spaces.decoder_norms(p["W_dec"]))
         return Losses(
             reconstruction_M=step.objective.loss(target_BMD - x_hat_BMD),
             sparsity_M=codes.member_sums(penalty) / codes.tokens,

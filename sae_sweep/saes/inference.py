@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from sae_sweep.kernels.selection import row_top_mask
+from sae_sweep.saes.spaces import Spaces
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,23 @@ class Lookup:
 
 
 @dataclass(frozen=True)
+class Units:
+    """Members train on scale (x - mean) of raw activations x."""
+
+    scale: float | Tensor = 1.0
+    mean_D: Tensor | None = None
+
+    def applied(self, x_BD: Tensor) -> Tensor:
+        return self.scale * (x_BD if self.mean_D is None else x_BD - self.mean_D)
+
+
+@dataclass(frozen=True)
 class InferenceSae:
-    """W_enc is [D, F], W_dec [F, D] with unit rows. `architecture` says which activation: see `encode`."""
+    """W_enc is [D, F], W_dec [F, D] with unit rows. `architecture` says which activation: see `encode`.
+
+    A transcoder's W_enc has the D of what it reads, W_dec and b_dec have that of what it gives; a skip is W_skip [D of
+    the output, D of the input].
+    """
 
     architecture: str
     """standard, gated, topk or jumprelu."""
@@ -30,10 +46,20 @@ class InferenceSae:
     """Whether b_dec is subtracted from the encoder's input."""
     k: int | None
     lookup: Lookup | None = None
+    transcodes: bool = False
+    """Whether it reconstructs something else than it reads."""
+    sites: int = 1
+    """How many sites of equal width lie side by side in what it reads and gives (a crosscoder)."""
 
     @property
     def d(self) -> int:
+        """Numbers of an input."""
         return self.tensors["W_enc"].shape[0]
+
+    @property
+    def d_out(self) -> int:
+        """Numbers of a reconstruction."""
+        return self.tensors["W_dec"].shape[1]
 
     @property
     def width(self) -> int:
@@ -61,17 +87,60 @@ class InferenceSae:
             return pre_BF - t["threshold"], pre_BF
         return pre_BF, pre_BF
 
-    def decode(self, f_BF: Tensor, tokens_B: Tensor | None = None) -> Tensor:
-        """[B, D]: the reconstruction. Token ids are needed with a lookup."""
+    def decode(self, f_BF: Tensor, tokens_B: Tensor | None = None, x_BD: Tensor | None = None) -> Tensor:
+        """[B, D]: the reconstruction. Token ids are needed with a lookup, inputs with a skip."""
         x_hat_BD = f_BF @ self.tensors["W_dec"] + self.tensors["b_dec"]
+        if "W_skip" in self.tensors:
+            if x_BD is None:
+                raise ValueError("a transcoder with a skip needs its inputs")
+            x_hat_BD = x_hat_BD + x_BD @ self.tensors["W_skip"].T
         return x_hat_BD if self.lookup is None else x_hat_BD + self._rows(tokens_B)
 
     def about(self, mean_D: Tensor) -> "InferenceSae":
         """The same SAE for x, given that this one is for x - mean."""
-        tensors = {**self.tensors, "b_dec": self.tensors["b_dec"] + mean_D}
-        if not self.subtract_b_dec:
-            tensors["b_enc"] = self.tensors["b_enc"] - mean_D @ self.tensors["W_enc"]
-        return replace(self, tensors=tensors)
+        moved = self.giving_about(mean_D)
+        return moved if self.subtract_b_dec else moved.reading(1.0, mean_D)
+
+    def giving_about(self, mean_D: Tensor) -> "InferenceSae":
+        """The same with mean + its reconstructions."""
+        return replace(self, tensors={**self.tensors, "b_dec": self.tensors["b_dec"] + mean_D})
+
+    def reading(self, scale: float | Tensor, mean_D: Tensor | None) -> "InferenceSae":
+        """The same for inputs x, given that this one, which subtracts no b_dec, is for scale (x - mean)."""
+        assert not self.subtract_b_dec
+        t = {**self.tensors, "W_enc": scale * self.tensors["W_enc"]}
+        if "W_skip" in t:
+            t["W_skip"] = scale * t["W_skip"]
+        if mean_D is not None:
+            shift_F = mean_D @ t["W_enc"]
+            if self.architecture == "gated":
+                t |= {"b_gate": t["b_gate"] - shift_F, "b_mag": t["b_mag"] - shift_F * t["r_mag"].exp()}
+            else:
+                t["b_enc"] = t["b_enc"] - shift_F
+            if "W_skip" in t:
+                t["b_dec"] = t["b_dec"] - t["W_skip"] @ mean_D
+        return replace(self, tensors=t)
+
+    def scaled(self, scale_D: Tensor) -> "InferenceSae":
+        """The same crosscoder for x, given that this one is for scale x: each number of an input has a scale of its
+        own. Codes stay as they are, so decoder rows lose their unit norm."""
+        t = self.tensors
+        rows = {"W_enc": t["W_enc"] * scale_D[:, None], "W_dec": t["W_dec"] / scale_D, "b_dec": t["b_dec"] / scale_D}
+        return replace(self, tensors=t | rows)
+
+    @property
+    def decoder_norms(self) -> Tensor:
+        """[F]: of each latent's decoder rows, summed over sites."""
+        return Spaces(sites=self.sites).decoder_norms(self.tensors["W_dec"])
+
+    def with_thresholds(self) -> "InferenceSae":
+        """A gated SAE as the JumpReLU that it is (arXiv 2404.16014, appendix): a = exp(r_mag) z + b_mag fires above
+        theta = b_mag - exp(r_mag) b_gate, or above 0."""
+        assert self.architecture == "gated"
+        t = dict(self.tensors)
+        b_gate, b_mag, slope_F = t.pop("b_gate"), t.pop("b_mag"), t.pop("r_mag").exp()
+        t |= {"W_enc": t["W_enc"] * slope_F, "b_enc": b_mag, "threshold": (b_mag - slope_F * b_gate).clamp(min=0)}
+        return replace(self, architecture="jumprelu", tensors=t)
 
     def _rows(self, tokens_B: Tensor | None) -> Tensor:
         assert self.lookup is not None

@@ -6,6 +6,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from sae_sweep.saes.spaces import AUTOENCODER, Spaces
+
 MEDIAN_STEPS = 200
 MEDIAN_TOLERANCE = 1e-6
 """Of the inputs' mean distance from the median: when a step of the iteration counts as nothing."""
@@ -23,12 +25,23 @@ class Start:
     inputs_ND: Tensor
     """Inputs of one block as the members see them (scaled, centred): float32, on the CPU."""
     mean_D: Tensor
-    """Their mean over the whole block."""
+    """The targets' mean over the whole block."""
+    spaces: Spaces = AUTOENCODER
+    outputs_ND: Tensor | None = None
+    """What is to be reconstructed of each; None is the inputs."""
+
+    @property
+    def targets_ND(self) -> Tensor:
+        return self.inputs_ND if self.outputs_ND is None else self.outputs_ND
+
+    def centred(self, b_dec: Tensor) -> Tensor:
+        """[N, D]: the inputs of an encoder with a pre-encoder bias."""
+        return self.spaces.centred(self.inputs_ND, b_dec)
 
     @cached_property
     def geometric_median_D(self) -> Tensor:
-        """The point with the least summed distance to the inputs (Weiszfeld's iteration, in float64)."""
-        x_ND = self.inputs_ND.double()
+        """The point with the least summed distance to the targets (Weiszfeld's iteration, in float64)."""
+        x_ND = self.targets_ND.double()
         median_D = x_ND.mean(0)
         for _ in range(MEDIAN_STEPS):
             distance_N = (x_ND - median_D).norm(dim=1)
@@ -51,12 +64,12 @@ class Start:
     def decoder(self, how: str, width: int, generator: torch.Generator) -> Tensor:
         """[F, D]: the first decoder rows at unit norm, `sae.decoder_init`.
 
-        data: inputs drawn without replacement, about their mean; random rows where there are too few (Sharkey et
+        data: targets drawn without replacement, about their mean; random rows where there are too few (Sharkey et
         al. 2022, "Taking features out of superposition", comments).
         """
         rows_FD = random_unit_rows(width, len(self.mean_D), generator)
         if how == "data":
-            about_ND = self.inputs_ND - self.mean_D
+            about_ND = self.targets_ND - self.mean_D
             about_ND = about_ND[about_ND.norm(dim=1) > 0]
             drawn = torch.randperm(len(about_ND), generator=generator)[:width]
             rows_FD[: len(drawn)] = unit_rows(about_ND[drawn])
@@ -70,30 +83,36 @@ class Start:
         F random unit rows d wide, half of them firing, reconstruct F / 2d times a centred input. Papers that start
         from the bare transpose spend their first steps shrinking that; short runs never recover. scaled_transpose
         divides by it; matched_transpose by what it is on some inputs (Gao et al. 2024, appendix A.1).
+        A transcoder has no transpose to start from: random rows of the decoder rows' norms take its place (Dunefsky
+        et al. 2024 draw both matrices at random), and are scaled alike.
         """
-        width, d = W_dec.shape
+        width, d = len(W_dec), self.inputs_ND.shape[1]
+        random_FD = None
+        if how == "random" or not self.spaces.same:
+            random_FD = random_unit_rows(width, d, generator) * W_dec.norm(dim=1, keepdim=True)
+        rows_FD = W_dec if random_FD is None else random_FD
         match how:
             case "matched_transpose":
-                return matching(self.inputs_ND[:MATCHED_INPUTS] - b_dec, W_dec, k) * W_dec
+                some = slice(MATCHED_INPUTS)
+                x_ND, y_ND = self.spaces.centred(self.inputs_ND[some], b_dec), self.targets_ND[some] - b_dec
+                return matching(x_ND, rows_FD, k, W_dec, y_ND) * rows_FD
             case "scaled_transpose":
-                return min(1.0, 2 * d / width) * W_dec
+                return min(1.0, 2 * d / width) * rows_FD
             case "divided_transpose":
-                return d / width * W_dec
-            case "random":
-                return random_unit_rows(width, d, generator) * W_dec.norm(dim=1, keepdim=True)
-        return W_dec.clone()
+                return d / width * rows_FD
+        return rows_FD.clone()
 
 
-def matching(x_ND: Tensor, rows_FD: Tensor, k: int | None) -> float:
-    """What makes W_dec^T ReLU(c W_dec x), of each token's k largest or of all, as large as x, root mean square."""
+def matching(x_ND: Tensor, rows_FD: Tensor, k: int | None, W_dec: Tensor, y_ND: Tensor) -> float:
+    """What makes W_dec^T ReLU(c W x), of each token's k largest or of all, as large as y, root mean square."""
     size2 = 0.0
     for x_BD in x_ND.split(max(1, MATCHED_ELEMENTS // len(rows_FD))):
         z_BF = (x_BD @ rows_FD.T).relu_()
         if k is not None:
             top = z_BF.topk(k, dim=1)
             z_BF = torch.zeros_like(z_BF).scatter_(1, top.indices, top.values)
-        size2 += float((z_BF @ rows_FD).square().sum())
-    return (float(x_ND.square().sum()) / size2) ** 0.5 if size2 > 0 else 1.0
+        size2 += float((z_BF @ W_dec).square().sum())
+    return (float(y_ND.square().sum()) / size2) ** 0.5 if size2 > 0 else 1.0
 
 
 def unit_rows(rows_FD: Tensor) -> Tensor:

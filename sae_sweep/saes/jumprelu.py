@@ -68,7 +68,7 @@ class JumpRelu(SaeMaths):
         W_enc = start.encoder(config.encoder_init, W_dec, b_dec, generator, k)
         threshold = self.threshold_init or DEFAULT_THRESHOLD
         if self.threshold_init is None and k is not None:
-            about_ND = start.inputs_ND - b_dec if self.unit_decoder else start.inputs_ND
+            about_ND = start.centred(b_dec) if self.unit_decoder else start.inputs_ND
             threshold = max(threshold, _firing_threshold(about_ND[:FIRING_INPUTS], W_enc, FIRST_L0S * k))
         log_threshold = torch.full((width,), log(threshold))
         b_enc = torch.zeros(width) if self.unit_decoder else _firing_bias(start.inputs_ND, W_enc, log_threshold.exp())
@@ -137,7 +137,7 @@ class JumpRelu(SaeMaths):
 
 
 def _tanh_penalty(f: Tensor, codes: Codes, p: Parameters, step: Step) -> Tensor:
-    norm_F = p["W_dec"].norm(dim=1)
+    norm_F = step.spaces.decoder_norms(p["W_dec"])
     saturating = torch.tanh(f * codes.at_latent(_by_latent(step, "tanh_scale", norm_F) * norm_F))
     return codes.member_sums(saturating) / codes.tokens
 
@@ -152,7 +152,7 @@ def _preactivation_loss(
     """
     if not any(config.preactivation_coefficient for config in _configs(step)):
         return None
-    cost_F = _by_latent(step, "preactivation_coefficient", z) * p["W_dec"].norm(dim=1)
+    cost_F = _by_latent(step, "preactivation_coefficient", z) * step.spaces.decoder_norms(p["W_dec"])
     everywhere_F = (theta_F - (p["W_enc"] @ x_BD.mean(0) + p["b_enc"])) * cost_F
     above = torch.relu(z - codes.at_latent(theta_F)) * codes.at_latent(cost_F)
     all_M = torch.stack([everywhere_F[latents].sum() for latents in step.layout.slices])

@@ -35,6 +35,7 @@ class PAnneal(Standard):
 
     def penalty(self, f: Tensor, codes: Codes, p: Parameters, step: Step) -> tuple[Tensor, Parameters]:
         now = [exponent(config, clock.step, clock) for config, clock in zip(step.configs, step.clocks, strict=True)]
+        f = self.sizes(f, codes, p, step)
         powers_M = self._power_sums(f, codes, step, now)
         buffers = self._rescaled(f.detach(), codes, step, now, powers_M.detach())
         return step.buffers["scale"] * powers_M, buffers

@@ -57,8 +57,13 @@ class Standard(SaeMaths):
 
     def penalty(self, f: Tensor, codes: Codes, p: Parameters, step: Step) -> tuple[Tensor, Parameters]:
         """[M]: what the coefficient multiplies, averaged over tokens; and the buffers that changed."""
-        sizes = f if self.unit_decoder else f * codes.at_latent(p["W_dec"].norm(dim=1))
-        return codes.member_sums(sizes) / codes.tokens, {}
+        return codes.member_sums(self.sizes(f, codes, p, step)) / codes.tokens, {}
+
+    def sizes(self, f: Tensor, codes: Codes, p: Parameters, step: Step) -> Tensor:
+        """Activations times the norms of their decoder rows, which are 1 at a single site where they are kept so."""
+        if self.unit_decoder and step.spaces.sites == 1:
+            return f
+        return f * codes.at_latent(step.spaces.decoder_norms(p["W_dec"]))
 
     def fold(self, config: SaeConfig, p: Parameters, buffers: Parameters, scale: float) -> InferenceSae:
         norm_F = p["W_dec"].norm(dim=1)

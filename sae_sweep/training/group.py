@@ -62,14 +62,22 @@ def open_group(group: Group, waves: Sequence[Wave] = ()) -> "GroupRun":
     def trainer(bank: Bank) -> BankTrainer | Paged:
         hook, sae = bank.site.hook, bank.members[0].config.sae
         table_VD = unigrams[hook] if sae.lookup != "none" else None
-        measured = statistics[sae.centre][hook]
+        measured = statistics[sae.centre]
+        targets = measured[bank.site.output.hook] if bank.site.output else None
         log_every = config.tracking.log_every
-        objective = objectives[_objective(bank)]
-        made = BankTrainer(bank, measured, source.device, SAE_DTYPE, log_every, table_VD, objective)
+        beside = [measured[site.hook] for site in bank.site.beside]
+        made = BankTrainer(
+            *(bank, measured[hook], source.device, SAE_DTYPE, log_every),
+            unigrams=table_VD,
+            targets=targets,
+            beside=beside,
+            end_to_end=objectives[_objective(bank)],
+        )
         return Paged(made) if waits else made
 
     turns = Waves([[trainer(bank) for bank in wave.banks] for wave in waves])
-    means = {hook: s.mean for hook, s in statistics[False].items()}
+    spliced = [site.hook for bank in group.banks for site in (bank.site.written, *bank.site.beside)]
+    means = {hook: statistics[False][hook].mean for hook in spliced}
     positions = {member.config.evaluation.positions for member in group.members}
     judges = {each: source.judge(each, means) for each in sorted(positions)}
     return GroupRun(group, source, turns, judges, stamp)
@@ -324,9 +332,11 @@ def stream_stamp(block: Block, config: MemberConfig) -> str:
 
 
 def _check_block(block: Block, bank: Bank) -> None:
-    (count, width), first = block.activations[bank.site.hook].shape, bank.members[0]
-    if width != first.d:
-        raise ConfigError(f"site.width={first.d}: {bank.site.hook} gives {width} numbers per position")
+    count, first = len(block.activations[bank.site.hook]), bank.members[0]
+    for hook, width in first.widths.items():
+        found = block.activations[hook].shape[1]
+        if found != width:
+            raise ConfigError(f"site.width={width}: {hook} gives {found} numbers per position")
     if first.config.training.local and count < first.config.training.batch_size:
         raise ConfigError(
             f"training.batch_size={first.config.training.batch_size} is larger than a block of activations, which has"

@@ -12,6 +12,7 @@ from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation import recovery, splice
 from sae_sweep.evaluation.evaluate import Judgement
 from sae_sweep.interop.saelens import save_sae
+from sae_sweep.model.sites import Site
 from sae_sweep.runs import LAST_GOOD, METRICS, MemberResult, write_json_atomic
 from sae_sweep.training.memory import OUT_OF_MEMORY, give_back, is_out_of_memory
 from sae_sweep.training.place import Place
@@ -203,8 +204,16 @@ def _metadata(place: Place) -> dict[str, Any]:
     return {
         "sae_sweep_version": __version__,
         "hook_name": place.member.site.hook,
+        **_further_hooks(place.member.site),
         "training_architecture": place.member.config.sae.method(),
         "training_tokens": place.tokens,
         "training_objective": place.member.config.training.objective,
-        "input_scale": place.trainer.scale,
+        "input_scale": place.trainer.inputs.scales if place.member.site.beside else place.trainer.inputs.scales[0],
     }
+
+
+def _further_hooks(site: Site) -> dict[str, Any]:
+    """Of a transcoder where it writes, of a crosscoder all its hooks."""
+    if site.beside:
+        return {"hook_names": list(site.hooks)}
+    return {"hook_name_out": site.output.hook} if site.output else {}

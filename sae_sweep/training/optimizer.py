@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from sae_sweep.saes.bank import LOOKUP, Bank
+from sae_sweep.saes.bank import LOOKUP, SKIP, Bank
 from sae_sweep.saes.base import Parameters
 from sae_sweep.training.schedules import Schedule
 
@@ -26,7 +26,11 @@ class Adam:
         if schedule.clip:
             clip_norm(gradients, schedule.clip)
         lr = schedule.lr_at(step)
-        self._update(member, {n: g for n, g in gradients.items() if n != LOOKUP}, schedule, step, lr)
+        self._update(member, {n: g for n, g in gradients.items() if n not in (LOOKUP, SKIP)}, schedule, step, lr)
+        if SKIP in gradients:
+            # Every input number moves what a skip gives: with so much less for each it moves as b_dec does. With all
+            # of lr, short runs diverge.
+            self._update(member, {SKIP: gradients[SKIP]}, schedule, step, lr / gradients[SKIP].shape[1])
         if LOOKUP in gradients:  # its own lr, on the member's schedule
             lookup_lr = lr * self._bank.configs[member].lookup_lr / schedule.lr
             self._update(member, {LOOKUP: gradients[LOOKUP]}, schedule, step, lookup_lr)

@@ -51,7 +51,11 @@ class Place:
         sae = trainer.inference(self.index)
         if self.trimmed is not None:
             sae = replace(sae, tensors={**sae.tensors, **self.trimmed})
-        return Candidate(self.member.label, trainer.hook, sae, step, trainer.batch_size)
+        if sae.transcodes and sae.architecture == "gated":  # what is judged is what is saved, and SAELens has no other
+            sae = sae.with_thresholds()
+        site = self.member.site
+        reads, beside = site.hook if site.output else None, tuple(other.hook for other in site.beside)
+        return Candidate(self.member.label, site.written.hook, sae, step, trainer.batch_size, reads, beside)
 
     def saving(self, lines: int, before: SavedMember | None) -> Saving:
         """The member on its way to a checkpoint; `before` is what the one before holds of it."""
@@ -90,7 +94,8 @@ class Place:
         if l0 is None:
             return
         before, rows = self.trainer.inference(self.index), slice(0, TRIM_ROWS)
-        x_BD, tokens_B = block.activations[hook][rows].to(before.tensors["W_enc"].dtype), block.tokens[hook][rows]
+        x_BD = self.trainer.inputs.raw(block, rows).to(before.tensors["W_enc"].dtype)
+        tokens_B = block.tokens[hook][rows]
         after = trimmed(before, x_BD, tokens_B, l0, rows_at_once)
         if after is not before:
             self.l0_untrimmed = mean_l0(before, x_BD, tokens_B, rows_at_once)

@@ -3,7 +3,8 @@
 Each dead latent draws an input with probability proportional to its squared loss (squared error plus coefficient
 times penalty) and takes its direction about b_dec, without what a lookup gives already; its encoder row gets a fifth
 of the mean norm of the living ones; its biases and Adam moments are zeroed. No input is drawn twice: two latents set
-on one input would stay one latent.
+on one input would stay one latent. A transcoder's decoder row gets what its skip leaves of the target, about b_dec, and
+its encoder row the direction of the input about the inputs' mean.
 """
 
 from dataclasses import replace
@@ -44,23 +45,34 @@ def resample(
         return dead_K
     drawn = torch.multinomial(weight_B, len(dead_K), replacement=False, generator=generator).to(dead_K.device)
     silent = replace(sae, tensors={**sae.tensors, "W_dec": sae.tensors["W_dec"][:0]})
-    explained_ND = silent.decode(batch.x_BD.new_zeros(len(drawn), 0), batch.tokens_B[drawn])
-    directions = batch.x_BD[drawn] - explained_ND  # without any latent: about b_dec, and the lookup's row
-    directions = directions / directions.norm(dim=1, keepdim=True).clamp(min=torch.finfo(directions.dtype).tiny)
+    none_ND, x_ND = batch.x_BD.new_zeros(len(drawn), 0), batch.x_BD[drawn]
+    explained_ND = silent.decode(none_ND, batch.tokens_B[drawn], x_ND)  # about b_dec, the lookup's row and the skip
+    directions = _unit(batch.target_BD[drawn] - explained_ND)
     norms_F = weights["W_enc"].norm(dim=1)
     alive_F = ~dead_F
     living_norm = (norms_F * alive_F).sum() / alive_F.sum() if alive_F.any() else norms_F.new_ones(())
-    names = bank.maths.revive(weights, dead_K, directions, ENCODER_NORM_SHARE * living_norm)
+    encoder_norm = ENCODER_NORM_SHARE * living_norm
+    if bank.spaces.same:
+        names = bank.maths.revive(weights, dead_K, directions, encoder_norm)
+    else:
+        elsewhere = {"W_enc": torch.zeros_like(weights["W_dec"])}
+        names = bank.maths.revive(weights | elsewhere, dead_K, directions, encoder_norm)
+        weights["W_enc"][dead_K] = encoder_norm * _unit(x_ND - batch.x_BD.mean(0))
     adam.forget(member, dead_K, names)
     return dead_K
+
+
+def _unit(rows_KD: Tensor) -> Tensor:
+    return rows_KD / rows_KD.norm(dim=1, keepdim=True).clamp(min=torch.finfo(rows_KD.dtype).tiny)
 
 
 def _losses(sae: InferenceSae, batch: Batch, coefficient: float, maths: SaeMaths) -> Tensor:
     """[B]: squared error plus coefficient times penalty, some inputs at a time."""
     rows = max(1, CODE_ELEMENTS // sae.width)
     losses = []
-    for x_bD, tokens_b in zip(batch.x_BD.split(rows), batch.tokens_B.split(rows), strict=True):
+    parts = (batch.x_BD.split(rows), batch.tokens_B.split(rows), batch.target_BD.split(rows))
+    for x_bD, tokens_b, y_bD in zip(*parts, strict=True):
         f_bF = sae.encode(x_bD, tokens_b)
-        error_bD = x_bD - sae.decode(f_bF, tokens_b)
+        error_bD = y_bD - sae.decode(f_bF, tokens_b, x_bD)
         losses.append(error_bD.square().sum(1) + coefficient * maths.row_penalty(f_bF))
     return torch.cat(losses)

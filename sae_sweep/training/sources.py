@@ -55,7 +55,8 @@ class Source(Protocol):
         """[V, d] by hook: activations of each token by itself, for lookup tables. Raises ConfigError without tokens."""
 
     def judge(self, positions: str, means: Mapping[str, Tensor]) -> Judge:
-        """The judge for one value of `evaluation.positions`; `means` are the mean activations [d] by hook."""
+        """The judge for one value of `evaluation.positions`; `means` are the mean activations [d] by the hooks that
+        are spliced."""
 
     def metadata(self) -> dict[str, Any]:
         """What cfg.json says of it."""
@@ -87,8 +88,7 @@ class LanguageModelSource:
         self._hooks = tuple(hooks)
         self._cache = open_cache(members or [config], self.model)
         recall = None if self._cache is None else self._cache.recall
-        every = tuple(dict.fromkeys((*hooks, *spliced)))
-        self.splicing = Splicing(self.model, every, config.data.rows_per_forward) if spliced else None
+        self.splicing = Splicing(self.model, spliced, config.data.rows_per_forward, hooks) if spliced else None
         whole = WholePasses(self.splicing.suffix) if self.splicing else None
         self._stream = ActivationStream(self.model, self._tokens.training, hooks, config.data, harvest, recall, whole)
 
@@ -121,7 +121,7 @@ class LanguageModelSource:
             rows_per_forward=self._config.data.rows_per_forward,
             every_position=positions == "all",
         )
-        return Evaluator(self.model, heldout, means)
+        return Evaluator(self.model, heldout, means, self._hooks)
 
     def metadata(self) -> dict[str, Any]:
         data = self._config.data

@@ -39,9 +39,10 @@ CALIBRATION_ROWS = 32
 class Splicing:
     """One model whose suffix passes banks take turns in: a pass changes modules for as long as it lasts."""
 
-    def __init__(self, model: LanguageModel, hooks: Sequence[str], rows_at_once: int) -> None:
-        """`hooks`: every site that is spliced or looked at. Raises ConfigError for one that cannot be."""
-        self.model, self.suffix, self.rows_at_once = model, Suffix(model, hooks), rows_at_once
+    def __init__(self, model: LanguageModel, hooks: Sequence[str], rows_at_once: int, read: Sequence[str] = ()) -> None:
+        """`hooks`: every site that is spliced or looked at. Raises ConfigError for one that cannot be. Clean passes
+        record the hooks of `read` too."""
+        self.model, self.suffix, self.rows_at_once = model, Suffix(model, hooks, read), rows_at_once
         self.turn = Lock()
 
 

@@ -2,25 +2,24 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sae_sweep.activations.scaling import SiteStatistics, coefficient_scale, input_scale
+from sae_sweep.activations.scaling import SiteStatistics, coefficient_scale
 from sae_sweep.activations.stream import Block
-from sae_sweep.errors import ConfigError
-from sae_sweep.interop.saelens import load_sae
 from sae_sweep.origin import last_coefficient
 from sae_sweep.plan import Bank as BankPlan
 from sae_sweep.plan import Member
-from sae_sweep.saes.bank import LOOKUP, Bank, Batch, Chunk
-from sae_sweep.saes.base import Clock, Losses, Parameters, SaeMaths
+from sae_sweep.saes.bank import Bank, Batch, Chunk
+from sae_sweep.saes.base import Clock, Losses
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.saes.initial import Start
 from sae_sweep.saes.registry import maths_of
+from sae_sweep.training.beginnings import beginning
 from sae_sweep.training.divergence import divergence
+from sae_sweep.training.inputs import Inputs
 from sae_sweep.training.optimizer import Adam
 from sae_sweep.training.resampling import SAMPLE_ROWS, resample
 from sae_sweep.training.spliced import EndToEnd, SplicedLoss
@@ -90,31 +89,32 @@ class BankTrainer:
         dtype: torch.dtype,
         log_every: int,
         unigrams: Tensor | None = None,
+        targets: SiteStatistics | None = None,
+        beside: Sequence[SiteStatistics] = (),
         end_to_end: EndToEnd | None = None,
     ):
         """`dtype` is that of parameters, moments and arithmetic: float32, or float64 to compare trajectories.
 
         `statistics` are about the mean for members that centre their inputs; `unigrams` [V, D], the activations a
-        lookup starts from, are needed by members with one; `end_to_end` by those whose objective is not local.
+        lookup starts from, are needed by members with one, `targets` by transcoders: the statistics of what they
+        reconstruct, `beside` by crosscoders: those of their other sites; `end_to_end` by members whose objective is
+        not local.
         """
         first = plan.members[0]
         self.hook = plan.site.hook
         self.batch_size = first.config.training.batch_size
-        self.scale = input_scale(first.config.sae.input_scale, first.d, statistics)
-        self.variance = self.scale**2 * statistics.variance
+        self._dtype, self._device, self._log_every = dtype, device, log_every
+        sites = (statistics, *beside)
+        self.inputs = Inputs(first, sites, targets, device, dtype)
+        read, written = self.inputs.measured(sites, targets)
+        self.variance = self.inputs.target_scale**2 * written.variance
         self._end_to_end = end_to_end
         self.worth = end_to_end.worth(self.variance) if end_to_end else 1.0
         """What a squared error of 1 is to the objective."""
-        self.states = [MemberState(m, _unit(m, statistics, self.scale)) for m in plan.members]
+        self.states = [MemberState(m, _unit(m, written, self.inputs.target_scale)) for m in plan.members]
         self.records: list[StepRecord] = []
-        self._dtype, self._device, self._log_every = dtype, device, log_every
-        self._centre_D = None if statistics.centre is None else statistics.centre.to(device, dtype)
-        start = Start(
-            inputs_ND=self._scaled(statistics.sample).float().cpu(),
-            mean_D=self._scaled(statistics.mean).float().cpu(),
-        )
-        unigrams_VD = None if unigrams is None else self._scaled(unigrams).cpu()
-        self.bank = self._bank(plan.members, start, unigrams_VD)
+        unigrams_VD = None if unigrams is None else self.inputs.scaled(unigrams).cpu()
+        self.bank = self._bank(plan.members, self.inputs.start(read, written), unigrams_VD)
         self.adam = Adam(self.bank)
         penalty = first.config.sae.coefficient()
         self.coefficients = Coefficients(
@@ -132,56 +132,18 @@ class BankTrainer:
         maths = maths_of(members[0].config.sae)
         initial, buffers = [], []
         for member in members:
-            own, kept = self._initial(maths, member, start, unigrams_VD)
+            own, kept = beginning(maths, member, start, self.inputs.units, unigrams_VD)
             initial.append({name: tensor.to(self._device, self._dtype) for name, tensor in own.items()})
             buffers.append({name: tensor.to(self._device, self._dtype) for name, tensor in kept.items()})
-        return Bank(maths, [m.config.sae for m in members], initial, buffers)
-
-    def _initial(
-        self, maths: SaeMaths, member: Member, start: Start, unigrams_VD: Tensor | None
-    ) -> tuple[Parameters, Parameters]:
-        """A member's first parameters and buffers; a lookup table is among the one or the other."""
-        sae, generator = member.config.sae, torch.Generator().manual_seed(member.config.seed)
-        buffers = maths.buffers(sae)
-        if member.config.init_from is not None:
-            return self._continued(maths, member, buffers)
-        parameters = maths.initialise(sae, start, member.width, generator)
-        if sae.lookup != "none":
-            assert unigrams_VD is not None
-            table_VD = sae.lookup_scale * (unigrams_VD - parameters["b_dec"])
-            (parameters if sae.lookup == "learned" else buffers)[LOOKUP] = table_VD
-        return parameters, buffers
-
-    def _continued(self, maths: SaeMaths, member: Member, buffers: Parameters) -> tuple[Parameters, Parameters]:
-        """The parameters and buffers of a member that begins from another."""
-        try:
-            saved = load_sae(Path(str(member.config.init_from)).expanduser())
-        except ValueError as error:
-            raise ConfigError(f"init_from={member.config.init_from}: {error}") from error
-        if self._centre_D is not None:
-            saved = saved.about(-self._centre_D.to(saved.tensors["b_dec"]).cpu())
-        parameters = maths.unfold(saved, self.scale)
-        if saved.lookup is not None:
-            (parameters if member.config.sae.lookup == "learned" else buffers)[LOOKUP] = (
-                saved.lookup.rows_VD * self.scale
-            )
-        return parameters, buffers
-
-    def _scaled(self, x_BD: Tensor) -> Tensor:
-        """Raw activations as the members see them."""
-        x_BD = x_BD.to(self._device, self._dtype)
-        return self.scale * (x_BD if self._centre_D is None else x_BD - self._centre_D)
+        return Bank(maths, [m.config.sae for m in members], initial, buffers, self.inputs.spaces)
 
     def _batch(self, block: Block, number: int) -> Batch:
         """The batch of a step: activations in the block's order, or those of whole rows."""
         if self._end_to_end is None:
-            return self._rows(block, slice(number * self.batch_size, (number + 1) * self.batch_size))
+            return self.inputs.batch(block, slice(number * self.batch_size, (number + 1) * self.batch_size))
         sequences, x_BD, tokens_B = self._end_to_end.batch(block, number)
-        objective = SplicedLoss(self._end_to_end, sequences, self.scale, self.worth)
-        return Batch(self._scaled(x_BD), tokens_B, objective)
-
-    def _rows(self, block: Block, rows: slice) -> Batch:
-        return Batch(self._scaled(block.activations[self.hook][rows]), block.tokens[self.hook][rows])
+        objective = SplicedLoss(self._end_to_end, sequences, self.inputs.target_scale, self.worth)
+        return Batch(self.inputs.scaled(x_BD), tokens_B, objective=objective)
 
     @property
     def running(self) -> bool:
@@ -215,7 +177,7 @@ class BankTrainer:
             for index in stepping:
                 state = self.states[index]
                 if state.running and state.step in state.member.schedule.resample_steps:
-                    self._resample(index, self._rows(block, slice(0, SAMPLE_ROWS)))
+                    self._resample(index, self.inputs.batch(block, slice(0, SAMPLE_ROWS)))
             if any(self.states[index].at_milestone for index in stepping):
                 return
             after_step()
@@ -322,7 +284,7 @@ class BankTrainer:
 
     def inference(self, index: int) -> InferenceSae:
         """A member as it would be saved now."""
-        return self.bank.fold(index, self.scale, self._centre_D)
+        return self.inputs.folded(self.bank, index)
 
     @property
     def device(self) -> torch.device:
@@ -383,7 +345,7 @@ def _per_token(count_F: Tensor, widths: list[int], tokens: int) -> Tensor:
 
 def _unit(member: Member, statistics: SiteStatistics, scale: float) -> float:
     coefficient = member.config.sae.coefficient()
-    return coefficient_scale(coefficient.unit, member.d, statistics, scale) if coefficient else 1.0
+    return coefficient_scale(coefficient.unit, member.d_out, statistics, scale) if coefficient else 1.0
 
 
 def _fixed_coefficient(state: MemberState) -> float | None:

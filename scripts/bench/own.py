@@ -109,7 +109,7 @@ class Own:
         rows = [slice(i * size.batch, (i + 1) * size.batch) for i in range(BATCHES_PER_BLOCK)]
         self._numbers = count()
         self._batches = [_part(block, part) for block in made for part in rows]
-        self.inputs = [self.trainer.scale * first.activations[HOOK][part] for part in rows]
+        self.inputs = [self.trainer.inputs.scales[0] * first.activations[HOOK][part] for part in rows]
         """Some batches [B, D] as the encoder sees them: also what the peers are given."""
         self.train(0, size.warm)
         if settle:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,29 @@ def test_what_comes_before_the_site_does_not_run(
     suffixes = 2 + len(candidates)
     assert attention == [BATCHES * (1 + suffixes * ran) for ran in attention_runs]
     assert mlp == [BATCHES * (1 + suffixes * ran) for ran in mlp_runs]
+
+
+def test_candidates_of_several_places_have_their_metrics_in_any_company_and_batches(
+    model: LanguageModel, tokens_RT: Tensor, random_sae: Callable[..., InferenceSae]
+) -> None:
+    """A transcoder and a crosscoder beside an autoencoder: a pass for each hook, and what it reads in every batch."""
+    reads, writes, across = "blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out", HOOKS[:2]
+    candidates = [
+        Candidate("transcoder", writes, replace(random_sae("standard", 32, 16, 1, 1.0), transcodes=True), reads=reads),
+        Candidate("crosscoder", across[0], replace(random_sae("topk", 64, 16, 2, 1.0), sites=2), beside=(across[1],)),
+        Candidate("autoencoder", writes, random_sae("standard", 32, 16, 3, 1.0)),
+    ]
+    means = {hook: torch.zeros(32, dtype=torch.float64) for hook in across}
+    heldout = HeldOut(tokens_RT, torch.tensor([0, 1, 2]), 1, 2, every_position=False)
+    evaluator = Evaluator(model, heldout, means, [reads])
+    together = evaluator.judge(candidates)
+    assert model.passes.suffix == 4 * (2 * 2 + 1 + 2 + 1)
+    smaller = evaluator.in_smaller_batches()
+    assert smaller is not None
+    for candidate in candidates:
+        own = together[candidate.label].metrics
+        assert evaluator.judge([candidate])[candidate.label].metrics == own
+        assert smaller.judge([candidate])[candidate.label].metrics == pytest.approx(own, rel=1e-9)
 
 
 def test_company_changes_nothing(evaluator: Evaluator, random_sae: Callable[..., InferenceSae]) -> None:

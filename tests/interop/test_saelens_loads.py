@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sae_sweep.interop.saelens import load_sae, save_sae
-from tests.interop.trained import CONFIGS, WIDTH, D, raw_activations, trained_member
+from tests.interop.trained import CONFIGS, WIDTH, D, raw_activations, trained_member, transcoder
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv-interop" / "bin" / "python"
@@ -46,6 +46,25 @@ def test_saelens_gives_our_answers(tmp_path: Path) -> None:
     result = check(tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count(" agrees") == len(CONFIGS) + 2
+
+
+def test_saelens_gives_our_answers_for_transcoders(tmp_path: Path) -> None:
+    """Of every activation that it has for them: TopK's is none."""
+    names = [name for name in CONFIGS if name != "topk"]
+    for name in names:
+        for skip in (False, True):
+            folder = tmp_path / f"{name}-{skip}"
+            folder.mkdir()
+            metadata = {"hook_name": "blocks.3.mlp.hook_in", "hook_name_out": "blocks.3.hook_mlp_out"}
+            save_sae(folder, transcoder(name, skip, 18), metadata, torch.full((WIDTH,), 0.1))
+            sae, x = load_sae(folder), raw_activations(400, 1)
+            codes_BF = sae.encode(x)
+            answers = {"x": x, "codes": codes_BF, "reconstruction": sae.decode(codes_BF, None, x)}
+            save_file(answers, folder / CHECK)
+    result = check(tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count(" agrees") == 2 * len(names)
+    assert result.stdout.count("jumprelu_skip_transcoder") == 6
 
 
 def test_a_disagreement_is_found(tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from sae_sweep.architectures.base import SaeConfig
-from sae_sweep.saes.inference import InferenceSae, Lookup
+from sae_sweep.saes.bank import Bank
+from sae_sweep.saes.inference import InferenceSae, Lookup, Units
 from sae_sweep.saes.registry import maths_of
+from sae_sweep.saes.spaces import TRANSCODER
 from tests.saes.kinds import FREE_DECODER, KINDS, NO_PRE_BIAS, TOPK_KINDS, config
 
 D, WIDTH, K, VOCABULARY = 24, 60, 7, 11
@@ -77,6 +79,19 @@ def trained_member(name: str, seed: int) -> TrainedMember:
     if name.startswith("jumprelu"):
         parameters["log_threshold"] = -1.5 + 0.2 * normal(WIDTH)
     return TrainedMember(name, parameters | {bias: 0.2 * normal(WIDTH) for bias in biases})
+
+
+def transcoder(name: str, skip: bool, d_out: int) -> InferenceSae:
+    """Random parameters of a transcoder to `d_out` numbers, folded as it is saved."""
+    generator = torch.Generator().manual_seed(3)
+    member = trained_member(name, 0)
+    rows = torch.randn(WIDTH, d_out, generator=generator)
+    p = {**member.parameters, "W_dec": rows / rows.norm(dim=1, keepdim=True), "b_dec": rows[0] / 10}
+    if skip:
+        p["W_skip"] = torch.randn(d_out, D, generator=generator) / D
+    bank = Bank(maths_of(member.config), [member.config], [p], [{"threshold": torch.tensor(THRESHOLD)}], TRANSCODER)
+    sae = bank.fold(0, SCALE / 2, torch.ones(d_out), Units(SCALE))
+    return sae.with_thresholds() if sae.architecture == "gated" else sae
 
 
 def tokenized(sae: InferenceSae, subtract: bool) -> InferenceSae:

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config
 
 from sae_sweep.config import ModelConfig
 from sae_sweep.model.load import LanguageModel, load_model
+from sae_sweep.model.sites import HOOK_OF_KIND
 
 NAMES = ("gpt2", "llama", "neox", "gemma", "gemma2")
 
@@ -63,6 +64,7 @@ class Paths:
     mlp_added: str
     before_mlp: str | None
     """The norm whose input is resid_mid."""
+    mlp: str = "mlp"
 
 
 LLAMA = Paths(
@@ -111,6 +113,7 @@ class Reference:
             "resid_post": ("", False),
             "attn_z": (paths.attention_projection, True),
             "attn_out": (paths.attention_added, False),
+            "mlp_in": (paths.mlp, True),
             "mlp_post": (paths.mlp_projection, True),
             "mlp_out": (paths.mlp_added, False),
         }[kind]
@@ -175,8 +178,7 @@ class Case:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        kinds = ("resid_pre", "resid_mid", "resid_post", "attn_z", "attn_out", "mlp_post", "mlp_out")
-        return tuple(kind for kind in kinds if kind != "resid_mid" or self.reference.paths.before_mlp)
+        return tuple(kind for kind in HOOK_OF_KIND if kind != "resid_mid" or self.reference.paths.before_mlp)
 
 
 @pytest.fixture(scope="session", params=NAMES)

@@ -160,7 +160,7 @@ OTHERS = {
     "residual inside its parts": (
         BloomConfig,
         {"n_layer": 4, "n_head": 4},
-        {"resid_mid", "attn_out", "mlp_out", "attn_z", "mlp_post"},
+        {"resid_mid", "attn_out", "mlp_in", "mlp_out", "attn_z", "mlp_post"},
     ),
 }
 

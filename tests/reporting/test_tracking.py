@@ -22,7 +22,9 @@ from sae_sweep.reporting.wandb_runs import log_summary
 
 MEMBERS = [
     TrackedMember(
-        label, identity, {"seed": seed, "sae": {"architecture": "gated", "l1": 1e-3}, "output_dir": "outputs"}
+        label,
+        identity,
+        {"seed": seed, "sae": {"architecture": "gated", "l1": 1e-3}, "training": {}, "output_dir": "outputs"},
     )
     for seed, (label, identity) in enumerate([("gated-a", "a" * 16), ("gated-b", "b" * 16)])
 ]

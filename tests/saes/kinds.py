@@ -27,6 +27,7 @@ COMMON: dict[str, Any] = {
     "lookup_scale": 0.5,
     "lookup_lr": 1e-2,
     "lookup_subtract": False,
+    "skip": False,
 }
 L1: dict[str, Any] = {"l1": 1.0, "coefficient_unit": "sum", "resample": True}
 AUXK: dict[str, Any] = {"k": 4, "auxk": 3, "auxk_coefficient": 1 / 32, "dead_after_tokens": 1e7}

@@ -84,7 +84,7 @@ def member(kind: str, **overrides: Any) -> Member:
     width = config.sae.width
     assert width is not None
     label = f"{kind}-{sorted(overrides.items())}"
-    return Member(config, label, label, SITE, D, width, resolve_schedule(config, width))
+    return Member(config, label, label, SITE, D, width, resolve_schedule(config, width), D)
 
 
 def activations(rows: int, seed: int = 0) -> Tensor:

@@ -136,6 +136,16 @@ def test_what_it_cannot_begin_from(shared: list[str], source: Path, own: list[st
         begun(shared, source, *own)
 
 
+def test_no_autoencoder_begins_from_a_transcoder(shared: list[str], source: Path, tmp_path: Path) -> None:  # noqa: F811
+    """That reads where it does, and is of its size."""
+    folder = shutil.copytree(source, tmp_path / "transcoder")
+    card = json.loads((folder / "cfg.json").read_text())
+    card["metadata"]["hook_name_out"] = "blocks.1.hook_mlp_out"
+    (folder / "cfg.json").write_text(json.dumps(card))
+    with pytest.raises(ConfigError, match=r"has output blocks\.1\.hook_mlp_out, and this member None"):
+        begun(shared, folder)
+
+
 def test_damage(shared: list[str], source: Path, tmp_path: Path) -> None:  # noqa: F811
     source = shutil.copytree(source, tmp_path / "damaged")
     weights = source / "sae_weights.safetensors"

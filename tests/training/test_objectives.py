@@ -139,6 +139,17 @@ def test_group_equals_alone(
         assert alone[0].states[0].step >= 14
 
 
+def test_a_transcoder_does_not_notice_the_others(shared: list[str]) -> None:
+    """Nor does an end-to-end member notice the transcoder, whose hooks are only read."""
+    both = [[*TOPK, "site=mlp"], [*TOPK, E2E]]
+    together = train(open_group(group_of(shared, *both)))
+    for own in both:
+        alone = train(open_group(group_of(shared, own)))
+        (identity,) = alone
+        for name, tensor in parameters(alone[identity]).items():
+            torch.testing.assert_close(parameters(together[identity])[name], tensor, rtol=0, atol=0)
+
+
 def test_a_local_member_does_not_notice_the_others(shared: list[str]) -> None:
     """Its activations come from whole passes then, to the last bit those of passes that stop at the site."""
     group = group_of(shared, TOPK, [*TOPK, E2E])

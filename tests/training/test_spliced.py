@@ -138,7 +138,7 @@ def problem(world: World, kind: str, **keys: Any) -> Problem:
 
 def found(world: World, made: Problem, name: str, dense: bool, tokens_B: Tensor) -> tuple[Losses, list[Parameters]]:
     objective = SplicedLoss(world.objective(name), world.sequences, SCALE, WORTH)
-    batch = Batch(made.x_BD, tokens_B, objective)
+    batch = Batch(made.x_BD, tokens_B, objective=objective)
     chunk, dead_F = Chunk(0, 3, dense), torch.cat(made.dead)
     return made.bank().gradients(batch, chunk, made.coefficient_M, dead_F, VARIANCE, CLOCKS)
 

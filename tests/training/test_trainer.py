@@ -29,7 +29,7 @@ def test_coefficient_units_by_hand(unit: str, scaled: str) -> None:
     made = trainer([member("standard", sae_l1=0.02, sae_coefficient_unit=unit, sae_input_scale=scaled)])
     made.consume(block(0, rows=32), nothing)
     values = first_record(made)
-    assert made.scale == pytest.approx(float(c), rel=1e-12)
+    assert made.inputs.scales[0] == pytest.approx(float(c), rel=1e-12)
     assert values["coefficient_optimised"] == pytest.approx(0.02 * float(factor), rel=1e-12)
     assert values["coefficient"] == pytest.approx(0.02, rel=1e-12)
     assert made.coefficient(0) == pytest.approx(0.02, rel=1e-12)
@@ -41,7 +41,7 @@ def test_coefficient_units_by_hand(unit: str, scaled: str) -> None:
 def test_variance_is_that_of_the_inputs_trained_on(scaled: str) -> None:
     """Which AuxK's factor and the first guess of a steered coefficient are made of."""
     made = trainer([member("topk", sae_k=2, sae_input_scale=scaled)])
-    x_BD = made.scale * activations(256).double()
+    x_BD = made.inputs.scales[0] * activations(256).double()
     assert made.variance == pytest.approx((x_BD - x_BD.mean(0)).square().sum(1).mean().item(), rel=1e-12)
 
 
