@@ -34,6 +34,16 @@ def check_config(config: MemberConfig) -> None:
     _check_launcher(config)
 
 
+def check_trainable(config: MemberConfig) -> None:
+    """Raises ConfigError for what can be planned but not yet trained."""
+    devices = config.launcher.devices
+    if devices > 1:
+        raise ConfigError(
+            f"launcher.devices={devices}: several devices are planned for only; add dry_run=true, or leave it 1 and let"
+            " hydra/launcher=slurm give each group a device of its own"
+        )
+
+
 def check_width(key: str, value: float, d: int) -> int:
     """Latents from `value`, which is an expansion of d or a width, as `key` says."""
     width = round(value * d) if key == "sae.expansion" else round(value)

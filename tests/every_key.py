@@ -123,7 +123,7 @@ SAE = [
     *_in(ALL, "lookup_scale", "0.9", "sae.lookup=frozen"),
     *_in(ALL, "lookup_lr", "0.1", "sae.lookup=learned"),
     *_in(ALL, "lookup_subtract", "true", "sae.lookup=learned"),
-    *_in(ALL, "skip", "true", "site=mlp"),
+    *_in(ALL, "skip", "true", "site=mlp training.lr=0.03"),  # a skip learns slowly
     *_in(L1, "l1", "0.6"),
     *_in(PENALTY, "coefficient_unit", "mean_d"),
     *_in(PENALTY, "coefficient_unit", "mean_d_norm"),

@@ -15,6 +15,7 @@ from sae_sweep.launch.dry_run import print_plan
 from sae_sweep.launch.lock import held
 from sae_sweep.launch.tables import print_table
 from sae_sweep.launch.tasks import ENDED, clear_over, refuse_elsewhere
+from sae_sweep.limits import check_trainable
 from sae_sweep.passes import Pass, Wave
 from sae_sweep.plan import Group, Member, Plan, member_identity, plan_sweep
 from sae_sweep.runs import MemberResult, State, SweepFolder, one_at_a_time, sweep_root
@@ -59,6 +60,7 @@ def run_sweep(configs: Sequence[MemberConfig]) -> list[Outcome]:
     if configs[0].dry_run:
         print_plan(plan, folder.root, folder.finished(plan))
         return in_order(configs, [outcome(member, folder, "planned", None) for member in plan.members])
+    check_trainable(configs[0])
     folder.check_place()
     with held(folder.root), stopping() as stop:
         plan = folder.named(plan)  # another process may have written there since

@@ -10,6 +10,7 @@ from sae_sweep.launch.dry_run import print_plan
 from sae_sweep.launch.local import Outcome, in_order, outcome, print_failures, write_reports
 from sae_sweep.launch.lock import held
 from sae_sweep.launch.tasks import Task, clear_over, write_task
+from sae_sweep.limits import check_trainable
 from sae_sweep.plan import Plan, plan_sweep
 from sae_sweep.runs import SweepFolder, sweep_root
 from sae_sweep.signals import Stop, stopping
@@ -45,6 +46,7 @@ def run_remote(configs: Sequence[MemberConfig], cluster: Cluster) -> list[Outcom
     plan = folder.named(plan)
     if configs[0].dry_run:
         return _dry(configs, plan, folder, cluster)
+    check_trainable(configs[0])
     folder.check_place()
     with held(folder.root), stopping() as stop:
         plan = folder.named(plan)  # another process may have written there since

@@ -44,7 +44,7 @@ def test_it_learns_a_layer(kind: str, skip: bool) -> None:
     """The error of the folded form on a block that training never saw."""
     own = {**MEMBERS[kind][0], "sae_skip": skip, "training_tokens": 6400.0}
     made, held = trainer([transcoding(member(kind, **own))]), block(1_000)
-    x_BD, y_BD = (held.activations[hook].double() for hook in made.site.hooks)
+    x_BD, y_BD = (held.activations[hook].double() for hook in made.states[0].member.site.hooks)
 
     def error() -> float:
         sae = made.inference(0)
