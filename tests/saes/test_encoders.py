@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sae_sweep.kernels import places
 from sae_sweep.saes.codes import Codes, SparseCodes
 from sae_sweep.saes.encoders import pieces
 from sae_sweep.saes.encoders import screened as screened_encoder
@@ -116,3 +117,15 @@ def test_largest_of_all(
     found = encoder(kind).largest_of_all(counts, FINER)
     assert same(matrix(whole(kind).largest_of_all(counts, FINER)), matrix(found))
     assert found[0].layout == FINER
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_matrix_with_more_places_than_narrow_integers_count(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pieces have fewer."""
+    expected = matrix(whole(kind).above())
+    monkeypatch.setattr(pieces, "PIECE_ROWS", 16)
+    monkeypatch.setattr(places, "NARROW", 16 * sum(WIDTHS))
+    codes, z = PiecewiseEncoder(*inputs(kind), LAYOUT).above()
+    assert isinstance(codes, SparseCodes)
+    assert codes.latent_N.dtype == torch.int64
+    assert same(expected, matrix((codes, z)))

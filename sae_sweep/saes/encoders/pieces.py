@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from sae_sweep.kernels.places import exceeding, reaching, true_places
+from sae_sweep.kernels.places import exceeding, place_dtype, reaching, true_places
 from sae_sweep.kernels.selection import row_floor, row_largest, sampled_cut, smallest_of_largest
 from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.encoders.base import Encoder, Found, picked
@@ -52,9 +52,9 @@ class PiecewiseEncoder(Encoder):
     def _found(self, latents: slice, chosen: Callable[[Tensor], Tensor]) -> Found:
         """What `chosen` says of each piece of some latents' z, as entries of the whole z."""
         width, whole = latents.stop - latents.start, self._layout.latents
-        flat, values = [], []
+        flat, values, dtype = [], [], place_dtype(self.tokens * whole)  # a piece's own places may be narrower
         for first, z_RF in self._pieces(latents):
-            flat_N = true_places(chosen(z_RF))
+            flat_N = true_places(chosen(z_RF)).to(dtype)
             values.append(z_RF.view(-1).index_select(0, flat_N))
             if width < whole:
                 flat_N = flat_N + flat_N.div(width, rounding_mode="floor").mul_(whole - width)
