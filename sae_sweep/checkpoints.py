@@ -86,9 +86,9 @@ class Checkpoint:
         """Of the member that is furthest."""
         return max(member.step for member in self.members)
 
-    def verify(self) -> None:
-        """Raises Damaged where a file is not what was written."""
-        for member in self.members:
+    def verify(self, members: Sequence[SavedMember] | None = None) -> None:
+        """Raises Damaged where a file, of all members or of these, is not what was written."""
+        for member in self.members if members is None else members:
             try:
                 found = checksum(self.folder / member.file)
             except OSError as error:

@@ -17,7 +17,8 @@ from omegaconf import DictConfig
 from sae_sweep import process
 from sae_sweep.arguments import prepared
 from sae_sweep.config import member_config
-from sae_sweep.errors import ConfigError, StorageError
+from sae_sweep.errors import ConfigError, RankLost, StorageError
+from sae_sweep.rank_processes import role, started
 from sae_sweep.signals import Interrupted
 
 
@@ -25,6 +26,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (by default the process's own) and return the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     process.tune()
+    own = role()
+    if own.rank > 0:
+        return _followed()
+    code = _run(arguments)
+    if code < 128 and (own.size > 1 or started()):  # who is interrupted may be in the middle of a talk
+        from sae_sweep.training.ranks import dismiss  # brings in torch
+
+        dismiss()
+    return code
+
+
+def _followed() -> int:
+    """As a rank that torchrun or the command started: what is wrong is rank 0's to say, but that it is gone."""
+    from sae_sweep.training.opening import follow  # brings in torch
+
+    try:
+        follow()
+    except RankLost as error:
+        return _refused(str(error), error.exit_code)
+    except Interrupted as interrupted:
+        return interrupted.exit_code
+    return 0
+
+
+def _run(arguments: Sequence[str]) -> int:
     from hydra.errors import HydraException
 
     from sae_sweep.launch.local import SweepFailed
@@ -44,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except StorageError as error:
         return _refused(str(error), 1)
+    except RankLost as error:
+        return _refused(str(error), error.exit_code)
     except Interrupted as interrupted:
         return interrupted.exit_code
     except KeyboardInterrupt:

@@ -34,16 +34,6 @@ def check_config(config: MemberConfig) -> None:
     _check_launcher(config)
 
 
-def check_trainable(config: MemberConfig) -> None:
-    """Raises ConfigError for what can be planned but not yet trained."""
-    devices = config.launcher.devices
-    if devices > 1:
-        raise ConfigError(
-            f"launcher.devices={devices}: several devices are planned for only; add dry_run=true, or leave it 1 and let"
-            " hydra/launcher=slurm give each group a device of its own"
-        )
-
-
 def check_width(key: str, value: float, d: int) -> int:
     """Latents from `value`, which is an expansion of d or a width, as `key` says."""
     width = round(value * d) if key == "sae.expansion" else round(value)
@@ -187,6 +177,16 @@ def _check_launcher(config: MemberConfig) -> None:
     if launcher.devices % launcher.hosts:
         raise ConfigError(
             f"launcher.devices={launcher.devices} cannot be spread evenly over launcher.hosts={launcher.hosts}"
+        )
+    check_shared(config, launcher.devices)
+
+
+def check_shared(config: MemberConfig, devices: int) -> None:
+    """Raises ConfigError for a member that cannot be in a group that several devices share."""
+    if devices > 1 and not config.training.local:
+        raise ConfigError(
+            f"training.objective={config.training.objective} is trained on one device only, and there are {devices}"
+            " (launcher.devices, or torchrun); take local, or one device"
         )
 
 

@@ -45,6 +45,11 @@ class Stop:
         self._at_once = True
         self._once = once
 
+    @property
+    def number(self) -> int | None:
+        """The signal that has come."""
+        return self._number
+
     def poll(self) -> None:
         """Raises Interrupted where a signal has come."""
         if self._number is not None:

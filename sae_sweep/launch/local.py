@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from sae_sweep.checkpoints import Checkpoint, StateFolder
 from sae_sweep.config import MemberConfig
-from sae_sweep.errors import ConfigError
+from sae_sweep.errors import ConfigError, RankLost
 from sae_sweep.launch.dry_run import print_plan
 from sae_sweep.launch.lock import held
 from sae_sweep.launch.tables import print_table
 from sae_sweep.launch.tasks import ENDED, clear_over, refuse_elsewhere
-from sae_sweep.limits import check_trainable
 from sae_sweep.passes import Pass, Wave
 from sae_sweep.plan import Group, Member, Plan, member_identity, plan_sweep
 from sae_sweep.runs import MemberResult, State, SweepFolder, one_at_a_time, sweep_root
@@ -60,7 +59,6 @@ def run_sweep(configs: Sequence[MemberConfig]) -> list[Outcome]:
     if configs[0].dry_run:
         print_plan(plan, folder.root, folder.finished(plan))
         return in_order(configs, [outcome(member, folder, "planned", None) for member in plan.members])
-    check_trainable(configs[0])
     folder.check_place()
     with held(folder.root), stopping() as stop:
         plan = folder.named(plan)  # another process may have written there since
@@ -128,7 +126,7 @@ def train(plan: Plan, finished: set[str], folder: SweepFolder, stop: Stop) -> di
 def _opened(groups: Sequence[Group]) -> "Iterator[tuple[Group, GroupRun | ConfigError]]":
     """Every pass of every group, opened when the one before is done with; or why it cannot be."""
     for group in groups:
-        from sae_sweep.training.group import open_group, passes  # brings in torch: planning must not
+        from sae_sweep.training.opening import open_group, passes  # brings in torch: planning must not
 
         try:
             planned = passes(group)
@@ -185,6 +183,8 @@ def _run(run: "GroupRun", group: Group, folder: SweepFolder, stop: Stop) -> tupl
         raise
     except ConfigError as error:
         return dict.fromkeys(labels, MemberResult(None, str(error))), False
+    except RankLost:
+        raise
     except Exception as error:  # of whatever kind: a bug in one group must not lose the others
         if of_storage(error):
             raise

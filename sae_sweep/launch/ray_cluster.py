@@ -13,7 +13,7 @@ from secrets import token_hex
 from typing import Any
 
 from sae_sweep.config import MemberConfig, shown
-from sae_sweep.errors import ConfigError
+from sae_sweep.errors import ConfigError, RankLost
 from sae_sweep.launch.local import Outcome
 from sae_sweep.launch.lock import JOB_VARIABLES
 from sae_sweep.launch.remote import run_remote
@@ -80,7 +80,7 @@ class RayCluster:
     waits = True
 
     def __init__(self, options: RayOptions) -> None:
-        self._options = options
+        self._options, self.gpus = options, options.gpus
         self._running: dict[Any, Task] = {}
         """By Ray's reference to its result."""
 
@@ -151,7 +151,10 @@ def _work(place: str, job: str) -> int:
     for stream in (1, 2):
         os.dup2(log, stream)
     os.environ[JOB_VARIABLES[0]] = job  # run again, it may take over the lock it left
-    return main(["work", str(Path(place))])
+    code = main(["work", str(Path(place))])
+    if code == RankLost.exit_code:
+        os._exit(code)  # which Ray retries, as where this process is killed
+    return code
 
 
 def _ending(ray: Any, reference: Any) -> str | None:

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from sae_sweep.checkpoints import StateFolder
-from sae_sweep.config import MemberConfig
+from sae_sweep.config import LauncherConfig, MemberConfig, shown
+from sae_sweep.errors import ConfigError
 from sae_sweep.launch.dry_run import print_plan
 from sae_sweep.launch.local import Outcome, in_order, outcome, print_failures, write_reports
 from sae_sweep.launch.lock import held
 from sae_sweep.launch.tasks import Task, clear_over, write_task
-from sae_sweep.limits import check_trainable
 from sae_sweep.plan import Plan, plan_sweep
+from sae_sweep.rank_processes import role
 from sae_sweep.runs import SweepFolder, sweep_root
 from sae_sweep.signals import Stop, stopping
 
@@ -21,6 +22,11 @@ class Cluster(Protocol):
 
     waits: bool
     """Whether the command waits for its workers."""
+
+    @property
+    def gpus(self) -> float:
+        """That a worker has."""
+        ...
 
     def place(self, number: int) -> str:
         """Where the group of this number would be run, in words that go on from `group ...:`."""
@@ -39,14 +45,15 @@ def run_remote(configs: Sequence[MemberConfig], cluster: Cluster) -> list[Outcom
     """As `run_sweep`, with one worker of the cluster for each group.
 
     Members that an earlier command has given to a worker that still has them are not given again, but waited for.
-    Without waiting, members that are not finished come back as planned.
+    Without waiting, members that are not finished come back as planned. Raises ConfigError where the
+    cluster would not give a worker the devices that it is to use.
     """
     plan = plan_sweep(configs)
+    _check_ranks(configs[0].launcher, cluster)
     folder = SweepFolder(sweep_root(configs[0]).absolute())
     plan = folder.named(plan)
     if configs[0].dry_run:
         return _dry(configs, plan, folder, cluster)
-    check_trainable(configs[0])
     folder.check_place()
     with held(folder.root), stopping() as stop:
         plan = folder.named(plan)  # another process may have written there since
@@ -63,6 +70,19 @@ def run_remote(configs: Sequence[MemberConfig], cluster: Cluster) -> list[Outcom
     outcomes = _outcomes(plan, folder)
     print_failures(outcomes)
     return in_order(configs, outcomes)
+
+
+def _check_ranks(launcher: LauncherConfig, cluster: Cluster) -> None:
+    """A worker is one process, which starts further ranks on its host by itself."""
+    if role().size > 1:
+        raise ConfigError("torchrun cannot hand over groups: the workers start their ranks, as launcher.devices says")
+    if launcher.hosts > 1:
+        raise ConfigError(f"launcher.hosts={launcher.hosts}: a cluster's worker is on one host; leave it 1")
+    if cluster.gpus not in (0, launcher.devices) and launcher.devices > 1:
+        raise ConfigError(
+            f"hydra.launcher.gpus={shown(cluster.gpus)}, and launcher.devices={launcher.devices} share a group; ask for"
+            " as many, or for none"
+        )
 
 
 def _dry(configs: Sequence[MemberConfig], plan: Plan, folder: SweepFolder, cluster: Cluster) -> list[Outcome]:

@@ -122,7 +122,7 @@ class SlurmCluster:
 
     def __init__(self, options: SlurmOptions, name: str) -> None:
         self._options, self._name = options, name
-        self.waits = options.wait
+        self.waits, self.gpus = options.wait, options.gpus
 
     def place(self, number: int) -> str:
         """Where a group would run."""

@@ -1,5 +1,6 @@
 """From a config to a language model in memory."""
 
+import os
 from typing import Any
 
 import torch
@@ -61,8 +62,14 @@ def load_tokenizer(config: ModelConfig) -> Any:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device `model.device` names: auto is CUDA where there is one. ConfigError for one that is not here."""
+    """The device `model.device` names: auto is CUDA where there is one. ConfigError for one that is not here.
+
+    Of several ranks on a host each has the device of its number.
+    """
     cuda = torch.cuda.is_available()
+    local = os.environ.get("LOCAL_RANK")
+    if local is not None and cuda and name in ("auto", "cuda"):
+        name = f"cuda:{local}"
     if name == "auto":
         return torch.device("cuda" if cuda else "cpu")
     kind, _, index = name.partition(":")

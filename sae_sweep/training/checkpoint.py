@@ -12,8 +12,10 @@ were finite.
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from errno import EIO
+from functools import partial
 from pathlib import Path
 from time import time
 
@@ -22,6 +24,7 @@ from safetensors.torch import load_file, save_file
 
 from sae_sweep.checkpoints import Checkpoint, Company, Damaged, SavedMember, checksum, read_checkpoint, write_state
 from sae_sweep.storage import number_of
+from sae_sweep.training.ranks import ALONE, Ranks
 from sae_sweep.training.trainer import BankTrainer
 
 Located = dict[str, tuple[BankTrainer, int]]
@@ -39,28 +42,50 @@ class Saving:
     index: int
 
 
-def save(company: Company, block: int, stamp: str, members: Sequence[Saving], before: Path | None) -> Checkpoint:
-    """Write a checkpoint; `before` is the folder of the one before. Raises OSError; what was there stays."""
-    with company.writing() as folder:
-        written = tuple(_save_member(folder, member, before) for member in members)
-        checkpoint = Checkpoint(folder, block, stamp, time(), written)
-        write_state(checkpoint)
-    return replace(checkpoint, folder=company.folders()[0])
+def save(
+    company: Company,
+    block: int,
+    stamp: str,
+    members: Sequence[Saving],
+    before: Path | None,
+    order: Sequence[str] = (),
+    ranks: Ranks = ALONE,
+) -> Checkpoint:
+    """Write a checkpoint: each rank its `members`, into one folder; by identity in this `order`, or else in theirs;
+    `before` is the folder of the one before. Raises OSError, on all ranks; what was there stays."""
+    with ExitStack() as writing:
+        folder = ranks.shared(lambda: writing.enter_context(company.writing()))
+        own = ranks.collected(lambda: [_save_member(folder, member, before) for member in members])
+        written = {member.identity: member for some in own for member in some}
+        checkpoint = Checkpoint(folder, block, stamp, time(), tuple(written[identity] for identity in order or written))
+        if ranks.first:
+            write_state(checkpoint)
+    return replace(checkpoint, folder=ranks.shared(lambda: company.folders()[0]))
 
 
-def newest_sound(company: Company, trainers: Located, say: Callable[[str], None]) -> Checkpoint | None:
-    """The newest checkpoint that can be used by these members, by identity; `say` is told of each that cannot."""
-    for folder in company.folders():
+def newest_sound(
+    company: Company, trainers: Located, say: Callable[[str], None], ranks: Ranks = ALONE
+) -> Checkpoint | None:
+    """The newest checkpoint that can be used by these members, by identity; `say` is told of each that cannot.
+
+    `trainers` are this rank's; each file is read by one rank.
+    """
+    for folder in ranks.shared(company.folders):
         try:
-            checkpoint = read_checkpoint(folder)
-            checkpoint.verify()
-            for member in checkpoint.members:
-                if member.identity in trainers:
-                    _check_tensors(checkpoint.folder / member.file, member.label, *trainers[member.identity])
+            checkpoint = ranks.shared(partial(read_checkpoint, folder))
+            ranks.collected(partial(_check, checkpoint, trainers, ranks))
             return checkpoint
         except Damaged as error:
             say(f"checkpoint {folder} is damaged ({error}); going back to the one before")
     return None
+
+
+def _check(checkpoint: Checkpoint, trainers: Located, ranks: Ranks) -> None:
+    """Raises Damaged where a file is not what was written, or not what its trainer has."""
+    checkpoint.verify(checkpoint.members[ranks.rank :: ranks.size])
+    for member in checkpoint.members:
+        if member.identity in trainers:
+            _check_tensors(checkpoint.folder / member.file, member.label, *trainers[member.identity])
 
 
 def load(checkpoint: Checkpoint, member: SavedMember, trainer: BankTrainer, index: int) -> None:

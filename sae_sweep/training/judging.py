@@ -1,6 +1,7 @@
 """How the members of a group are judged on held-out tokens, and written when they are done."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ class Judging:
         try:
             with self._waves.here([p.trainer for p in places]):
                 candidates = [p.candidate() for p in places]
-            with work.stop.at_once():
+            with work.stop.at_once(work.ranks.alone):
                 return judge.judge(candidates, done)
         except OUT_OF_MEMORY as error:
             if not is_out_of_memory(error):
@@ -93,12 +94,16 @@ class Judging:
             how = f"{part[0].member.label} alone, in batches of half as many rows"
         work.progress.message(f"launcher.memory_gb: out of memory while judging; from here on {how}")
 
-    def finish(self, places: Sequence[Place], work: Work, done: Callable[[float], None]) -> dict[str, MemberResult]:
-        """Correct, judge and save every member that has not failed; all results, by label."""
+    def finish(
+        self, places: Sequence[Place], work: Work, done: Callable[[float], None], part: Callable[[Work], None]
+    ) -> dict[str, MemberResult]:
+        """Correct, judge and save every member that has not failed; all results, by label. `part` is called once no
+        more blocks are needed."""
         results = {}
         living = [p for p in places if p.failed is None]
-        with work.stop.at_once():
+        with work.stop.at_once(work.ranks.alone):
             self._trim([p for p in living if p.member.config.sae.l0 is not None], work)
+        part(work)
         diverged = {p.member.label: p.failed for p in places if p.failed is not None}
         for place, judgement in self.judge(living, work, done):
             label, metrics = place.member.label, _metrics(place, judgement)
@@ -136,12 +141,16 @@ class Judging:
 
     def _trim(self, places: Sequence[Place], work: Work) -> None:
         """The last correction of `sae.l0`, of each member on the first block that it has not trained on."""
-        for index in sorted({place.next_block for place in places}):
+        needed = work.ranks.exchange({place.next_block for place in places})
+        for index in sorted(set().union(*needed)):
             block = self._blocks.block(index)
-            for place in places:
-                if place.next_block == index:
-                    self._trim_one(place, block, work)
+            due = [place for place in places if place.next_block == index]
+            work.ranks.collected(partial(self._trim_all, due, block, work))  # who fails would not make the next block
             del block
+
+    def _trim_all(self, places: Sequence[Place], block: Block, work: Work) -> None:
+        for place in places:
+            self._trim_one(place, block, work)
 
     def _trim_one(self, place: Place, block: Block, work: Work) -> None:
         """Correct one member, looking at fewer activations at a time where memory does not last for as many."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from sae_sweep.checkpoints import Checkpoint, SavedMember, StateFolder
+from sae_sweep.checkpoints import Checkpoint, Company, SavedMember, StateFolder
 from sae_sweep.config import TrainingConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.plan import Group
@@ -16,6 +16,7 @@ from sae_sweep.reporting.progress import Progress
 from sae_sweep.reporting.tracking import Tracker
 from sae_sweep.runs import LAST_GOOD, SweepFolder
 from sae_sweep.training.checkpoint import Located, Saving, newest_sound, place_good_state, save
+from sae_sweep.training.ranks import ALONE, Ranks
 from sae_sweep.training.trainer import BankTrainer
 
 BEAT_SECONDS = 2.0
@@ -38,7 +39,12 @@ def when(seconds: float) -> str:
 class Keeper:
     """The checkpoints of one group."""
 
-    def __init__(self, folder: SweepFolder, group: Group, trainers: Sequence[BankTrainer]) -> None:
+    def __init__(
+        self, folder: SweepFolder, group: Group, trainers: Sequence[BankTrainer], ranks: Ranks = ALONE
+    ) -> None:
+        """`trainers` are this rank's; the group is that of all."""
+        self._ranks = ranks
+        self._order = [member.identity for member in group.members]
         self.say: Callable[[str], None] = say
         self._folder = folder
         self._training: TrainingConfig = group.members[0].config.training
@@ -47,7 +53,7 @@ class Keeper:
             state.member.identity: (trainer, i) for trainer in trainers for i, state in enumerate(trainer.states)
         }
         self._state = StateFolder(folder.root, folder.task)
-        self._company = self._state.company(group.key, [member.identity for member in group.members])
+        self._company = self._state.company(group.key, self._order)
         self._last: Checkpoint | None = None
         self._tracker: Tracker | None = None
         self._saved_at = monotonic()
@@ -59,12 +65,10 @@ class Keeper:
 
         Each one that is damaged is said. Raises ConfigError where it is of another stream.
         """
-        homes = self._state.homes()
-        paths = {homes[identity].folder.parent for identity in self._located if identity in homes}
-        companies = [company for company in self._state.companies() if company.path in paths]
+        companies = self._ranks.shared(self._companies)
         for company in companies:
-            found = newest_sound(company, self._located, self.say)
-            if found is not None and {m.identity for m in found.members} >= self._located.keys():
+            found = newest_sound(company, self._located, self._tell, self._ranks)
+            if found is not None and {m.identity for m in found.members} >= set(self._order):
                 if found.stamp != stamp:
                     raise ConfigError(
                         f"data.kind={self._kind}: its tokens are not those that the checkpoint in {company.path} was"
@@ -73,8 +77,19 @@ class Keeper:
                 self._last = found
                 return found
         if companies:
-            self.say("no checkpoint can be used; training begins anew")
+            self._tell("no checkpoint can be used; training begins anew")
         return None
+
+    def _companies(self) -> list[Company]:
+        """That have the newest checkpoint of a member of the group."""
+        homes = self._state.homes()
+        paths = {homes[identity].folder.parent for identity in self._order if identity in homes}
+        return [company for company in self._state.companies() if company.path in paths]
+
+    def _tell(self, text: str) -> None:
+        """What all ranks know is said once."""
+        if self._ranks.first:
+            self.say(text)
 
     @property
     def _kind(self) -> str:
@@ -99,23 +114,25 @@ class Keeper:
         self._saved_at, self._saved_tokens = monotonic(), tokens
         before = {member.identity: member for member in self._last.members} if self._last else {}
         try:
-            members = savings(self._tracker.sync(), before)
+            tracker = self._tracker
+            members = self._ranks.ready(lambda: savings(tracker.sync(), before))
             self._last = self._save(block, stamp, members)
         except OSError as error:
-            self.say(f"no checkpoint could be written ({error.strerror}: {error.filename}); {self.kept()}")
+            self._tell(f"no checkpoint could be written ({error.strerror}: {error.filename}); {self.kept()}")
             return
         finally:
             self._saved_at = monotonic()  # what writing took is not work that a kill would lose
-        self._tracker.covered({member.label: member.step for member in self._last.members})
+        self._tracker.covered({m.label: m.step for m in self._last.members if m.identity in self._located})
 
     def _save(self, block: int, stamp: str, members: Sequence[Saving]) -> Checkpoint:
         before = self._last.folder if self._last else None
         try:
-            return save(self._company, block, stamp, members, before)
+            return save(self._company, block, stamp, members, before, self._order, self._ranks)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._company.drop_oldest():
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            if not full or not self._ranks.shared(self._company.drop_oldest):
                 raise
-            return save(self._company, block, stamp, members, before)
+            return save(self._company, block, stamp, members, before, self._order, self._ranks)
 
     def kept(self) -> str:
         """What is there to go on from, in words."""
@@ -131,7 +148,7 @@ class Keeper:
     def beat(self, steps: Mapping[str, int], progress: Progress) -> None:
         """Say in progress.json how far the group is, for `sae-sweep status`."""
         now = monotonic()
-        if now >= self._beat_at:
+        if self._ranks.first and now >= self._beat_at:
             self._beat_at = now + BEAT_SECONDS
             entries: dict[str, Any] = {"group": self._key, "steps": dict(steps)}
             self._state.beat({**entries, "eta": progress.eta, "doing": progress.doing})

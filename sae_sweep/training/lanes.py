@@ -24,7 +24,7 @@ class Lanes:
     def __init__(self, trainers: Sequence[BankTrainer]) -> None:
         """`trainers` are all that will step here. How many they are decides how many cores each has, and so the order
         of its sums, whichever of them a block is for."""
-        count = min(workers(one.device, len(trainers)) for one in trainers)
+        count = min((workers(one.device, len(trainers)) for one in trainers), default=1)
         self._stopping = Event()
         self._pool = core_pool(count) if count > 1 else None
 

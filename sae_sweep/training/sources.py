@@ -18,6 +18,7 @@ from sae_sweep.evaluation.evaluate import Candidate, Evaluator, HeldOut, Judgeme
 from sae_sweep.evaluation.toy import ToyEvaluator
 from sae_sweep.model.harvest import harvest
 from sae_sweep.model.load import load_model, resolve_device, resolve_dtype
+from sae_sweep.training.ranks import ALONE, Ranks
 from sae_sweep.training.spliced import Splicing
 
 
@@ -62,11 +63,13 @@ class Source(Protocol):
         """What cfg.json says of it."""
 
 
-def open_source(members: Sequence[MemberConfig], hooks: Sequence[str], spliced: Sequence[str] = ()) -> Source:
-    """Load what the members of a group share, which have these configs; `spliced` are the sites for which their
-    objectives need whole passes. Raises ConfigError."""
+def open_source(
+    members: Sequence[MemberConfig], hooks: Sequence[str], spliced: Sequence[str] = (), ranks: Ranks = ALONE
+) -> Source:
+    """Load what the members of a group share, which have these configs; `hooks` are those of this rank's, and `spliced`
+    the sites for which their objectives need whole passes. Raises ConfigError."""
     config = members[0]
-    return LanguageModelSource(config, hooks, members, spliced) if config.data.toy is None else ToySource(config)
+    return LanguageModelSource(config, hooks, members, spliced, ranks) if config.data.toy is None else ToySource(config)
 
 
 class LanguageModelSource:
@@ -78,6 +81,7 @@ class LanguageModelSource:
         hooks: Sequence[str],
         members: Sequence[MemberConfig] = (),
         spliced: Sequence[str] = (),
+        ranks: Ranks = ALONE,
     ) -> None:
         """`members` say how much of the stream will be read; where there are none, the config does."""
         self._config = config
@@ -87,7 +91,7 @@ class LanguageModelSource:
         self._tokens = open_tokens(config.data, config.evaluation.tokens, self.model.tokenizer, vocabulary)
         self._hooks = tuple(hooks)
         self._cache = open_cache(members or [config], self.model)
-        recall = None if self._cache is None else self._cache.recall
+        recall = ranks.recall(None if self._cache is None else self._cache.recall, config.data.rows_per_forward)
         self.splicing = Splicing(self.model, spliced, config.data.rows_per_forward, hooks) if spliced else None
         whole = WholePasses(self.splicing.suffix) if self.splicing else None
         self._stream = ActivationStream(self.model, self._tokens.training, hooks, config.data, harvest, recall, whole)

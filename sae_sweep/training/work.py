@@ -8,6 +8,7 @@ from sae_sweep.reporting.tracking import Tracker
 from sae_sweep.runs import SweepFolder
 from sae_sweep.signals import Stop
 from sae_sweep.training.keeper import Keeper
+from sae_sweep.training.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Work:
     progress: Progress
     stop: Stop
     keeper: Keeper
+    ranks: Ranks
 
     def note(self, label: str, text: str) -> None:
         """A line with the time in the member's log.txt; metrics never hold wall-clock."""

@@ -44,7 +44,7 @@ def main() -> int:
     import transformers  # noqa: F401
 
     from sae_sweep.reporting import report  # noqa: F401
-    from sae_sweep.training import group  # noqa: F401
+    from sae_sweep.training import opening  # noqa: F401
 
     torch.ones(256, 256) @ torch.ones(256, 256)  # threads, and the library of matrix products
     reset_peak()

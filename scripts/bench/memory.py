@@ -87,12 +87,13 @@ def _run(overrides: str) -> dict[str, int]:
     """Run one group; the largest resident size of each phase above the one before it was opened."""
     from sae_sweep.plan import plan_sweep
     from sae_sweep.runs import SweepFolder
-    from sae_sweep.training import group as runs
     from sae_sweep.training import judging
+    from sae_sweep.training.group import GroupRun
+    from sae_sweep.training.opening import open_group
 
     plan = plan_sweep(_configs(overrides))
     phases = {
-        "training": (runs.GroupRun, "_train"),
+        "training": (GroupRun, "_train"),
         "trimming": (judging.Judging, "_trim"),
         "judging": (judging.Judging, "judge"),
     }
@@ -102,7 +103,7 @@ def _run(overrides: str) -> dict[str, int]:
     base = _resident("VmRSS")
     with tempfile.TemporaryDirectory() as folder, _watched(phases, found):
         _reset()
-        run = runs.open_group(plan.groups[0])
+        run = open_group(plan.groups[0])
         found["opening"] = _resident("VmHWM")
         sweep = SweepFolder(Path(folder) / "memory")
         sweep.begin(plan)

@@ -14,11 +14,12 @@ import pytest
 from sae_sweep.launch.lock import read_holder
 from sae_sweep.launch.tasks import read_tasks
 from tests.cluster.sweeps import LONG, SHORT, SWEEP, results, step
-from tests.e2e.kills import PATIENCE, finish, start
+from tests.e2e.kills import PATIENCE, finish, other_rank, start
 
 pytestmark = pytest.mark.slurm
 
 SLURM = ("hydra/launcher=slurm", "hydra.launcher.gpus=0", "hydra.launcher.cpus=1")
+ENDS = ("worker killed", "rank killed", "time limit", "preempted", "preempted without grace", "requeued")
 REQUEUE_SECONDS = 5.0
 """After which a job that was put back may start here; at once SLURM would take it for the one it has just ended."""
 
@@ -92,11 +93,12 @@ def test_an_array_of_two_groups_comes_to_what_one_process_does(tmp_path: Path, a
     assert results(tmp_path / "outputs" / "it") == alone(*arguments)
 
 
-@pytest.mark.parametrize("how", ["worker killed", "time limit", "preempted", "preempted without grace", "requeued"])
+@pytest.mark.parametrize("how", ENDS)
 def test_a_job_that_is_ended_goes_back_into_the_queue_and_ends_alike(tmp_path: Path, alone: Any, how: str) -> None:
     sweep = tmp_path / "outputs" / "it"
     partition = "sudden" if how == "preempted without grace" else "low"
-    process = start(tmp_path, *SWEEP, *SLURM, *LONG, f"hydra.launcher.partition={partition}")
+    ranks = ("launcher.devices=2",) if how == "rank killed" else ()
+    process = start(tmp_path, *SWEEP, *SLURM, *LONG, *ranks, f"hydra.launcher.partition={partition}")
     until(lambda: step(sweep) > 100, process)
     (task,) = read_tasks(sweep)
     job = str(task.job)
@@ -104,6 +106,10 @@ def test_a_job_that_is_ended_goes_back_into_the_queue_and_ends_alike(tmp_path: P
         holder = read_holder(sweep, task.name)
         assert holder is not None
         os.kill(holder.pid, signal.SIGKILL)
+    elif how == "rank killed":
+        holder = read_holder(sweep, task.name)
+        assert holder is not None
+        os.kill(other_rank(holder.pid), signal.SIGKILL)
     elif how == "time limit":
         slurm("scancel", "--signal=USR2", job)  # what SLURM sends `signal_seconds` before
     elif how == "requeued":

@@ -36,7 +36,11 @@ def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Its exit code, and what it said."""
-    out, err = process.communicate(timeout=PATIENCE)
+    try:
+        out, err = process.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
     return process.returncode, out + err
 
 
@@ -84,3 +88,9 @@ def assert_same(sweep: Path, expected: Path) -> None:
     assert found.keys() == wanted.keys()
     different = [name for name, contents in wanted.items() if found[name] != contents]
     assert different == []
+
+
+def other_rank(first: int) -> int:
+    """The pid of the rank that the command with this pid has started."""
+    (child,) = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+    return int(child)

@@ -8,7 +8,7 @@ import pytest
 
 from sae_sweep.activations.stream import ActivationStream, Block
 from sae_sweep.errors import ConfigError
-from sae_sweep.training.group import open_group
+from sae_sweep.training.opening import open_group
 from tests.evaluation.groups import planned, small
 
 TOPK = ("sae=topk", "sae.k=4")

@@ -21,7 +21,7 @@ from sae_sweep.launch.local import run_sweep
 from sae_sweep.plan import plan_sweep
 from sae_sweep.reporting.points import read_sweep
 from sae_sweep.signals import Interrupted
-from sae_sweep.training.group import open_group
+from sae_sweep.training.opening import open_group
 from sae_sweep.training.sources import LanguageModelSource
 from tests.e2e.kills import assert_same
 from tests.evaluation.definitions import PlainSae, counted, targets

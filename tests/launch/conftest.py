@@ -82,7 +82,7 @@ def training(monkeypatch: pytest.MonkeyPatch) -> Training:
     vars(group)["open_group"] = stand_in.open_group
     vars(group)["passes"] = lambda one: plan_passes(one, None, None)
     vars(report)["write_report"] = stand_in.reports.append
-    monkeypatch.setitem(sys.modules, "sae_sweep.training.group", group)
+    monkeypatch.setitem(sys.modules, "sae_sweep.training.opening", group)
     monkeypatch.setitem(sys.modules, "sae_sweep.reporting.report", report)
     wandb_runs = ModuleType("wandb_runs")
     vars(wandb_runs)["log_summary"] = lambda *arguments: stand_in.summaries.append(arguments)

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from sae_sweep.launch import slurm_job
+from sae_sweep.launch import remote, slurm_job
 from sae_sweep.launch.slurm_queue import GONE, Verdict, ask_queue
 from sae_sweep.launch.tasks import Task, read_tasks
 from sae_sweep.launch.worker import train_task
+from sae_sweep.rank_processes import Role
 from sae_sweep.runs import SweepFolder
 from sae_sweep.signals import Interrupted
 
@@ -104,6 +105,7 @@ def test_every_key_is_in_the_script(program: Any, cluster: Cluster, override: st
         ("hydra.launcher.setup=module", "hydra.launcher.setup=module is not a list of shell lines"),
         ("hydra.launcher.targets=[l0]", "hydra.launcher.wait=false: the sweeper needs the results"),
         ("hydra.launcher.partitions=x", "hydra.launcher.partitions: no such key"),
+        ("launcher.devices=2", "hydra.launcher.gpus=1, and launcher.devices=2 share a group; ask for as many"),
     ],
 )
 def test_an_option_that_cannot_be_is_one_line(program: Any, cluster: Cluster, override: str, message: str) -> None:
@@ -111,6 +113,25 @@ def test_an_option_that_cannot_be_is_one_line(program: Any, cluster: Cluster, ov
     assert message in program.err
     assert program.err.count("\n") == 1
     assert program.written == []
+
+
+def test_ranks_of_torchrun_are_not_handed_to_a_worker(
+    program: Any, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "role", lambda: Role(0, 2, 2))
+    assert program(*SLURM) == 2
+    assert "torchrun cannot hand over groups" in program.err
+    assert program.written == []
+
+
+def test_a_worker_has_as_many_devices_as_share_its_group(program: Any, cluster: Cluster) -> None:
+    two = ("launcher.devices=2", "hydra.launcher.gpus=2")
+    assert program(*SLURM, *two, "launcher.hosts=2") == 2
+    assert "launcher.hosts=2: a cluster's worker is on one host" in program.err
+    assert program.written == []
+    assert program(*SLURM, *two, "dry_run=true") == 0
+    assert "with 2 GPUs" in program.out
+    assert program(*SLURM, "launcher.devices=2", "hydra.launcher.gpus=0", "dry_run=true") == 0
 
 
 def test_where_sbatch_refuses_nothing_is_left_to_wait_for(program: Any, cluster: Cluster) -> None:

@@ -110,13 +110,6 @@ def test_a_toy_key_without_toy_data_is_refused(program: Any) -> None:
     assert program.err == "sae-sweep: error: data.toy.latents: data.toy is null here; data=toy gives it keys\n"
 
 
-def test_several_devices_are_planned_and_no_more(program: Any) -> None:
-    assert program("sae=topk", "launcher.devices=2") == 2
-    assert "launcher.devices=2: several devices are planned for only" in program.err
-    assert program.written == []
-    assert program("sae=topk", "launcher.devices=2", "dry_run=true") == 0
-
-
 def test_what_is_finished_is_not_trained_again(program: Any) -> None:
     assert program("sae=topk", "sae.k=8") == 0
     assert program("sae=topk", "sae.k=8,16") == 0

@@ -13,7 +13,7 @@ import torch
 from sae_sweep.errors import ConfigError
 from sae_sweep.interop.saelens import load_sae, save_sae
 from sae_sweep.plan import Member, member_identity, plan_sweep
-from sae_sweep.training.group import open_group
+from sae_sweep.training.opening import open_group
 from tests.training.fabricate import KINDS, SITE, activations, member, train, trainer
 from tests.training.test_objectives import KL_MSE, TOPK, config, group_of, run, shared  # noqa: F401
 from tests.training.test_objectives import train as train_group

@@ -22,8 +22,8 @@ from sae_sweep.evaluation.toy import ToyEvaluator
 from sae_sweep.launch.local import run_sweep
 from sae_sweep.runs import STATE
 from sae_sweep.saes.inference import InferenceSae
-from sae_sweep.training.group import open_group
 from sae_sweep.training.memory import is_out_of_memory
+from sae_sweep.training.opening import open_group
 from tests.e2e.kills import assert_same
 from tests.evaluation.groups import Planned, planned, small
 from tests.training.test_resume import SHARED
@@ -195,7 +195,7 @@ import torch
 torch.set_num_threads(1)
 from pathlib import Path
 from sae_sweep.training import judging
-from sae_sweep.training.group import open_group
+from sae_sweep.training.opening import open_group
 from tests.evaluation.groups import planned
 
 made = planned(sys.argv[2:], {str(n): [f"seed={n}"] for n in range(4)})

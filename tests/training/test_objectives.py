@@ -20,10 +20,11 @@ from sae_sweep.launch.local import Outcome, run_sweep
 from sae_sweep.model.language_model import Passes
 from sae_sweep.plan import Group, member_identity, plan_sweep
 from sae_sweep.signals import Interrupted
-from sae_sweep.training import group as group_module
+from sae_sweep.training import opening
 from sae_sweep.training import trainer as trainer_module
-from sae_sweep.training.group import GroupRun, open_group
+from sae_sweep.training.group import GroupRun
 from sae_sweep.training.keeper import Keeper
+from sae_sweep.training.opening import open_group
 from sae_sweep.training.trainer import BankTrainer
 from tests.e2e.kills import assert_same
 from tests.evaluation.groups import small
@@ -126,7 +127,7 @@ def test_group_equals_alone(
     shared: list[str], company: str, gpt2_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a model whose every operation is in float64: a llama's norms are not."""
-    monkeypatch.setattr(group_module, "SAE_DTYPE", torch.float64)
+    monkeypatch.setattr(opening, "SAE_DTYPE", torch.float64)
     monkeypatch.setattr(trainer_module, "ROUTE_EVERY", 4)
     own = [*shared, "model.dtype=float64", f"model.path={gpt2_folder}"]
     together = train(open_group(group_of(own, *COMPANY[company])))

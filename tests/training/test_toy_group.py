@@ -11,7 +11,7 @@ from rich.console import Console
 from sae_sweep.reporting.points import METRICS
 from sae_sweep.reporting.report import write_report
 from sae_sweep.runs import MemberResult
-from sae_sweep.training.group import open_group
+from sae_sweep.training.opening import open_group
 from tests.evaluation.groups import Planned, planned
 
 SHARED = (

@@ -18,8 +18,8 @@ from sae_sweep.errors import ConfigError
 from sae_sweep.passes import Wave
 from sae_sweep.plan import parted
 from sae_sweep.training import trainer as trainer_module
-from sae_sweep.training.group import open_group
 from sae_sweep.training.lanes import Lanes
+from sae_sweep.training.opening import open_group
 from sae_sweep.training.trainer import BankTrainer
 from sae_sweep.training.waves import Paged, Waves
 from tests.evaluation.groups import Planned, planned, small
@@ -214,7 +214,7 @@ import logging, resource, sys
 import torch
 torch.set_num_threads(1)
 from pathlib import Path
-from sae_sweep.training.group import open_group, passes
+from sae_sweep.training.opening import open_group, passes
 from tests.evaluation.groups import planned
 logging.basicConfig(level=logging.WARNING)
 made = planned(sys.argv[2:], {str(n): [f"seed={n}"] for n in range(4)})
