@@ -57,6 +57,7 @@ bench: $(STAMP) $(INTEROP)
 	$(BENCH)/step.py --install-peers --out $(BENCH_OUT)/step.json $(BENCH_ARGS)
 	$(BENCH)/sweep.py --install-peers --out $(BENCH_OUT)/sweep.json $(BENCH_ARGS)
 	$(BENCH)/scaling.py --out $(BENCH_OUT)/scaling.json $(BENCH_ARGS)
+	$(BENCH)/ranks.py --out $(BENCH_OUT)/ranks.json
 
 .venv: $(STAMP)
 

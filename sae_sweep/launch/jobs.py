@@ -14,7 +14,7 @@ from sae_sweep.config import MemberConfig, member_config
 from sae_sweep.errors import ConfigError
 from sae_sweep.launch.composition import GroupKeys, compose_jobs
 from sae_sweep.launch.grids import sweep_jobs
-from sae_sweep.launch.local import Outcome, SweepFailed, run_sweep
+from sae_sweep.launch.local import Outcome, SweepFailed
 
 
 def launch_grids(
@@ -37,7 +37,7 @@ def launch_jobs(
     jobs: Sequence[Sequence[str]],
     targets: Sequence[str] | None,
     earlier: list[MemberConfig],
-    run: Callable[[Sequence[MemberConfig]], list[Outcome]] = run_sweep,
+    run: Callable[[Sequence[MemberConfig]], list[Outcome]],
 ) -> list[JobReturn]:
     """What a launcher does with one batch; `run` says where.
 

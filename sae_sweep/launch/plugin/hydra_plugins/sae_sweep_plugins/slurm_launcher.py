@@ -1,14 +1,11 @@
 """`hydra/launcher=slurm`. Every Hydra program of the environment imports this file, so it imports next to nothing."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.utils import JobReturn
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+
+from sae_sweep.launch.sweep_launcher import SweepLauncher
 
 
 @dataclass
@@ -42,28 +39,10 @@ class SlurmLauncherConf:
 ConfigStore.instance().store(group="hydra/launcher", name="slurm", node=SlurmLauncherConf, provider="sae_sweep")
 
 
-class SlurmLauncher(Launcher):
+class SlurmLauncher(SweepLauncher):
     """Submits one array task for each group of a batch."""
 
-    def __init__(self, targets: Sequence[str] | None, **options: Any) -> None:
-        self._targets = targets
-        self._options = {key: _plain(value) for key, value in options.items()}
-        self._earlier: list[Any] = []
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self._loader = hydra_context.config_loader
-        self._config = config
-
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Hydra's entry: one JobReturn per list of overrides."""
-        from sae_sweep.launch.jobs import launch_jobs
+    def run(self, configs: Any) -> Any:
         from sae_sweep.launch.slurm import run_slurm
 
-        def run(configs: Any) -> Any:
-            return run_slurm(configs, self._options, self._targets)
-
-        return launch_jobs(self._loader, self._config, job_overrides, self._targets, self._earlier, run)
-
-
-def _plain(value: Any) -> Any:
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        return run_slurm(configs, self.options, self.targets)
