@@ -17,8 +17,12 @@ LONG = ("training.tokens=1.5e5", "training.checkpoint_minutes=null")
 
 
 def results(sweep: Path) -> dict[str, bytes]:
-    """Every file but those of `.state`, where a cluster's logs and job ids stay."""
-    return {name: contents for name, contents in written(sweep).items() if not name.startswith(".state/")}
+    """Every file but those that say how it was run: `.state`, where a cluster's logs and job ids stay, and configs."""
+    return {
+        name: contents
+        for name, contents in written(sweep).items()
+        if not name.startswith(".state/") and not name.endswith("config.yaml")
+    }
 
 
 def step(sweep: Path) -> int:

@@ -1,28 +1,20 @@
 """The real command, as a user runs it."""
 
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-COMMAND = Path(sys.executable).parent / "sae-sweep"
+from tests.e2e.forked import run_forked
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
 def sae_sweep(tmp_path: Path) -> Run:
     """Runs `sae-sweep` in an empty folder, offline, with one thread."""
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "WANDB_SILENT": "true"}
-        return subprocess.run(
-            [str(COMMAND), *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
-
-    return run
+    return lambda *arguments: run_forked(arguments, tmp_path)
 
 
 @pytest.fixture(scope="session")

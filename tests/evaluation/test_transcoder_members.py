@@ -167,12 +167,14 @@ def test_cells_are_of_input_and_output(trained: tuple[Planned, int]) -> None:
 def test_a_stopped_sweep_goes_on_bit_for_bit(
     llama_folder: Path, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = ("topk_skip", "gated_skip", "output")
+    """A crosscoder too."""
+    crosscoder = ("site=resid_post", "site.layer=null", "site.across=[1,3]", "sae=batchtopk", "sae.k=5")
+    members = (MEMBERS["topk_skip"], MEMBERS["gated_skip"], MEMBERS["output"], crosscoder)
 
     def sweep(folder: Path) -> None:
         common = shared(folder, llama_folder, text_file)
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
-            configs = [member_config(compose("config", [*common, *MEMBERS[name]])) for name in names]
+            configs = [member_config(compose("config", [*common, *own])) for own in members]
         outcomes = run_sweep(configs)
         assert {outcome.state for outcome in outcomes} == {"finished"}
 

@@ -140,12 +140,15 @@ def test_group_equals_alone(
         assert alone[0].states[0].step >= 14
 
 
-def test_a_transcoder_does_not_notice_the_others(shared: list[str]) -> None:
-    """Nor does an end-to-end member notice the transcoder, whose hooks are only read."""
-    both = [[*TOPK, "site=mlp"], [*TOPK, E2E]]
+@pytest.mark.parametrize(
+    "own", [(*TOPK, "site=mlp"), (*GATED, "site.layer=null", "site.across=[1,2]")], ids=["transcoder", "crosscoder"]
+)
+def test_who_has_several_hooks_does_not_notice_the_others(shared: list[str], own: Sequence[str]) -> None:
+    """Nor does an end-to-end member notice whose hooks are only read."""
+    both = [own, [*TOPK, E2E]]
     together = train(open_group(group_of(shared, *both)))
-    for own in both:
-        alone = train(open_group(group_of(shared, own)))
+    for each in both:
+        alone = train(open_group(group_of(shared, each)))
         (identity,) = alone
         for name, tensor in parameters(alone[identity]).items():
             torch.testing.assert_close(parameters(together[identity])[name], tensor, rtol=0, atol=0)
