@@ -25,7 +25,8 @@ from secrets import token_hex
 from time import time
 from typing import Any
 
-from sae_sweep.runs import STATE, TASKS, state_place, sync, write_text_atomic
+from sae_sweep.files import sync, write_text_atomic
+from sae_sweep.runs import STATE, TASKS, state_place
 
 VERSION = 1
 KEPT = 2

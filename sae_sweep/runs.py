@@ -1,4 +1,4 @@
-"""The sweep folder: one folder per member, sweep.json with everyone's state, and atomic writes.
+"""The sweep folder: one folder per member, and sweep.json with everyone's state.
 
     outputs/<name>/
       sweep.json          what was asked, the plan, each member's state
@@ -22,13 +22,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from secrets import token_hex
 from typing import Any, Literal
 
 from omegaconf import OmegaConf
 
 from sae_sweep.config import MemberConfig, config_entries, flat_entries, shown
 from sae_sweep.errors import ConfigError
+from sae_sweep.files import clear_leftovers, write_json_atomic, write_text_atomic
 from sae_sweep.plan import Member, Plan, base_label, identity_entries, suffixed
 from sae_sweep.storage import is_whole_safetensors
 
@@ -61,36 +61,6 @@ class MemberResult:
     """The flat metrics of metrics.json; None when it failed."""
     reason: str | None
     """Why it failed, in one line; None when it finished."""
-
-
-@contextmanager
-def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """A temporary path in the same folder, which takes `path`'s place once the block ends without an error.
-
-    A reader sees the old file or the new one, never a part; if `durable`, the new one is on disk when this returns.
-    """
-    temporary = path.with_name(f".{path.name}.{token_hex(4)}.tmp")
-    try:
-        yield temporary
-        if durable:
-            sync(temporary)
-        temporary.replace(path)
-    finally:
-        with suppress(OSError):  # a folder that became read-only has an error of its own to tell
-            temporary.unlink(missing_ok=True)
-    if durable:
-        sync(path.parent)
-
-
-def write_text_atomic(path: Path, text: str, *, durable: bool = True) -> None:
-    """Write a UTF-8 file as `replacing` does."""
-    with replacing(path, durable=durable) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_json_atomic(path: Path, entries: Any) -> None:
-    """Write strict JSON (NaN is refused) as `replacing` does."""
-    write_text_atomic(path, json.dumps(entries, indent=2, allow_nan=False) + "\n")
 
 
 def sweep_root(config: MemberConfig) -> Path:
@@ -207,6 +177,7 @@ class SweepFolder:
         in other hands and stay as they are.
         """
         self._make_root()
+        clear_leftovers(self.root)
         here, begun = self.read()["members"], {}
         for member in plan.members:
             if member.identity not in elsewhere and not self._is_finished(member.label, here):
@@ -234,6 +205,8 @@ class SweepFolder:
     def _begin_member(self, member: Member, resumed: bool) -> None:
         folder = self.member_folder(member.label)
         folder.mkdir(exist_ok=True)
+        for place in (folder, *(folder / MILESTONES).glob("*")):
+            clear_leftovers(place, own=True)
         for name in TRAINED_FILES:  # of an attempt that did not finish
             if name != CURVES or not resumed:
                 (folder / name).unlink(missing_ok=True)
@@ -333,12 +306,3 @@ def _plan_entries(plan: Plan) -> list[dict[str, Any]]:
         }
         for group in plan.groups
     ]
-
-
-def sync(path: Path) -> None:
-    """See that a file, or what a folder lists, is on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,9 +11,11 @@ from safetensors.numpy import save_file
 from sae_sweep.cli import config_folder
 from sae_sweep.config import MemberConfig, member_config
 from sae_sweep.errors import ConfigError
+from sae_sweep.files import host_token, write_json_atomic
 from sae_sweep.plan import Plan, plan_sweep
 from sae_sweep.reporting.points import read_sweep
-from sae_sweep.runs import METRICS, WEIGHTS, SweepFolder, replacing, sweep_root, write_json_atomic, write_text_atomic
+from sae_sweep.runs import METRICS, WEIGHTS, SweepFolder, sweep_root
+from tests.test_files import dead_pid
 
 
 @cache
@@ -34,35 +36,9 @@ def finish(folder: SweepFolder, label: str) -> None:
     folder.mark([label], "finished", None)
 
 
-def write_half(file: Path) -> None:
-    with replacing(file) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> SweepFolder:
     return SweepFolder(tmp_path / "outputs" / "sweep")
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    file = tmp_path / "a.txt"
-    write_text_atomic(file, "old")
-    with pytest.raises(RuntimeError):
-        write_half(file)
-    with pytest.raises(FileNotFoundError), replacing(file):
-        pass
-    assert file.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [file]
-    write_text_atomic(file, "new é")
-    assert file.read_text(encoding="utf-8") == "new é"
-    assert list(tmp_path.iterdir()) == [file]
-
-
-def test_json_is_strict(tmp_path: Path) -> None:
-    with pytest.raises(ValueError):
-        write_json_atomic(tmp_path / "a.json", {"l0": float("nan")})
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_folder_is_output_dir_and_name() -> None:
@@ -140,6 +116,19 @@ def test_begin_removes_what_an_unfinished_attempt_left(folder: SweepFolder) -> N
         (folder.member_folder(label) / name).write_text("half a run")
     begun(folder, config())
     assert [file.name for file in folder.member_folder(label).iterdir()] == ["config.yaml"]
+
+
+def test_begin_removes_what_killed_processes_were_writing(folder: SweepFolder) -> None:
+    (member,) = begun(folder, config("sae=topk")).members
+    killed = f".a.{host_token()}-{dead_pid()}-0123abcd.tmp"
+    elsewhere = ".a.ffffff-1-0123abcd.tmp"
+    milestone = folder.milestone_folder(member.label, 700)
+    milestone.mkdir(parents=True)
+    for place in (folder.root, folder.member_folder(member.label), milestone):
+        (place / killed).write_text("half")
+        (place / elsewhere).write_text("half")
+    folder.begin(folder.named(plan_sweep([config("sae=topk")])), [member.identity])
+    assert [str(path.relative_to(folder.root)) for path in folder.root.rglob("*.tmp")] == [elsewhere]
 
 
 def test_members_keep_their_names_when_an_axis_grows(folder: SweepFolder) -> None:

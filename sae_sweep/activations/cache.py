@@ -36,8 +36,8 @@ from sae_sweep.activations.stream import BlockRows, Gather
 from sae_sweep.config import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.estimates import bytes_text
+from sae_sweep.files import clear_leftovers, replacing, write_json_atomic
 from sae_sweep.model.language_model import LanguageModel
-from sae_sweep.runs import replacing, write_json_atomic
 
 ACTIVATIONS = "activations"
 
@@ -126,6 +126,7 @@ class BlockCache:
     def _begin(self, block: dict[str, Tensor]) -> None:
         """Say what will be written, see that it fits, and make the folder; nothing where all is there already."""
         self._begun = True
+        clear_leftovers(self.folder)
         blocks = blocks_needed(self._members, len(next(iter(block.values()))))
         absent = {hook: blocks - files_there(self.folder, [hook], blocks) for hook in block}
         needed = sum(absent[hook] * x_BD.nbytes for hook, x_BD in block.items())

@@ -20,6 +20,7 @@ from datetime import datetime
 from pathlib import Path
 
 from sae_sweep.errors import ConfigError
+from sae_sweep.processes import process_exists, process_start
 from sae_sweep.runs import state_place
 
 LOCK = "lock"
@@ -91,26 +92,6 @@ def held(root: Path, task: str | None = None) -> Iterator[None]:
         with suppress(OSError):
             place.rmdir()
         _unmake(made)
-
-
-def process_exists(pid: int) -> bool:
-    """Whether a process of this machine has the pid."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def process_start(pid: int) -> str | None:
-    """When a process of this machine began, in a form that no other process with its pid shares."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}/{Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[19]}"
-    except (OSError, IndexError):
-        return None
 
 
 def _acquire(file: Path, root: Path) -> int:

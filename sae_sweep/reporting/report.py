@@ -6,12 +6,12 @@ from typing import Any
 
 from rich.console import Console
 
+from sae_sweep.files import write_text_atomic
 from sae_sweep.reporting.columns import cell_title, count, number
 from sae_sweep.reporting.html import report_html
 from sae_sweep.reporting.pareto import cells, disagreements, pareto_json
 from sae_sweep.reporting.points import SweepRecord, read_sweep, true_latents
 from sae_sweep.reporting.table import print_frontier
-from sae_sweep.runs import write_text_atomic
 
 
 def write_report(folder: Path, console: Console | None = None) -> list[dict[str, Any]]:

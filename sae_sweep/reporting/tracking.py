@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from sae_sweep.config import TrackingConfig
+from sae_sweep.files import replacing, sync
 from sae_sweep.reporting.points import finite
 from sae_sweep.reporting.wandb_runs import WandbRuns
-from sae_sweep.runs import CURVES, replacing, sync
+from sae_sweep.runs import CURVES
 
 
 @dataclass(frozen=True)

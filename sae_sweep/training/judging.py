@@ -12,9 +12,10 @@ from sae_sweep.activations.stream import Block
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation import recovery, splice
 from sae_sweep.evaluation.evaluate import Judgement
+from sae_sweep.files import write_json_atomic
 from sae_sweep.interop.saelens import save_sae
 from sae_sweep.model.sites import Site
-from sae_sweep.runs import LAST_GOOD, METRICS, MemberResult, write_json_atomic
+from sae_sweep.runs import LAST_GOOD, METRICS, MemberResult
 from sae_sweep.training.memory import OUT_OF_MEMORY, give_back, is_out_of_memory
 from sae_sweep.training.place import Place
 from sae_sweep.training.sources import Judge

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from sae_sweep.files import write_json_atomic
 from sae_sweep.launch.tables import print_table
-from sae_sweep.runs import write_json_atomic
 
 ROOT = Path(__file__).resolve().parents[2]
 SPIN_KEY = "GOMP_SPINCOUNT"

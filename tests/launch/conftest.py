@@ -13,9 +13,10 @@ from safetensors.numpy import save_file
 
 from sae_sweep.cli import main
 from sae_sweep.errors import ConfigError
+from sae_sweep.files import write_json_atomic
 from sae_sweep.passes import Wave, plan_passes
 from sae_sweep.plan import Group
-from sae_sweep.runs import METRICS, WEIGHTS, MemberResult, SweepFolder, write_json_atomic
+from sae_sweep.runs import METRICS, WEIGHTS, MemberResult, SweepFolder
 
 
 class Training:

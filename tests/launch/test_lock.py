@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from sae_sweep.errors import ConfigError
-from sae_sweep.launch.lock import held, process_exists, process_start, read_holder
+from sae_sweep.launch.lock import held, read_holder
+from sae_sweep.processes import process_exists, process_start
 
 HOLD = (
     "import sys, time; from pathlib import Path; from sae_sweep.launch.lock import held\n"
