@@ -77,7 +77,9 @@ class Ranks:
         on_gpu = self.shared(lambda: device is not None and device.type == "cuda")
         self._bulk = dist.new_group(backend="nccl", timeout=TIMEOUT) if on_gpu else self._stream
         self._device = (device or resolve_device("cuda")) if on_gpu else torch.device("cpu")
-        if not on_gpu:  # the ranks of a host share its cores
+        if on_gpu:
+            torch.cuda.set_device(self._device.index or 0)  # of which NCCL makes its own allocations
+        else:  # the ranks of a host share its cores
             torch.set_num_threads(max(1, torch.get_num_threads() // own.local_size))
 
     @property

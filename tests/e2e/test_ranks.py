@@ -97,6 +97,7 @@ def gone(pid: int) -> bool:
         return True
 
 
+@pytest.mark.evidence
 def test_a_rank_killed_ends_the_job_and_any_number_goes_on(read: tuple[str, ...], tmp_path: Path) -> None:
     """Two, of which one is killed; then three, told to stop; then one, to the end."""
     own = (*read, *GROUP, *LONG, "training.checkpoint_tokens=100")
