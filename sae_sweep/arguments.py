@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, QuotedString
 
 from sae_sweep.config import MemberConfig
 from sae_sweep.errors import ConfigError
@@ -71,9 +72,20 @@ def _parsed(text: str) -> Override:
     key, value = override.key_or_group, override.value()
     if key == "experiment" and override.is_sweep_override():
         raise ConfigError(f"{text}: a sweep has one experiment, whose grids it trains; run one command for each")
-    if key in GROUPS and isinstance(value, bool | int | float):
-        raise ConfigError(f"{text}: {key} is a group of keys; choose one of its files (`sae-sweep --help` lists them)")
+    if (key in GROUPS or "/" in key) and not override.is_delete():
+        several = key == "experiment"  # of which Hydra puts one upon the other
+        if not all(_is_choice(one, several) for one in (value.list if isinstance(value, ChoiceSweep) else [value])):
+            raise ConfigError(
+                f"{text}: {key} is a group of keys; choose one of its files (`sae-sweep --help` lists them)"
+            )
     return override
+
+
+def _is_choice(value: Any, several: bool) -> bool:
+    """Whether a value can be one of a group's files, several of them, or keys to change in it."""
+    if isinstance(value, list):
+        return several and all(isinstance(one, str) for one in value)
+    return isinstance(value, str | QuotedString | dict | Glob | IntervalSweep)  # an interval is told of later
 
 
 def _added_experiment(text: str) -> str:

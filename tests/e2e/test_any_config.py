@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -35,8 +36,7 @@ def attempt(
     """Runs a command line in an empty folder and looks at what it did."""
 
     def run(words: list[str]) -> str:
-        folder = tmp_path / f"{count.total()}"
-        folder.mkdir()
+        folder = Path(mkdtemp(dir=tmp_path))
         monkeypatch.chdir(folder)
         arguments = merged([*shared(llama_folder, text_file), *words])
         out, err = io.StringIO(), io.StringIO()
