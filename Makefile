@@ -11,7 +11,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 INTEROP := .venv-interop/.installed
 # Two test processes with one thread each beat one with two on the small tensors of the tests.
-TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 BENCH := $(BIN)/python scripts/bench
 BENCH_OUT := tests/evidence/bench

@@ -19,6 +19,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return dict(json.loads(out.read_text(encoding="utf-8"))["architectures"]["topk"])
 
 
+@pytest.mark.evidence
 def test_each_table_varies_one_thing(found: dict[str, Any]) -> None:
     base = {"members": 2, "width": 64, "d": 16, "l0": 4}
     for axis in base:
@@ -29,6 +30,7 @@ def test_each_table_varies_one_thing(found: dict[str, Any]) -> None:
     assert [row["tokens"] for row in found["tokens"]] == [128, 256]
 
 
+@pytest.mark.evidence
 def test_costs_are_per_token_and_member(found: dict[str, Any]) -> None:
     for row in found["members"]:
         middle = sum(row["rounds_seconds"]) / 2
@@ -39,6 +41,7 @@ def test_costs_are_per_token_and_member(found: dict[str, Any]) -> None:
         assert row["us_per_token_and_sae"] == pytest.approx(1e6 * middle / (row["tokens"] * 2))
 
 
+@pytest.mark.evidence
 def test_memory_is_measured_beside_what_is_predicted(found: dict[str, Any]) -> None:
     first, second = found["memory"]
     assert (first["members"], second["members"]) == (1, 2)

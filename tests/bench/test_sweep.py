@@ -30,6 +30,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return dict(json.loads(out.read_text(encoding="utf-8")))
 
 
+@pytest.mark.evidence
 def test_our_side_is_timed_and_judged(found: dict[str, Any]) -> None:
     entry = found["architectures"]["topk"]
     assert entry["sweep"]["members"]["ours"] == {"knob": "k", "values": [10, 32]}

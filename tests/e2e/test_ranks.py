@@ -128,6 +128,7 @@ def test_a_rank_killed_ends_the_job_and_any_number_goes_on(read: tuple[str, ...]
     assert_same(sweep, alone)
 
 
+@pytest.mark.evidence
 def test_rank_0_killed_leaves_nobody(read: tuple[str, ...], tmp_path: Path) -> None:
     process = start(tmp_path, *read, *GROUP, *LONG, "training.checkpoint_tokens=100", "launcher.devices=2")
     begun(process, tmp_path / "outputs" / "it")
@@ -166,6 +167,7 @@ sys.exit(code)
 """
 
 
+@pytest.mark.evidence
 def test_bytes_sent_are_those_planned(read: tuple[str, ...], tmp_path: Path) -> None:
     """Rows without special tokens, so that all positions count but the first."""
     asked = ("sae=topk", "sae.k=3", "data.bos=never", "training.tokens=3e3", "evaluation.every=null", "seed=0")

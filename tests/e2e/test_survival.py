@@ -8,7 +8,8 @@ import pytest
 
 from tests.e2e.kills import SWEEP, assert_same, ended_at, finish, start
 
-MOMENTS = (signal.SIGTERM, signal.SIGKILL, signal.SIGKILL, signal.SIGINT)
+MOMENTS = (signal.SIGTERM, signal.SIGKILL)
+"""`test_survival_evidence.py` has many more."""
 
 
 @pytest.fixture(scope="module")

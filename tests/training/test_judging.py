@@ -222,6 +222,7 @@ def run_child(folder: Path, room: int, *overrides: str) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.evidence
 def test_a_process_that_gets_no_more_memory(tmp_path: Path) -> None:
     """Each member's inference form takes 67 MB: one has room, four have not."""
     overrides = (

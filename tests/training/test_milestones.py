@@ -139,8 +139,16 @@ def test_stopped_around_a_milestone(where: str, tmp_path: Path, monkeypatch: pyt
     assert_same(forget_config(tmp_path / "sweep"), expected)
 
 
-@pytest.mark.parametrize("file", [1, 2, 5, 7, 12])
-@pytest.mark.parametrize("often", ["training.checkpoint_tokens=null", "training.checkpoint_minutes=0"])
+@pytest.mark.parametrize(
+    ("file", "often"),
+    [
+        (1, "training.checkpoint_tokens=null"),
+        (2, "training.checkpoint_minutes=0"),
+        (5, "training.checkpoint_tokens=null"),
+        (7, "training.checkpoint_minutes=0"),
+        (12, "training.checkpoint_tokens=null"),
+    ],
+)
 def test_killed_between_snapshot_and_files(
     file: int, often: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
