@@ -30,7 +30,7 @@ class GroupJob:
         code = _work(place)
         if code == 0:
             return
-        # 128 + n: the worker noticed signal n and left a checkpoint; -n: it had no time to.
+        # 128 + n: the worker noticed signal n and left a checkpoint; -n: it had no time to; or one of its ranks died.
         if (code < 0 or code > 128 or code == RankLost.exit_code) and _wanted():
             if code in PREEMPTED or _steps(task) > before:
                 _requeue(f"the worker ended with {code}; the job goes back into the queue")

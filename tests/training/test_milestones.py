@@ -142,11 +142,9 @@ def test_stopped_around_a_milestone(where: str, tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("file", "often"),
     [
-        (1, "training.checkpoint_tokens=null"),
-        (2, "training.checkpoint_minutes=0"),
-        (5, "training.checkpoint_tokens=null"),
-        (7, "training.checkpoint_minutes=0"),
-        (12, "training.checkpoint_tokens=null"),
+        pytest.param(file, often, marks=() if (place + turn) % 2 == 0 else pytest.mark.evidence)
+        for place, file in enumerate((1, 2, 5, 7, 12))
+        for turn, often in enumerate(("training.checkpoint_tokens=null", "training.checkpoint_minutes=0"))
     ],
 )
 def test_killed_between_snapshot_and_files(
