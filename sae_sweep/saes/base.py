@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.saes.encoders.base import Encoder
@@ -147,4 +148,19 @@ class SaeMaths(ABC):
 
 def squared_error(error_BMD: Tensor) -> Tensor:
     """[M]: summed over d, averaged over tokens."""
-    return error_BMD.square().sum(dim=(0, 2)) / error_BMD.shape[0]
+    loss_M: Tensor = _SquaredError.apply(error_BMD)
+    return loss_M
+
+
+class _SquaredError(torch.autograd.Function):
+    """One pass over the errors each way, where `square` and `sum` take six."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, error_BMD: Tensor) -> Tensor:
+        ctx.save_for_backward(error_BMD)
+        return torch.linalg.vector_norm(error_BMD, dim=2).square().sum(0) / len(error_BMD)
+
+    @staticmethod
+    def backward(ctx, g_M):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        (error_BMD,) = ctx.saved_tensors
+        return (2 / len(error_BMD) * g_M)[:, None] * error_BMD
