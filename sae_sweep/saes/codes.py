@@ -5,11 +5,13 @@ A step has pre-activations [B, F] for B tokens and the F latents of all its memb
 entry of the support. Two layouts serve the same words:
 
 * `SparseCodes`: values are [N]. Everything costs N, not B x F.
-* `DenseCodes`: values are [B, F]; what lies outside the support is never read. For early training, when half
-  of all latents fire and gathering them would cost more than multiplying by zero.
+* `DenseCodes`: values are [B, F], and 0 outside the support. For early training, when half of all latents fire
+  and gathering them would cost more than multiplying by zero.
 
 `encode` makes values of pre-activations (its backward: sparse-transposed times x); `decode` sums decoder rows
-(its backward: a sampled dense-dense product for the values, sparse-transposed times error for the rows).
+(its backward: a sampled dense-dense product for the values, sparse-transposed times error for the rows). What is
+done to values between them is elementwise; where it does not keep zeros, or has a gradient at them, `inside` says
+that only the support counts.
 
 Letters: B tokens, M members, F latents, N entries, D model width. A row is a (token, member) pair.
 """
@@ -34,7 +36,7 @@ from sae_sweep.saes.layout import Layout
 
 
 class Codes(ABC):
-    """The support of one step. `values` are [N] (sparse) or [B, F] (dense); see the module's docstring."""
+    """The support of one step. `values` are [N] (sparse), or [B, F] and 0 outside it (dense): the module's docstring."""
 
     layout: Layout
     tokens: int
@@ -54,6 +56,10 @@ class Codes(ABC):
         """
         encoded: Tensor = _Encode.apply(x_BD, W_enc, bias_F, b_pre_MD, values, self, members or self.layout)
         return encoded
+
+    @abstractmethod
+    def inside(self, values: Tensor) -> Tensor:
+        """The same values; outside the support 0, and without gradient."""
 
     @abstractmethod
     def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
@@ -124,6 +130,9 @@ class SparseCodes(Codes):
     def transpose(self) -> "Transpose":
         return Transpose(self)
 
+    def inside(self, values: Tensor) -> Tensor:
+        return values
+
     def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
         out_RD = _SparseDecode.apply(values, W_dec, self)
         return out_RD.view(self.tokens, self.layout.members, -1)
@@ -145,8 +154,7 @@ class SparseCodes(Codes):
         return rows.view(self.tokens, self.layout.members).sum(0)
 
     def latent_sums(self, values: Tensor) -> Tensor:
-        by = self.transpose
-        sums_F: Tensor = _BagSums.apply(values.index_select(0, by.order_N), by.offsets, by.latent_N)
+        sums_F: Tensor = _LatentSums.apply(values, self)
         return sums_F
 
     def member_minima(self, values: Tensor) -> Tensor:
@@ -175,22 +183,21 @@ class Transpose:
         codes = self._codes
         return self.token_N if codes.layout.members == 1 else codes.row_N.index_select(0, self.order_N)
 
-    @cached_property
-    def latent_N(self) -> Tensor:
-        return self._codes.latent_N.index_select(0, self.order_N)
-
 
 class DenseCodes(Codes):
-    """Every pair is an entry; a mask [B, F] says which are in the support."""
+    """Every pair is an entry; 1 or 0 at each says whether it is in the support."""
 
     def __init__(self, support_BF: Tensor, layout: Layout):
-        self.layout, self.tokens, self.support_BF = layout, support_BF.shape[0], support_BF
+        """The support in the dtype of values: a number times a boolean is converted first, one at a time."""
+        self.layout, self.tokens, self._support_BF = layout, support_BF.shape[0], support_BF
+
+    def inside(self, values: Tensor) -> Tensor:
+        return values * self._support_BF
 
     def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
-        masked = self._masked(values)
         if self.layout.members == 1:
-            return (masked @ W_dec)[:, None]
-        return torch.stack([masked[:, latents] @ W_dec[latents] for latents in self.layout.slices], dim=1)
+            return (values @ W_dec)[:, None]
+        return torch.stack([values[:, latents] @ W_dec[latents] for latents in self.layout.slices], dim=1)
 
     def transposed_times(self, values: Tensor, x_BD: Tensor) -> tuple[Tensor, Tensor]:
         return values.T @ x_BD, self._column_sums(values)
@@ -202,14 +209,13 @@ class DenseCodes(Codes):
         return vector_F
 
     def member_sums(self, values: Tensor) -> Tensor:
-        masked = self._masked(values)
-        return torch.stack([masked[:, latents].sum() for latents in self.layout.slices])
+        return torch.stack([values[:, latents].sum() for latents in self.layout.slices])
 
     def latent_sums(self, values: Tensor) -> Tensor:
-        return self._column_sums(self._masked(values))
+        return self._column_sums(values)
 
     def member_minima(self, values: Tensor) -> Tensor:
-        positive = torch.where(self.support_BF & (values > 0), values, torch.inf)
+        positive = torch.where(values > 0, values, torch.inf)
         return torch.stack([positive[:, latents].amin() for latents in self.layout.slices])
 
     def support(self) -> Tensor:
@@ -217,16 +223,8 @@ class DenseCodes(Codes):
 
     @cached_property
     def _support_F(self) -> Tensor:
-        # As fp32: whole numbers up to 2^24 are exact, and booleans are added up ten times as slowly.
-        return self._column_sums(self._numbers_BF).round().long()
-
-    @cached_property
-    def _numbers_BF(self) -> Tensor:
-        """The mask as 0 and 1: a number times a boolean is converted first, one at a time."""
-        return self.support_BF.float()
-
-    def _masked(self, values: Tensor) -> Tensor:
-        return values * self._numbers_BF.to(values.dtype)
+        # In fp32 whole numbers up to 2^24 are exact; booleans would be added up ten times as slowly.
+        return self._column_sums(self._support_BF).round().long()
 
     @staticmethod
     def _column_sums(numbers_BF: Tensor) -> Tensor:
@@ -254,6 +252,7 @@ class _Encode(torch.autograd.Function):
     def backward(ctx, g):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
         x_BD, W_enc, b_pre_MD = ctx.saved_tensors
         codes: Codes = ctx.codes
+        g = codes.inside(g)
         g_x = codes.times(g, W_enc) if ctx.needs_input_grad[0] else None
         g_W, g_bias = codes.transposed_times(g, x_BD)
         g_b_pre = None
@@ -296,3 +295,15 @@ class _BagSums(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
         return g.index_select(0, ctx.bag_N), None, None
+
+
+class _LatentSums(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, values_N: Tensor, codes: SparseCodes) -> Tensor:
+        ctx.codes = codes  # type: ignore[attr-defined]
+        by = codes.transpose
+        return bag_sums(values_N.index_select(0, by.order_N), by.offsets)
+
+    @staticmethod
+    def backward(ctx, g_F):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        return ctx.codes.at_latent(g_F), None

@@ -43,20 +43,20 @@ class Gated(SaeMaths):
 
     def losses(self, p: Parameters, x_BD: Tensor, target_BMD: Tensor, step: Step) -> Losses:
         codes, z = step.encoder(x_BD, p["W_enc"], None, p["b_dec"]).above(-p["b_gate"].detach())
-        gate = z + codes.at_latent(p["b_gate"])
-        f = torch.relu(codes.at_latent(p["r_mag"].exp()) * z + codes.at_latent(p["b_mag"]))
+        gate = codes.inside(z + codes.at_latent(p["b_gate"]))
+        magnitude = torch.addcmul(codes.at_latent(p["b_mag"]), codes.at_latent(p["r_mag"].exp()), z)
+        f = codes.inside(torch.relu(magnitude))
         x_hat_BMD = codes.decode(f, p["W_dec"]) + p["b_dec"]
         if self.unit_decoder:  # a lookup is the decoder's too: it moves the target
             W_aux, b_aux, target_aux = p["W_dec"].detach(), p["b_dec"].detach(), target_BMD.detach()
-            penalty = gate
-            if step.spaces.sites > 1:  # frozen here as it is in the auxiliary term
-                penalty = gate * codes.at_latent(step.spaces.decoder_norms(W_aux))
+            norms_F = step.spaces.decoder_norms(W_aux) if step.spaces.sites > 1 else None  # frozen as in that term
         else:
             W_aux, b_aux, target_aux = p["W_dec"], p["b_dec"], target_BMD
-            penalty = gate * codes.at_latent(step.spaces.decoder_norms(p["W_dec"]))
+            norms_F = step.spaces.decoder_norms(p["W_dec"])
+        sums_F = codes.latent_sums(gate)
         return Losses(
             reconstruction_M=step.objective.loss(target_BMD - x_hat_BMD),
-            sparsity_M=codes.member_sums(penalty) / codes.tokens,
+            sparsity_M=step.layout.sums(sums_F if norms_F is None else sums_F * norms_F) / codes.tokens,
             auxiliary_M=squared_error(target_aux - (codes.decode(gate, W_aux) + b_aux)),
             fired_F=codes.fired(f),
             support_F=codes.support(),

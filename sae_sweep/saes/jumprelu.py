@@ -80,10 +80,11 @@ class JumpRelu(SaeMaths):
         encoder = step.encoder(x_BD, p["W_enc"], p["b_enc"], b_pre)
         codes, z = encoder.above(theta_F.detach() - bandwidth_F / 2)  # the kernel reaches below the threshold
         theta, bandwidth = codes.at_latent(theta_F), codes.at_latent(bandwidth_F)
-        f = Jump.apply(z, theta, bandwidth, not self.unit_decoder)
+        f = codes.inside(Jump.apply(z, theta, bandwidth, not self.unit_decoder))
         x_hat_BMD = codes.decode(f, p["W_dec"]) + p["b_dec"]
         if self.unit_decoder:
-            sparsity_M, auxiliary_M = self._step_penalty(Heaviside.apply(z, theta, bandwidth), codes, step), None
+            fires = codes.inside(Heaviside.apply(z, theta, bandwidth))
+            sparsity_M, auxiliary_M = self._step_penalty(fires, codes, step), None
         else:
             sparsity_M = _tanh_penalty(f, codes, p, step)
             auxiliary_M = _preactivation_loss(p, x_BD, z, codes, theta_F, step)
@@ -100,7 +101,7 @@ class JumpRelu(SaeMaths):
         if self.penalty == "frequency":
             frequency_F = codes.latent_sums(fires) / codes.tokens
             costs_F = frequency_F * (1 + frequency_F / _by_latent(step, "frequency_scale", fires))
-            return torch.stack([costs_F[latents].sum() for latents in step.layout.slices])
+            return step.layout.sums(costs_F)
         l0_M = codes.member_sums(fires) / codes.tokens
         if self.penalty == "target_l0":
             return (l0_M / l0_M.new_tensor([config.l0 for config in _configs(step)]) - 1).square()
@@ -155,8 +156,7 @@ def _preactivation_loss(
     cost_F = _by_latent(step, "preactivation_coefficient", z) * step.spaces.decoder_norms(p["W_dec"])
     everywhere_F = (theta_F - (p["W_enc"] @ x_BD.mean(0) + p["b_enc"])) * cost_F
     above = torch.relu(z - codes.at_latent(theta_F)) * codes.at_latent(cost_F)
-    all_M = torch.stack([everywhere_F[latents].sum() for latents in step.layout.slices])
-    return all_M + codes.member_sums(above) / codes.tokens
+    return step.layout.sums(everywhere_F) + codes.member_sums(above) / codes.tokens
 
 
 def _firing_threshold(inputs_ND: Tensor, W_enc: Tensor, l0: int) -> float:

@@ -29,6 +29,10 @@ class Layout:
         ends = tuple(accumulate(self.widths))
         return tuple(slice(end - width, end) for end, width in zip(ends, self.widths, strict=True))
 
+    def sums(self, vector_F: Tensor) -> Tensor:
+        """[M]: a vector's numbers, summed over each member's latents."""
+        return torch.stack([vector_F[latents].sum() for latents in self.slices])
+
     @cached_property
     def member_F(self) -> Tensor:
         """[F]: the member each latent belongs to."""

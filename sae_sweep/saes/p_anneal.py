@@ -35,7 +35,8 @@ class PAnneal(Standard):
 
     def penalty(self, f: Tensor, codes: Codes, p: Parameters, step: Step) -> tuple[Tensor, Parameters]:
         now = [exponent(config, clock.step, clock) for config, clock in zip(step.configs, step.clocks, strict=True)]
-        f = self.sizes(f, codes, p, step)
+        norms_F = self.norms(p, step)
+        f = f if norms_F is None else f * codes.at_latent(norms_F)
         powers_M = self._power_sums(f, codes, step, now)
         buffers = self._rescaled(f.detach(), codes, step, now, powers_M.detach())
         return step.buffers["scale"] * powers_M, buffers
@@ -45,7 +46,7 @@ class PAnneal(Standard):
         if set(exponents) == {1.0}:
             return codes.member_sums(f) / codes.tokens
         exponent_F = f.new_tensor(exponents).index_select(0, step.layout.member_F)
-        # Outside the support of a dense step values are not positive; there a power would not be a number.
+        # Outside the support of a dense step values are 0; there a power has no slope.
         positive = torch.where(f > 0, f, 1.0)
         return codes.member_sums(torch.where(f > 0, positive.pow(codes.at_latent(exponent_F)), 0.0)) / codes.tokens
 

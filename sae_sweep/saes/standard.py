@@ -57,13 +57,12 @@ class Standard(SaeMaths):
 
     def penalty(self, f: Tensor, codes: Codes, p: Parameters, step: Step) -> tuple[Tensor, Parameters]:
         """[M]: what the coefficient multiplies, averaged over tokens; and the buffers that changed."""
-        return codes.member_sums(self.sizes(f, codes, p, step)) / codes.tokens, {}
+        sums_F, norms_F = codes.latent_sums(f), self.norms(p, step)
+        return step.layout.sums(sums_F if norms_F is None else sums_F * norms_F) / codes.tokens, {}
 
-    def sizes(self, f: Tensor, codes: Codes, p: Parameters, step: Step) -> Tensor:
-        """Activations times the norms of their decoder rows, which are 1 at a single site where they are kept so."""
-        if self.unit_decoder and step.spaces.sites == 1:
-            return f
-        return f * codes.at_latent(step.spaces.decoder_norms(p["W_dec"]))
+    def norms(self, p: Parameters, step: Step) -> Tensor | None:
+        """[F]: of decoder rows; None at a single site where they are kept at 1."""
+        return None if self.unit_decoder and step.spaces.sites == 1 else step.spaces.decoder_norms(p["W_dec"])
 
     def fold(self, config: SaeConfig, p: Parameters, buffers: Parameters, scale: float) -> InferenceSae:
         norm_F = p["W_dec"].norm(dim=1)

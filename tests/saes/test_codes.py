@@ -32,7 +32,7 @@ def support_of(kind: str, latents: int) -> Tensor:
 
 
 def codes_of(support_BF: Tensor, layout: Layout, dense: bool) -> Codes:
-    return DenseCodes(support_BF, layout) if dense else SparseCodes.where(support_BF, layout)
+    return DenseCodes(support_BF.double(), layout) if dense else SparseCodes.where(support_BF, layout)
 
 
 def product(x_BD: Tensor, W_enc: Tensor, bias_F: Tensor | None, b_pre_MD: Tensor | None, layout: Layout) -> Tensor:
@@ -41,7 +41,7 @@ def product(x_BD: Tensor, W_enc: Tensor, bias_F: Tensor | None, b_pre_MD: Tensor
 
 def at(support_BF: Tensor, pre_BF: Tensor, dense: bool) -> Tensor:
     """Pre-activations as values on a route."""
-    return pre_BF if dense else pre_BF[support_BF]
+    return pre_BF * support_BF if dense else pre_BF[support_BF]
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
@@ -66,7 +66,7 @@ def test_encode_gradients(widths: tuple[int, ...], kind: str, dense: bool, with_
         given = {"bias_F": None, "b_pre_MD": None, **dict(zip(inputs, tensors, strict=True))}
         codes = codes_of(support_BF, layout, dense)
         values = codes.encode(at(support_BF, product(**given, layout=layout), dense), **given)
-        return values * support_BF if dense else values
+        return codes.inside(values)
 
     assert torch.autograd.gradcheck(at_support, tuple(inputs.values()))
 
@@ -79,6 +79,7 @@ def test_decode_gradients(widths: tuple[int, ...], kind: str, dense: bool) -> No
     support_BF = support_of(kind, layout.latents)
     codes = codes_of(support_BF, layout, dense)
     values = randn(B, layout.latents, seed=4) if dense else randn(int(support_BF.sum()), seed=4)
+    values = codes.inside(values).detach().requires_grad_()
     W_dec = randn(layout.latents, D, seed=5)
     assert torch.autograd.gradcheck(codes.decode, (values, W_dec))
     assert torch.autograd.gradcheck(lambda v: codes.decode(v, W_dec.detach()), (values,))
@@ -109,7 +110,7 @@ def test_sums_by_hand(dense: bool) -> None:
     values_BF = torch.tensor([[1.0, -2.0, 4.0], [0.0, 8.0, 16.0]], requires_grad=True)
     support_BF = torch.tensor([[True, True, False], [True, False, True]])
     codes = codes_of(support_BF, layout, dense)
-    values = values_BF if dense else values_BF[support_BF]
+    values = codes.inside(values_BF) if dense else values_BF[support_BF]
     assert codes.fired(values).tolist() == [1, 0, 1]  # 0 and -2 do not fire; 8 and 4 are outside the support
     assert not codes.fired(values).requires_grad
     sums_M = codes.member_sums(values)
@@ -132,7 +133,7 @@ def test_smallest_positive_values_by_hand(dense: bool) -> None:
     values_BF = torch.tensor([[3.0, -2.0, 4.0, 0.0, 0.1, 7.0], [0.5, 2.0, 5.0, -1.0, 9.0, 8.0]])
     support_BF = torch.tensor([[True, True, True, True, False, True], [False, True, True, True, True, True]])
     codes = codes_of(support_BF, layout, dense)
-    values = values_BF if dense else values_BF[support_BF]
+    values = codes.inside(values_BF) if dense else values_BF[support_BF]
     assert codes.member_minima(values).tolist() == [2, 4, torch.inf, 7]
 
 

@@ -12,11 +12,14 @@ from sae_sweep.saes.layout import Layout
 
 
 class DenseEncoder(Encoder):
-    """Every pre-activation of every member, by one matrix product, and masks over them."""
+    """Every pre-activation of every member, by one matrix product, and zeros where they are not chosen."""
 
     def above(self, floor_F: Tensor | None = None) -> tuple[Codes, Tensor]:
         z_BF = self.product()
-        return self._masked(z_BF > (0 if floor_F is None else floor_F), z_BF)
+        if floor_F is not None:
+            return self._masked(z_BF > floor_F, z_BF)
+        z_BF.clamp_(min=0)
+        return self._encoded(DenseCodes(z_BF.sign(), self._layout), z_BF)
 
     def largest_of_rows(self, counts: Sequence[int]) -> tuple[Codes, Tensor]:
         z_BF = self.product()
@@ -30,4 +33,5 @@ class DenseEncoder(Encoder):
         return self._masked(largest_mask(z_BF, counts, self._layout), z_BF, layout)
 
     def _masked(self, support_BF: Tensor, z_BF: Tensor, layout: Layout | None = None) -> tuple[Codes, Tensor]:
-        return self._encoded(DenseCodes(support_BF, layout or self._layout), z_BF)
+        support_BF = support_BF.to(z_BF.dtype)
+        return self._encoded(DenseCodes(support_BF, layout or self._layout), z_BF.mul_(support_BF))
