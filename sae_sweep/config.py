@@ -183,6 +183,8 @@ class EvaluationConfig:
     """Also evaluate after the blocks in which so many more training tokens have passed; null is only at the end."""
     positions: str
     """`counted` splices and ablates the counted positions only; `all` splices every position."""
+    later_sites: int | None
+    """At so many later residual sites the activations that a reconstruction leads to are compared; null is all."""
 
 
 @dataclass(frozen=True)

@@ -259,7 +259,8 @@ def _heldout_bytes(group: Group, members: Sequence[Member]) -> int:
     if facts is None:
         return 0
     passes = sum(1 + len(member.site.beside) for member in members) + 2 * len(group.hooks) + 4
-    return _forward_positions(group) * (2 * sum(_widths(group)) + passes * facts.d_model) * _each(group)
+    watched = 2 * len({hook for member in members for hook in member.watched})  # clean ones, and those of a pass
+    return _forward_positions(group) * (2 * sum(_widths(group)) + (passes + watched) * facts.d_model) * _each(group)
 
 
 def _forward_bytes(group: Group) -> int:

@@ -164,6 +164,7 @@ def _check_evaluation(config: MemberConfig) -> None:
         )
     if evaluation.every is not None:
         _at_least("evaluation.every", evaluation.every, 1)
+    _at_least("evaluation.later_sites", evaluation.later_sites, 0)
 
 
 def _check_launcher(config: MemberConfig) -> None:

@@ -61,6 +61,8 @@ class Member:
     """Numbers per position of what it reconstructs."""
     later: tuple[str, ...] = ()
     """Hooks after the site at which e2e_downstream compares."""
+    watched: tuple[str, ...] = ()
+    """Hooks after the site at which evaluation does (`evaluation.later_sites`)."""
 
     @property
     def widths(self) -> dict[str, int]:
@@ -233,7 +235,7 @@ def _new_labels(members: Iterable[Member]) -> dict[str, str]:
 def _member(config: MemberConfig, identity: str) -> Member:
     check_config(config)
     if config.data.toy is not None:
-        site, d, later = TOY_SITE, config.data.toy.dimensions, tuple[str, ...]()
+        site, d, later, watched = TOY_SITE, config.data.toy.dimensions, tuple[str, ...](), tuple[str, ...]()
         d_out, sites = d, 1
     else:
         config = replace(config, model=_own_facts(config.model))
@@ -244,6 +246,13 @@ def _member(config: MemberConfig, identity: str) -> Member:
         sites = 1 + len(site.beside)
         compared = config.training.objective == "e2e_downstream"
         later = later_sites(site, facts.n_layers, config.training.downstream_sites) if compared else ()
+        if compared and not later:
+            raise ConfigError(
+                f"training.objective=e2e_downstream: the residual stream has no site after {site.hook}; take e2e, or a"
+                " site in an earlier block"
+            )
+        last = max((site.written, *site.beside), key=lambda each: -1 if each.layer is None else each.layer)
+        watched = later_sites(last, facts.n_layers, config.evaluation.later_sites)
     key = "expansion" if config.sae.width is None else "width"
     width = check_width(f"sae.{key}", getattr(config.sae, key), d)
     config.sae.check(d, width)
@@ -251,7 +260,7 @@ def _member(config: MemberConfig, identity: str) -> Member:
         wanted = {"sae": config.sae.method(), "d": d, "width": width, "site": site.hook, "output": None}
         check_origin(config.init_from, wanted)
     d, d_out = (sites * numbers for numbers in (d, d_out))
-    return Member(config, identity, "", site, d, width, resolve_schedule(config, width), d_out, later)
+    return Member(config, identity, "", site, d, width, resolve_schedule(config, width), d_out, later, watched)
 
 
 def _own_facts(model: ModelConfig) -> ModelConfig:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 Effect = Literal[
-    *("parameters", "metrics", "curves", "passes", "plan", "refused", "place", "tracking", "card"),
+    *("parameters", "metrics", "curves", "passes", "plan", "refused", "place", "tracking", "card", "later"),
     *("checkpoints", "turns", "hours"),
 ]
 """What a key changes:
@@ -24,6 +24,7 @@ refused     whether a run is accepted at all
 place       where results go, and whether there are any; where activations are kept
 tracking    what wandb is told
 card        what the saved SAE says of its model
+later       what is measured beside the rest, on the same weights
 turns       which members are on the device together, and how often the model's pass is made
 hours       how long a plan says that it takes
 checkpoints how often there is one to go on from
@@ -209,6 +210,7 @@ STREAM = [
     Row("data.toy.noise", "parameters", "data.toy.noise=0.1", TOY),
     Row("evaluation.tokens", "metrics", "evaluation.tokens=320", "data.heldout_path={other_text}"),
     Row("evaluation.positions", "metrics", "evaluation.positions=all"),
+    Row("evaluation.later_sites", "later", "evaluation.later_sites=1"),
     Row("evaluation.every", "curves", "evaluation.every=500"),
 ]
 

@@ -140,7 +140,7 @@ def before_and_after(row: Row, places: Places) -> tuple[MemberConfig, MemberConf
 @pytest.fixture(scope="module")
 def trained(places: Places, offline_hub: None) -> dict[str, Run]:
     """Every run that shows what training or judging gives, by identity: one sweep, one pass for each stream."""
-    shown = ("parameters", "metrics", "curves")
+    shown = ("parameters", "metrics", "curves", "later")
     configs = [
         made
         for row in TABLE
@@ -216,6 +216,14 @@ def test_evaluation_every_adds_to_the_curves(places: Places, trained: dict[str, 
     judged = [[line["tokens"] for line in run.curve if "heldout/ce_sae" in line] for run in (before, after)]
     assert judged == [[], [896, 1344]]
     assert before.metrics["ce_sae"] == pytest.approx(after.metrics["ce_sae"], rel=1e-6)
+
+
+@pytest.mark.parametrize("row", rows("later"))
+def test_a_key_that_asks_for_one_more_number(row: Row, places: Places, trained: dict[str, Run]) -> None:
+    before, after = (trained[member_identity(made)].metrics for made in before_and_after(row, places))
+    assert before["later_fvu"] is None
+    assert 0 < after.pop("later_fvu") < 1
+    assert after.items() <= before.items()
 
 
 @pytest.mark.parametrize("row", rows("passes"))

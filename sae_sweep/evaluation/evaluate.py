@@ -16,6 +16,7 @@ from torch import Tensor
 from sae_sweep.activations.finite import check_finite
 from sae_sweep.cores import side_by_side, workers
 from sae_sweep.data.positions import counted_positions, target_positions
+from sae_sweep.evaluation.later import LaterSites
 from sae_sweep.evaluation.reconstruction import Reconstruction
 from sae_sweep.evaluation.sparsity import Sparsity
 from sae_sweep.evaluation.splice import Divergence, accumulate, average, splice_metrics
@@ -56,6 +57,8 @@ class Candidate:
     """The hook that it reads; None is `hook`."""
     beside: tuple[str, ...] = ()
     """A crosscoder's other hooks, read and spliced as `hook` is."""
+    watched: tuple[str, ...] = ()
+    """Hooks after all these, where the spliced model's activations are compared with clean ones."""
 
     @property
     def hooks(self) -> tuple[str, ...]:
@@ -125,7 +128,7 @@ class Evaluator:
 
     def __init__(self, model: LanguageModel, heldout: HeldOut, means: Mapping[str, Tensor], read: Sequence[str] = ()):
         """`means` are the mean activations [d] by hook, which mean ablation puts in place; `read` are hooks that
-        candidates read, if not only those."""
+        candidates read or watch, if not only those."""
         self._model, self._heldout, self._means, self._read = model, heldout, means, read
         self._suffix = Suffix(model, tuple(means), read)
 
@@ -140,12 +143,14 @@ class Evaluator:
         names = ["clean", *ablations, *(_name(c.label, hook) for c in candidates for hook in c.hooks)]
         divergences = {name: Divergence(sequences, device) for name in names}
         sums = {c.label: Sums(c.sae, sequences, device) for c in candidates}
+        later = {c.label: LaterSites(c.watched, self._model.facts.d_model, device) for c in candidates}
         targets_R = torch.zeros(sequences, dtype=torch.float64, device=device)
         for batch in self._batches():
             finals = self._ablated(batch, hooks)
             for c, spliced in zip(candidates, self._spliced(candidates, batch, sums), strict=True):
                 for hook, activation_RTd in spliced.items():
-                    final_RTD = self._suffix.run(hook, batch.clean, activation_RTd)
+                    final_RTD, found = self._suffix.run_watching(hook, batch.clean, activation_RTd, c.watched)
+                    later[c.label].update(batch.clean.activations, found, batch.counted_RT)
                     finals[_name(c.label, hook)] = final_RTD[batch.target_RT]
             row_N, position_N = batch.target_RT.nonzero(as_tuple=True)
             next_N = batch.clean.tokens_RT[row_N, position_N + 1]
@@ -153,7 +158,7 @@ class Evaluator:
             accumulate(self._model, clean_ND, finals, next_N, row_N + batch.first, divergences)
             targets_R.index_add_(0, row_N + batch.first, torch.ones_like(row_N, dtype=torch.float64))
             done((batch.first + len(batch.counted_RT)) / sequences)
-        return {c.label: _judgement(c, sums[c.label], divergences, targets_R) for c in candidates}
+        return {c.label: _judgement(c, sums[c.label], later[c.label], divergences, targets_R) for c in candidates}
 
     def _spliced(
         self, candidates: Sequence[Candidate], batch: _Batch, sums: Mapping[str, Sums]
@@ -221,10 +226,12 @@ def _reconstructed(candidate: Candidate, batch: _Batch, sums: Sums) -> dict[str,
     return {hook: _replaced(activations[hook], batch.replaced_RT, part_ND) for hook, part_ND in parts}
 
 
-def _judgement(candidate: Candidate, sums: Sums, divergences: Mapping[str, Divergence], targets_R: Tensor) -> Judgement:
+def _judgement(
+    candidate: Candidate, sums: Sums, later: LaterSites, divergences: Mapping[str, Divergence], targets_R: Tensor
+) -> Judgement:
     zero, mean, own = (
         average([divergences[_name(kind, hook)] for hook in candidate.hooks])
         for kind in ("zero", "mean", candidate.label)
     )
-    metrics = {**sums.metrics(), **splice_metrics(divergences["clean"], zero, mean, own, targets_R)}
+    metrics = sums.metrics() | splice_metrics(divergences["clean"], zero, mean, own, targets_R) | later.metrics()
     return Judgement(candidate.sae, metrics, sums.sparsity.frequency_F)

@@ -136,17 +136,9 @@ def parse_hook(hook: str) -> Site:
 
 def later_sites(site: Site, n_layers: int, most: int | None) -> tuple[str, ...]:
     """Hooks of the residual stream in later blocks, at most so many: where Braun et al. 2024 (arXiv 2405.12241)
-    compare a spliced model with the clean one. Of the site's own kind if it is resid_post, else resid_pre.
-
-    Raises ConfigError where there is none.
-    """
+    compare a spliced model with the clean one. Of the site's own kind if it is resid_post, else resid_pre."""
     kind = "resid_post" if site.kind == "resid_post" else "resid_pre"
     blocks = [] if site.layer is None else range(site.layer + 1, n_layers)[:most]
-    if not blocks:
-        raise ConfigError(
-            f"training.objective=e2e_downstream: the residual stream has no site after {site.hook}; take e2e, or a"
-            " site in an earlier block"
-        )
     return tuple(f"blocks.{layer}.{HOOK_OF_KIND[kind]}" for layer in blocks)
 
 

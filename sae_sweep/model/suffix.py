@@ -18,7 +18,7 @@ from sae_sweep.errors import ConfigError
 from sae_sweep.model.harvest import collect
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.model.layout import Block, Layout, close, first, input_of, patched
-from sae_sweep.model.observe import check_hook
+from sae_sweep.model.observe import check_hook, observing
 from sae_sweep.model.sites import HOOK_OF_KIND, Site, parse_hook
 
 # What a suffix pass needs of the clean one, in the site's own block, by kind: where the residual stream enters it and,
@@ -75,6 +75,19 @@ class Suffix:
         """
         self.model.passes.suffix += 1
         return self._run(hook, clean, replacement_RTd)
+
+    def run_watching(
+        self, hook: str, clean: CleanPass, replacement_RTd: Tensor, later: Sequence[str]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """`run`, and the activations [R, T, d] that it led to at later hooks, by hook; clean passes record these."""
+        found = {}
+
+        def take(hook: str, activation: Tensor) -> None:
+            found[hook] = activation.clone()  # blocks may add to it in place
+
+        with observing(self.model, [self._recorded[each] for each in later], take):
+            final_RTD = self.run(hook, clean, replacement_RTd)
+        return final_RTD, found
 
     def _clean(self, tokens_RT: Tensor) -> CleanPass:
         activations, final_RTD = collect(self.model, tokens_RT, self._recorded, stop=False)

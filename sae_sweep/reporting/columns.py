@@ -55,6 +55,9 @@ MMCS_LATENTS = Column(
     "mmcs_latents", "MMCS latents", 3, title_long="mean best cosine of a learned latent with a true one"
 )
 
+LATER_FVU = Column("later_fvu", "later FVU", 4, title_long="unexplained variance at later sites of the spliced model")
+"""Shown where it was measured."""
+
 TERMINAL_COLUMNS = (L0, CE_RECOVERED, CE_DELTA, KL, FVU, GAMMA, DEAD, ALIVE)
 REPORT_COLUMNS = (L0, CE_RECOVERED, CE_DELTA, KL, FVU, COSINE, GAMMA, DEAD, ALIVE, DENSE)
 MMCS_COLUMNS = (MMCS_TRUTH, MMCS_FREQUENT, MMCS_LATENTS)
@@ -64,14 +67,21 @@ TOY_REPORT_COLUMNS = (L0, EXPLAINED, *MMCS_COLUMNS, FVU, COSINE, GAMMA, DEAD, AL
 
 def terminal_columns(cell: Mapping[str, Any]) -> tuple[Column, ...]:
     """What the terminal's table of a cell shows."""
-    return TERMINAL_COLUMNS if true_latents(cell["key"]) is None else TOY_TERMINAL_COLUMNS
+    if true_latents(cell["key"]) is not None:
+        return TOY_TERMINAL_COLUMNS
+    return TERMINAL_COLUMNS + ((LATER_FVU,) if _watched(cell) else ())
 
 
 def report_columns(cells: Sequence[Mapping[str, Any]]) -> tuple[Column, ...]:
     """What the report's one table of all cells shows: whatever one of them has."""
     kinds = {true_latents(cell["key"]) is None for cell in cells}
     found = (REPORT_COLUMNS if True in kinds else ()) + (TOY_REPORT_COLUMNS if False in kinds else ())
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(found + ((LATER_FVU,) if any(map(_watched, cells)) else ())))
+
+
+def _watched(cell: Mapping[str, Any]) -> bool:
+    """Whether later sites were looked at for some member."""
+    return any(LATER_FVU.value(point) is not None for point in cell["points"])
 
 
 def number(value: float | None) -> str:

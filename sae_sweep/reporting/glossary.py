@@ -50,6 +50,11 @@ MODEL_DEFINITIONS = (
     ("CE delta", "CE with the SAE − CE of the clean model, in nats per token."),
     ("KL", "KL divergence of the next-token distributions, clean model to model with the SAE, in nats per token."),
     (
+        "later FVU",
+        "Where evaluation.later_sites asks for it: the fraction of variance unexplained between the residual stream "
+        "that the SAE leads to and the clean one, averaged over later blocks.",
+    ),
+    (
         "Frontier",
         "A member is on the frontier when no other of its cell has both an L0 as low and a CE recovered as high, and "
         "is better in one. A cell is what may be compared: one model, site, set of positions and held-out tokens.",

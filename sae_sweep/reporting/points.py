@@ -35,6 +35,7 @@ METRICS = [
     "ce_recovered_mean",
     "kl",
     "kl_zero",
+    "later_fvu",
     "dead_fraction",
     "dead_window_tokens",
     "alive",

@@ -10,7 +10,7 @@ from sae_sweep import __version__
 from sae_sweep.activations.prefetch import Prefetch
 from sae_sweep.activations.stream import Block
 from sae_sweep.errors import ConfigError
-from sae_sweep.evaluation import recovery, splice
+from sae_sweep.evaluation import later, recovery, splice
 from sae_sweep.evaluation.evaluate import Judgement
 from sae_sweep.files import write_json_atomic
 from sae_sweep.interop.saelens import save_sae
@@ -198,7 +198,7 @@ def _not_finite(metrics: Mapping[str, Any]) -> str | None:
 def _metrics(place: Place, judgement: Judgement) -> dict[str, Any]:
     state = place.state
     return {
-        **dict.fromkeys((*splice.KEYS, *recovery.KEYS)),  # null where the source has no model, or no truth
+        **dict.fromkeys((*splice.KEYS, later.KEY, *recovery.KEYS)),  # null where the source has no model, or no truth
         **judgement.metrics,
         "dead_fraction": place.trainer.dead_fraction(place.index),
         "dead_window_tokens": state.dead_window_tokens,

@@ -95,7 +95,8 @@ def _opened(group: Group, waves: Sequence[Wave], ranks: Ranks) -> "GroupRun":
     spliced = [site.hook for bank in banks for site in (bank.site.written, *bank.site.beside)]
     means = {hook: statistics[False][hook].mean for hook in spliced}
     positions = {member.config.evaluation.positions for bank in banks for member in bank.members}
-    judges = {each: source.judge(each, means) for each in sorted(positions)}
+    watched = dict.fromkeys(hook for bank in banks for member in bank.members for hook in member.watched)
+    judges = {each: source.judge(each, means, tuple(watched)) for each in sorted(positions)}
     ranks.exchange(None)  # nothing is written before all are ready
     return GroupRun(group, source, turns, judges, stamp, ranks)
 

@@ -55,7 +55,8 @@ class Place:
             sae = sae.with_thresholds()
         site = self.member.site
         reads, beside = site.hook if site.output else None, tuple(other.hook for other in site.beside)
-        return Candidate(self.member.label, site.written.hook, sae, step, trainer.batch_size, reads, beside)
+        where = (site.written.hook, sae, step, trainer.batch_size, reads, beside)
+        return Candidate(self.member.label, *where, self.member.watched)
 
     def saving(self, lines: int, before: SavedMember | None) -> Saving:
         """The member on its way to a checkpoint; `before` is what the one before holds of it."""

@@ -55,9 +55,9 @@ class Source(Protocol):
     def unigrams(self, hooks: Sequence[str]) -> dict[str, Tensor]:
         """[V, d] by hook: activations of each token by itself, for lookup tables. Raises ConfigError without tokens."""
 
-    def judge(self, positions: str, means: Mapping[str, Tensor]) -> Judge:
+    def judge(self, positions: str, means: Mapping[str, Tensor], watched: Sequence[str] = ()) -> Judge:
         """The judge for one value of `evaluation.positions`; `means` are the mean activations [d] by the hooks that
-        are spliced."""
+        are spliced, `watched` hooks at which spliced and clean passes are compared."""
 
     def metadata(self) -> dict[str, Any]:
         """What cfg.json says of it."""
@@ -116,7 +116,7 @@ class LanguageModelSource:
     def unigrams(self, hooks: Sequence[str]) -> dict[str, Tensor]:
         return unigram_activations(self.model, hooks, harvest)
 
-    def judge(self, positions: str, means: Mapping[str, Tensor]) -> Judge:
+    def judge(self, positions: str, means: Mapping[str, Tensor], watched: Sequence[str] = ()) -> Judge:
         tokenizer = self.model.tokenizer
         heldout = HeldOut(
             tokens_RT=torch.from_numpy(self._tokens.heldout).long(),
@@ -125,7 +125,7 @@ class LanguageModelSource:
             rows_per_forward=self._config.data.rows_per_forward,
             every_position=positions == "all",
         )
-        return Evaluator(self.model, heldout, means, self._hooks)
+        return Evaluator(self.model, heldout, means, tuple(dict.fromkeys((*self._hooks, *watched))))
 
     def metadata(self) -> dict[str, Any]:
         data = self._config.data
@@ -165,7 +165,7 @@ class ToySource:
     def unigrams(self, hooks: Sequence[str]) -> dict[str, Tensor]:
         raise ConfigError("sae.lookup: toy data has no tokens; leave it none")
 
-    def judge(self, positions: str, means: Mapping[str, Tensor]) -> Judge:
+    def judge(self, positions: str, means: Mapping[str, Tensor], watched: Sequence[str] = ()) -> Judge:
         return ToyEvaluator(self._stream, self._config)
 
     def metadata(self) -> dict[str, Any]:

@@ -29,7 +29,6 @@ from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.splice import LOGIT_ELEMENTS
 from sae_sweep.model.head import logits
 from sae_sweep.model.language_model import LanguageModel
-from sae_sweep.model.observe import observing
 from sae_sweep.model.suffix import Suffix
 
 CALIBRATION_ROWS = 32
@@ -133,14 +132,7 @@ class EndToEnd:
 
     def run(self, sequences: Sequences, spliced_RTd: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Final hidden states [R, T, D], and activations [R, T, d] at the later sites, by hook."""
-        suffix, found = self._splicing.suffix, {}
-
-        def take(hook: str, activation: Tensor) -> None:
-            found[hook] = activation.clone()  # blocks may add to it in place
-
-        with observing(self._splicing.model, [suffix.sites[hook] for hook in self._later], take):
-            final_RTD = suffix.run(self.hook, sequences.clean, spliced_RTd)
-        return final_RTD, found
+        return self._splicing.suffix.run_watching(self.hook, sequences.clean, spliced_RTd, self._later)
 
     @property
     def model(self) -> LanguageModel:

@@ -4,6 +4,7 @@ Nothing here is fast and nothing here is ours: no suffix pass, no chunk, no runn
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,20 @@ class PlainModel:
         self.log_probabilities(row_T, kind, layer, look)
         (x_TD,) = seen
         return x_TD
+
+    def residuals(self, row_T: Tensor, kind: str, layer: int, edit: Edit | None, ends: Sequence[int]) -> list[Tensor]:
+        """[T, d] at the end of each of these blocks, with the site's activation passed through `edit` on the way."""
+        seen: dict[int, Tensor] = {}
+        with ExitStack() as stack:
+            for block in ends:
+                module = self._module.get_submodule(self._places["resid_post"].module.format(layer=block))
+
+                def keep(_: nn.Module, __: Any, output: Any, block: int = block) -> None:
+                    seen[block] = (output[0] if isinstance(output, tuple) else output)[0].clone()
+
+                stack.enter_context(module.register_forward_hook(keep))
+            self.log_probabilities(row_T, kind, layer, edit)
+        return [seen[block] for block in ends]
 
     @torch.no_grad()
     def log_probabilities(self, row_T: Tensor, kind: str, layer: int, edit: Edit | None) -> Tensor:
@@ -140,6 +155,8 @@ class Question:
     bos: int | None
     mean_D: Tensor
     every_position: bool
+    ends: tuple[int, ...] = ()
+    """Blocks after the site whose outputs are compared."""
 
 
 @dataclass
@@ -152,6 +169,8 @@ class RowResult:
     ce: dict[str, Tensor]
     """By pass (clean, sae, zero, mean): nats at each target."""
     kl: dict[str, Tensor]
+    later: list[tuple[Tensor, Tensor]]
+    """By later block: clean activations [N, d] and those with the SAE."""
 
 
 def recomputed(model: PlainModel, sae: PlainSae, question: Question) -> Metrics:
@@ -187,7 +206,9 @@ def _row(model: PlainModel, sae: PlainSae, q: Question, row_T: Tensor) -> RowRes
     ce = {name: -log[at, row_T[at + 1]] for name, log in log_p.items()}
     clean = log_p["clean"][at]
     kl = {name: (clean.exp() * (clean - log_p[name][at])).sum(1) for name in ("sae", "zero")}
-    return RowResult(x_TD[own], f_TF[own], x_hat_TD[own], ce, kl)
+    passes = [model.residuals(row_T, q.kind, q.layer, edits[name], q.ends) for name in ("clean", "sae")]
+    later = [(clean_TD[own], spliced_TD[own]) for clean_TD, spliced_TD in zip(*passes, strict=True)]
+    return RowResult(x_TD[own], f_TF[own], x_hat_TD[own], ce, kl, later)
 
 
 def _metrics(rows: Sequence[RowResult], sae: PlainSae) -> Metrics:
@@ -214,6 +235,7 @@ def _metrics(rows: Sequence[RowResult], sae: PlainSae) -> Metrics:
         "ce_recovered_mean": (ce["mean"] - ce["sae"]) / (ce["mean"] - ce["clean"]),
         "kl": kl["sae"],
         "kl_zero": kl["zero"],
+        "later_fvu": _later_fvu(rows),
         "alive": (density > 0).double().mean().item(),
         "density_over_1pct": (density > 0.01).double().mean().item(),
         "density_over_10pct": (density > 0.1).double().mean().item(),
@@ -221,6 +243,15 @@ def _metrics(rows: Sequence[RowResult], sae: PlainSae) -> Metrics:
         "ce_recovered_se": delete_one([row for row in rows if len(row.ce["clean"])], _ce_recovered),
         "tokens_evaluated": len(x),
     }
+
+
+def _later_fvu(rows: Sequence[RowResult]) -> float | None:
+    found = []
+    for block in range(len(rows[0].later)):
+        clean_ND, spliced_ND = (torch.cat([row.later[block][i] for row in rows]) for i in (0, 1))
+        error_ND = clean_ND - spliced_ND
+        found.append(error_ND.square().sum().item() / (clean_ND - clean_ND.mean(0)).square().sum().item())
+    return sum(found) / len(found) if found else None
 
 
 def _l0(rows: Sequence[RowResult]) -> float:

@@ -104,7 +104,9 @@ def test_candidates_of_several_places_have_their_metrics_in_any_company_and_batc
     ]
     means = {hook: torch.zeros(32, dtype=torch.float64) for hook in across}
     heldout = HeldOut(tokens_RT, torch.tensor([0, 1, 2]), 1, 2, every_position=False)
-    evaluator = Evaluator(model, heldout, means, [reads])
+    watched = "blocks.3.hook_resid_post"
+    candidates = [replace(candidate, watched=(watched,)) for candidate in candidates]
+    evaluator = Evaluator(model, heldout, means, [reads, watched])
     together = evaluator.judge(candidates)
     assert model.passes.suffix == 4 * (2 * 2 + 1 + 2 + 1)
     smaller = evaluator.in_smaller_batches()

@@ -17,12 +17,19 @@ EOS, BOS, PAD = 0, 1, 2
 LAYER = 1  # of four
 WIDTH = 48
 KINDS = ("resid_post", "mlp_out", "attn_z")
+WATCHED = {
+    "resid_post": {2: "blocks.2.hook_resid_post", 3: "blocks.3.hook_resid_post"},
+    "mlp_out": {1: "blocks.2.hook_resid_pre", 2: "blocks.3.hook_resid_pre"},
+    "attn_z": {2: "blocks.3.hook_resid_pre"},
+}
+"""The hooks watched for a kind of site, by the block that ends there."""
+READ = tuple(hook for hooks in WATCHED.values() for hook in hooks.values())
 ARCHITECTURES = ("standard", "gated", "topk", "jumprelu", "no b_dec")
 
 KEYS = {
     *("l0", "l1", "mse", "fvu", "explained_variance", "cosine", "gamma", "alive", "density_over_1pct"),
     *("density_over_10pct", "l0_se", "ce_clean", "ce_sae", "ce_zero", "ce_mean", "ce_delta", "ce_recovered"),
-    *("ce_recovered_mean", "ce_recovered_se", "kl", "kl_zero", "tokens_evaluated"),
+    *("ce_recovered_mean", "ce_recovered_se", "kl", "kl_zero", "later_fvu", "tokens_evaluated"),
 }
 
 
@@ -40,7 +47,8 @@ class Judged:
         candidate = self.candidates[label]
         sae = candidate.sae
         question = Question(
-            kind, LAYER, tokens_RT, {EOS, BOS, PAD}, BOS, self.means[candidate.hook], self.every_position
+            *(kind, LAYER, tokens_RT, {EOS, BOS, PAD}, BOS, self.means[candidate.hook], self.every_position),
+            ends=tuple(WATCHED[kind]),
         )
         return recomputed(self.plain, PlainSae(sae.architecture, sae.tensors, sae.subtract_b_dec, sae.k), question)
 
@@ -62,7 +70,7 @@ def make_candidates(
             name = "standard" if architecture == "no b_dec" else architecture
             sae = random_sae(name, x_TD.shape[1], WIDTH, seed, scale, subtract=architecture != "no b_dec")
             label = label_of(kind, architecture)
-            candidates[label] = Candidate(label, hook, sae)
+            candidates[label] = Candidate(label, hook, sae, watched=tuple(WATCHED[kind].values()))
     return candidates, means
 
 
@@ -82,7 +90,7 @@ def judged(
     plain = PlainModel(family, folder)
     candidates, means = make_candidates(plain, random_sae, tokens_RT)
     heldout = HeldOut(tokens_RT, torch.tensor([EOS, BOS, PAD]), BOS, 3, every_position)  # 8 rows: 3, 3 and 2
-    judgements = Evaluator(load_float64(folder), heldout, means).judge(list(candidates.values()))
+    judgements = Evaluator(load_float64(folder), heldout, means, READ).judge(list(candidates.values()))
     return Judged(plain, candidates, means, judgements, every_position)
 
 
@@ -124,12 +132,12 @@ def test_the_two_policies_differ_where_they_should(
     special = torch.tensor([EOS, BOS, PAD])
     label = label_of("resid_post", "standard")
     counted, every = (
-        Evaluator(model, HeldOut(tokens_RT, special, BOS, 4, every_position), means)
+        Evaluator(model, HeldOut(tokens_RT, special, BOS, 4, every_position), means, READ)
         .judge([candidates[label]])[label]
         .metrics
         for every_position in (False, True)
     )
-    spliced = {key for key in KEYS if key.startswith(("ce_", "kl"))} - {"ce_clean"}
+    spliced = {key for key in KEYS if key.startswith(("ce_", "kl", "later_"))} - {"ce_clean"}
     assert all(counted[key] != every[key] for key in spliced)
     assert {key: counted[key] for key in KEYS - spliced} == pytest.approx(
         {key: every[key] for key in KEYS - spliced}, rel=1e-12
@@ -147,7 +155,7 @@ def test_batches_change_nothing(
     family = request.node.callspec.params["judged"][0]
     model = load_float64(request.getfixturevalue(f"{family}_folder"))
     heldout = HeldOut(tokens_RT, torch.tensor([EOS, BOS, PAD]), BOS, rows_per_forward, judged.every_position)
-    again = Evaluator(model, heldout, judged.means).judge(list(judged.candidates.values()))
+    again = Evaluator(model, heldout, judged.means, READ).judge(list(judged.candidates.values()))
     for label, judgement in judged.judgements.items():
         assert again[label].metrics == pytest.approx(judgement.metrics, rel=1e-9, abs=1e-12)
 
@@ -194,6 +202,7 @@ def test_an_sae_that_is_zero_is_zero_ablation(
     judged = evaluator.judge(candidates)
     zero, mean = judged["zero"].metrics, judged["mean"].metrics
     assert (zero["l0"], zero["l1"], zero["alive"], zero["cosine"]) == (0.0, 0.0, 0.0, 0.0)
+    assert zero["later_fvu"] is None  # nobody asked
     assert zero["gamma"] is None  # no scaling of nothing is better than another
     assert zero["ce_sae"] == zero["ce_zero"]
     assert zero["kl"] == zero["kl_zero"]

@@ -32,6 +32,7 @@ KEYS = {
         "coefficient_final",
         "threshold_mode",
         "l0_untrimmed",
+        "later_fvu",
     ),
     *("tokens_trained", "tokens_evaluated", "mmcs_truth", "mmcs_truth_frequent", "mmcs_latents"),
 }
@@ -70,7 +71,7 @@ def train(llama_folder: Path, text_file: Path, tmp_path_factory: pytest.TempPath
         shared = [
             *small(tmp_path_factory.mktemp("outputs"), llama_folder, text_file),
             *(f"site.layer={LAYER}", f"training.batch_size={BATCH}", f"training.tokens={BATCH * STEPS}"),
-            *("training.lr=2e-3", "training.lr_warmup_steps=10"),
+            *("training.lr=2e-3", "training.lr_warmup_steps=10", "evaluation.later_sites=1"),
         ]
         made = planned(shared, {name: MEMBERS[name] for name in names})
         opened = open_group(made.group)
@@ -116,7 +117,7 @@ def recompute(trained: Trained) -> Callable[[str], Recomputation]:
         layer = LAYER - 1 if name == "earlier" else LAYER
         sae = _read(trained.saved(name))
         mean_D = activations(layer, first_RT).mean(0)
-        question = Question("resid_post", layer, heldout_RT, {EOS, BOS, PAD}, BOS, mean_D, False)
+        question = Question("resid_post", layer, heldout_RT, {EOS, BOS, PAD}, BOS, mean_D, False, (layer + 1,))
         x_ND = activations(layer, heldout_RT)
         fires_NF = sae.encode(x_ND) > 0
         undecided = _margins(sae, x_ND).lt(NEAR * x_ND.norm(dim=1, keepdim=True)).sum().item() / len(x_ND)

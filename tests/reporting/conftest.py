@@ -75,6 +75,7 @@ def member_metrics(facts: dict[str, Any], l0: float, noise: random.Random) -> di
         "ce_recovered_mean": 1 - delta / (CE_MEAN - CE_CLEAN),
         "kl": 0.93 * delta,
         "kl_zero": 8.1,
+        "later_fvu": None,
         "dead_fraction": facts["dead"],
         "dead_window_tokens": 10_000_000,
         "alive": 0.99 - facts["dead"],

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from sae_sweep.reporting.columns import LATER_FVU, report_columns
 from sae_sweep.reporting.curves import MOST_POINTS, read_curves, thinned
 from sae_sweep.reporting.pareto import cells
 from sae_sweep.reporting.points import read_sweep
@@ -171,6 +172,20 @@ def test_table_of_undefined_numbers(sweep: Path) -> None:
     console = quiet()
     print_frontier(cell | {"points": points}, console)
     assert said(console).splitlines()[2].split()[1:3] == ["-", "-"]
+
+
+def test_later_sites_have_a_column_where_they_were_watched(sweep: Path) -> None:
+    [cell] = cells(read_sweep(sweep).points)
+    points = [cell["points"][0] | {"later_fvu": 0.25}, *cell["points"][1:]]
+    console = quiet()
+    print_frontier(cell | {"points": points}, console)
+    lines = said(console).splitlines()
+    assert lines[0].split()[-3:] == ["later", "FVU", "frontier"]
+    row = next(line for line in lines if line.startswith(points[0]["member"]))
+    assert "0.2500" in row.split()
+    assert "\n".join(lines).count("0.2500") == 1
+    assert LATER_FVU in report_columns([cell | {"points": points}])
+    assert LATER_FVU not in report_columns([cell])
 
 
 def test_drawn_table_on_a_terminal(sweep: Path) -> None:

@@ -1,0 +1,32 @@
+"""What a reconstruction does to activations after its site: those of the spliced model, against clean ones.
+
+Braun et al. 2024 (arXiv 2405.12241, section 3.4) compare SAEs of different objectives by it.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from sae_sweep.evaluation.reconstruction import Reconstruction
+
+KEY = "later_fvu"
+
+
+class LaterSites:
+    """Sums of one candidate at some hooks after its own, over counted positions."""
+
+    def __init__(self, hooks: Sequence[str], d: int, device: torch.device) -> None:
+        self.hooks = tuple(hooks)
+        self._found = {hook: Reconstruction(d, device) for hook in hooks}
+
+    def update(self, clean: Mapping[str, Tensor], spliced: Mapping[str, Tensor], counted_RT: Tensor) -> None:
+        """Activations [R, T, d] by hook."""
+        for hook, sums in self._found.items():
+            sums.update(clean[hook][counted_RT], spliced[hook][counted_RT])
+
+    def metrics(self) -> dict[str, float | None]:
+        """later_fvu: the unexplained variance, averaged over hooks; None without any."""
+        found = [sums.metrics()["fvu"] for sums in self._found.values()]
+        known = [fvu for fvu in found if fvu is not None]
+        return {KEY: sum(known) / len(known) if known else None}
