@@ -36,7 +36,7 @@ from sae_sweep.saes.layout import Layout
 
 
 class Codes(ABC):
-    """The support of one step. `values` are [N] (sparse), or [B, F] and 0 outside it (dense): the module's docstring."""
+    """The support of one step. `values` are [N] (sparse), or [B, F] and 0 outside the support (dense)."""
 
     layout: Layout
     tokens: int
