@@ -6,11 +6,14 @@ from threading import local
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.model.layout import close, patched
+
+FAR = 64
+"""Times as large as they are, hidden states show a softcap that small logits would hide."""
 
 
 class _BackboneOutput:
@@ -31,10 +34,14 @@ def head_of(model: LanguageModel) -> Iterator[Callable[[Tensor], Tensor]]:
     """A function from final hidden states [N, D] to logits [N, V], in float32 (float64 for a float64 model), which
     several threads may call while this lasts, and the model computes nothing else.
 
-    The model's own forward computes them, with its backbone replaced by the hidden states, so whatever an architecture
-    does at its head (softcap, logit scale) is done here too. Call it in chunks: the logits of a block do not fit in
-    memory.
+    Where they are more than a product, the model's own forward computes them, with its backbone replaced by the hidden
+    states, so whatever an architecture does at its head (softcap, logit scale) is done here too. Call it in chunks: the
+    logits of a block do not fit in memory.
     """
+    head = model.lm_head
+    if head is not None:
+        yield lambda hidden_ND: _in_float32(head(hidden_ND))
+        return
     own = local()
 
     def backbone(*_: object, **__: object) -> _BackboneOutput:
@@ -43,11 +50,14 @@ def head_of(model: LanguageModel) -> Iterator[Callable[[Tensor], Tensor]]:
     def logits(hidden_ND: Tensor) -> Tensor:
         own.hidden_ND = hidden_ND
         tokens = torch.zeros(1, hidden_ND.shape[0], dtype=torch.int64, device=hidden_ND.device)
-        logits_NV: Tensor = model.module(input_ids=tokens, use_cache=False).logits[0]
-        return logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
+        return _in_float32(model.module(input_ids=tokens, use_cache=False).logits[0])
 
     with patched(model.backbone, backbone):
         yield logits
+
+
+def _in_float32(logits_NV: Tensor) -> Tensor:
+    return logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
 
 
 def logits(model: LanguageModel, hidden_ND: Tensor) -> Tensor:
@@ -58,10 +68,17 @@ def logits(model: LanguageModel, hidden_ND: Tensor) -> Tensor:
 
 @torch.no_grad()
 def check_head(model: LanguageModel, tokens_RT: Tensor) -> None:
-    """Raise ConfigError unless `logits` of the final hidden states are the model's own logits."""
+    """Raise ConfigError unless `logits` of the final hidden states are the model's own logits; find `lm_head`."""
     own_RTV: Tensor = model.module(input_ids=tokens_RT, use_cache=False).logits
     try:
-        ours_NV = logits(model, model.final_hidden(tokens_RT).flatten(0, 1))
+        hidden_ND = model.final_hidden(tokens_RT).flatten(0, 1)
+        ours_NV = logits(model, hidden_ND)
+        head = model.module.get_output_embeddings()  # type: ignore[operator]
+        far_ND = FAR * hidden_ND
+        if isinstance(head, nn.Linear) and all(
+            torch.equal(_in_float32(head(each_ND)), logits(model, each_ND)) for each_ND in (hidden_ND, far_ND)
+        ):
+            model.lm_head = head
         same = close(ours_NV, own_RTV.flatten(0, 1).to(ours_NV.dtype), own_RTV.dtype)
     except (AttributeError, TypeError, AssertionError):
         same = False

@@ -36,6 +36,8 @@ class LanguageModel:
     facts: ModelFacts
     layout: Layout | None = None
     bridge: Any = None
+    lm_head: nn.Linear | None = None
+    """Where logits are nothing but its product with final hidden states (`head.check_head` finds out)."""
     passes: Passes = field(default_factory=Passes)
 
     @property

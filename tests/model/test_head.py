@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import CohereConfig, GraniteConfig, OPTConfig
+from transformers import CohereConfig, Gemma2Config, GraniteConfig, OPTConfig
 
 from sae_sweep.config import ModelConfig
 from sae_sweep.errors import ConfigError
@@ -31,16 +31,18 @@ def test_half_precision_comes_out_as_float32(gemma_folder: Path, model_config: C
 
 
 @pytest.mark.parametrize(
-    ("config_class", "own"),
+    ("config_class", "own", "product"),
     [
-        (CohereConfig, {"logit_scale": 0.1}),
-        (GraniteConfig, {"logits_scaling": 3.0}),
-        (OPTConfig, {"word_embed_proj_dim": 32, "ffn_dim": 80}),
+        (CohereConfig, {"logit_scale": 0.1}, False),
+        (GraniteConfig, {"logits_scaling": 3.0}, False),
+        (Gemma2Config, {"final_logit_softcapping": 30.0, "head_dim": 8}, False),
+        (OPTConfig, {"word_embed_proj_dim": 32, "ffn_dim": 80}, True),
     ],
 )
 def test_other_heads(
     config_class: type,
     own: dict[str, object],
+    product: bool,
     build_model: Callable[..., Path],
     model_config: Config,
     tokens_RT: Tensor,
@@ -49,6 +51,9 @@ def test_other_heads(
     with torch.no_grad():
         expected = model.module(input_ids=tokens_RT).logits[0]
     torch.testing.assert_close(head.logits(model, model.final_hidden(tokens_RT)[0]), expected, rtol=0, atol=1e-9)
+    assert (model.lm_head is not None) == product
+    half = load_model(model_config(model.config.path, dtype="bfloat16"))  # where a softcap of small logits is no number
+    assert (half.lm_head is not None) == product
 
 
 def test_a_head_that_reads_more_than_the_final_hidden_states_is_refused(
