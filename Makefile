@@ -3,7 +3,7 @@
 # make test-cluster   start a real SLURM of one node, where that is possible, and run the tests that need it, and Ray's
 # make lint   formatter, linter, type checker
 # make bench  time a step, whole sweeps beside other libraries, and how both grow (an afternoon on 2 cores)
-# make evidence   the slow proofs: SAELens reads what we save; the README's claims on the demo and on every architecture
+# make evidence   the slow proofs: SAELens reads what we save; the README's claims on the demo, architectures and objectives
 # make .venv      the environment alone
 
 PYTHON ?= python3
@@ -51,6 +51,11 @@ evidence: $(STAMP) $(INTEROP)
 	$(BIN)/sae-sweep +experiment=tokenized tracking=none
 	$(BIN)/sae-sweep +experiment=toy tracking=none
 	$(BIN)/python scripts/check_architectures.py outputs --out tests/evidence/architectures.json
+	$(BIN)/sae-sweep +experiment=e2e tracking=none
+	$(BIN)/sae-sweep +experiment=e2e tracking=none name=e2e_seed1 seed=1
+	$(BIN)/sae-sweep +experiment=e2e_finetune tracking=none
+	$(BIN)/sae-sweep +experiment=transcoders tracking=none
+	$(BIN)/python scripts/check_objectives.py outputs --out tests/evidence/objectives.json
 
 # Made in parts: each architecture is written as it ends, and `make bench BENCH_ARGS="--only gated"` adds to the files.
 bench: $(STAMP) $(INTEROP)

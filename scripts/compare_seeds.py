@@ -22,17 +22,21 @@ def living_rows(folder: Path) -> Tensor:
     return load_sae(folder).tensors["W_dec"][load_file(folder / SPARSITY)["sparsity"] > NEVER]
 
 
+def likeness(first: Path, second: Path) -> dict[str, tuple[float, float]]:
+    """Of each member that both sweeps have: first in second, and second in first."""
+    members = json.loads((first / "sweep.json").read_text(encoding="utf-8"))["members"]
+    both = [label for label in members if all((folder / label / SPARSITY).is_file() for folder in (first, second))]
+    return {label: mean_best_cosines(living_rows(first / label), living_rows(second / label)) for label in both}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("first", type=Path)
     parser.add_argument("second", type=Path)
     asked = parser.parse_args()
-    members = json.loads((asked.first / "sweep.json").read_text(encoding="utf-8"))["members"]
     print(f"{'member':<32}{'first in second':>16}{'second in first':>16}")
-    for label in members:
-        if (asked.second / label / SPARSITY).is_file():
-            forth, back = mean_best_cosines(living_rows(asked.first / label), living_rows(asked.second / label))
-            print(f"{label:<32}{forth:>16.3f}{back:>16.3f}")
+    for label, (forth, back) in likeness(asked.first, asked.second).items():
+        print(f"{label:<32}{forth:>16.3f}{back:>16.3f}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The encoder of the sparse route on a CPU where full precision is as fast as any: z some rows at a time.
 
-A piece of z is looked at while it is in cache, and nothing but what is chosen of it is kept. The offset is one more
-column of the product, which is free; a product that adds a vector writes z twice.
+A piece of z is looked at soon after it is made, in the same room as the last, and nothing but what is chosen of it is
+kept. The offset is one more column of the product, which is free; a product that adds a vector writes z twice.
 """
 
 from collections.abc import Callable, Iterator, Sequence
