@@ -3,7 +3,7 @@
     python scripts/bench/clocked_command.py MARKS.json [what sae-sweep takes ...]
 
 The command and its exit code are unchanged. MARKS.json gets the clock when training began, when each step of some
-members ended, and when training ended; only differences mean anything.
+members ended, and when training and judging ended; only differences mean anything.
 """
 
 import json
@@ -18,9 +18,10 @@ def watch(marks: dict[str, Any]) -> None:
     """Make training note its times; it is loaded here, as the command would."""
     from sae_sweep.activations.stream import Block
     from sae_sweep.training.group import GroupRun
+    from sae_sweep.training.judging import Judging
     from sae_sweep.training.trainer import BankTrainer
 
-    train, consume = GroupRun._train, BankTrainer.consume
+    train, consume, finish = GroupRun._train, BankTrainer.consume, Judging.finish
 
     def clocked_train(self: GroupRun, *arguments: Any) -> None:
         marks["begin"] = time.perf_counter()
@@ -34,7 +35,13 @@ def watch(marks: dict[str, Any]) -> None:
 
         consume(self, block, clocked, *rest)
 
+    def clocked_finish(self: Judging, *arguments: Any) -> Any:
+        results = finish(self, *arguments)
+        marks["judged"] = time.perf_counter()
+        return results
+
     GroupRun._train, BankTrainer.consume = clocked_train, clocked_consume  # type: ignore[method-assign, assignment]
+    Judging.finish = clocked_finish  # type: ignore[method-assign, assignment]
 
 
 def main() -> int:

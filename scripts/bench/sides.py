@@ -23,13 +23,18 @@ class Run:
     seconds: float
     """Of the whole process, from its start to its end."""
     marks: Mapping[str, Any]
-    """When training began and ended, and each step of all members ended."""
+    """When training began and ended, each step of all members ended, and judging did."""
     folder: Path
     """The members' folders are in it."""
 
     @property
     def training(self) -> float:
         return float(self.marks["end"] - self.marks["begin"])
+
+    @property
+    def judging(self) -> float | None:
+        """From the last step on: correcting L0, judging and saving; None of a side that judges nothing."""
+        return float(self.marks["judged"] - self.marks["end"]) if "judged" in self.marks else None
 
     def quarter(self, last: bool) -> float:
         """Seconds that the first or last quarter of the steps took."""

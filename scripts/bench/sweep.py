@@ -14,6 +14,7 @@ member and reports; the peers read finished rows and evaluate nothing. Medians o
 
     whole s           the process
     training s        from the first forward pass of training to the last step; both include the language model
+    judging s         judging every member on held-out tokens and saving it, which is in whole s
     us/token/SAE      training, per token and member; in the first and the last quarter of the steps
     us/token/+1       one more member: (training with all - training with --few) / (difference in members), per token
     at matched L0     CE recovered of all by OUR evaluation on the same held-out tokens, each side's frontier
@@ -97,11 +98,13 @@ def _side(sweep: Sweep, few: int, side: str, runs: dict[tuple[str, int], list[Ru
     quarter_us = 4e6 / (sweep.steps * sweep.batch * members)
     every, fewer = runs[side, members], runs.get((side, few), [])
     training = median(run.training for run in every)
+    judging = [run.judging for run in every if run.judging is not None]
     more = training - median(run.training for run in fewer) if fewer and members > few else None
     tokens = sweep.steps * sweep.batch
     return {
         "whole_seconds": median(run.seconds for run in every),
         "training_seconds": training,
+        "judging_seconds": median(judging) if judging else None,
         "us_per_token_and_sae": 1e6 * training / (tokens * members),
         "us_first_quarter": quarter_us * median(run.quarter(last=False) for run in every),
         "us_last_quarter": quarter_us * median(run.quarter(last=True) for run in every),
@@ -135,8 +138,8 @@ def _range(points: Sequence[Point]) -> tuple[float, float] | None:
 
 
 def print_sweeps(found: Mapping[str, dict[str, Any]]) -> None:
-    header = ["architecture", "side", "members", "whole s", "training s", "us/token/SAE", "first quarter"]
-    header += ["last quarter", "us/token/+1"]
+    header = ["architecture", "side", "members", "whole s", "training s", "judging s", "us/token/SAE"]
+    header += ["first quarter", "last quarter", "us/token/+1"]
     rows: list[list[str]] = []
     for name, each in found.items():
         sides = each["sides"]

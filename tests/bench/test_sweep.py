@@ -37,6 +37,7 @@ def test_our_side_is_timed_and_judged(found: dict[str, Any]) -> None:
     assert (entry["sweep"]["model"], entry["sweep"]["d"], entry["sweep"]["layer"]) == ("demo_lm", 128, 2)
     ours = entry["sides"]["ours"]
     assert 0 < ours["training_seconds"] < ours["whole_seconds"]
+    assert 0 < ours["judging_seconds"] < ours["whole_seconds"] - ours["training_seconds"]
     tokens = int(entry["sweep"]["tokens"]) // 256 * 256
     assert ours["us_per_token_and_sae"] == pytest.approx(1e6 * ours["training_seconds"] / (2 * tokens))
     assert sorted(point["l0"] for point in entry["points"]["ours"]) == pytest.approx([10, 32])
