@@ -43,7 +43,8 @@ class Adam:
         m2 = self._bank.member(self.second_moment, member)
         adam(
             [weights[name] for name in gradients],
-            list(gradients.values()),
+            # Fused on a CPU it goes over memory as if all had one layout, and autograd may hand back a transpose.
+            [gradient.contiguous() for gradient in gradients.values()],
             [m1[name] for name in gradients],
             [m2[name] for name in gradients],
             [],

@@ -70,6 +70,18 @@ def test_free_members_take_torchs_step(beta1: float, eps: float, clip: float) ->
             assert torch.equal(found, before[other][name])
 
 
+def test_how_a_gradient_lies_in_memory_changes_nothing() -> None:
+    """Autograd hands back transposes, and torch's fused Adam reads memory as it comes."""
+    banks = bank_of("april"), bank_of("april")
+    for bank, lay in zip(banks, (lambda g: g, lambda g: g.mT.contiguous().mT if g.ndim == 2 else g), strict=True):
+        adam = Adam(bank)
+        for step in range(3):
+            gradients = random_gradients(bank.member(bank.storage, 1), step)
+            adam.step(1, {name: lay(g) for name, g in gradients.items()}, PLAIN, step)
+    for name, found in banks[0].storage.items():
+        assert torch.equal(found, banks[1].storage[name]), name
+
+
 def test_lr_is_the_schedules() -> None:
     """Adam's first step is lr in size, whatever the gradient's."""
     bank = bank_of("april")
