@@ -22,16 +22,16 @@ STATE_BYTES = 12
 GRADIENT_BYTES = 8
 """Per trained number of the members that step together: the gradient, and what projecting and applying it makes."""
 PAIR_BYTES = {
-    "standard": 20,
-    "standard_april": 22,
-    "p_anneal": 36,
+    "standard": 17,
+    "standard_april": 21,
+    "p_anneal": 35,
     "gated": 29,
-    "gated_decoder_norm": 37,
-    "topk": 25,
-    "batchtopk": 25,
-    "matryoshka": 22,
-    "jumprelu": 26,
-    "jumprelu_anthropic": 33,
+    "gated_decoder_norm": 30,
+    "topk": 17,
+    "batchtopk": 18,
+    "matryoshka": 18,
+    "jumprelu": 32,
+    "jumprelu_anthropic": 34,
 }
 """Per (token, latent) pair of a step on the dense route, which every member's first step takes: pre-activations, the
 support, values, and what autograd keeps of them and makes on the way back."""
