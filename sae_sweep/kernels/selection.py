@@ -6,7 +6,7 @@ from torch import Tensor
 
 from sae_sweep.kernels.device import on_triton
 from sae_sweep.kernels.places import exceeding, reaching, true_places
-from sae_sweep.kernels.sparse import located
+from sae_sweep.kernels.sparse import bag_sums, located
 
 SAMPLE = 2**16
 """Numbers that a first cut is guessed from."""
@@ -64,7 +64,10 @@ def row_largest(flat_N: Tensor, columns: int, values_N: Tensor, count: int, rows
         return positive_N
     place_N = torch.arange(len(flat_N), device=flat_N.device) + (most * row_N - offsets.index_select(0, row_N))
     padded_BK = values_N.new_full((rows * most,), -torch.inf).index_copy_(0, place_N, values_N).view(rows, most)
-    return positive_N & row_top_mask(padded_BK, count).view(-1).index_select(0, place_N)
+    picked_N = positive_N & reaching(values_N, kth_largest(padded_BK, count).index_select(0, row_N))
+    if (bag_sums(picked_N.to(values_N.dtype), offsets) > count).any():  # some are equal, and there is not room for all
+        return positive_N & row_top_mask(padded_BK, count).view(-1).index_select(0, place_N)
+    return picked_N
 
 
 def smallest_of_largest(values: Tensor, count: int) -> Tensor:

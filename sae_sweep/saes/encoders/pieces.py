@@ -41,11 +41,16 @@ class PiecewiseEncoder(Encoder):
     def _all_largest(self, latents: slice, count: int) -> Found:
         """One member's. The first piece gives a likely cut; where fewer than `count` turn out to be above it, all that
         are above 0 are met."""
-        _, z_RF = next(self._pieces(latents))
-        guess = sampled_cut(z_RF.reshape(-1), -(-count * len(z_RF) // self.tokens))
-        cut = 0.0 if guess is None else max(0.0, guess.item())
-        flat_N, z_N = self._found(latents, lambda z_RF: exceeding(z_RF, cut))
-        if cut > 0 and len(z_N) < count:
+        cuts: list[float] = []
+
+        def above_cut(z_RF: Tensor) -> Tensor:
+            if not cuts:
+                guess = sampled_cut(z_RF.reshape(-1), -(-count * len(z_RF) // self.tokens))
+                cuts.append(0.0 if guess is None else max(0.0, guess.item()))
+            return exceeding(z_RF, cuts[0])
+
+        flat_N, z_N = self._found(latents, above_cut)
+        if cuts[0] > 0 and len(z_N) < count:
             flat_N, z_N = self._found(latents, lambda z_RF: exceeding(z_RF, 0.0))
         return picked(flat_N, z_N, z_N >= smallest_of_largest(z_N, count))
 
