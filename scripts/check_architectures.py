@@ -9,16 +9,12 @@ Prints the tables and exits with 1 when a claim does not hold; `--out FILE` also
 """
 
 import argparse
-import json
-import platform
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
-
-Point = dict[str, Any]
+from scripts.claims import Point, concluded, on_target, points_of
 
 BEYOND = 0.002
 """CE recovered by which an architecture may be below Bricken's standard: about one standard error of each."""
@@ -29,13 +25,6 @@ FROZEN_HELPS_TO = 32
 """The highest L0 at which a frozen table is expected to help."""
 
 
-def points_of(folder: Path) -> list[Point]:
-    """The points of a finished sweep with one cell."""
-    (cell,) = json.loads((folder / "pareto.json").read_text(encoding="utf-8"))["cells"]
-    points: list[Point] = cell["points"]
-    return points
-
-
 def by_target(points: Iterable[Point]) -> dict[str, dict[float, Point]]:
     """Points by architecture and the `sae.l0` they were asked for."""
     table: dict[str, dict[float, Point]] = {}
@@ -44,15 +33,10 @@ def by_target(points: Iterable[Point]) -> dict[str, dict[float, Point]]:
     return table
 
 
-def hit(point: Point) -> bool:
-    """Whether L0 is within the larger of 5% and 0.5 of its target."""
-    return bool(abs(point["l0"] - point["knob_value"]) <= max(0.5, 0.05 * point["knob_value"]))
-
-
 def architecture_claims(table: dict[str, dict[float, Point]]) -> dict[str, bool]:
     """Every L0 on its target, and the papers' order."""
     everyone = [point for own in table.values() for point in own.values()]
-    found = {"every L0 within the larger of 5% and 0.5 of its target": all(hit(point) for point in everyone)}
+    found = {"every L0 within the larger of 5% and 0.5 of its target": all(map(on_target, everyone))}
     for name in AT_LEAST_STANDARD:
         found[f"{name} no worse than standard at every L0"] = all(
             point["ce_recovered"] >= table["standard"][l0]["ce_recovered"] - BEYOND for l0, point in table[name].items()
@@ -118,20 +102,12 @@ def main() -> int:
     print_table("tokenized: CE recovered (L0)", tokenized, "ce_recovered")
     print_table("toy: MMCS of frequent true latents (L0)", toy, "mmcs_truth_frequent")
     claims = {**architecture_claims(compared), **tokenized_claims(tokenized), **toy_claims(points["toy"])}
-    print()
-    for claim, holds in claims.items():
-        print(f"{'holds' if holds else 'DOES NOT HOLD'}: {claim}")
-    if arguments.out:
-        found = {
-            "claims": claims,
-            "architectures": summary(compared, "ce_recovered", "ce_recovered_se", "fvu", "gamma", "alive"),
-            "tokenized": summary(tokenized, "ce_sae", "ce_recovered", "fvu"),
-            "toy": summary(toy, "mmcs_truth_frequent", "mmcs_truth", "mmcs_latents", "fvu"),
-            "machine": {"python": platform.python_version(), "torch": torch.__version__, "cpu": platform.machine()},
-        }
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    return 0 if all(claims.values()) else 1
+    numbers = {
+        "architectures": summary(compared, "ce_recovered", "ce_recovered_se", "fvu", "gamma", "alive"),
+        "tokenized": summary(tokenized, "ce_sae", "ce_recovered", "fvu"),
+        "toy": summary(toy, "mmcs_truth_frequent", "mmcs_truth", "mmcs_latents", "fvu"),
+    }
+    return concluded(claims, numbers, arguments.out)
 
 
 if __name__ == "__main__":

@@ -11,18 +11,13 @@ Prints a table and exits with 1 when a claim does not hold; `--out FILE` also wr
 """
 
 import argparse
-import json
-import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from sae_sweep.reporting.pareto import interpolate
-
-Point = dict[str, Any]
+from scripts.claims import Point, concluded, on_target, points_of
 
 MATCHED_L0 = (6.5, 8.0, 16.0, 32.0, 64.0, 90.0)
 BEST_AT_LEAST = 0.95
@@ -30,10 +25,10 @@ GATED_BELOW_STANDARD = 0.002
 ARCHITECTURES = ("gated", "standard", "standard_april", "topk")
 
 
-def read_points(folder: Path) -> dict[str, list[Point]]:
+def by_architecture(folder: Path) -> dict[str, list[Point]]:
     """The points of a sweep with one cell, by architecture."""
-    (cell,) = json.loads((folder / "pareto.json").read_text(encoding="utf-8"))["cells"]
-    return {name: [p for p in cell["points"] if p["architecture"] == name] for name in ARCHITECTURES}
+    points = points_of(folder)
+    return {name: [p for p in points if p["architecture"] == name] for name in ARCHITECTURES}
 
 
 def matched(points: dict[str, list[Point]]) -> list[dict[str, Any]]:
@@ -53,9 +48,7 @@ def claims(points: dict[str, list[Point]], table: Sequence[dict[str, Any]]) -> d
         "gated no worse than standard at matched L0": len(both) >= 4
         and all(row["gated"] >= row["standard"] - GATED_BELOW_STANDARD for row in both),
         "gated's gamma nearer to 1": all(abs(g["gamma"] - 1) < abs(s["gamma"] - 1) for g, s in pairs),
-        "L0 within 5% of its target or 0.5": all(
-            abs(p["l0"] - p["knob_value"]) <= max(0.5, 0.05 * p["knob_value"]) for p in everyone
-        ),
+        "L0 within 5% of its target or 0.5": all(map(on_target, everyone)),
     }
 
 
@@ -87,23 +80,17 @@ def main() -> int:
     for folder in filter(None, (arguments.folder, arguments.longer)):
         if not (folder / "pareto.json").is_file():
             parser.error(f"{folder} has no pareto.json: it is not the folder of a finished sweep")
-    points = read_points(arguments.folder)
+    points = by_architecture(arguments.folder)
     table = matched(points)
-    found: dict[str, Any] = {"claims": claims(points, table), "matched": table}
+    numbers: dict[str, Any] = {"matched": table}
     print_table(table)
-    for claim, holds in found["claims"].items():
-        print(f"{'holds' if holds else 'DOES NOT HOLD'}: {claim}")
     if arguments.longer:
-        longer = matched(read_points(arguments.longer))
-        found |= {"matched_longer": longer, "largest_change": change(table, longer)}
+        longer = matched(by_architecture(arguments.longer))
+        numbers |= {"matched_longer": longer, "largest_change": change(table, longer)}
         print("with twice the tokens:")
         print_table(longer)
-        print("largest change:", ", ".join(f"{name} {value:.4f}" for name, value in found["largest_change"].items()))
-    if arguments.out:
-        found["machine"] = {"python": platform.python_version(), "torch": torch.__version__, "cpu": platform.machine()}
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    return 0 if all(found["claims"].values()) else 1
+        print("largest change:", ", ".join(f"{name} {value:.4f}" for name, value in numbers["largest_change"].items()))
+    return concluded(claims(points, table), numbers, arguments.out)
 
 
 if __name__ == "__main__":

@@ -10,29 +10,16 @@ Prints the numbers and exits with 1 when a claim does not hold; `--out FILE` als
 """
 
 import argparse
-import json
-import platform
 import sys
 from pathlib import Path
-from typing import Any
 
-import torch
-
+from scripts.claims import Point, concluded, points_of
 from scripts.compare_seeds import likeness
-
-Point = dict[str, Any]
 
 SWEEPS = ("e2e", "e2e_seed1", "e2e_finetune", "transcoders")
 KEPT = ("l0", "ce_recovered", "ce_recovered_se", "ce_delta", "kl", "fvu", "later_fvu", "alive")
 LOCAL, E2E, DOWNSTREAM = "topk", "topk e2e", "topk e2e_downstream"
 FINETUNED, CONTINUED = "topk kl_mse finetuned", "topk finetuned"
-
-
-def points_of(folder: Path) -> list[Point]:
-    """The points of a finished sweep with one cell."""
-    (cell,) = json.loads((folder / "pareto.json").read_text(encoding="utf-8"))["cells"]
-    points: list[Point] = cell["points"]
-    return points
 
 
 def objective_claims(own: dict[str, Point]) -> dict[str, bool]:
@@ -95,20 +82,13 @@ def main() -> int:
     print("\nmember: mean best cosine of the first seed in the second, and back")
     for label, (forth, back) in alike.items():
         print(f"{label:40}{forth:>16.3f}{back:>16.3f}")
-    print("\n" + "\n".join(f"{name}: {share:.2f} of the gap in CE" for name, share in shares.items()) + "\n")
-    for claim, holds in claims.items():
-        print(f"{'holds' if holds else 'DOES NOT HOLD'}: {claim}")
-    if arguments.out:
-        found = {
-            "claims": claims,
-            "sweeps": {name: {p["member"]: {key: p[key] for key in KEPT} for p in points[name]} for name in SWEEPS},
-            "seeds": alike,
-            "share of the gap": shares,
-            "machine": {"python": platform.python_version(), "torch": torch.__version__, "cpu": platform.machine()},
-        }
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    return 0 if all(claims.values()) else 1
+    print("\n" + "\n".join(f"{name}: {share:.2f} of the gap in CE" for name, share in shares.items()))
+    numbers = {
+        "sweeps": {name: {p["member"]: {key: p[key] for key in KEPT} for p in points[name]} for name in SWEEPS},
+        "seeds": alike,
+        "share of the gap": shares,
+    }
+    return concluded(claims, numbers, arguments.out)
 
 
 if __name__ == "__main__":
