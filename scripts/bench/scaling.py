@@ -34,6 +34,7 @@ from typing import Any
 
 import torch
 
+from sae_sweep import process
 from sae_sweep.estimates import bytes_text, estimate
 from sae_sweep.plan import Group, plan_sweep
 from scripts.bench.measure import ROOT, Results, interleaved, machine, medians, ratio, seconds, show, shown
@@ -226,6 +227,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    process.tune()  # as cli.main does, but here torch is imported before that
     asked = parsed(arguments)
     size = Size(
         d=Row.d,

@@ -37,6 +37,7 @@ from typing import Any
 
 import torch
 
+from sae_sweep import process
 from scripts.bench.measure import Results, interleaved, machine, medians, ratio, seconds, show, shown
 from scripts.bench.own import ARCHITECTURES, AdamTraffic, EncoderProduct, Own, Size
 from scripts.bench.peers.client import (
@@ -236,6 +237,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    process.tune()  # as cli.main does, but here torch is imported before that
     asked = parsed(arguments)
     if asked.threads:
         torch.set_num_threads(asked.threads)
