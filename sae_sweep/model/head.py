@@ -70,7 +70,7 @@ def check_head(model: LanguageModel, tokens_RT: Tensor) -> None:
     try:
         hidden_ND = model.final_hidden(tokens_RT).flatten(0, 1)
         ours_NV = logits(model, hidden_ND)
-        head = model.module.get_output_embeddings()  # type: ignore[operator]
+        head = model.module.get_output_embeddings()  # type: ignore[operator]  # typed as a tensor or module
         # To the last bit: dividing by a softcap and multiplying again shows even where logits are small.
         if isinstance(head, nn.Linear) and torch.equal(_in_float32(head(hidden_ND)), ours_NV):
             model.lm_head = head

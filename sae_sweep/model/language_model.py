@@ -43,7 +43,7 @@ class LanguageModel:
     @property
     def backbone(self) -> nn.Module:
         """The model below its lm head: embeddings, blocks and final norm."""
-        backbone = self.module.get_decoder()  # type: ignore[operator]
+        backbone = self.module.get_decoder()  # type: ignore[operator]  # typed as a tensor or module
         assert isinstance(backbone, nn.Module)
         return backbone
 

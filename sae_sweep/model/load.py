@@ -126,6 +126,7 @@ def _line(error: Exception) -> str:
 
 
 def _check_facts(model: LanguageModel) -> None:
+    # To mypy any attribute of a module is a tensor or a module; this one is transformers' config.
     text_config = model.module.config.get_text_config()  # type: ignore[operator, union-attr]
     loaded = complete_sizes(read_sizes(text_config.to_dict()), guess=True)
     for name, size in loaded.items():

@@ -350,7 +350,7 @@ def _travels(error: Exception) -> bool:
     """Whether it is itself at the other end."""
     try:
         return type(pickle.loads(pickle.dumps(error))) is type(error)
-    except Exception:
+    except Exception:  # its own code runs there, and may raise anything
         return False
 
 
