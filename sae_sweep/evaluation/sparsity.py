@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from sae_sweep.evaluation.jackknife import ratio_standard_error
-from sae_sweep.kernels.places import true_places
-from sae_sweep.kernels.sparse import located
+from sae_sweep.kernels.entries import above
 
 
 class Sparsity:
@@ -20,10 +19,8 @@ class Sparsity:
 
     def update(self, f_BF: Tensor, sequence_B: Tensor) -> None:
         """Codes of B counted tokens, and the sequence each belongs to."""
-        tokens, width = f_BF.shape
-        flat_N = true_places(f_BF > 0)
-        offsets, _, latent_N = located(flat_N, tokens, width)
-        f_N = f_BF.reshape(-1).index_select(0, flat_N).double()
+        offsets, latent_N, f_N = above(f_BF)
+        f_N = f_N.double()
         self._fired_F.index_add_(0, latent_N, torch.ones_like(f_N))
         self._l1 += f_N @ self._norm_F.index_select(0, latent_N)
         self._l0_R.index_add_(0, sequence_B, offsets.diff().double())

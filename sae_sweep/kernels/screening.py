@@ -19,7 +19,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from sae_sweep.kernels.selection import row_floor, sampled_cut
+from sae_sweep.kernels.selection import kth_largest, sampled_cut
 
 ROUNDOFF = 2.0**-8
 """Of bfloat16."""
@@ -81,7 +81,7 @@ def row_cuts(bits_BF: Tensor, count: int, slack_B: Tensor) -> Tensor:
 
     At least `count` bounds of a row reach its floor, and what they bound is below them by no more than the slack.
     """
-    cut_B = row_floor(bits_BF, count).clamp(min=0)
+    cut_B = _row_floor(bits_BF, count).clamp(min=0)
     lowest_B = cut_B.view(torch.bfloat16).to(slack_B.dtype) / UP - slack_B
     return (lowest_B / UP**2).bfloat16().view(torch.int16).clamp(min=1)
 
@@ -95,3 +95,12 @@ def likely_cut(bits_BF: Tensor, count: int) -> int:
 def highest_of(cut: int) -> float:
     """What a number can be at most if its bound has no more than these bits."""
     return torch.tensor(cut, dtype=torch.int16).view(torch.bfloat16).item() * UP
+
+
+def _row_floor(values_BF: Tensor, count: int) -> Tensor:
+    """[B]: what at least `count` numbers of a row reach, and few more: the `count`-th largest of the greatest of groups
+    of columns."""
+    columns = values_BF.shape[1]
+    size = columns // min(columns, 2 * count)
+    groups = columns // size
+    return kth_largest(values_BF[:, : size * groups].unflatten(1, (size, groups)).amax(1), count)

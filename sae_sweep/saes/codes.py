@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from sae_sweep.kernels.places import true_places
 from sae_sweep.kernels.sparse import (
+    bag_of_each,
     bag_sums,
-    located,
+    ordered_sums,
     sampled_products,
     sorted_offsets,
     transposed,
@@ -102,14 +102,14 @@ class Codes(ABC):
 class SparseCodes(Codes):
     """Entries as a list, ordered by row: by token, then by member."""
 
-    def __init__(self, flat_N: Tensor, tokens: int, layout: Layout):
-        """`flat_N` are indices into pre-activations [B, F] flattened, ordered by row."""
-        self.layout, self.tokens = layout, tokens
-        self.token_offsets, self.token_N, self.latent_N = located(flat_N, tokens, layout.latents)
+    def __init__(self, token_offsets: Tensor, latent_N: Tensor, layout: Layout):
+        """Where each token's entries begin [B + 1], and the latent of each."""
+        self.layout, self.tokens = layout, len(token_offsets) - 1
+        self.token_offsets, self.latent_N = token_offsets, latent_N
 
-    @classmethod
-    def where(cls, support_BF: Tensor, layout: Layout) -> "SparseCodes":
-        return cls(true_places(support_BF), support_BF.shape[0], layout)
+    @cached_property
+    def token_N(self) -> Tensor:
+        return bag_of_each(self.token_offsets, len(self.latent_N))
 
     @cached_property
     def row_N(self) -> Tensor:
@@ -139,8 +139,8 @@ class SparseCodes(Codes):
 
     def transposed_times(self, values: Tensor, x_BD: Tensor) -> tuple[Tensor, Tensor]:
         by = self.transpose
-        ordered_N = values.index_select(0, by.order_N)
-        return weighted_row_sums(x_BD, by.token_N, ordered_N, by.offsets), bag_sums(ordered_N, by.offsets)
+        ordered_N, sums_F = ordered_sums(values, by.order_N, by.offsets)
+        return weighted_row_sums(x_BD, by.token_N, ordered_N, by.offsets), sums_F
 
     def times(self, values: Tensor, rows_FD: Tensor) -> Tensor:
         return weighted_row_sums(rows_FD, self.latent_N, values, self.token_offsets)
@@ -173,7 +173,7 @@ class Transpose:
     """Entries ordered by latent, and by token for each."""
 
     def __init__(self, codes: SparseCodes) -> None:
-        found = transposed(codes.token_offsets, codes.latent_N, codes.token_N, codes.layout.latents)
+        found = transposed(codes.token_offsets, codes.latent_N, codes.layout.latents)
         self.offsets, self.order_N, self.token_N = found
         """[F + 1], where each latent begins; and [N], which entry is the n-th, and its token."""
         self._codes = codes
@@ -301,8 +301,7 @@ class _LatentSums(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, values_N: Tensor, codes: SparseCodes) -> Tensor:
         ctx.codes = codes  # type: ignore[attr-defined]
-        by = codes.transpose
-        return bag_sums(values_N.index_select(0, by.order_N), by.offsets)
+        return ordered_sums(values_N, codes.transpose.order_N, codes.transpose.offsets)[1]
 
     @staticmethod
     def backward(ctx, g_F):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205

@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from sae_sweep.kernels.entries import where
+from sae_sweep.kernels.sparse import located
 from sae_sweep.saes.codes import Codes, DenseCodes, SparseCodes
 from sae_sweep.saes.encoders.dense import DenseEncoder
 from sae_sweep.saes.layout import Layout
@@ -31,8 +33,13 @@ def support_of(kind: str, latents: int) -> Tensor:
     return support_BF
 
 
+def sparse_codes(support_BF: Tensor, layout: Layout) -> SparseCodes:
+    entries = where(support_BF, support_BF)
+    return SparseCodes(entries.offsets, entries.column_N, layout)
+
+
 def codes_of(support_BF: Tensor, layout: Layout, dense: bool) -> Codes:
-    return DenseCodes(support_BF.double(), layout) if dense else SparseCodes.where(support_BF, layout)
+    return DenseCodes(support_BF.double(), layout) if dense else sparse_codes(support_BF, layout)
 
 
 def product(x_BD: Tensor, W_enc: Tensor, bias_F: Tensor | None, b_pre_MD: Tensor | None, layout: Layout) -> Tensor:
@@ -142,7 +149,7 @@ def test_entries_of_a_row_need_no_order() -> None:
     layout = layout_of((4, 3))
     flat_N = torch.tensor([3, 0, 5, 4, 9, 7, 13, 11])  # token 0: 3 0 | 5 4; token 1: 2 0 | 6 4
     W_dec, values = randn(7, D, seed=1), randn(8, seed=2)
-    codes = SparseCodes(flat_N, 2, layout)
+    codes = SparseCodes(*located(flat_N, 2, layout.latents), layout)
     assert torch.autograd.gradcheck(codes.decode, (values, W_dec))
     dense_BF = torch.zeros(14, dtype=torch.float64).index_put((flat_N,), values).view(2, 7)
     expected = torch.stack([dense_BF[:, :4] @ W_dec[:4], dense_BF[:, 4:] @ W_dec[4:]], dim=1)
@@ -152,7 +159,7 @@ def test_entries_of_a_row_need_no_order() -> None:
 def test_more_latents_than_a_short_integer_counts() -> None:
     layout = layout_of((40_000, 30_000))
     flat_N = torch.tensor([39_999, 40_000, 69_999, 70_000 + 5, 70_000 + 39_999])
-    codes = SparseCodes(flat_N, 2, layout)
+    codes = SparseCodes(*located(flat_N, 2, layout.latents), layout)
     W_dec = torch.zeros(70_000, 1, dtype=torch.float64, requires_grad=True)
     codes.decode(torch.arange(1.0, 6.0, dtype=torch.float64), W_dec).sum().backward()
     assert W_dec.grad is not None

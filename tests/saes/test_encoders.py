@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sae_sweep.kernels import places
+from sae_sweep.kernels import entries
 from sae_sweep.saes.codes import Codes, SparseCodes
 from sae_sweep.saes.encoders import pieces
 from sae_sweep.saes.encoders import screened as screened_encoder
@@ -120,12 +120,11 @@ def test_largest_of_all(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_matrix_with_more_places_than_narrow_integers_count(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its pieces have fewer."""
+def test_more_entries_than_narrow_integers_count(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = matrix(whole(kind).above())
     monkeypatch.setattr(pieces, "PIECE_ROWS", 16)
-    monkeypatch.setattr(places, "NARROW", 16 * sum(WIDTHS))
+    monkeypatch.setattr(entries, "NARROW", 100)
     codes, z = PiecewiseEncoder(*inputs(kind), LAYOUT).above()
     assert isinstance(codes, SparseCodes)
-    assert codes.latent_N.dtype == torch.int64
+    assert codes.latent_N.dtype == (torch.int64 if len(z) > 100 else torch.int32)
     assert same(expected, matrix((codes, z)))

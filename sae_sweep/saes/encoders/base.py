@@ -6,18 +6,15 @@ computes only what may be chosen.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from sae_sweep.kernels.places import true_places
+from sae_sweep.kernels.entries import Entries, kept
 from sae_sweep.kernels.selection import smallest_of_largest
 from sae_sweep.saes.codes import Codes, SparseCodes
 from sae_sweep.saes.layout import Layout
-
-Found = tuple[Tensor, Tensor]
-"""Entries of the flattened z [B, F], in its order, and z at them."""
 
 
 class Encoder(ABC):
@@ -52,25 +49,34 @@ class Encoder(ABC):
         with torch.no_grad():
             return torch.addmm(self._offset_F, self._x_BD, self._W_enc.T)
 
-    def _sparse(self, found: Found, layout: Layout | None = None) -> tuple[Codes, Tensor]:
-        flat_N, z_N = found
-        return self._encoded(SparseCodes(flat_N, self.tokens, layout or self._layout), z_N)
+    def _listed(self, entries: Entries, layout: Layout | None = None) -> tuple[Codes, Tensor]:
+        """Codes of some entries of z, in a layout that may be finer than that of the members."""
+        codes = SparseCodes(entries.offsets, entries.column_N, layout or self._layout)
+        return self._encoded(codes, entries.value_N)
 
-    def _merged(self, found: Sequence[Found], layout: Layout | None = None) -> tuple[Codes, Tensor]:
-        """Each member's entries, as codes of them all."""
-        if len(found) == 1:
-            return self._sparse(found[0], layout)
-        flat_N, order_N = torch.cat([flat_N for flat_N, _ in found]).sort()
-        return self._sparse((flat_N, torch.cat([z_N for _, z_N in found]).index_select(0, order_N)), layout)
+    def _largest_of_members(
+        self, candidates: Entries, left_out_M: Tensor, positive: Callable[[], Entries], counts: Sequence[int]
+    ) -> Entries:
+        """Each member's `count` largest z above 0, and all that equal the smallest of them. They are among candidates,
+        but where others, of at most `left_out_M`, may belong to them; then all that are `positive` are met."""
+        smallest_M = self._smallest(candidates, counts)
+        if ((smallest_M <= left_out_M) & (left_out_M > 0)).any():
+            candidates = positive()
+            smallest_M = self._smallest(candidates, counts)
+        above_0 = torch.nextafter(smallest_M.new_zeros(()), smallest_M.new_ones(()))
+        floor_F = smallest_M.clamp(min=above_0.item()).index_select(0, self._layout.member_F)
+        return kept(candidates, floor_F, inclusive=True)
+
+    def _smallest(self, entries: Entries, counts: Sequence[int]) -> Tensor:
+        """[M]: each member's `count`-th largest of some entries; minus infinity where it has not so many."""
+        own = [entries.value_N]
+        if self._layout.members > 1:
+            inside = ((entries.column_N >= each.start) & (entries.column_N < each.stop) for each in self._layout.slices)
+            own = [entries.value_N[mask_N] for mask_N in inside]
+        return torch.stack([smallest_of_largest(z_N, count) for z_N, count in zip(own, counts, strict=True)])
 
     def _encoded(self, codes: Codes, z: Tensor) -> tuple[Codes, Tensor]:
         return codes, codes.encode(z, self._x_BD, self._W_enc, self._bias_F, self._b_pre_MD, self._layout)
-
-
-def picked(flat_N: Tensor, z_N: Tensor, picked_N: Tensor) -> Found:
-    """The entries, and their z, where the mask is true."""
-    index_K = true_places(picked_N)
-    return flat_N.index_select(0, index_K), z_N.index_select(0, index_K)
 
 
 def _offset(W_enc: Tensor, bias_F: Tensor | None, b_pre_MD: Tensor | None, layout: Layout) -> Tensor:

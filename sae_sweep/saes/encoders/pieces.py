@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from sae_sweep.kernels.places import exceeding, place_dtype, reaching, true_places
-from sae_sweep.kernels.selection import row_floor, row_largest, sampled_cut, smallest_of_largest
+from sae_sweep.kernels.entries import Entries, above, joined, largest_of_rows
+from sae_sweep.kernels.selection import sampled_cut
 from sae_sweep.saes.codes import Codes
-from sae_sweep.saes.encoders.base import Encoder, Found, picked
+from sae_sweep.saes.encoders.base import Encoder
 from sae_sweep.saes.layout import Layout
 
 PIECE_ROWS = 1024
@@ -23,55 +23,44 @@ class PiecewiseEncoder(Encoder):
     """Pre-activations of the members, a piece after the other."""
 
     def above(self, floor_F: Tensor | None = None) -> tuple[Codes, Tensor]:
-        floor = 0.0 if floor_F is None else floor_F
-        return self._sparse(self._found(slice(0, self._layout.latents), lambda z_RF: exceeding(z_RF, floor)))
+        return self._listed(self._above(0.0 if floor_F is None else floor_F))
 
     def largest_of_rows(self, counts: Sequence[int]) -> tuple[Codes, Tensor]:
-        return self._merged([self._row_largest(*own) for own in zip(self._layout.slices, counts, strict=True)])
+        return self._listed(self._found(lambda z_RF: largest_of_rows(z_RF, self._layout.widths, counts)))
 
     def largest_of_all(self, counts: Sequence[int], layout: Layout | None = None) -> tuple[Codes, Tensor]:
-        found = [self._all_largest(*own) for own in zip(self._layout.slices, counts, strict=True)]
-        return self._merged(found, layout)
+        """The first piece gives likely cuts."""
+        cuts: list[Tensor] = []
 
-    def _row_largest(self, latents: slice, count: int) -> Found:
-        flat_N, z_N = self._found(latents, lambda z_RF: reaching(z_RF, row_floor(z_RF, count).clamp(min=0)[:, None]))
-        picked_N = row_largest(flat_N, self._layout.latents, z_N, count, self.tokens)
-        return picked(flat_N, z_N, picked_N)
-
-    def _all_largest(self, latents: slice, count: int) -> Found:
-        """One member's. The first piece gives a likely cut; where fewer than `count` turn out to be above it, all that
-        are above 0 are met."""
-        cuts: list[float] = []
-
-        def above_cut(z_RF: Tensor) -> Tensor:
+        def above_cuts(z_RF: Tensor) -> Entries:
             if not cuts:
-                guess = sampled_cut(z_RF.reshape(-1), -(-count * len(z_RF) // self.tokens))
-                cuts.append(0.0 if guess is None else max(0.0, guess.item()))
-            return exceeding(z_RF, cuts[0])
+                cuts.append(self._likely_cuts(z_RF, counts))
+            return above(z_RF, cuts[0].index_select(0, self._layout.member_F))
 
-        flat_N, z_N = self._found(latents, above_cut)
-        if cuts[0] > 0 and len(z_N) < count:
-            flat_N, z_N = self._found(latents, lambda z_RF: exceeding(z_RF, 0.0))
-        return picked(flat_N, z_N, z_N >= smallest_of_largest(z_N, count))
+        candidates = self._found(above_cuts)
+        largest = self._largest_of_members(candidates, cuts[0], lambda: self._above(0.0), counts)
+        return self._listed(largest, layout)
 
-    def _found(self, latents: slice, chosen: Callable[[Tensor], Tensor]) -> Found:
-        """What `chosen` says of each piece of some latents' z, as entries of the whole z."""
-        width, whole = latents.stop - latents.start, self._layout.latents
-        flat, values, dtype = [], [], place_dtype(self.tokens * whole)  # a piece's own places may be narrower
-        for first, z_RF in self._pieces(latents):
-            flat_N = true_places(chosen(z_RF)).to(dtype)
-            values.append(z_RF.view(-1).index_select(0, flat_N))
-            if width < whole:
-                flat_N = flat_N + flat_N.div(width, rounding_mode="floor").mul_(whole - width)
-            flat.append(flat_N.add_(first * whole + latents.start))
-        return torch.cat(flat), torch.cat(values)
+    def _above(self, floor_F: Tensor | float) -> Entries:
+        return self._found(lambda z_RF: above(z_RF, floor_F))
 
-    def _pieces(self, latents: slice) -> Iterator[tuple[int, Tensor]]:
-        """Some latents' z, and the first token of each piece; a piece is gone when the next one comes."""
+    def _likely_cuts(self, z_RF: Tensor, counts: Sequence[int]) -> Tensor:
+        """[M]: what rather more than each member's `count` of z are likely to be above, given some rows of it."""
+        guesses = [
+            sampled_cut(z_RF[:, latents].reshape(-1), -(-count * len(z_RF) // self.tokens))
+            for latents, count in zip(self._layout.slices, counts, strict=True)
+        ]
+        return torch.stack([z_RF.new_zeros(()) if guess is None else guess.clamp(min=0) for guess in guesses])
+
+    def _found(self, chosen: Callable[[Tensor], Entries]) -> Entries:
+        """What `chosen` says of each piece of z, as entries of the whole."""
+        return joined([chosen(z_RF) for z_RF in self._pieces()])
+
+    def _pieces(self) -> Iterator[Tensor]:
+        """z some rows at a time; a piece is gone when the next one comes."""
         with torch.no_grad():
             x_BK = torch.cat([self._x_BD, self._x_BD.new_ones(self.tokens, 1)], dim=1)
-            W_KF = torch.cat([self._W_enc[latents], self._offset_F[latents, None]], dim=1).T
+            W_KF = torch.cat([self._W_enc, self._offset_F[:, None]], dim=1).T
         z_RF = x_BK.new_empty(min(PIECE_ROWS, self.tokens), W_KF.shape[1])
-        for first in range(0, self.tokens, PIECE_ROWS):
-            x_RK = x_BK[first : first + PIECE_ROWS]
-            yield first, torch.mm(x_RK, W_KF, out=z_RF[: len(x_RK)])
+        for x_RK in x_BK.split(PIECE_ROWS):
+            yield torch.mm(x_RK, W_KF, out=z_RF[: len(x_RK)])

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sae_sweep.kernels.places import true_places
+from sae_sweep.kernels.entries import Entries, above, where
 from sae_sweep.kernels.selection import row_top
 from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.encoders.base import Encoder, largest_mask
@@ -16,8 +16,7 @@ class WholeEncoder(Encoder):
     """Every pre-activation of every member, by one matrix product, and lists of those that are chosen."""
 
     def above(self, floor_F: Tensor | None = None) -> tuple[Codes, Tensor]:
-        z_BF = self.product()
-        return self._listed(z_BF > (0 if floor_F is None else floor_F), z_BF)
+        return self._listed(above(self.product(), 0.0 if floor_F is None else floor_F))
 
     def largest_of_rows(self, counts: Sequence[int]) -> tuple[Codes, Tensor]:
         """Those not above 0 too, so that how many there are is known without waiting for the device."""
@@ -27,13 +26,9 @@ class WholeEncoder(Encoder):
             for latents, count in zip(self._layout.slices, counts, strict=True)
         ]
         top_BK = torch.cat(tops, dim=1)
-        row_B = torch.arange(len(z_BF), device=z_BF.device)
-        return self._sparse(((top_BK + z_BF.shape[1] * row_B[:, None]).view(-1), z_BF.gather(1, top_BK).view(-1)))
+        offsets = sum(counts) * torch.arange(len(z_BF) + 1, device=z_BF.device)
+        return self._listed(Entries(offsets, top_BK.view(-1), z_BF.gather(1, top_BK).view(-1)))
 
     def largest_of_all(self, counts: Sequence[int], layout: Layout | None = None) -> tuple[Codes, Tensor]:
         z_BF = self.product()
-        return self._listed(largest_mask(z_BF, counts, self._layout), z_BF, layout)
-
-    def _listed(self, chosen_BF: Tensor, z_BF: Tensor, layout: Layout | None = None) -> tuple[Codes, Tensor]:
-        flat_N = true_places(chosen_BF)
-        return self._sparse((flat_N, z_BF.view(-1).index_select(0, flat_N)), layout)
+        return self._listed(where(largest_mask(z_BF, counts, self._layout), z_BF), layout)

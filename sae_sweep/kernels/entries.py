@@ -1,0 +1,100 @@
+"""The numbers of a matrix that were chosen, by row; and choosing them on a CPU, where that is a loop (`loops.py`)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sae_sweep.kernels import loops
+from sae_sweep.kernels.sparse import located
+
+NARROW = 2**31 - 1
+"""As many entries as int32 counts; half as wide as int64 is read and written twice as fast."""
+
+
+class Entries(NamedTuple):
+    """N numbers of R rows, a row after the other."""
+
+    offsets: Tensor
+    """[R + 1]: where each row begins."""
+    column_N: Tensor
+    value_N: Tensor
+
+
+def where(chosen_RF: Tensor, z_RF: Tensor) -> Entries:
+    """The numbers at which a mask is true, ordered by column in each row."""
+    flat_N = chosen_RF.reshape(-1).nonzero().squeeze(1)
+    offsets, column_N = located(flat_N, *z_RF.shape)
+    return Entries(offsets, column_N, z_RF.reshape(-1).index_select(0, flat_N))
+
+
+def above(z_RF: Tensor, floor_F: Tensor | float = 0) -> Entries:
+    """The numbers above their column's floor, ordered by column in each row."""
+    if z_RF.device.type != "cpu":
+        return where(z_RF > floor_F, z_RF)
+    floor_F = torch.as_tensor(floor_F, dtype=z_RF.dtype).expand(z_RF.shape[1]).contiguous()
+    room = _room(len(z_RF), z_RF.numel(), z_RF.dtype)
+    return _listed(room, loops.above(z_RF.contiguous().numpy(), floor_F.numpy(), *room))
+
+
+def largest_of_rows(z_RF: Tensor, widths: Sequence[int], counts: Sequence[int]) -> Entries:
+    """The largest numbers of each row, as many as its count says for each of the parts that so many columns make, but
+    none that is not above 0. Of equal ones the first are taken."""
+    room = _room(len(z_RF), z_RF.numel(), z_RF.dtype)
+    return _listed(room, loops.largest_of_rows(z_RF.contiguous().numpy(), *_parts(z_RF, widths, counts), *room))
+
+
+def largest_of_entries(entries: Entries, widths: Sequence[int], counts: Sequence[int]) -> Entries:
+    """The same, among the entries of a matrix, which are ordered by column in each row."""
+    room = _room(len(entries.offsets) - 1, len(entries.value_N), entries.value_N.dtype)
+    parts = _parts(entries.value_N, widths, counts)
+    return _listed(room, loops.largest_of_entries(*_arrays(entries), *parts, room))
+
+
+def kept(entries: Entries, floor_F: Tensor, inclusive: bool = False) -> Entries:
+    """Of some entries those above their column's floor, or at it too."""
+    room = _arrays(Entries(*(tensor.clone() for tensor in entries)))
+    return _listed(room, loops.keep_above(*room, floor_F.numpy(), inclusive))
+
+
+def joined(pieces: Sequence[Entries]) -> Entries:
+    """Rows below each other."""
+    if len(pieces) == 1:
+        return pieces[0]
+    total = sum(len(piece.value_N) for piece in pieces)
+    dtype = torch.int32 if total <= NARROW else torch.int64
+    offsets = torch.empty(sum(len(piece.offsets) - 1 for piece in pieces) + 1, dtype=dtype)
+    offsets[0], row, entry = 0, 1, 0
+    for piece in pieces:
+        rows = len(piece.offsets) - 1
+        torch.add(piece.offsets[1:], entry, out=offsets[row : row + rows])
+        row, entry = row + rows, entry + len(piece.value_N)
+    column_N = torch.cat([piece.column_N for piece in pieces]).to(dtype)
+    return Entries(offsets, column_N, torch.cat([piece.value_N for piece in pieces]))
+
+
+def _room(rows: int, most: int, dtype: torch.dtype) -> loops.Room:
+    """For as many entries as there can be. Memory that is not written to is none."""
+    integer = torch.int32 if most <= NARROW else torch.int64
+    offsets, columns = torch.empty(rows + 1, dtype=integer), torch.empty(most, dtype=integer)
+    return _arrays(Entries(offsets, columns, torch.empty(most, dtype=dtype)))
+
+
+def _arrays(entries: Entries) -> loops.Room:
+    return entries.offsets.numpy(), entries.column_N.numpy(), entries.value_N.numpy()
+
+
+def _listed(room: loops.Room, count: int) -> Entries:
+    offsets, columns, values = room
+    return Entries(*(torch.from_numpy(part) for part in (offsets, columns[:count].copy(), values[:count].copy())))
+
+
+def _parts(
+    values: Tensor, widths: Sequence[int], counts: Sequence[int]
+) -> tuple[loops.Array, loops.Array, loops.Array, loops.Array]:
+    """Where each part begins, each part's count, and room for a row's values, also as integers."""
+    bounds = np.concatenate([[0], np.cumsum(widths)])
+    room = torch.empty(int(bounds[-1]), dtype=values.dtype).numpy()
+    return bounds, np.array(counts), room, room.view(np.int32 if room.itemsize == 4 else np.int64)
