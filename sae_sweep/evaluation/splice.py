@@ -59,9 +59,10 @@ def accumulate(
             hidden = {name: hidden_ND[part] for name, hidden_ND in passes.items()}
             return _divergences(head, clean_ND[part], hidden, target_N[part, None])
 
-        for part, found in zip(parts, side_by_side(judged, parts, model.device), strict=True):
-            for name, (ce_N, kl_N) in found.items():
-                sums[name].add(sequence_N[part], ce_N, kl_N)
+        found = list(side_by_side(judged, parts, model.device))
+    for name in found[0] if found else ():
+        ce_N, kl_N = (torch.cat(numbers) for numbers in zip(*(part[name] for part in found), strict=True))
+        sums[name].add(sequence_N, ce_N, kl_N)
 
 
 def _divergences(

@@ -30,20 +30,26 @@ def where(chosen_RF: Tensor, z_RF: Tensor) -> Entries:
     return Entries(offsets, column_N, z_RF.reshape(-1).index_select(0, flat_N))
 
 
-def above(z_RF: Tensor, floor_F: Tensor | float = 0) -> Entries:
-    """The numbers above their column's floor, ordered by column in each row."""
+def above(z_RF: Tensor, floor_F: Tensor | float = 0, bias_F: Tensor | None = None) -> Entries:
+    """The numbers z, or z + bias, above their column's floor, ordered by column in each row."""
     if z_RF.device.type != "cpu":
+        z_RF = z_RF if bias_F is None else z_RF + bias_F
         return where(z_RF > floor_F, z_RF)
     floor_F = torch.as_tensor(floor_F, dtype=z_RF.dtype).expand(z_RF.shape[1]).contiguous()
     room = _room(len(z_RF), z_RF.numel(), z_RF.dtype)
-    return _listed(room, loops.above(z_RF.contiguous().numpy(), floor_F.numpy(), *room))
+    bias = None if bias_F is None else bias_F.numpy()
+    return _listed(room, loops.above(z_RF.contiguous().numpy(), bias, floor_F.numpy(), *room))
 
 
-def largest_of_rows(z_RF: Tensor, widths: Sequence[int], counts: Sequence[int]) -> Entries:
-    """The largest numbers of each row, as many as its count says for each of the parts that so many columns make, but
-    none that is not above 0. Of equal ones the first are taken."""
+def largest_of_rows(
+    z_RF: Tensor, widths: Sequence[int], counts: Sequence[int], bias_F: Tensor | None = None
+) -> Entries:
+    """The largest z, or z + bias, of each row: for each of the parts that so many columns make as many as its count says,
+    but none that is not above 0. Of equal ones the first are taken."""
     room = _room(len(z_RF), z_RF.numel(), z_RF.dtype)
-    return _listed(room, loops.largest_of_rows(z_RF.contiguous().numpy(), *_parts(z_RF, widths, counts), *room))
+    bias_F = z_RF.new_zeros(z_RF.shape[1]) if bias_F is None else bias_F
+    numbers = z_RF.contiguous().numpy(), bias_F.numpy()
+    return _listed(room, loops.largest_of_rows(*numbers, *_parts(z_RF, widths, counts), *room))
 
 
 def largest_of_entries(entries: Entries, widths: Sequence[int], counts: Sequence[int]) -> Entries:

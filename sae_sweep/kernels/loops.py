@@ -40,8 +40,8 @@ def compiled(function: Callable[Arguments, Result]) -> Callable[Arguments, Resul
 
 
 @compiled
-def above(z_RF: Array, floor_F: Array, offsets: Array, columns: Array, values: Array) -> Whole:
-    """List the numbers above their column's floor; how many they are."""
+def above(z_RF: Array, bias_F: Array | None, floor_F: Array, offsets: Array, columns: Array, values: Array) -> Whole:
+    """List the numbers z + bias above their column's floor; how many they are."""
     flags = _flags(z_RF.shape[1])
     bytes_F, _, _ = flags
     count: Whole = uint64(0)
@@ -49,8 +49,8 @@ def above(z_RF: Array, floor_F: Array, offsets: Array, columns: Array, values: A
     for row in range(z_RF.shape[0]):
         z_F = z_RF[row]
         for column in range(z_F.size):
-            bytes_F[column] = z_F[column] > floor_F[column]
-        count = _list(z_F, flags, columns, values, count)
+            bytes_F[column] = _number(z_F, bias_F, column) > floor_F[column]
+        count = _list(z_F, bias_F, flags, columns, values, count)
         offsets[row + 1] = count
     return count
 
@@ -58,6 +58,7 @@ def above(z_RF: Array, floor_F: Array, offsets: Array, columns: Array, values: A
 @compiled
 def largest_of_rows(
     z_RF: Array,
+    bias_F: Array,
     bounds: Array,
     counts: Array,
     room: Array,
@@ -66,7 +67,7 @@ def largest_of_rows(
     columns: Array,
     values: Array,
 ) -> Whole:
-    """List each row's counts[m] largest numbers among columns bounds[m] to bounds[m + 1] for each m, but none that is
+    """List each row's counts[m] largest z + bias among columns bounds[m] to bounds[m + 1] for each m, but none that is
     not above 0; how many they are. Of equal ones the first are taken.
 
     `room` is for the numbers of a row, and `room_bits` is the same memory as integers.
@@ -78,12 +79,12 @@ def largest_of_rows(
     offsets[0] = 0
     for row in range(z_RF.shape[0]):
         for part in range(counts.size):
-            z_F = z_RF[row, bounds[part] : bounds[part + 1]]
+            z_F, own_bias_F = z_RF[row, bounds[part] : bounds[part + 1]], bias_F[bounds[part] : bounds[part + 1]]
             floor = floors[part]
-            found = _candidates(z_F, floor, flags, places, room)
+            found = _candidates(z_F, own_bias_F, floor, flags, places, room)
             while found < counts[part] and floor > 0:  # at worst all that are above 0
                 floor = z_RF.dtype.type(floor / 2 if floor == floors[part] else 0)
-                found = _candidates(z_F, floor, flags, places, room)
+                found = _candidates(z_F, own_bias_F, floor, flags, places, room)
             cut, reaching = _cut(room_bits[:found], counts[part])
             chosen = (places, room, room_bits, found, cut, reaching - counts[part])
             count = _keep(chosen, bounds[part], columns, values, count)
@@ -180,7 +181,12 @@ def _flags(columns: int) -> Flags:
 
 
 @compiled
-def _list(z_F: Array, flags: Flags, columns: Array, values: Array, count: Whole) -> Whole:
+def _number(z_F: Array, bias_F: Array | None, column: int) -> Any:
+    return z_F[column] if bias_F is None else z_F[column] + bias_F[column]  # which of the two is known when compiled
+
+
+@compiled
+def _list(z_F: Array, bias_F: Array | None, flags: Flags, columns: Array, values: Array, count: Whole) -> Whole:
     """Append the numbers of a row whose flag is 1; how many are listed then."""
     bytes_F, words, hits = flags
     whole = z_F.size // 8
@@ -192,22 +198,22 @@ def _list(z_F: Array, flags: Flags, columns: Array, values: Array, count: Whole)
         first = 8 * np.int64(hits[hit])
         for column in range(first, first + 8):
             columns[count] = column
-            values[count] = z_F[column]
+            values[count] = _number(z_F, bias_F, column)
             count += uint64(bytes_F[column])
     for column in range(8 * whole, z_F.size):
         columns[count] = column
-        values[count] = z_F[column]
+        values[count] = _number(z_F, bias_F, column)
         count += uint64(bytes_F[column])
     return count
 
 
 @compiled
-def _candidates(z_F: Array, floor: float, flags: Flags, places: Array, room: Array) -> Whole:
-    """Write the numbers of a row above a floor, and their columns; how many they are."""
+def _candidates(z_F: Array, bias_F: Array, floor: float, flags: Flags, places: Array, room: Array) -> Whole:
+    """Write the numbers z + bias of a row above a floor, and their columns; how many they are."""
     bytes_F, _, _ = flags
     for column in range(z_F.size):
-        bytes_F[column] = z_F[column] > floor
-    return np.int64(_list(z_F, flags, places, room, uint64(0)))
+        bytes_F[column] = _number(z_F, bias_F, column) > floor
+    return np.int64(_list(z_F, bias_F, flags, places, room, uint64(0)))
 
 
 @compiled

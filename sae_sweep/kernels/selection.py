@@ -5,6 +5,8 @@ import torch
 from torch import Tensor
 
 from sae_sweep.kernels.device import on_triton
+from sae_sweep.kernels.entries import largest_of_rows
+from sae_sweep.kernels.sparse import bag_of_each
 
 SAMPLE = 2**16
 """Numbers that a first cut is guessed from."""
@@ -32,13 +34,16 @@ def row_top(values_BF: Tensor, count: int) -> Tensor:
     return values_BF.topk(count, dim=1, sorted=False).indices
 
 
-def row_top_mask(values_BF: Tensor, count: int) -> Tensor:
-    """[B, F] bool: where each row's `count` largest are."""
-    if values_BF.device.type == "cpu":
-        mask_BF = values_BF >= kth_largest(values_BF, count)[:, None]
-        if mask_BF.sum() == count * len(mask_BF):  # else some are equal, and there is not room for all of them
-            return mask_BF
-    return torch.zeros_like(values_BF, dtype=torch.bool).scatter_(1, row_top(values_BF, count), True)
+def row_largest(values_BF: Tensor, count: int) -> Tensor:
+    """[B, F]: each row's `count` largest where they are above 0, and 0 elsewhere."""
+    if values_BF.device.type != "cpu":
+        top_BK = row_top(values_BF, count)
+        return torch.zeros_like(values_BF).scatter_(1, top_BK, values_BF.gather(1, top_BK).relu())
+    offsets, column_N, value_N = largest_of_rows(values_BF, [values_BF.shape[1]], [count])
+    row_N = bag_of_each(offsets, len(column_N)).long()
+    largest_BF = values_BF.new_zeros(values_BF.shape)
+    largest_BF.view(-1).index_copy_(0, row_N * values_BF.shape[1] + column_N, value_N)
+    return largest_BF
 
 
 def smallest_of_largest(values: Tensor, count: int) -> Tensor:

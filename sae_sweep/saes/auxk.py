@@ -26,8 +26,10 @@ def _auxk(p: Parameters, x_BD: Tensor, error_BD: Tensor, member: int, step: Step
     assert isinstance(config, TopKConfig)
     auxk = config.auxk_latents(error_BD.shape[1])
     dead_K = step.dead_F[latents].nonzero().squeeze(1) + latents.start
+    if auxk == 0 or len(dead_K) == 0:
+        return x_BD.new_zeros(())
     spread = (error_BD - error_BD.mean(0)).square().sum()
-    if auxk == 0 or len(dead_K) == 0 or spread == 0:
+    if spread == 0:
         return x_BD.new_zeros(())
     W_enc, W_dec = p["W_enc"].index_select(0, dead_K), p["W_dec"].index_select(0, dead_K)
     pre_BK = step.spaces.centred(x_BD, p["b_dec"][member]) @ W_enc.T + p["b_enc"].index_select(0, dead_K)

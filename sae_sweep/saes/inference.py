@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from sae_sweep.kernels.selection import row_top_mask
+from sae_sweep.kernels.selection import row_largest
 from sae_sweep.saes.spaces import Spaces
 
 
@@ -82,7 +82,7 @@ class InferenceSae:
         pre_BF = z_BF + t["b_enc"]
         if self.architecture == "topk":
             assert self.k is not None
-            return row_top_mask(pre_BF, self.k).to(pre_BF.dtype), pre_BF
+            pre_BF = row_largest(pre_BF, self.k)
         if self.architecture == "jumprelu":
             return pre_BF - t["threshold"], pre_BF
         return pre_BF, pre_BF

@@ -48,6 +48,9 @@ def test_above_a_floor(shape: tuple[int, int], floor: float, dtype: torch.dtype)
     chosen_RF = z_RF > floor_F
     assert torch.equal(matrix(above(z_RF, floor_F), shape[1]), torch.where(chosen_RF, z_RF, 0))
     assert all(map(torch.equal, above(z_RF, floor_F), where(chosen_RF, z_RF)))
+    bias_F = (10 * numbers(shape[1] + 1)[1:]).clamp(-60, 60).to(dtype)
+    biased = above(z_RF.clamp(-60, 60), floor_F, bias_F)  # whose sums eight bits can hold
+    assert all(map(torch.equal, biased, above(z_RF.clamp(-60, 60) + bias_F, floor_F)))
     half = shape[1] // 2  # rows that lie apart
     assert torch.equal(matrix(above(z_RF[:, :half]), half), z_RF[:, :half].clamp(min=0))
 
@@ -74,6 +77,9 @@ def test_the_largest_of_each_row(kind: str, counts: tuple[int, ...], dtype: torc
         z_RF[::4, 3] = 1e-30
     expected_RF = sorted_largest(z_RF, WIDTHS, counts)
     assert torch.equal(matrix(largest_of_rows(z_RF, WIDTHS, counts), z_RF.shape[1]), expected_RF)
+    bias_F = numbers(sum(WIDTHS), dtype=dtype)
+    biased = largest_of_rows(z_RF, WIDTHS, counts, bias_F)
+    assert all(map(torch.equal, biased, largest_of_rows(z_RF + bias_F, WIDTHS, counts)))
     everything = where(torch.ones_like(z_RF, dtype=torch.bool), z_RF)
     assert torch.equal(matrix(largest_of_entries(everything, WIDTHS, counts), z_RF.shape[1]), expected_RF)
 

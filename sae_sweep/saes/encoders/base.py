@@ -37,7 +37,7 @@ class Encoder(ABC):
 
     @abstractmethod
     def largest_of_rows(self, counts: Sequence[int]) -> tuple[Codes, Tensor]:
-        """Each member's `count` largest z of each token. On the sparse route only those above 0 among them."""
+        """Each member's `count` largest z of each token. On a CPU only those above 0 among them."""
 
     @abstractmethod
     def largest_of_all(self, counts: Sequence[int], layout: Layout | None = None) -> tuple[Codes, Tensor]:

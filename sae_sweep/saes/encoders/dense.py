@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sae_sweep.kernels.selection import row_top_mask
+from sae_sweep.kernels.selection import row_largest
 from sae_sweep.saes.codes import Codes, DenseCodes
 from sae_sweep.saes.encoders.base import Encoder, largest_mask
 from sae_sweep.saes.layout import Layout
@@ -23,10 +23,9 @@ class DenseEncoder(Encoder):
 
     def largest_of_rows(self, counts: Sequence[int]) -> tuple[Codes, Tensor]:
         z_BF = self.product()
-        tops = [
-            row_top_mask(z_BF[:, latents], count) for latents, count in zip(self._layout.slices, counts, strict=True)
-        ]
-        return self._masked(torch.cat(tops, dim=1), z_BF)
+        own = zip(self._layout.slices, counts, strict=True)
+        largest_BF = torch.cat([row_largest(z_BF[:, latents], count) for latents, count in own], dim=1)
+        return self._encoded(DenseCodes(largest_BF.sign(), self._layout), largest_BF)
 
     def largest_of_all(self, counts: Sequence[int], layout: Layout | None = None) -> tuple[Codes, Tensor]:
         z_BF = self.product()
