@@ -44,8 +44,8 @@ def above(z_RF: Tensor, floor_F: Tensor | float = 0, bias_F: Tensor | None = Non
 def largest_of_rows(
     z_RF: Tensor, widths: Sequence[int], counts: Sequence[int], bias_F: Tensor | None = None
 ) -> Entries:
-    """The largest z, or z + bias, of each row: for each of the parts that so many columns make as many as its count says,
-    but none that is not above 0. Of equal ones the first are taken."""
+    """The largest z, or z + bias, of each row: as many as its count says for each of the parts that so many columns
+    make, but none that is not above 0. Of equal ones the first are taken."""
     room = _room(len(z_RF), z_RF.numel(), z_RF.dtype)
     bias_F = z_RF.new_zeros(z_RF.shape[1]) if bias_F is None else bias_F
     numbers = z_RF.contiguous().numpy(), bias_F.numpy()
