@@ -16,9 +16,9 @@ from omegaconf import DictConfig
 
 from sae_sweep import process
 from sae_sweep.arguments import prepared
-from sae_sweep.config import member_config
 from sae_sweep.errors import ConfigError, RankLost, StorageError
 from sae_sweep.rank_processes import role, started
+from sae_sweep.reading import member_config
 from sae_sweep.signals import Interrupted
 
 
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _followed()
     code = _run(arguments)
     if code < 128 and (own.size > 1 or started()):  # who is interrupted may be in the middle of a talk
-        from sae_sweep.training.ranks import dismiss  # brings in torch
+        from sae_sweep.training.joining import dismiss  # brings in torch
 
         dismiss()
     return code

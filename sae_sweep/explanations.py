@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
-from sae_sweep.config import unknown_key
+from sae_sweep.reading import unknown_key
 
 _NO_KEY = re.compile(r"Could not override '([^'@]+)'")
 _NO_GROUP = re.compile(r"Override (\S+) looks like a config group")

@@ -4,9 +4,10 @@ import re
 from collections.abc import Sequence
 from math import inf
 
-from sae_sweep.config import OBJECTIVE_KEYS, MemberConfig, shown
+from sae_sweep.config import OBJECTIVE_KEYS, MemberConfig
 from sae_sweep.data.checks import check_data
 from sae_sweep.errors import ConfigError
+from sae_sweep.scalars import shown
 
 BACKENDS = ("hf", "transformer_lens")
 DTYPES = ("float32", "bfloat16", "float16", "float64")

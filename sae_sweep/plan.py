@@ -10,12 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sae_sweep.config import OBJECTIVE_KEYS, MemberConfig, ModelConfig, SiteConfig, config_entries, flat_entries, shown
+from sae_sweep.config import OBJECTIVE_KEYS, MemberConfig, ModelConfig, SiteConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.limits import check_config, check_width
 from sae_sweep.model.facts import ModelFacts, model_facts, model_folder
 from sae_sweep.model.sites import TOY_SITE, Site, later_sites, resolve_site, site_width
 from sae_sweep.origin import check_origin, weights_hash
+from sae_sweep.reading import config_entries, flat_entries
+from sae_sweep.scalars import shown
 from sae_sweep.training.schedules import Schedule, resolve_schedule
 
 FACTS = ("d_model", "n_layers", "n_heads", "d_head", "d_mlp", "vocab_size")

@@ -26,10 +26,12 @@ from typing import Any, Literal
 
 from omegaconf import OmegaConf
 
-from sae_sweep.config import MemberConfig, config_entries, flat_entries, shown
+from sae_sweep.config import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.files import clear_leftovers, write_json_atomic, write_text_atomic
 from sae_sweep.plan import Member, Plan, base_label, identity_entries, suffixed
+from sae_sweep.reading import config_entries, flat_entries
+from sae_sweep.scalars import shown
 from sae_sweep.storage import is_whole_safetensors
 
 State = Literal["planned", "running", "interrupted", "finished", "failed"]

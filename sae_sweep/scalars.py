@@ -1,4 +1,7 @@
-"""Reading the single values of a config: nothing is guessed, so `true` is no number and `8.5` no whole one."""
+"""Reading the single values of a config, and showing them.
+
+Nothing is guessed, so `true` is no number and `8.5` no whole one.
+"""
 
 import re
 from math import isfinite
@@ -68,3 +71,17 @@ SCALARS: dict[Any, Any] = {
     Any: _paths,
 }
 """Readers by the type of a key; each raises ValueError with the words for what it wanted."""
+
+
+def shown(value: Any) -> str:
+    """A value as one types it on the command line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(shown, value))}]"
+    return str(value)

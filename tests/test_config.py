@@ -10,16 +10,9 @@ from omegaconf import OmegaConf
 
 from sae_sweep.architectures.topk import TopKConfig
 from sae_sweep.cli import config_folder
-from sae_sweep.config import (
-    MemberConfig,
-    ToyConfig,
-    config_entries,
-    flat_entries,
-    known_keys,
-    member_config,
-    unknown_key,
-)
+from sae_sweep.config import MemberConfig, ToyConfig
 from sae_sweep.errors import ConfigError
+from sae_sweep.reading import config_entries, flat_entries, known_keys, member_config, unknown_key
 
 GROUPS = ("model", "site", "data", "sae", "training", "evaluation", "tracking", "launcher")
 FILES = sorted(config_folder().glob("*/*.yaml"))

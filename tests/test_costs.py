@@ -12,12 +12,13 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from sae_sweep.architectures.registry import ARCHITECTURES
 from sae_sweep.cli import config_folder
-from sae_sweep.config import MemberConfig, member_config
+from sae_sweep.config import MemberConfig
 from sae_sweep.costs import PassCost, checkpoint_bytes, pass_cost, result_bytes
 from sae_sweep.evaluation.evaluate import Evaluator
 from sae_sweep.launch.local import run_sweep
 from sae_sweep.passes import plan_passes
 from sae_sweep.plan import Group, plan_sweep
+from sae_sweep.reading import member_config
 from sae_sweep.training import keeper
 from sae_sweep.training.sources import LanguageModelSource
 

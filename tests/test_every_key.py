@@ -25,12 +25,13 @@ from torch import Tensor
 from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.architectures.registry import ARCHITECTURES
 from sae_sweep.cli import config_folder
-from sae_sweep.config import MemberConfig, config_entries, flat_entries, known_keys, member_config
+from sae_sweep.config import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.estimates import estimate
 from sae_sweep.launch.local import Outcome, run_sweep
 from sae_sweep.passes import plan_passes
 from sae_sweep.plan import FACTS, identity_entries, member_identity, plan_sweep, stream_key
+from sae_sweep.reading import config_entries, flat_entries, known_keys, member_config
 from sae_sweep.runs import WEIGHTS
 from sae_sweep.training.keeper import Keeper
 from sae_sweep.training.sources import LanguageModelSource

@@ -6,11 +6,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from sae_sweep.cli import config_folder
-from sae_sweep.config import MemberConfig, member_config
+from sae_sweep.config import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.estimates import peak
 from sae_sweep.passes import GB, Pass, plan_passes
 from sae_sweep.plan import Group, parted, plan_sweep
+from sae_sweep.reading import member_config
 
 PAPER = ("+experiment=gated_gemma", "model.device=cuda")
 GATED = (1e-3, 8e-4, 7e-4, 5e-4, 3e-4, 2e-4, 1e-4)

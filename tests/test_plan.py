@@ -6,10 +6,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from sae_sweep.cli import config_folder
-from sae_sweep.config import MemberConfig, member_config
+from sae_sweep.config import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.estimates import estimate, member_parameters
 from sae_sweep.plan import base_label, member_identity, plan_sweep, suffixed
+from sae_sweep.reading import member_config
 
 
 @cache

@@ -9,10 +9,11 @@ from omegaconf import OmegaConf
 from safetensors.numpy import save_file
 
 from sae_sweep.cli import config_folder
-from sae_sweep.config import MemberConfig, member_config
+from sae_sweep.config import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.files import host_token, write_json_atomic
 from sae_sweep.plan import Plan, plan_sweep
+from sae_sweep.reading import member_config
 from sae_sweep.reporting.points import read_sweep
 from sae_sweep.runs import METRICS, WEIGHTS, SweepFolder, sweep_root
 from tests.test_files import dead_pid

@@ -6,8 +6,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from sae_sweep.cli import config_folder
-from sae_sweep.config import MemberConfig, member_config
+from sae_sweep.config import MemberConfig
 from sae_sweep.plan import Bank, parted, plan_sweep
+from sae_sweep.reading import member_config
 from sae_sweep.spread import part_cost, shares, spread
 
 

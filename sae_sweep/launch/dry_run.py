@@ -5,12 +5,12 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from sae_sweep.activations.cache_folder import blocks_needed, cache_key, files_there
-from sae_sweep.config import shown
 from sae_sweep.costs import PassCost, pass_cost
 from sae_sweep.estimates import Estimate, bytes_text, estimate, member_numbers, member_parameters
 from sae_sweep.launch.tables import print_table
 from sae_sweep.passes import GB, Pass, Wave, plan_passes
 from sae_sweep.plan import Bank, Group, Member, Plan, sparsity
+from sae_sweep.scalars import shown
 
 WEIGHT_BYTES = 4
 """Of a number in a saved member."""

@@ -16,8 +16,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 from sae_sweep.architectures.registry import ARCHITECTURES
-from sae_sweep.config import shown
 from sae_sweep.errors import ConfigError
+from sae_sweep.scalars import shown
 
 Axes = dict[str, list[str]]
 """Values by key, each as the whole override (`sae.l1=0.001`)."""

@@ -10,11 +10,12 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
-from sae_sweep.config import MemberConfig, member_config
+from sae_sweep.config import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.launch.composition import GroupKeys, compose_jobs
 from sae_sweep.launch.grids import sweep_jobs
 from sae_sweep.launch.local import Outcome, SweepFailed
+from sae_sweep.reading import member_config
 
 
 def launch_grids(

@@ -12,13 +12,13 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from sae_sweep.config import MemberConfig, shown
+from sae_sweep.config import MemberConfig
 from sae_sweep.errors import ConfigError, RankLost
 from sae_sweep.launch.local import Outcome
 from sae_sweep.launch.lock import JOB_VARIABLES
 from sae_sweep.launch.remote import run_remote
 from sae_sweep.launch.tasks import Task, settle
-from sae_sweep.scalars import SCALARS
+from sae_sweep.scalars import SCALARS, shown
 from sae_sweep.signals import Interrupted, Stop
 
 LOG = "log.txt"

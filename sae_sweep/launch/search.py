@@ -13,9 +13,9 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
-from sae_sweep.config import shown
 from sae_sweep.errors import ConfigError
 from sae_sweep.launch.local import SweepFailed
+from sae_sweep.scalars import shown
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -12,7 +12,7 @@ from subprocess import CalledProcessError
 from time import sleep
 from typing import Any
 
-from sae_sweep.config import MemberConfig, shown
+from sae_sweep.config import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.launch.local import Outcome
 from sae_sweep.launch.remote import run_remote
@@ -20,6 +20,7 @@ from sae_sweep.launch.slurm_job import GroupJob
 from sae_sweep.launch.slurm_queue import Verdict
 from sae_sweep.launch.tasks import SLURM, Task, over, settle, verdicts
 from sae_sweep.runs import STATE
+from sae_sweep.scalars import shown
 from sae_sweep.signals import Interrupted, Stop
 
 POLL_SECONDS = (1.0, 15.0)

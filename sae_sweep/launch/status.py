@@ -9,7 +9,6 @@ from time import time
 from typing import Any
 
 from sae_sweep.checkpoints import Checkpoint, StateFolder
-from sae_sweep.config import shown
 from sae_sweep.launch.lock import Holder, living_holder
 from sae_sweep.launch.slurm_queue import Verdict
 from sae_sweep.launch.tables import print_table
@@ -17,6 +16,7 @@ from sae_sweep.launch.tasks import ENDED, Task, read_tasks, states, verdicts
 from sae_sweep.reporting.columns import count
 from sae_sweep.reporting.progress import duration
 from sae_sweep.runs import SweepFolder
+from sae_sweep.scalars import shown
 
 HEADER = ("member", "state", "steps", "tokens", "checkpoint", "reason")
 

@@ -9,9 +9,9 @@ from rich.console import Console
 from sae_sweep.activations.prefetch import Prefetch
 from sae_sweep.activations.stream import Block
 from sae_sweep.checkpoints import SavedMember
-from sae_sweep.config import config_entries
 from sae_sweep.errors import ConfigError
 from sae_sweep.plan import Group
+from sae_sweep.reading import config_entries
 from sae_sweep.reporting.progress import Progress
 from sae_sweep.reporting.tracking import TrackedMember, Tracker, cut_back
 from sae_sweep.runs import CURVES, MemberResult, SweepFolder

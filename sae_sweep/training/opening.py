@@ -14,9 +14,10 @@ from sae_sweep.limits import check_shared
 from sae_sweep.passes import Pass, Wave, plan_passes
 from sae_sweep.plan import Bank, Group, hooks_of
 from sae_sweep.signals import Stop, stopping
-from sae_sweep.training import ranks
+from sae_sweep.training import joining
 from sae_sweep.training.group import GroupRun
-from sae_sweep.training.ranks import Ranks, join, joined, nothing
+from sae_sweep.training.joining import join, joined
+from sae_sweep.training.ranks import Ranks, nothing
 from sae_sweep.training.sources import Source, open_source
 from sae_sweep.training.spliced import EndToEnd
 from sae_sweep.training.trainer import BankTrainer
@@ -48,7 +49,7 @@ def open_group(group: Group, waves: Sequence[Wave] = ()) -> "GroupRun":
 def follow() -> None:
     """Open and train the groups that rank 0 does, until there are no more."""
     with stopping() as stop, stop.at_once(False):
-        ranks.follow(partial(_follow, stop))
+        joining.follow(partial(_follow, stop))
 
 
 def _follow(stop: Stop, company: Ranks) -> None:

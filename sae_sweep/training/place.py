@@ -9,8 +9,9 @@ from sae_sweep.checkpoints import Checkpoint, SavedMember
 from sae_sweep.evaluation.evaluate import Candidate
 from sae_sweep.plan import Member
 from sae_sweep.training.checkpoint import Saving, load
+from sae_sweep.training.member_state import MemberState
 from sae_sweep.training.milestones import Milestone
-from sae_sweep.training.trainer import BankTrainer, MemberState
+from sae_sweep.training.trainer import BankTrainer
 from sae_sweep.training.trim import mean_l0, trimmed
 
 TRIM_ROWS = 32_768

@@ -20,6 +20,7 @@ from sae_sweep.saes.registry import maths_of
 from sae_sweep.training.beginnings import beginning
 from sae_sweep.training.divergence import divergence
 from sae_sweep.training.inputs import Inputs
+from sae_sweep.training.member_state import MemberState
 from sae_sweep.training.optimizer import Adam
 from sae_sweep.training.resampling import SAMPLE_ROWS, resample
 from sae_sweep.training.spliced import EndToEnd, SplicedLoss
@@ -32,40 +33,6 @@ DENSE_ABOVE = 0.25
 """Share of (token, latent) pairs with a gradient above which a member takes the dense route."""
 ROUTE_EVERY = 16
 """Steps between a member's looks at its own density."""
-DEAD_WINDOW_TOKENS = 10_000_000
-"""A latent is dead when it has not fired for this many tokens, or a quarter of the run where that is less."""
-
-
-@dataclass
-class MemberState:
-    """Where one member is; its tensors are in the bank."""
-
-    member: Member
-    coefficient_unit: float
-    """Coefficient optimised = coefficient in the config's unit x this."""
-    step: int = 0
-    blocks: int = 0
-    """Blocks it has seen, the one it is in among them."""
-    batches: int = 0
-    """Batches of that one that it has taken."""
-    dense: bool = True
-    failed: str | None = None
-
-    @property
-    def running(self) -> bool:
-        return self.failed is None and self.step < self.member.schedule.total_steps
-
-    @property
-    def tokens(self) -> int:
-        return self.step * self.member.config.training.batch_size
-
-    @property
-    def at_milestone(self) -> bool:
-        return self.failed is None and bool(self.member.schedule.milestones_at(self.step))
-
-    @property
-    def dead_window_tokens(self) -> int:
-        return min(DEAD_WINDOW_TOKENS, max(1, int(self.member.config.training.tokens) // 4))
 
 
 @dataclass(frozen=True)
@@ -224,7 +191,7 @@ class BankTrainer:
         """[F of the chunk] bool: latents that count as dead for AuxK."""
         return torch.cat(
             [
-                self.silent_F[self.bank.layout.slices[index]] >= _dead_steps(self.states[index])
+                self.silent_F[self.bank.layout.slices[index]] >= self.states[index].dead_steps
                 for index in range(chunk.first, chunk.last)
             ]
         )
@@ -362,10 +329,3 @@ def _fixed_coefficient(state: MemberState) -> float | None:
 def _steered_l0(member: Member) -> float | None:
     coefficient = member.config.sae.coefficient()
     return member.config.sae.l0 if coefficient and coefficient.value is None else None
-
-
-def _dead_steps(state: MemberState) -> int:
-    """Steps without firing after which the maths may treat a latent as dead; at most a quarter of the run."""
-    most = max(1, state.member.schedule.total_steps // 4)
-    tokens = min(state.member.config.sae.dead_after(), most * state.member.config.training.batch_size)
-    return max(1, int(tokens) // state.member.config.training.batch_size)

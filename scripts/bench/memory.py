@@ -76,7 +76,7 @@ def _configs(overrides: str) -> list[Any]:
     from hydra import compose, initialize_config_dir
 
     from sae_sweep.cli import config_folder
-    from sae_sweep.config import member_config
+    from sae_sweep.reading import member_config
 
     shared, *members = (part.split() for part in overrides.split(" + "))
     with initialize_config_dir(str(config_folder()), version_base="1.3"):

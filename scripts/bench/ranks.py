@@ -61,7 +61,7 @@ def planned(arguments: Sequence[str], devices: int) -> int:
 def measured(arguments: Sequence[str]) -> dict[str, Any]:
     """Seconds of training in this process, which is rank 0, and what it received."""
     from sae_sweep import cli
-    from sae_sweep.training import ranks
+    from sae_sweep.training import joining
     from sae_sweep.training.group import GroupRun
 
     train, found = GroupRun._train, {}
@@ -71,7 +71,7 @@ def measured(arguments: Sequence[str]) -> dict[str, Any]:
 
     GroupRun._train = timed  # type: ignore[assignment, method-assign]
     code = cli.main(list(arguments))
-    return {**found, "code": code, "received_bytes": ranks.joined().received_bytes}
+    return {**found, "code": code, "received_bytes": joining.joined().received_bytes}
 
 
 def in_child(arguments: Sequence[str], devices: int) -> dict[str, Any]:

@@ -158,11 +158,11 @@ def test_what_is_wrong_is_said_once(read: tuple[str, ...], tmp_path: Path) -> No
 
 SENT = """
 import sys
-from sae_sweep.training import ranks
+from sae_sweep.training import joining
 from sae_sweep.cli import main
 
 code = main(sys.argv[1:])
-print("SENT", ranks.joined().sent_bytes)
+print("SENT", joining.joined().sent_bytes)
 sys.exit(code)
 """
 

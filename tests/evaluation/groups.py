@@ -7,8 +7,9 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 
 from sae_sweep.cli import config_folder
-from sae_sweep.config import MemberConfig, member_config
+from sae_sweep.config import MemberConfig
 from sae_sweep.plan import Group, member_identity, plan_sweep
+from sae_sweep.reading import member_config
 from sae_sweep.runs import SweepFolder, sweep_root
 
 

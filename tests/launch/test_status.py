@@ -12,9 +12,10 @@ from hydra import compose, initialize_config_dir
 
 from sae_sweep.checkpoints import Checkpoint, SavedMember, StateFolder, write_state
 from sae_sweep.cli import config_folder, main
-from sae_sweep.config import MemberConfig, member_config
+from sae_sweep.config import MemberConfig
 from sae_sweep.launch.lock import held
 from sae_sweep.plan import Plan, plan_sweep
+from sae_sweep.reading import member_config
 from sae_sweep.runs import SweepFolder
 
 LABELS = ("gated-l0_32-x16", "topk-l0_32-x16", "standard-l0_32-x16")

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from sae_sweep.activations.scaling import SiteStatistics, site_statistics
 from sae_sweep.activations.stream import Block
-from sae_sweep.config import MemberConfig, member_config
+from sae_sweep.config import MemberConfig
 from sae_sweep.model.sites import Site
 from sae_sweep.plan import Bank, Member
+from sae_sweep.reading import member_config
 from sae_sweep.training.schedules import resolve_schedule
 from sae_sweep.training.trainer import BankTrainer
 

@@ -15,11 +15,11 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from sae_sweep.cli import config_folder
-from sae_sweep.config import member_config
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluate import Candidate, Evaluator
 from sae_sweep.evaluation.toy import ToyEvaluator
 from sae_sweep.launch.local import run_sweep
+from sae_sweep.reading import member_config
 from sae_sweep.runs import STATE
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.training.memory import is_out_of_memory

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from sae_sweep.activations.scaling import site_statistics
 from sae_sweep.cli import config_folder
-from sae_sweep.config import MemberConfig, member_config
+from sae_sweep.config import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.interop.saelens import load_sae
 from sae_sweep.launch.local import Outcome, run_sweep
 from sae_sweep.model.language_model import Passes
 from sae_sweep.plan import Group, member_identity, plan_sweep
+from sae_sweep.reading import member_config
 from sae_sweep.signals import Interrupted
 from sae_sweep.training import opening
 from sae_sweep.training import trainer as trainer_module

@@ -18,10 +18,11 @@ from safetensors.torch import load_file
 from sae_sweep.activations.toy import ToyStream
 from sae_sweep.checkpoints import StateFolder
 from sae_sweep.cli import config_folder
-from sae_sweep.config import MemberConfig, member_config
+from sae_sweep.config import MemberConfig
 from sae_sweep.errors import ConfigError, StorageError
 from sae_sweep.evaluation.toy import ToyEvaluator
 from sae_sweep.launch.local import Outcome, run_sweep
+from sae_sweep.reading import member_config
 from sae_sweep.runs import SweepFolder
 from sae_sweep.signals import Interrupted
 from sae_sweep.training import keeper
