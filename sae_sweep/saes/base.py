@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from sae_sweep.architectures.base import SaeConfig
+from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.encoders.base import Encoder
 from sae_sweep.saes.encoders.choose import encoder_of
 from sae_sweep.saes.inference import InferenceSae
@@ -150,6 +151,13 @@ def squared_error(error_BMD: Tensor) -> Tensor:
     """[M]: summed over d, averaged over tokens."""
     loss_M: Tensor = _SquaredError.apply(error_BMD)
     return loss_M
+
+
+def l1_penalty(values: Tensor, codes: Codes, norms_F: Tensor | None, step: Step) -> Tensor:
+    """[M]: values, each times the norm of its latent's decoder rows where that is given, summed over latents and
+    averaged over tokens."""
+    sums_F = codes.latent_sums(values)
+    return step.layout.sums(sums_F if norms_F is None else sums_F * norms_F) / codes.tokens
 
 
 class _SquaredError(torch.autograd.Function):

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.architectures.gated import GatedConfig
-from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step, squared_error
+from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step, l1_penalty, squared_error
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.saes.initial import Start
 
@@ -53,10 +53,9 @@ class Gated(SaeMaths):
         else:
             W_aux, b_aux, target_aux = p["W_dec"], p["b_dec"], target_BMD
             norms_F = step.spaces.decoder_norms(p["W_dec"])
-        sums_F = codes.latent_sums(gate)
         return Losses(
             reconstruction_M=step.objective.loss(target_BMD - x_hat_BMD),
-            sparsity_M=step.layout.sums(sums_F if norms_F is None else sums_F * norms_F) / codes.tokens,
+            sparsity_M=l1_penalty(gate, codes, norms_F, step),
             auxiliary_M=squared_error(target_aux - (codes.decode(gate, W_aux) + b_aux)),
             fired_F=codes.fired(f),
             support_F=codes.support(),

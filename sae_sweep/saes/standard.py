@@ -17,7 +17,7 @@ from torch import Tensor
 from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.architectures.p_anneal import PAnnealConfig
 from sae_sweep.architectures.standard import StandardConfig
-from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step
+from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step, l1_penalty
 from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.saes.initial import Start
@@ -57,8 +57,7 @@ class Standard(SaeMaths):
 
     def penalty(self, f: Tensor, codes: Codes, p: Parameters, step: Step) -> tuple[Tensor, Parameters]:
         """[M]: what the coefficient multiplies, averaged over tokens; and the buffers that changed."""
-        sums_F, norms_F = codes.latent_sums(f), self.norms(p, step)
-        return step.layout.sums(sums_F if norms_F is None else sums_F * norms_F) / codes.tokens, {}
+        return l1_penalty(f, codes, self.norms(p, step), step), {}
 
     def norms(self, p: Parameters, step: Step) -> Tensor | None:
         """[F]: of decoder rows; None at a single site where they are kept at 1."""
