@@ -22,6 +22,9 @@ SAME_LOSS = {
     "jumprelu": "jumprelu",
 }
 """Our recipe with sae-lens's loss: a coefficient means the same on both sides."""
+SAME_ADAM = {"gated_decoder_norm": ("training.beta1=0.9", "training.clip=1")}
+"""Where that recipe's Adam is another than sae-lens's, what makes it the same. Gradients are largest in the first steps,
+and without a limit they hold back a short run until its end."""
 PAPERS = {name: name for name in SAME_LOSS}
 K = (6, 10, 16, 24, 32, 48, 64, 96)
 VALUES: Mapping[str, tuple[float, ...]] = {
@@ -105,7 +108,7 @@ class Sweep:
             *(f"training.tokens={self.steps * self.batch}", f"training.batch_size={self.batch}"),
             *(f"training.lr={self.lr:g}", f"training.lr_warmup_steps={warmup}"),
             *(f"training.lr_decay_fraction={self.decay:g}", f"training.sparsity_warmup_steps={warmup}"),
-            *(f"evaluation.tokens={self.evaluation_tokens:g}", f"seed={self.seed}"),
+            *(*SAME_ADAM.get(self.recipe, ()), f"evaluation.tokens={self.evaluation_tokens:g}", f"seed={self.seed}"),
         ]
 
     def request(self, side: str, data: DataConfig) -> dict[str, Any]:
