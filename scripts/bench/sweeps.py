@@ -23,7 +23,7 @@ SAME_LOSS = {
 }
 """Our recipe with sae-lens's loss: a coefficient means the same on both sides."""
 SAME_ADAM = {"gated_decoder_norm": ("training.beta1=0.9", "training.clip=1")}
-"""Where that recipe's Adam is another than sae-lens's, what makes it the same. Gradients are largest in the first steps,
+"""Where a recipe's Adam is another than sae-lens's, what makes it the same. Gradients are largest in the first steps,
 and without a limit they hold back a short run until its end."""
 PAPERS = {name: name for name in SAME_LOSS}
 K = (6, 10, 16, 24, 32, 48, 64, 96)
