@@ -15,7 +15,7 @@ from sae_sweep.saes.base import Parameters, Step
 
 
 def auxk_losses(p: Parameters, x_BD: Tensor, error_BMD: Tensor, step: Step) -> Tensor | None:
-    """[M]: each member's AuxK loss, given its error; None when no latent of any member is dead."""
+    """[M]: each member's AuxK loss, given its error, which is -e; None when no latent of any member is dead."""
     terms = [_auxk(p, x_BD, error_BMD[:, member].detach(), member, step) for member in range(step.layout.members)]
     return torch.stack(terms) if any(term.requires_grad for term in terms) else None
 
@@ -35,4 +35,4 @@ def _auxk(p: Parameters, x_BD: Tensor, error_BD: Tensor, member: int, step: Step
     pre_BK = step.spaces.centred(x_BD, p["b_dec"][member]) @ W_enc.T + p["b_enc"].index_select(0, dead_K)
     top = pre_BK.topk(min(auxk, len(dead_K)), dim=1, sorted=False)
     z_BK = torch.zeros_like(pre_BK).scatter(1, top.indices, top.values.relu())
-    return config.auxk_coefficient * step.variance * (error_BD - z_BK @ W_dec).square().sum() / spread
+    return config.auxk_coefficient * step.variance * (error_BD + z_BK @ W_dec).square().sum() / spread

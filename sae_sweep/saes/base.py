@@ -31,7 +31,7 @@ class Objective(Protocol):
         terms, which are squared errors, are multiplied by it."""
 
     def loss(self, error_BMD: Tensor) -> Tensor:
-        """[M], given target - reconstruction; differentiable in it."""
+        """[M], given reconstruction - target; differentiable in it."""
 
 
 class SquaredError:

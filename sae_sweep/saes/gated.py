@@ -54,9 +54,9 @@ class Gated(SaeMaths):
             W_aux, b_aux, target_aux = p["W_dec"], p["b_dec"], target_BMD
             norms_F = step.spaces.decoder_norms(p["W_dec"])
         return Losses(
-            reconstruction_M=step.objective.loss(target_BMD - x_hat_BMD),
+            reconstruction_M=step.objective.loss(x_hat_BMD.sub_(target_BMD)),
             sparsity_M=l1_penalty(gate, codes, norms_F, step),
-            auxiliary_M=squared_error(target_aux - (codes.decode(gate, W_aux) + b_aux)),
+            auxiliary_M=squared_error(codes.decode(gate, W_aux) + b_aux - target_aux),
             fired_F=codes.fired(f),
             support_F=codes.support(),
         )

@@ -89,7 +89,7 @@ class JumpRelu(SaeMaths):
             sparsity_M = _tanh_penalty(f, codes, p, step)
             auxiliary_M = _preactivation_loss(p, x_BD, z, codes, theta_F, step)
         return Losses(
-            reconstruction_M=step.objective.loss(target_BMD - x_hat_BMD),
+            reconstruction_M=step.objective.loss(x_hat_BMD.sub_(target_BMD)),
             sparsity_M=sparsity_M,
             auxiliary_M=auxiliary_M,
             fired_F=codes.fired(f),

@@ -54,10 +54,10 @@ class Matryoshka(BatchTopK):
 
 
 def _nested_errors(partials: tuple[Tensor, ...], target_BMD: Tensor, b_dec_MD: Tensor) -> list[Tensor]:
-    """Each member's errors [B, G, D]: what is left of its target after 1, 2, ..., G groups."""
+    """Each member's errors [B, G, D]: reconstructions by 1, 2, ..., G groups, less its target."""
     targets = target_BMD.expand(-1, len(partials), -1)
     return [
-        targets[:, member, None] - (partial_BGD.cumsum(1) + b_dec_MD[member])
+        partial_BGD.cumsum(1) + b_dec_MD[member] - targets[:, member, None]
         for member, partial_BGD in enumerate(partials)
     ]
 

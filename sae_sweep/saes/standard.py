@@ -46,12 +46,13 @@ class Standard(SaeMaths):
         codes, f = step.encoder(x_BD, p["W_enc"], p["b_enc"], b_pre).above()
         x_hat_BMD = codes.decode(f, p["W_dec"]) + p["b_dec"]
         sparsity_M, buffers = self.penalty(f, codes, p, step)
+        support_F = codes.support()
         return Losses(
-            reconstruction_M=step.objective.loss(target_BMD - x_hat_BMD),
+            reconstruction_M=step.objective.loss(x_hat_BMD.sub_(target_BMD)),
             sparsity_M=sparsity_M,
             auxiliary_M=None,
-            fired_F=codes.support(),
-            support_F=codes.support(),
+            fired_F=support_F,
+            support_F=support_F,
             buffers=buffers,
         )
 

@@ -36,7 +36,7 @@ class TopK(SaeMaths):
     def losses(self, p: Parameters, x_BD: Tensor, target_BMD: Tensor, step: Step) -> Losses:
         codes, z = self.select(step.encoder(x_BD, p["W_enc"], p["b_enc"], p["b_dec"]), step)
         f = torch.relu(z)
-        error_BMD = target_BMD - (codes.decode(f, p["W_dec"]) + p["b_dec"])
+        error_BMD = (codes.decode(f, p["W_dec"]) + p["b_dec"]).sub_(target_BMD)
         return Losses(
             reconstruction_M=step.objective.loss(error_BMD),
             sparsity_M=None,

@@ -103,9 +103,9 @@ class EndToEnd:
     def loss(self, sequences: Sequences, error_BD: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         """What one member's error, at `scale` times the activations, costs; and the gradient in it."""
         x_BD = _counted(sequences, self.hook)[0].to(error_BD.dtype)
-        terms = self.terms(sequences, x_BD - error_BD / scale)
+        terms = self.terms(sequences, x_BD + error_BD / scale)
         value = self._kl * terms.kl + self._downstream * terms.downstream
-        gradient_BD = -terms.gradient_BD / scale
+        gradient_BD = terms.gradient_BD / scale
         if not self._balanced:
             return value, gradient_BD
         tokens = max(1, len(error_BD))

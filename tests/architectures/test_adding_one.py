@@ -69,7 +69,7 @@ class Elastic(SaeMaths):
         share_M = torch.tensor([config.l1_share for config in step.configs])
         share = codes.at_latent(share_M[step.layout.member_F])
         return Losses(
-            reconstruction_M=squared_error(target_BMD - codes.decode(f, p["W_dec"]) - p["b_dec"]),
+            reconstruction_M=squared_error(codes.decode(f, p["W_dec"]) + p["b_dec"] - target_BMD),
             sparsity_M=codes.member_sums(share * f + (1 - share) * f.square()) / codes.tokens,
             auxiliary_M=None,
             fired_F=codes.fired(f),
