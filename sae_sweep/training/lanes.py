@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, wait
 from contextlib import suppress
 from threading import Event
+from time import thread_time
 from types import TracebackType
 
 from sae_sweep.activations.stream import Block
@@ -27,6 +28,8 @@ class Lanes:
         count = min((workers(one.device, len(trainers)) for one in trainers), default=1)
         self._stopping = Event()
         self._pool = core_pool(count) if count > 1 else None
+        self._seconds: dict[BankTrainer, float] = {}
+        """Of a core that each took for the last block it went through: what a step costs depends on L0."""
 
     def __enter__(self) -> "Lanes":
         return self
@@ -44,7 +47,7 @@ class Lanes:
                 trainer.consume(block, tick)
             return
         self._stopping.clear()
-        longest_first = sorted(trainers, key=lambda one: one.cost, reverse=True)
+        longest_first = sorted(trainers, key=lambda one: (self._seconds.get(one, 0.0), one.cost), reverse=True)
         pending = every = {self._pool.submit(self._follow, trainer, block) for trainer in longest_first}
         try:
             while pending:
@@ -57,9 +60,11 @@ class Lanes:
             wait(every)
 
     def _follow(self, trainer: BankTrainer, block: Block) -> None:
+        begun = thread_time()
         with suppress(_Stopped):
             self._heed()
             trainer.consume(block, self._heed)
+            self._seconds[trainer] = thread_time() - begun
 
     def _heed(self) -> None:
         if self._stopping.is_set():
