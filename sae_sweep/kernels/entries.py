@@ -1,4 +1,4 @@
-"""The numbers of a matrix that were chosen, by row; and choosing them on a CPU, where that is a loop (`loops.py`)."""
+"""The numbers of a matrix that were chosen, by row; and choosing them, on a CPU by loops (`choosing.py`)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sae_sweep.kernels import loops
+from sae_sweep.kernels import choosing
+from sae_sweep.kernels.loops import Array
 from sae_sweep.kernels.sparse import located
 
 NARROW = 2**31 - 1
@@ -37,8 +38,8 @@ def above(z_RF: Tensor, floor_F: Tensor | float = 0, bias_F: Tensor | None = Non
         return where(z_RF > floor_F, z_RF)
     floor_F = torch.as_tensor(floor_F, dtype=z_RF.dtype).expand(z_RF.shape[1]).contiguous()
     room = _room(len(z_RF), z_RF.numel(), z_RF.dtype)
-    bias = None if bias_F is None else bias_F.numpy()
-    return _listed(room, loops.above(z_RF.contiguous().numpy(), bias, floor_F.numpy(), *room))
+    bias_F = z_RF.new_zeros(z_RF.shape[1]) if bias_F is None else bias_F
+    return _listed(room, choosing.above(z_RF.contiguous().numpy(), bias_F.numpy(), floor_F.numpy(), *room))
 
 
 def largest_of_rows(
@@ -49,20 +50,20 @@ def largest_of_rows(
     room = _room(len(z_RF), z_RF.numel(), z_RF.dtype)
     bias_F = z_RF.new_zeros(z_RF.shape[1]) if bias_F is None else bias_F
     numbers = z_RF.contiguous().numpy(), bias_F.numpy()
-    return _listed(room, loops.largest_of_rows(*numbers, *_parts(z_RF, widths, counts), *room))
+    return _listed(room, choosing.largest_of_rows(*numbers, *_parts(z_RF, widths, counts), *room))
 
 
 def largest_of_entries(entries: Entries, widths: Sequence[int], counts: Sequence[int]) -> Entries:
     """The same, among the entries of a matrix, which are ordered by column in each row."""
     room = _room(len(entries.offsets) - 1, len(entries.value_N), entries.value_N.dtype)
     parts = _parts(entries.value_N, widths, counts)
-    return _listed(room, loops.largest_of_entries(*_arrays(entries), *parts, room))
+    return _listed(room, choosing.largest_of_entries(*_arrays(entries), *parts, room))
 
 
 def kept(entries: Entries, floor_F: Tensor, inclusive: bool = False) -> Entries:
     """Of some entries those above their column's floor, or at it too."""
     room = _arrays(Entries(*(tensor.clone() for tensor in entries)))
-    return _listed(room, loops.keep_above(*room, floor_F.numpy(), inclusive))
+    return _listed(room, choosing.keep_above(*room, floor_F.numpy(), inclusive))
 
 
 def joined(pieces: Sequence[Entries]) -> Entries:
@@ -81,26 +82,24 @@ def joined(pieces: Sequence[Entries]) -> Entries:
     return Entries(offsets, column_N, torch.cat([piece.value_N for piece in pieces]))
 
 
-def _room(rows: int, most: int, dtype: torch.dtype) -> loops.Room:
+def _room(rows: int, most: int, dtype: torch.dtype) -> choosing.Room:
     """For as many entries as there can be. Memory that is not written to is none."""
     integer = torch.int32 if most <= NARROW else torch.int64
     offsets, columns = torch.empty(rows + 1, dtype=integer), torch.empty(most, dtype=integer)
     return _arrays(Entries(offsets, columns, torch.empty(most, dtype=dtype)))
 
 
-def _arrays(entries: Entries) -> loops.Room:
+def _arrays(entries: Entries) -> choosing.Room:
     return entries.offsets.numpy(), entries.column_N.numpy(), entries.value_N.numpy()
 
 
-def _listed(room: loops.Room, count: int) -> Entries:
+def _listed(room: choosing.Room, count: int) -> Entries:
     offsets, columns, values = room
     return Entries(*(torch.from_numpy(part) for part in (offsets, columns[:count].copy(), values[:count].copy())))
 
 
-def _parts(
-    values: Tensor, widths: Sequence[int], counts: Sequence[int]
-) -> tuple[loops.Array, loops.Array, loops.Array, loops.Array]:
+def _parts(values: Tensor, widths: Sequence[int], counts: Sequence[int]) -> tuple[Array, Array, Array, Array]:
     """Where each part begins, each part's count, and room for a row's values, also as integers."""
     bounds = np.concatenate([[0], np.cumsum(widths)])
-    room = torch.empty(int(bounds[-1]), dtype=values.dtype).numpy()
+    room = torch.empty(int(bounds[-1]) + choosing.VECTORS, dtype=values.dtype).numpy()
     return bounds, np.array(counts), room, room.view(np.int32 if room.itemsize == 4 else np.int64)

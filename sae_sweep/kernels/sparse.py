@@ -97,6 +97,15 @@ def ordered_sums(values_N: Tensor, order_N: Tensor, offsets: Tensor) -> tuple[Te
     return ordered_N, sums
 
 
+def positive_counts(values_N: Tensor, column_N: Tensor, columns: int) -> Tensor:
+    """[columns] int64: how many of each column's values are above 0."""
+    counts = torch.zeros(columns, dtype=torch.int64, device=values_N.device)
+    if values_N.device.type != "cpu" or on_triton(values_N):
+        return counts.index_add_(0, column_N, (values_N > 0).long())
+    loops.count_positive(values_N.numpy(), column_N.numpy(), counts.numpy())
+    return counts
+
+
 def transposed(offsets: Tensor, column_N: Tensor, columns: int) -> tuple[Tensor, Tensor, Tensor]:
     """A matrix's entries by column instead of row: where each column begins [columns + 1], and which entries [N] those
     are, and their rows [N]; by row within a column."""

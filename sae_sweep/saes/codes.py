@@ -27,6 +27,7 @@ from sae_sweep.kernels.sparse import (
     bag_of_each,
     bag_sums,
     ordered_sums,
+    positive_counts,
     sampled_products,
     sorted_offsets,
     transposed,
@@ -92,11 +93,11 @@ class Codes(ABC):
 
     @abstractmethod
     def support(self) -> Tensor:
-        """[F]: on how many of the B tokens each latent is in the support."""
+        """[F] int64: on how many of the B tokens each latent is in the support."""
 
+    @abstractmethod
     def fired(self, values: Tensor) -> Tensor:
-        """[F], no gradient: on how many of the B tokens each latent's value is above 0."""
-        return self.latent_sums((values.detach() > 0).to(values.dtype))
+        """[F] int64: on how many of the B tokens each latent's value is above 0."""
 
 
 class SparseCodes(Codes):
@@ -168,6 +169,9 @@ class SparseCodes(Codes):
     def support(self) -> Tensor:
         return self.transpose.offsets.diff().long()
 
+    def fired(self, values: Tensor) -> Tensor:
+        return positive_counts(values.detach(), self.latent_N, self.layout.latents)
+
 
 class Transpose:
     """Entries ordered by latent, and by token for each."""
@@ -221,10 +225,16 @@ class DenseCodes(Codes):
     def support(self) -> Tensor:
         return self._support_F
 
+    def fired(self, values: Tensor) -> Tensor:
+        return self._counts((values.detach() > 0).to(values.dtype))
+
     @cached_property
     def _support_F(self) -> Tensor:
-        # In fp32 whole numbers up to 2^24 are exact; booleans would be added up ten times as slowly.
-        return self._column_sums(self._support_BF).round().long()
+        return self._counts(self._support_BF)
+
+    def _counts(self, ones_BF: Tensor) -> Tensor:
+        """[F] int64: in fp32 whole numbers up to 2^24 are exact; booleans would be added up ten times as slowly."""
+        return self._column_sums(ones_BF).round().long()
 
     @staticmethod
     def _column_sums(numbers_BF: Tensor) -> Tensor:

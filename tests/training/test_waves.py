@@ -216,8 +216,10 @@ torch.set_num_threads(1)
 from pathlib import Path
 from sae_sweep.kernels.entries import above
 from sae_sweep.training.opening import open_group, passes
+from sae_sweep.training.optimizer import remove_radial
 from tests.evaluation.groups import planned
-above(torch.ones(1, 8))  # what compiling it takes is no member's
+above(torch.ones(1, 8))  # what compiling them takes is no member's
+remove_radial(torch.ones(1, 8), torch.ones(1, 8))
 logging.basicConfig(level=logging.WARNING)
 made = planned(sys.argv[2:], {str(n): [f"seed={n}"] for n in range(4)})
 (one,) = passes(made.group)

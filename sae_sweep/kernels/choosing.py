@@ -1,0 +1,269 @@
+"""Loops that choose numbers of a matrix, row by row, and list them.
+
+They write into what they are given: `offsets` [R + 1], where each row begins among the entries, and the entries'
+`columns` and `values`, which have room for all of the matrix.
+
+What makes them fast is that no branch has to be guessed: a number that may or may not be kept is always written, and
+only the count says whether the next one takes its place. Where the CPU has an instruction for it, sixteen are looked at
+together; numba has no word for that, but LLVM has, which it compiles with. All is in one file since a compiled loop is
+kept on disk until its own file changes.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
+from numba import types, uint64
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
+
+from sae_sweep.kernels.loops import Array, Whole, compiled
+
+Room = tuple[Array, Array, Array]
+"""For offsets, columns and values."""
+
+CAUTION = 0.8
+"""A row's cut times this is where the next row's candidates are looked for."""
+VECTORS = 64
+"""Integers that are counted together."""
+LANES = 16
+"""Numbers that are looked at together."""
+
+
+def _smallest_packed() -> int:
+    features = get_host_cpu_features()
+    if features.get("avx512vbmi2"):
+        return 1
+    return 4 if features.get("avx512f") else 2**31 - 1
+
+
+SMALLEST_PACKED = _smallest_packed()
+"""Bytes that a number must have at least for this CPU to have that instruction. Without it LLVM writes a branch for
+each number, which takes longer than a loop without any."""
+
+
+@compiled
+def above(z_RF: Array, bias_F: Array, floor_F: Array, offsets: Array, columns: Array, values: Array) -> Whole:
+    """List the numbers z + bias above their column's floor; how many they are."""
+    count = np.int64(0)
+    offsets[0] = 0
+    for row in range(z_RF.shape[0]):
+        count = _append(z_RF[row], bias_F, floor_F, columns, values, count)
+        offsets[row + 1] = count
+    return count
+
+
+@compiled
+def largest_of_rows(
+    z_RF: Array,
+    bias_F: Array,
+    bounds: Array,
+    counts: Array,
+    room: Array,
+    room_bits: Array,
+    offsets: Array,
+    columns: Array,
+    values: Array,
+) -> Whole:
+    """List each row's counts[m] largest z + bias among columns bounds[m] to bounds[m + 1] for each m, but none that is
+    not above 0; how many they are. Of equal ones the first are taken.
+
+    `room` is for the numbers of a row, and `room_bits` is the same memory as integers.
+    """
+    places = np.empty(room.size, np.int32)
+    floors_F = np.zeros(z_RF.shape[1], z_RF.dtype)
+    count: Whole = uint64(0)
+    offsets[0] = 0
+    for row in range(z_RF.shape[0]):
+        for part in range(counts.size):
+            z_F, own_bias_F = z_RF[row, bounds[part] : bounds[part + 1]], bias_F[bounds[part] : bounds[part + 1]]
+            floor_F = floors_F[bounds[part] : bounds[part + 1]]
+            found = _append(z_F, own_bias_F, floor_F, places, room, 0)
+            for share in (0.5, 0.0):  # at worst all that are above 0
+                if found < counts[part] and floor_F[0] > 0:
+                    floor_F[:] *= z_RF.dtype.type(share)
+                    found = _append(z_F, own_bias_F, floor_F, places, room, 0)
+            cut, reaching = _cut(room_bits, found, counts[part])
+            chosen = (places, room, room_bits, found, cut, reaching - counts[part])
+            count = _keep(chosen, bounds[part], columns, values, count)
+            room_bits[0] = cut
+            floor_F[:] = z_RF.dtype.type(room[0] * CAUTION)
+        offsets[row + 1] = count
+    return count
+
+
+@compiled
+def largest_of_entries(
+    given_offsets: Array,
+    given_columns: Array,
+    given_values: Array,
+    bounds: Array,
+    counts: Array,
+    room: Array,
+    room_bits: Array,
+    out: Room,
+) -> Whole:
+    """The same of numbers that are listed already, each row's by column; `out` are offsets, columns and values."""
+    offsets, columns, values = out
+    places = np.empty(room.size, np.int32)
+    count: Whole = uint64(0)
+    offsets[0] = 0
+    for row in range(offsets.size - 1):
+        entry, end = given_offsets[row], given_offsets[row + 1]
+        for part in range(counts.size):
+            found = 0
+            while entry < end and given_columns[entry] < bounds[part + 1]:
+                places[found] = given_columns[entry]
+                room[found] = given_values[entry]
+                found += given_values[entry] > 0
+                entry += 1
+            cut, reaching = _cut(room_bits, found, counts[part])
+            chosen = (places, room, room_bits, found, cut, reaching - counts[part])
+            count = _keep(chosen, 0, columns, values, count)
+        offsets[row + 1] = count
+    return count
+
+
+@compiled
+def keep_above(offsets: Array, columns: Array, values: Array, floor_F: Array, inclusive: bool) -> Whole:
+    """Of the numbers that are listed keep, in place, those above their column's floor, or at it too; how many."""
+    count: Whole = uint64(0)
+    begin = offsets[0]
+    for row in range(offsets.size - 1):
+        end = offsets[row + 1]
+        for entry in range(begin, end):
+            column, value = columns[entry], values[entry]
+            columns[count] = column
+            values[count] = value
+            count += uint64(value > floor_F[column] or (inclusive and value == floor_F[column]))
+        begin = end
+        offsets[row + 1] = count
+    return count
+
+
+@compiled
+def _append(z_F: Array, bias_F: Array, floor_F: Array, columns: Array, values: Array, count: Whole) -> Whole:
+    """Append the numbers z + bias of a row that are above their column's floor; how many are listed then."""
+    packed = z_F.size - z_F.size % LANES if z_F.itemsize >= SMALLEST_PACKED else 0
+    for first in range(0, packed, LANES):
+        count = pack(z_F, bias_F, floor_F, first, columns, values, count)
+    end: Whole = uint64(count)
+    for column in range(packed, z_F.size):
+        number = z_F.dtype.type(z_F[column] + bias_F[column])
+        columns[end] = column
+        values[end] = number
+        end += uint64(number > floor_F[column])
+    return np.int64(end)
+
+
+@compiled
+def _cut(bits: Array, found: Whole, wanted: Whole) -> tuple[Whole, Whole]:
+    """What `wanted` of the first `found` integers reach, or more of which the smallest are equal to it; and how many
+    do. 0 where there are fewer. The bits of numbers above 0 are such integers, in the numbers' order.
+
+    By bisection: counting takes no branch, and is over as soon as the count is right. There is room behind them.
+    """
+    reaching = found
+    if reaching < wanted:
+        return np.int64(0), reaching
+    padded = bits[: found + -found % VECTORS]
+    padded[found:] = 0  # which reaches nothing that is asked for, and leaves no number to count by itself
+    least = greatest = bits[0]
+    for place in range(found):
+        least, greatest = min(least, bits[place]), max(greatest, bits[place])
+    low, high = np.int64(least), np.int64(greatest)
+    while low < high and reaching != wanted:
+        middle = low + (high - low + 1) // 2
+        between = _count_reaching(padded, bits.dtype.type(middle))
+        if between >= wanted:
+            low, reaching = middle, between
+        else:
+            high = middle - 1
+    return low, reaching
+
+
+@compiled
+def _count_reaching(values: Array, floor: float) -> Whole:
+    count = np.int32(0)  # no wider than what is compared, or fewer are compared at once
+    for place in range(values.size):  # compiled to three times as fast code as `for value in values`
+        count = np.int32(count + np.int32(values[place] >= floor))
+    return np.int64(count)
+
+
+@compiled
+def _keep(
+    chosen: tuple[Array, Array, Array, Whole, Whole, Whole], first: Whole, columns: Array, values: Array, count: Whole
+) -> Whole:
+    """Append the numbers in the room that reach the cut, without the last of those equal to it if they are too many;
+    how many are listed then."""
+    places, room, room_bits, found, cut, too_many = chosen
+    if too_many <= 0:
+        for place in range(found):
+            columns[count] = first + places[place]
+            values[count] = room[place]
+            count += uint64(room_bits[place] >= cut)
+        return count
+    equal = -too_many  # how many of them there is room for
+    for place in range(found):
+        equal += room_bits[place] == cut
+    for place in range(found):
+        is_equal = room_bits[place] == cut
+        columns[count] = first + places[place]
+        values[count] = room[place]
+        count += uint64(room_bits[place] > cut or (is_equal and equal > 0))
+        equal -= is_equal
+    return count
+
+
+def _pack(context: Any, z_F: Any, bias_F: Any, floor_F: Any, first: Any, columns: Any, values: Any, count: Any) -> Any:
+    return types.int64(z_F, bias_F, floor_F, types.int64, columns, values, types.int64), _packed
+
+
+pack: Callable[..., Any] = intrinsic(_pack)
+"""pack(z_F, bias_F, floor_F, first, columns, values, count), in compiled loops only: append the numbers z + bias of
+columns first to first + LANES that are above their column's floor, and their columns; how many are listed then."""
+
+
+def _packed(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+    z_F, bias_F, floor_F, _, columns, values, _ = zip(signature.args, arguments, strict=True)
+    first, count = arguments[3], arguments[6]
+
+    def address(array: tuple[Any, ir.Value], index: ir.Value) -> ir.Value:
+        kind, value = array
+        return builder.gep(make_array(kind)(context, builder, value).data, [index])
+
+    def loaded(array: tuple[Any, ir.Value]) -> ir.Value:
+        number = context.get_value_type(array[0].dtype)
+        lanes = builder.bitcast(address(array, first), ir.VectorType(number, LANES).as_pointer())
+        return builder.load(lanes, align=context.get_abi_alignment(number))
+
+    def append(lanes: ir.Value, array: tuple[Any, ir.Value]) -> None:
+        pointer = lanes.type.element.as_pointer()
+        letter = "f" if isinstance(array[0].dtype, types.Float) else "i"
+        name = f"llvm.masked.compressstore.v{LANES}{letter}{array[0].dtype.bitwidth}"
+        function = ir.FunctionType(ir.VoidType(), [lanes.type, pointer, chosen.type])
+        store = builder.module.declare_intrinsic(name, (), function)
+        builder.call(store, [lanes, address(array, count), chosen])
+
+    if isinstance(z_F[0].dtype, types.Float):
+        z = builder.fadd(loaded(z_F), loaded(bias_F))
+        chosen = builder.fcmp_ordered(">", z, loaded(floor_F))
+    else:
+        z = builder.add(loaded(z_F), loaded(bias_F))
+        chosen = builder.icmp_signed(">", z, loaded(floor_F))
+    append(_counting(context, builder, first, columns[0].dtype), columns)
+    append(z, values)
+    bits = ir.IntType(LANES)
+    ones = builder.call(builder.module.declare_intrinsic("llvm.ctpop", [bits]), [builder.bitcast(chosen, bits)])
+    return builder.add(count, builder.zext(ones, count.type))
+
+
+def _counting(context: Any, builder: ir.IRBuilder, first: ir.Value, kind: Any) -> ir.Value:
+    """first, first + 1, ..., a lane each."""
+    lanes = ir.VectorType(context.get_value_type(kind), LANES)
+    nothing, zero = ir.Constant(lanes, ir.Undefined), ir.Constant(ir.IntType(32), 0)
+    alone = builder.insert_element(nothing, context.cast(builder, first, types.int64, kind), zero)
+    everywhere = builder.shuffle_vector(alone, nothing, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
+    return builder.add(everywhere, ir.Constant(lanes, list(range(LANES))))
