@@ -4,11 +4,13 @@ passes over memory, or by sorting. Those that choose are in `choosing.py`.
 They take numpy arrays and write into those they are given. Other threads run meanwhile.
 """
 
+import gc
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from numba import njit
+from numba.core import event
 from numpy.typing import NDArray
 
 Arguments = ParamSpec("Arguments")
@@ -28,6 +30,19 @@ def compiled(function: Callable[Arguments, Result], reorder: bool = False) -> Ca
         return njit(nogil=True, error_model="numpy", fastmath=allowed, cache=True)(function)
     except RuntimeError:  # there is no folder that this user may write to
         return njit(nogil=True, error_model="numpy", fastmath=allowed)(function)
+
+
+class _Forgetting(event.Listener):
+    """Compiling leaves exceptions behind, whose tracebacks would keep what its callers held: a step's matrices."""
+
+    def on_start(self, event: event.Event) -> None:
+        pass
+
+    def on_end(self, event: event.Event) -> None:
+        gc.collect()
+
+
+event.register("numba:compile", _Forgetting())
 
 
 @compiled

@@ -1,12 +1,18 @@
-"""Loops where nothing can be kept on disk, and where the CPU does not pack sixteen numbers at once."""
+"""Loops that cannot be kept on disk, what is left of compiling them, and CPUs that pack no numbers."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from sae_sweep.kernels import choosing, loops
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_without_a_folder_to_keep_them_in(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,3 +53,26 @@ def test_one_number_at_a_time_as_sixteen(monkeypatch: pytest.MonkeyPatch) -> Non
     assert appended(choosing._append) == expected
     monkeypatch.setattr(choosing, "SMALLEST_PACKED", 2**31 - 1)
     assert appended(choosing._append.py_func) == expected
+
+
+FIRST_CALL = """
+import gc, weakref
+import torch
+from sae_sweep.kernels.entries import largest_of_rows
+
+def caller():
+    z_RF = torch.ones(4, 64)
+    largest_of_rows(z_RF, [64], [2])
+    return weakref.ref(z_RF)
+
+gc.disable()
+print("kept" if caller()() is not None else "gone")
+"""
+
+
+def test_compiling_keeps_nothing_of_its_callers(tmp_path: Path) -> None:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", FIRST_CALL]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert any(tmp_path.rglob("*.nbc")), "nothing was compiled"
+    assert done.stdout == "gone\n"
