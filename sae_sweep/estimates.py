@@ -23,7 +23,7 @@ GRADIENT_BYTES = 8
 """Per trained number of the members that step together: the gradient, and what projecting and applying it makes."""
 PAIR_BYTES = {
     "standard": 17,
-    "standard_april": 21,
+    "standard_april": 15,
     "p_anneal": 35,
     "gated": 29,
     "gated_decoder_norm": 30,

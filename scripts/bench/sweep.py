@@ -17,6 +17,7 @@ member and reports; the peers read finished rows and evaluate nothing. Medians o
     judging s         judging every member on held-out tokens and saving it, which is in whole s
     us/token/SAE      training, per token and member; in the first and the last quarter of the steps
     us/token/+1       one more member: (training with all - training with --few) / (difference in members), per token
+    us/token alone    training with one member, per token; the middle one of the sweep
     at matched L0     CE recovered of all by OUR evaluation on the same held-out tokens, each side's frontier
                       interpolated in log L0: speed that was bought with quality would show here
 
@@ -100,7 +101,8 @@ def _side(sweep: Sweep, few: int, side: str, runs: dict[tuple[str, int], list[Ru
     every, fewer = runs[side, members], runs.get((side, few), [])
     training = median(run.training for run in every)
     judging = [run.judging for run in every if run.judging is not None]
-    more = training - median(run.training for run in fewer) if fewer and members > few else None
+    less = median(run.training for run in fewer) if fewer else None
+    more = training - less if less is not None and members > few else None
     tokens = sweep.steps * sweep.batch
     return {
         "whole_seconds": median(run.seconds for run in every),
@@ -110,6 +112,7 @@ def _side(sweep: Sweep, few: int, side: str, runs: dict[tuple[str, int], list[Ru
         "us_first_quarter": quarter_us * median(run.quarter(last=False) for run in every),
         "us_last_quarter": quarter_us * median(run.quarter(last=True) for run in every),
         "us_per_token_of_one_more": None if more is None else 1e6 * more / (tokens * (members - few)),
+        "us_per_token_alone": 1e6 * less / tokens if less is not None and few == 1 else None,
     }
 
 
@@ -140,7 +143,7 @@ def _range(points: Sequence[Point]) -> tuple[float, float] | None:
 
 def print_sweeps(found: Mapping[str, dict[str, Any]]) -> None:
     header = ["architecture", "side", "members", "whole s", "training s", "judging s", "us/token/SAE"]
-    header += ["first quarter", "last quarter", "us/token/+1"]
+    header += ["first quarter", "last quarter", "us/token/+1", "us/token alone"]
     rows: list[list[str]] = []
     for name, each in found.items():
         sides = each["sides"]
