@@ -1,6 +1,7 @@
 """The numbers of a matrix that were chosen, by row; and choosing them, on a CPU by loops (`choosing.py`)."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -100,6 +101,11 @@ def _listed(room: choosing.Room, count: int) -> Entries:
 
 def _parts(values: Tensor, widths: Sequence[int], counts: Sequence[int]) -> tuple[Array, Array, Array, Array]:
     """Where each part begins, each part's count, and room for a row's values, also as integers."""
-    bounds = np.concatenate([[0], np.cumsum(widths)])
+    bounds = _bounds(tuple(widths))
     room = torch.empty(int(bounds[-1]) + choosing.VECTORS, dtype=values.dtype).numpy()
     return bounds, np.array(counts), room, room.view(np.int32 if room.itemsize == 4 else np.int64)
+
+
+@lru_cache(64)
+def _bounds(widths: tuple[int, ...]) -> Array:
+    return np.concatenate([[0], np.cumsum(widths)])
