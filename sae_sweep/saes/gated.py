@@ -56,7 +56,7 @@ class Gated(SaeMaths):
         return Losses(
             reconstruction_M=step.objective.loss(x_hat_BMD.sub_(target_BMD)),
             sparsity_M=l1_penalty(gate, codes, norms_F, step),
-            auxiliary_M=squared_error(codes.decode(gate, W_aux) + b_aux - target_aux),
+            auxiliary_M=squared_error((codes.decode(gate, W_aux) + b_aux).sub_(target_aux)),
             fired_F=codes.fired(f),
             support_F=codes.support(),
         )
