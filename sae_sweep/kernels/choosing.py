@@ -81,9 +81,9 @@ def largest_of_rows(
             z_F, own_bias_F = z_RF[row, bounds[part] : bounds[part + 1]], bias_F[bounds[part] : bounds[part + 1]]
             floor_F = floors_F[bounds[part] : bounds[part + 1]]
             found = _append(z_F, own_bias_F, floor_F, places, room, 0)
-            for share in (0.5, 0.0):  # at worst all that are above 0
+            for attempt in range(2):  # at worst all that are above 0
                 if found < counts[part] and floor_F[0] > 0:
-                    floor_F[:] *= z_RF.dtype.type(share)
+                    floor_F[:] = floor_F[0] / 2 if attempt == 0 else 0
                     found = _append(z_F, own_bias_F, floor_F, places, room, 0)
             cut, reaching = _cut(room_bits, found, counts[part])
             chosen = (places, room, room_bits, found, cut, reaching - counts[part])

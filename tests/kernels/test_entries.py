@@ -62,6 +62,12 @@ def test_what_is_no_number_is_above_nothing() -> None:
     assert largest_of_rows(z_RF, (4,), (3,)).column_N.tolist() == [1, 3]
 
 
+def test_a_row_after_infinities() -> None:
+    z_RF = torch.tensor([[torch.inf, torch.inf, -1.0], [2.0, 1.0, 3.0], [torch.inf, 5.0, 4.0]])
+    found = largest_of_rows(z_RF, (3,), (2,))
+    assert torch.equal(matrix(found, 3), sorted_largest(z_RF, (3,), (2,)))
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("counts", [(1, 1, 1), (3, 5, 2), (17, 0, 25), WIDTHS])
 @pytest.mark.parametrize("kind", ["normal", "whole", "uneven", "negative"])
