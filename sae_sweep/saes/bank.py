@@ -79,8 +79,6 @@ class Bank:
             else torch.cat([p[name] for p in initial])
             for name in initial[0]
         }
-        self._layouts: dict[tuple[int, int], Layout] = {}
-        """Of the chunks that were asked for, since a layout finds its own tensors once."""
         self.buffers: Parameters = {name: torch.stack([b[name] for b in buffers]) for name in (buffers or [{}])[0]}
         """[M, ...] by name."""
 
@@ -115,7 +113,7 @@ class Bank:
         leaves = {
             name: t.data.requires_grad_() for name, t in self.views(self.storage, chunk.first, chunk.last).items()
         }
-        layout = self._layout(chunk)
+        layout = Layout(self.layout.widths[chunk.members], self.layout.device)
         buffers = {name: t[chunk.members] for name, t in self.buffers.items()}
         own = (self.configs[chunk.members], layout, chunk.dense, dead_F, variance, tuple(clocks), buffers)
         step = Step(*own, self.spaces, batch.objective)
@@ -131,12 +129,6 @@ class Bank:
             {name: g[i] if name in PER_MEMBER else g[rows] for name, g in named.items()}
             for i, rows in enumerate(layout.slices)
         ]
-
-    def _layout(self, chunk: Chunk) -> Layout:
-        key = (chunk.first, chunk.last)
-        if key not in self._layouts:
-            self._layouts[key] = Layout(self.layout.widths[chunk.members], self.layout.device)
-        return self._layouts[key]
 
     def _inputs(self, batch: Batch, parameters: Parameters, buffers: Parameters) -> tuple[Tensor, Tensor]:
         """What the encoders see, and what the decoders are to give: [B, M or 1, D]."""
