@@ -3,6 +3,7 @@ share each of them, and several side by side keep all busy."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import TypeVar
 
 import torch
@@ -19,7 +20,14 @@ def workers(device: torch.device, pieces: int) -> int:
 def core_pool(count: int) -> ThreadPoolExecutor:
     """`count` threads that share this process's cores evenly."""
     threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(count, "core", torch.set_num_threads, (max(1, threads // count),))
+    all_begun = Barrier(count)  # the pool would give a thread that is idle the next one's work
+
+    def begin() -> None:
+        torch.get_num_threads()  # what a thread asks for counts from when it has first taken over the process's number
+        torch.set_num_threads(max(1, threads // count))
+        all_begun.wait()
+
+    pool = ThreadPoolExecutor(count, "core", begin)
     list(pool.map(lambda _: None, range(count)))
     torch.set_num_threads(threads)  # what the last of them asked for would be that of all later threads
     return pool

@@ -1,0 +1,38 @@
+"""Each thread of a pool of cores has its share of them, from its first piece of work to its last."""
+
+from collections.abc import Iterator
+from threading import Barrier, get_ident
+
+import pytest
+import torch
+
+from sae_sweep.cores import core_pool
+
+CORES = 6
+
+
+@pytest.fixture
+def cores() -> Iterator[None]:
+    """As many as on a larger machine, as far as torch knows."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(CORES)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("count", "share"), [(1, 6), (2, 3), (3, 2), (4, 1), (8, 1)])
+def test_every_thread_has_its_share_whatever_it_does(cores: None, count: int, share: int) -> None:
+    every = Barrier(count)
+
+    def work(_: int) -> tuple[int, list[int]]:
+        every.wait()  # so that each thread has one
+        shares = [torch.get_num_threads()]
+        (torch.ones(300, 300) @ torch.ones(300, 300)).relu().sum()
+        return get_ident(), [*shares, torch.get_num_threads()]
+
+    with core_pool(count) as pool:
+        assert pool.submit(torch.get_num_threads).result() == share, "before all of them have something to do"
+        for _ in range(2):
+            found = dict(pool.map(work, range(count)))
+            assert list(found.values()) == [[share, share]] * count
+    assert torch.get_num_threads() == CORES
