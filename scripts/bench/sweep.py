@@ -22,7 +22,7 @@ member and reports; the peers read finished rows and evaluate nothing. Medians o
                       interpolated in log L0: speed that was bought with quality would show here
 
 Threads are OMP_NUM_THREADS's on all sides. Our recipes are those with sae-lens's loss (standard_april,
-gated_decoder_norm with sae-lens's Adam, ...), so that a coefficient means the same; `--recipes papers` takes standard
+gated_decoder_norm, ...) and its Adam, so that a coefficient means the same; `--recipes papers` takes standard
 and gated.
 dictionary_learning's gated is the paper's. jumprelu has no common knob: ours and dictionary_learning's aim at an L0,
 sae-lens's takes a coefficient; only the frontiers are compared. sparsify is in step.py alone: its trainer takes one k

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sae_sweep.architectures.jumprelu import JumpReluConfig
 from scripts.bench import sweep as script
 from scripts.bench.language_model import LanguageModel, named
 from scripts.bench.measure import ROOT
@@ -87,9 +88,10 @@ def test_peers_are_asked_for_what_our_command_is(architecture: str, side: str, m
     assert (asked["context"], asked["seed"], asked["d"]) == (ours.data.context, 3, 48)
     assert asked["model"] == ours.model.path
     assert asked["module"] == "model.layers.0"
-    own_scale = {"standard": "sqrt_d", "topk": "sqrt_d", "jumprelu": "unit"}[architecture]
-    assert ours.sae.input_scale == own_scale
-    assert asked["input_scale"] == ("sqrt_d" if side == SAELENS else own_scale)
+    assert ours.sae.input_scale == "sqrt_d"
+    assert asked["input_scale"] == ("unit" if (side, architecture) == (DICTIONARY, "jumprelu") else "sqrt_d")
+    if isinstance(ours.sae, JumpReluConfig):
+        assert asked["bandwidth"] == ours.sae.bandwidth
     knobs = {"standard": {"l1_16": 16}, "topk": {"k_16": 16}, "jumprelu": {"l0_16": 16}}
     takes_coefficient = (side, architecture) == (SAELENS, "jumprelu")
     assert asked["members"] == ({"l0_coefficient_0.5": 0.5} if takes_coefficient else knobs[architecture])

@@ -77,6 +77,8 @@ def members(request: Mapping[str, Any]) -> dict[str, TrainingSAEConfig]:
     common["normalize_activations"] = SCALES[request["input_scale"]]
     if architecture in WARMUPS:
         common[WARMUPS[architecture]] = request["sparsity_warmup_steps"]
+    if architecture == "jumprelu":
+        common["jumprelu_bandwidth"] = request["bandwidth"]
     config, knob = CONFIGS[architecture], KNOBS.get(architecture, "k")
     return {name: config(**{knob: value}, **common) for name, value in request["members"].items()}
 
