@@ -23,7 +23,7 @@ def core_pool(count: int) -> ThreadPoolExecutor:
     all_begun = Barrier(count)  # the pool would give a thread that is idle the next one's work
 
     def begin() -> None:
-        torch.get_num_threads()  # what a thread asks for counts from when it has first taken over the process's number
+        torch.get_num_threads()  # by which a thread takes over the process's number: it must not do so later
         torch.set_num_threads(max(1, threads // count))
         all_begun.wait()
 
