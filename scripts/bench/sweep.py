@@ -23,7 +23,7 @@ member and reports; the peers read finished rows and evaluate nothing. Medians o
 
 Threads are OMP_NUM_THREADS's on all sides. Our recipes are those with sae-lens's loss (standard_april,
 gated_decoder_norm, ...) and its Adam, so that a coefficient means the same; `--recipes papers` takes standard
-and gated.
+and gated for those two and leaves the others as they are.
 dictionary_learning's gated is the paper's. jumprelu has no common knob: ours and dictionary_learning's aim at an L0,
 sae-lens's takes a coefficient; only the frontiers are compared. sparsify is in step.py alone: its trainer takes one k
 per run and scales no inputs, so members that share one pass over the model would have to be written here.
