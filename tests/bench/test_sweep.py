@@ -34,14 +34,14 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.evidence
 def test_our_side_is_timed_and_judged(found: dict[str, Any]) -> None:
     entry = found["architectures"]["topk"]
-    assert entry["sweep"]["members"]["ours"] == {"knob": "k", "values": [10, 32]}
+    assert entry["sweep"]["members"]["ours"] == {"knob": "k", "values": [6, 16]}
     assert (entry["sweep"]["model"], entry["sweep"]["d"], entry["sweep"]["layer"]) == ("demo_lm", 128, 2)
     ours = entry["sides"]["ours"]
     assert 0 < ours["training_seconds"] < ours["whole_seconds"]
     assert 0 < ours["judging_seconds"] < ours["whole_seconds"] - ours["training_seconds"]
     tokens = int(entry["sweep"]["tokens"]) // 256 * 256
     assert ours["us_per_token_and_sae"] == pytest.approx(1e6 * ours["training_seconds"] / (2 * tokens))
-    assert sorted(point["l0"] for point in entry["points"]["ours"]) == pytest.approx([10, 32])
+    assert sorted(point["l0"] for point in entry["points"]["ours"]) == pytest.approx([6, 16])
     assert all(0 < point["ce_recovered"] < 1 for point in entry["points"]["ours"])
     assert entry["machine"]["commit"]
     assert (entry["matched"], entry["not_measured"]) == ([], {})
