@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 Array = NDArray[Any]
+Pair = tuple[Array, Array]
 Whole = Any
 """A whole number: Python's, or one of so many bits in a loop."""
 
@@ -80,6 +81,34 @@ def remove_radial(gradient_FD: Array, unit_FD: Array) -> None:
             radial += gradient_D[column] * unit_D[column]
         for column in range(gradient_D.size):
             gradient_D[column] -= radial * unit_D[column]
+
+
+@partial(compiled, reorder=True)
+def sampled_products(offsets: Array, columns: Array, left_RD: Array, right_FD: Array, products: Array) -> None:
+    """Of each row's entries, left[row] . right[column]."""
+    for row in range(offsets.size - 1):
+        left_D = left_RD[row]
+        for entry in range(offsets[row], offsets[row + 1]):
+            right_D = right_FD[columns[entry]]
+            total = left_RD.dtype.type(0)
+            for place in range(right_D.size):
+                total += left_D[place] * right_D[place]
+            products[entry] = total
+
+
+@partial(compiled, reorder=True)
+def sampled_pairs(offsets: Array, columns: Array, lefts: Pair, right_FD: Array, products: Pair) -> None:
+    """The same of two left sides; each right row is read once."""
+    for row in range(offsets.size - 1):
+        left_D, other_D = lefts[0][row], lefts[1][row]
+        for entry in range(offsets[row], offsets[row + 1]):
+            right_D = right_FD[columns[entry]]
+            total = other = right_FD.dtype.type(0)
+            for place in range(right_D.size):
+                total += left_D[place] * right_D[place]
+                other += other_D[place] * right_D[place]
+            products[0][entry] = total
+            products[1][entry] = other
 
 
 @compiled

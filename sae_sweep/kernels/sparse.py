@@ -50,10 +50,36 @@ def sampled_products(left_RD: Tensor, right_FD: Tensor, index_N: Tensor, offsets
         from sae_sweep.kernels import triton_sparse
 
         return triton_sparse.sampled_products(left_RD, right_FD, index_N, offsets)
-    zeros_N = left_RD.new_zeros(index_N.shape)
-    size = (left_RD.shape[0], right_FD.shape[0])
-    pattern = torch.sparse_csr_tensor(offsets, index_N, zeros_N, size=size, check_invariants=False)
-    return torch.sparse.sampled_addmm(pattern, left_RD, right_FD.T, beta=0.0).values()
+    if not _on_one_core(left_RD):
+        zeros_N = left_RD.new_zeros(index_N.shape)
+        size = (left_RD.shape[0], right_FD.shape[0])
+        pattern = torch.sparse_csr_tensor(offsets, index_N, zeros_N, size=size, check_invariants=False)
+        return torch.sparse.sampled_addmm(pattern, left_RD, right_FD.T, beta=0.0).values()
+    products_N = left_RD.new_empty(index_N.shape)
+    loops.sampled_products(*map(_array, (offsets, index_N, left_RD, right_FD, products_N)))
+    return products_N
+
+
+def sampled_pairs(
+    left_RD: Tensor, other_RD: Tensor, right_FD: Tensor, index_N: Tensor, offsets: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`sampled_products` of two left sides at the same places."""
+    if not _on_one_core(left_RD):
+        left_N, other_N = (sampled_products(each, right_FD, index_N, offsets) for each in (left_RD, other_RD))
+        return left_N, other_N
+    left_N, other_N = left_RD.new_empty(index_N.shape), left_RD.new_empty(index_N.shape)
+    lefts, products = (_array(left_RD), _array(other_RD)), (_array(left_N), _array(other_N))
+    loops.sampled_pairs(_array(offsets), _array(index_N), lefts, _array(right_FD), products)
+    return left_N, other_N
+
+
+def _on_one_core(tensor: Tensor) -> bool:
+    """Whether a loop of ours is faster than torch's own, which several cores share."""
+    return tensor.device.type == "cpu" and not on_triton(tensor) and torch.get_num_threads() == 1
+
+
+def _array(tensor: Tensor) -> loops.Array:
+    return tensor.detach().contiguous().numpy()
 
 
 def bag_sums(values_N: Tensor, offsets: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from sae_sweep.kernels.sparse import (
     bag_sums,
     ordered_sums,
     positive_counts,
+    sampled_pairs,
     sampled_products,
     sorted_offsets,
     transposed,
@@ -65,6 +66,10 @@ class Codes(ABC):
     @abstractmethod
     def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
         """[B, M, D]: for each token and member, its values times its decoder rows, summed."""
+
+    def decode_both(self, values: Tensor, others: Tensor, W_dec: Tensor, *, frozen: bool) -> tuple[Tensor, Tensor]:
+        """`decode` of two sets of values. If `frozen`, the decoder has no gradient through the second."""
+        return self.decode(values, W_dec), self.decode(others, W_dec.detach() if frozen else W_dec)
 
     @abstractmethod
     def transposed_times(self, values: Tensor, x_BD: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,6 +142,11 @@ class SparseCodes(Codes):
     def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
         out_RD = _SparseDecode.apply(values, W_dec, self)
         return out_RD.view(self.tokens, self.layout.members, -1)
+
+    def decode_both(self, values: Tensor, others: Tensor, W_dec: Tensor, *, frozen: bool) -> tuple[Tensor, Tensor]:
+        first_RD, second_RD = _SparseDecodeBoth.apply(values, others, W_dec, self, frozen)
+        shape = (self.tokens, self.layout.members, -1)
+        return first_RD.view(shape), second_RD.view(shape)
 
     def transposed_times(self, values: Tensor, x_BD: Tensor) -> tuple[Tensor, Tensor]:
         by = self.transpose
@@ -279,19 +289,51 @@ class _SparseDecode(torch.autograd.Function):
     def forward(ctx: FunctionCtx, values: Tensor, W_dec: Tensor, codes: SparseCodes) -> Tensor:
         ctx.save_for_backward(values, W_dec)
         ctx.codes = codes  # type: ignore[attr-defined]
-        return weighted_row_sums(W_dec, codes.latent_N, values, codes.row_offsets)
+        return _decoded(codes, values, W_dec)
 
     @staticmethod
     def backward(ctx, g_RD):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
         values, W_dec = ctx.saved_tensors
         codes: SparseCodes = ctx.codes
-        g_values = g_W = None
+        g_values = None
         if ctx.needs_input_grad[0]:
             g_values = sampled_products(g_RD, W_dec, codes.latent_N, codes.row_offsets)
-        if ctx.needs_input_grad[1]:
-            by = codes.transpose
-            g_W = weighted_row_sums(g_RD, by.row_N, values.index_select(0, by.order_N), by.offsets)
-        return g_values, g_W, None
+        return g_values, _decoder_gradient(codes, values, g_RD) if ctx.needs_input_grad[1] else None, None
+
+
+class _SparseDecodeBoth(torch.autograd.Function):
+    """Two sets of values; each decoder row is read once for the gradients of both."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, values: Tensor, others: Tensor, W_dec: Tensor, codes: SparseCodes, frozen: bool
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(values, others, W_dec)
+        ctx.codes, ctx.frozen = codes, frozen  # type: ignore[attr-defined]
+        return _decoded(codes, values, W_dec), _decoded(codes, others, W_dec)
+
+    @staticmethod
+    def backward(ctx, g_RD, g_other_RD):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        values, others, W_dec = ctx.saved_tensors
+        codes: SparseCodes = ctx.codes
+        g_values, g_others = sampled_pairs(g_RD, g_other_RD, W_dec, codes.latent_N, codes.row_offsets)
+        g_W = None
+        if ctx.needs_input_grad[2]:
+            g_W = _decoder_gradient(codes, values, g_RD)
+            if not ctx.frozen:
+                g_W += _decoder_gradient(codes, others, g_other_RD)
+        return g_values, g_others, g_W, None, None
+
+
+def _decoded(codes: SparseCodes, values: Tensor, W_dec: Tensor) -> Tensor:
+    """[R, D]"""
+    return weighted_row_sums(W_dec, codes.latent_N, values, codes.row_offsets)
+
+
+def _decoder_gradient(codes: SparseCodes, values: Tensor, g_RD: Tensor) -> Tensor:
+    """[F, D]"""
+    by = codes.transpose
+    return weighted_row_sums(g_RD, by.row_N, values.index_select(0, by.order_N), by.offsets)
 
 
 class _BagSums(torch.autograd.Function):

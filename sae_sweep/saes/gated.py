@@ -46,17 +46,18 @@ class Gated(SaeMaths):
         gate = codes.inside(z + codes.at_latent(p["b_gate"]))
         magnitude = torch.addcmul(codes.at_latent(p["b_mag"]), codes.at_latent(p["r_mag"].exp()), z)
         f = codes.inside(torch.relu(magnitude))
-        x_hat_BMD = codes.decode(f, p["W_dec"]) + p["b_dec"]
+        x_hat_BMD, x_aux_BMD = codes.decode_both(f, gate, p["W_dec"], frozen=self.unit_decoder)
         if self.unit_decoder:  # a lookup is the decoder's too: it moves the target
-            W_aux, b_aux, target_aux = p["W_dec"].detach(), p["b_dec"].detach(), target_BMD.detach()
-            norms_F = step.spaces.decoder_norms(W_aux) if step.spaces.sites > 1 else None  # frozen as in that term
+            b_aux, target_aux = p["b_dec"].detach(), target_BMD.detach()
+            # frozen as in that term
+            norms_F = step.spaces.decoder_norms(p["W_dec"].detach()) if step.spaces.sites > 1 else None
         else:
-            W_aux, b_aux, target_aux = p["W_dec"], p["b_dec"], target_BMD
+            b_aux, target_aux = p["b_dec"], target_BMD
             norms_F = step.spaces.decoder_norms(p["W_dec"])
         return Losses(
-            reconstruction_M=step.objective.loss(x_hat_BMD.sub_(target_BMD)),
+            reconstruction_M=step.objective.loss((x_hat_BMD + p["b_dec"]).sub_(target_BMD)),
             sparsity_M=l1_penalty(gate, codes, norms_F, step),
-            auxiliary_M=squared_error((codes.decode(gate, W_aux) + b_aux).sub_(target_aux)),
+            auxiliary_M=squared_error((x_aux_BMD + b_aux).sub_(target_aux)),
             fired_F=codes.fired(f),
             support_F=codes.support(),
         )

@@ -1,4 +1,6 @@
-"""A table larger than a core's cache is read some columns at a time, to the same sums."""
+"""Sums and products at chosen places, and what may change nothing in them: columns at a time, the number of cores."""
+
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -47,3 +49,38 @@ def test_entries_by_column(shape: tuple[int, int], integer: torch.dtype) -> None
     assert torch.equal(ordered_N, values_N.detach()[order_N.long()])
     expected = torch.zeros(columns, dtype=torch.float64).index_add_(0, column_N, values_N.detach())
     torch.testing.assert_close(sums, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.fixture(params=[1, 2], ids=["one core", "two cores"])
+def cores(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("integer", [torch.int32, torch.int64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("width", [1, 16, 37])
+@torch.no_grad()
+def test_products_at_chosen_places(width: int, dtype: torch.dtype, integer: torch.dtype, cores: int) -> None:
+    generator = torch.Generator().manual_seed(width)
+    left_RD, other_DR = (torch.randn(*shape, generator=generator, dtype=dtype) for shape in ((6, width), (width, 6)))
+    right_FD = torch.randn(9, width, generator=generator, dtype=dtype, requires_grad=True)
+    chosen_RF = torch.rand(6, 9, generator=generator) < 0.4
+    chosen_RF[0] = chosen_RF[3] = False
+    row_N, column_N = chosen_RF.nonzero().unbind(1)
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), chosen_RF.sum(1).cumsum(0)]).to(integer)
+    where = column_N.to(integer), offsets
+    pairs = sparse.sampled_pairs(left_RD, other_DR.T, right_FD, *where)  # the second one's columns are far apart
+    for left, found_N in zip((left_RD, other_DR.T), pairs, strict=True):
+        expected_N = (left.double() @ right_FD.double().T)[row_N, column_N]
+        for products_N in (found_N, sparse.sampled_products(left, right_FD, *where)):
+            assert products_N.dtype == dtype
+            torch.testing.assert_close(products_N.double(), expected_N, rtol=1e-5, atol=1e-5)
+
+
+def test_no_products_at_no_places(cores: int) -> None:
+    nothing, offsets = torch.empty(0, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)
+    for found_N in sparse.sampled_pairs(torch.ones(2, 4), torch.ones(2, 4), torch.ones(5, 4), nothing, offsets):
+        assert found_N.shape == (0,)

@@ -95,6 +95,27 @@ def test_decode_gradients(widths: tuple[int, ...], kind: str, dense: bool) -> No
 
 @pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize("kind", SUPPORTS)
+@pytest.mark.parametrize("widths", LAYOUTS.values(), ids=LAYOUTS.keys())
+def test_two_sets_of_values_decoded_together(widths: tuple[int, ...], kind: str, dense: bool) -> None:
+    layout = layout_of(widths)
+    support_BF = support_of(kind, layout.latents)
+    codes = codes_of(support_BF, layout, dense)
+    shape = (B, layout.latents) if dense else (int(support_BF.sum()),)
+    one, other = (codes.inside(randn(*shape, seed=seed)).detach().requires_grad_() for seed in (4, 6))
+    W_dec = randn(layout.latents, D, seed=5)
+    assert torch.autograd.gradcheck(lambda *of: codes.decode_both(*of, frozen=False), (one, other, W_dec))
+    together = codes.decode_both(one, other, W_dec, frozen=True)
+    apart = codes.decode(one, W_dec), codes.decode(other, W_dec.detach())
+    towards = torch.randn(together[0].shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    slopes = [
+        torch.autograd.grad((a * towards).sum() + b.square().sum(), (one, other, W_dec)) for a, b in (together, apart)
+    ]
+    for found, expected in zip((*together, *slopes[0]), (*apart, *slopes[1]), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("kind", SUPPORTS)
 def test_forward_is_the_plain_product(kind: str, dense: bool) -> None:
     layout = layout_of(LAYOUTS["ragged"])
     support_BF = support_of(kind, layout.latents)
