@@ -2,7 +2,8 @@
 share each of them, and several side by side keep all busy."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache
 from threading import Barrier
 from typing import TypeVar
 
@@ -44,5 +45,19 @@ def side_by_side(function: Callable[[Item], Result], items: Sequence[Item], devi
     if count == 1:
         yield from map(run, items)
         return
-    with core_pool(count) as pool:
-        yield from pool.map(run, items)
+    pool = _kept_pool(count, torch.get_num_threads())
+    futures = [pool.submit(run, item) for item in items]
+    try:
+        for future in futures:
+            yield future.result()
+    finally:  # where one fails, the others are not to go on behind the caller's back
+        for future in futures:
+            future.cancel()
+        wait(futures)
+
+
+@cache
+def _kept_pool(count: int, threads: int) -> ThreadPoolExecutor:
+    """Begun once for so many of a process's threads: a thread that is new has no room of its own yet for products, and
+    makes it again each time."""
+    return core_pool(count)

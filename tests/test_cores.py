@@ -1,12 +1,12 @@
 """Each thread of a pool of cores has its share of them, from its first piece of work to its last."""
 
 from collections.abc import Iterator
-from threading import Barrier, get_ident
+from threading import Barrier, Event, get_ident
 
 import pytest
 import torch
 
-from sae_sweep.cores import core_pool
+from sae_sweep.cores import core_pool, side_by_side
 
 CORES = 6
 
@@ -36,3 +36,34 @@ def test_every_thread_has_its_share_whatever_it_does(cores: None, count: int, sh
             found = dict(pool.map(work, range(count)))
             assert list(found.values()) == [[share, share]] * count
     assert torch.get_num_threads() == CORES
+
+
+CPU = torch.device("cpu")
+
+
+def test_all_at_once_in_order_and_in_the_same_threads_again(cores: None) -> None:
+    every = Barrier(3)
+
+    def work(item: int) -> tuple[int, int, bool]:
+        every.wait()
+        return item, get_ident(), torch.is_grad_enabled()
+
+    first, again = (list(side_by_side(work, [5, 6, 7], CPU)) for _ in range(2))
+    assert [item for item, _, _ in first] == [5, 6, 7]
+    assert not any(grad for _, _, grad in first)
+    assert {thread for _, thread, _ in first} == {thread for _, thread, _ in again}
+
+
+def test_where_one_fails_no_other_is_left_running(cores: None) -> None:
+    failed, done = Event(), []
+
+    def work(item: int) -> None:
+        if item == 0:
+            failed.set()
+            raise MemoryError("no room")
+        failed.wait()
+        done.append(item)
+
+    with pytest.raises(MemoryError, match="no room"):
+        list(side_by_side(work, [0, 1, 2], CPU))
+    assert sorted(done) == [1, 2]

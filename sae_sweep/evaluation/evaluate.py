@@ -20,6 +20,7 @@ from sae_sweep.evaluation.later import LaterSites
 from sae_sweep.evaluation.reconstruction import Reconstruction
 from sae_sweep.evaluation.sparsity import Sparsity
 from sae_sweep.evaluation.splice import Divergence, accumulate, average, splice_metrics
+from sae_sweep.kernels.entries import rows_where
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.model.suffix import CleanPass, Suffix
 from sae_sweep.saes.inference import InferenceSae
@@ -105,13 +106,12 @@ class Sums:
         for start in range(0, len(x_ND), step):
             part = slice(start, start + step)
             x_BD, y_BD, tokens_B, counts_B = x_ND[part], y_ND[part], tokens_N[part], counts_N[part]
-            f_BF = self._sae.encode(x_BD, tokens_B)
-            x_hat_ND[part] = self._sae.decode(f_BF, tokens_B, x_BD)
-            counted_C = counts_B.nonzero().squeeze(1)
-            if len(counted_C) < len(counts_B):
-                y_BD, f_BF = y_BD.index_select(0, counted_C), f_BF.index_select(0, counted_C)
-            self.reconstruction.update(y_BD, x_hat_ND[part].index_select(0, counted_C))
-            self.sparsity.update(f_BF, sequence_N[part].index_select(0, counted_C))
+            fired, x_hat_BD = self._sae.coded(x_BD, tokens_B)
+            x_hat_ND[part] = x_hat_BD
+            if not counts_B.all():
+                fired, y_BD, x_hat_BD = rows_where(counts_B, fired), y_BD[counts_B], x_hat_BD[counts_B]
+            self.reconstruction.update(y_BD, x_hat_BD)
+            self.sparsity.update(fired, sequence_N[part][counts_B])
         return x_hat_ND
 
     def metrics(self) -> dict[str, float | None]:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from sae_sweep.evaluation.jackknife import ratio_standard_error
-from sae_sweep.kernels.entries import above
+from sae_sweep.kernels.entries import Entries
 
 
 class Sparsity:
@@ -17,10 +17,9 @@ class Sparsity:
         self._l0_R = torch.zeros(sequences, dtype=torch.float64, device=device)
         self._tokens_R = torch.zeros(sequences, dtype=torch.float64, device=device)
 
-    def update(self, f_BF: Tensor, sequence_B: Tensor) -> None:
-        """Codes of B counted tokens, and the sequence each belongs to."""
-        offsets, latent_N, f_N = above(f_BF)
-        f_N = f_N.double()
+    def update(self, fired: Entries, sequence_B: Tensor) -> None:
+        """The codes above 0 of B counted tokens, and the sequence each token belongs to."""
+        offsets, latent_N, f_N = fired.offsets, fired.column_N, fired.value_N.double()
         self._fired_F.index_add_(0, latent_N, torch.ones_like(f_N))
         self._l1 += f_N @ self._norm_F.index_select(0, latent_N)
         self._l0_R.index_add_(0, sequence_B, offsets.diff().double())

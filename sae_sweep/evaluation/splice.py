@@ -14,7 +14,7 @@ from sae_sweep.evaluation.jackknife import ratio_standard_error
 from sae_sweep.model.head import head_of
 from sae_sweep.model.language_model import LanguageModel
 
-LOGIT_ELEMENTS = {"cpu": 2**17, "cuda": 2**24}
+LOGIT_ELEMENTS = {"cpu": 2**18, "cuda": 2**24}
 """Logits held at a time, positions x vocabulary, by each core of a CPU, which goes over them several times faster while
 they stay in cache."""
 

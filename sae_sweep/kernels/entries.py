@@ -67,6 +67,15 @@ def kept(entries: Entries, floor_F: Tensor, inclusive: bool = False) -> Entries:
     return _listed(room, choosing.keep_above(*room, floor_F.numpy(), inclusive))
 
 
+def rows_where(chosen_R: Tensor, entries: Entries) -> Entries:
+    """Those of the rows at which a mask is true."""
+    offsets, column_N, value_N = entries
+    lengths_R = offsets.diff()
+    chosen_N = torch.repeat_interleave(chosen_R, lengths_R, output_size=len(column_N))
+    ends = lengths_R[chosen_R].cumsum(0, dtype=offsets.dtype)
+    return Entries(torch.cat([offsets[:1], ends]), column_N[chosen_N], value_N[chosen_N])
+
+
 def joined(pieces: Sequence[Entries]) -> Entries:
     """Rows below each other."""
     if len(pieces) == 1:

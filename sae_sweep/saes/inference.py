@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from sae_sweep.kernels.entries import Entries, above, kept, largest_of_rows
 from sae_sweep.kernels.selection import row_largest
+from sae_sweep.kernels.sparse import weighted_row_sums
 from sae_sweep.saes.spaces import Spaces
 
 
@@ -73,10 +75,7 @@ class InferenceSae:
 
     def margins(self, x_BD: Tensor, tokens_B: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """[B, F] twice: a latent fires where both are above 0, and then with the second."""
-        t = self.tensors
-        if self.lookup is not None and self.lookup.subtract:
-            x_BD = x_BD - self._rows(tokens_B)
-        z_BF = (x_BD - t["b_dec"] if self.subtract_b_dec else x_BD) @ t["W_enc"]
+        t, z_BF = self.tensors, self._products(x_BD, tokens_B)
         if self.architecture == "gated":
             return z_BF + t["b_gate"], z_BF * t["r_mag"].exp() + t["b_mag"]
         pre_BF = z_BF + t["b_enc"]
@@ -89,7 +88,38 @@ class InferenceSae:
 
     def decode(self, f_BF: Tensor, tokens_B: Tensor | None = None, x_BD: Tensor | None = None) -> Tensor:
         """[B, D]: the reconstruction. Token ids are needed with a lookup, inputs with a skip."""
-        x_hat_BD = f_BF @ self.tensors["W_dec"] + self.tensors["b_dec"]
+        return self._completed(f_BF @ self.tensors["W_dec"], tokens_B, x_BD)
+
+    def coded(self, x_BD: Tensor, tokens_B: Tensor | None = None) -> tuple[Entries, Tensor]:
+        """The codes above 0 that `encode` gives, listed, and the reconstructions [B, D]; without gradient."""
+        if x_BD.device.type != "cpu":
+            f_BF = self.encode(x_BD, tokens_B)
+            return above(f_BF), self.decode(f_BF, tokens_B, x_BD)
+        fired = self._fired(self._products(x_BD, tokens_B))
+        decoded_BD = weighted_row_sums(self.tensors["W_dec"], fired.column_N, fired.value_N, fired.offsets)
+        return fired, self._completed(decoded_BD, tokens_B, x_BD)
+
+    def _products(self, x_BD: Tensor, tokens_B: Tensor | None) -> Tensor:
+        """[B, F]: inputs times W_enc."""
+        if self.lookup is not None and self.lookup.subtract:
+            x_BD = x_BD - self._rows(tokens_B)
+        return (x_BD - self.tensors["b_dec"] if self.subtract_b_dec else x_BD) @ self.tensors["W_enc"]
+
+    def _fired(self, z_BF: Tensor) -> Entries:
+        """On a CPU: what `encode` makes of these products, listed."""
+        t = self.tensors
+        if self.architecture == "gated":
+            offsets, latent_N, z_N = above(z_BF, -t["b_gate"])
+            magnitude_N = z_N * t["r_mag"].exp()[latent_N] + t["b_mag"][latent_N]
+            return kept(Entries(offsets, latent_N, magnitude_N), t["b_mag"].new_zeros(self.width))
+        if self.architecture == "topk":
+            assert self.k is not None
+            return largest_of_rows(z_BF, [self.width], [self.k], t["b_enc"])
+        return above(z_BF, t["threshold"].relu() if self.architecture == "jumprelu" else 0, t["b_enc"])
+
+    def _completed(self, x_hat_BD: Tensor, tokens_B: Tensor | None, x_BD: Tensor | None) -> Tensor:
+        """Reconstructions of decoder rows alone, with all that is added to them."""
+        x_hat_BD = x_hat_BD + self.tensors["b_dec"]
         if "W_skip" in self.tensors:
             if x_BD is None:
                 raise ValueError("a transcoder with a skip needs its inputs")

@@ -16,6 +16,7 @@ from sae_sweep.files import write_json_atomic
 from sae_sweep.interop.saelens import save_sae
 from sae_sweep.model.sites import Site
 from sae_sweep.runs import LAST_GOOD, METRICS, MemberResult
+from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.training.memory import OUT_OF_MEMORY, give_back, is_out_of_memory
 from sae_sweep.training.place import Place
 from sae_sweep.training.sources import Judge
@@ -108,7 +109,7 @@ class Judging:
         diverged = {p.member.label: p.failed for p in places if p.failed is not None}
         for place, judgement in self.judge(living, work, done):
             label, metrics = place.member.label, _metrics(place, judgement)
-            if broken := _not_finite(metrics):
+            if broken := _not_finite(judgement.sae, metrics):
                 diverged[label] = f"it diverged: {broken}"
                 continue
             work.tracker.sync()
@@ -126,7 +127,7 @@ class Judging:
         for place, judgement in self.judge(places, work, done):
             label, metrics = place.member.label, _metrics(place, judgement)
             for tokens in place.milestones:
-                if broken := _not_finite(metrics):
+                if broken := _not_finite(judgement.sae, metrics):
                     work.note(label, f"milestone {tokens} is not kept: {broken}")
                     continue
                 folder = work.folder.milestone_folder(label, tokens)
@@ -189,9 +190,10 @@ def _fail(place: Place, reason: str, work: Work) -> MemberResult:
     return MemberResult(None, reason)
 
 
-def _not_finite(metrics: Mapping[str, Any]) -> str | None:
-    """What is no number among them, in words; None where all are."""
-    broken = [key for key, value in metrics.items() if isinstance(value, float) and not isfinite(value)]
+def _not_finite(sae: InferenceSae, metrics: Mapping[str, Any]) -> str | None:
+    """What is no number among its weights and metrics, in words; None where all are."""
+    broken = [name for name, tensor in sae.tensors.items() if not tensor.isfinite().all()]
+    broken += [key for key, value in metrics.items() if isinstance(value, float) and not isfinite(value)]
     return f"its {', '.join(broken)} are not finite" if broken else None
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from sae_sweep.evaluation.sparsity import Sparsity
+from sae_sweep.kernels.entries import above
 
 CPU = torch.device("cpu")
 
@@ -16,7 +17,7 @@ def accumulated(
     norms = torch.ones(width) if norm_F is None else norm_F
     sparsity = Sparsity(width, norms, sequences, CPU)
     for f, sequence in zip(f_BF.chunk(parts), sequence_B.chunk(parts), strict=True):
-        sparsity.update(f, sequence)
+        sparsity.update(above(f), sequence)
     return sparsity
 
 

@@ -7,7 +7,16 @@ import torch
 from torch import Tensor
 
 from sae_sweep.kernels import entries as entries_module
-from sae_sweep.kernels.entries import Entries, above, joined, kept, largest_of_entries, largest_of_rows, where
+from sae_sweep.kernels.entries import (
+    Entries,
+    above,
+    joined,
+    kept,
+    largest_of_entries,
+    largest_of_rows,
+    rows_where,
+    where,
+)
 
 SHAPES = [(1, 1), (3, 5), (4, 8), (7, 64), (0, 8), (64, 99)]
 WIDTHS = (33, 5, 26)
@@ -107,6 +116,16 @@ def test_entries_that_are_kept(inclusive: bool) -> None:
     before = [each.clone() for each in entries]
     assert all(map(torch.equal, kept(entries, floor_F, inclusive), where(chosen_RF, z_RF)))
     assert all(map(torch.equal, entries, before))
+
+
+@pytest.mark.parametrize("rows", ["none", "some", "all"])
+def test_some_of_the_rows(rows: str) -> None:
+    z_RF = numbers(7, 64)
+    z_RF[2] = -1  # a row without entries
+    chosen_R = {"none": torch.zeros(7), "some": torch.arange(7) % 3 != 1, "all": torch.ones(7)}[rows].bool()
+    found = rows_where(chosen_R, above(z_RF))
+    assert found.offsets.dtype == above(z_RF).offsets.dtype
+    assert torch.equal(matrix(found, 64), z_RF[chosen_R].relu())
 
 
 @pytest.mark.parametrize("narrow", [2**31 - 1, 50])

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sae_sweep.kernels.entries import Entries
 from sae_sweep.saes.registry import maths_of
 from tests.saes import reference, reference_topk
 from tests.saes.kinds import KINDS, NO_PRE_BIAS, TOPK_KINDS
@@ -49,6 +50,17 @@ def check(made: Problem, scale: float, mean_D: Tensor | None) -> None:
         assert torch.equal(f_BF > 0, expected_BF > 0)
         raw_hat_BD = expected_BD / scale + (0 if mean_D is None else mean_D)
         torch.testing.assert_close(sae.decode(f_BF, token_B), raw_hat_BD, rtol=1e-10, atol=1e-10)
+        fired, hat_BD = sae.coded(raw_BD, token_B)
+        assert torch.equal(listed(fired, sae.width), f_BF)
+        assert bool((fired.value_N > 0).all())
+        torch.testing.assert_close(hat_BD, raw_hat_BD, rtol=1e-10, atol=1e-10)
+
+
+def listed(entries: Entries, width: int) -> Tensor:
+    """[B, width]: the entries where they are, and 0 elsewhere."""
+    row_N = torch.arange(len(entries.offsets) - 1).repeat_interleave(entries.offsets.diff())
+    values_BF = torch.zeros(len(entries.offsets) - 1, width, dtype=entries.value_N.dtype)
+    return values_BF.index_put((row_N, entries.column_N.long()), entries.value_N)
 
 
 @pytest.mark.parametrize("mean_D", [None, MEAN_D])
