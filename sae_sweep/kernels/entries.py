@@ -38,9 +38,9 @@ def above(z_RF: Tensor, floor_F: Tensor | float = 0, bias_F: Tensor | None = Non
         z_RF = z_RF if bias_F is None else z_RF + bias_F
         return where(z_RF > floor_F, z_RF)
     floor_F = torch.as_tensor(floor_F, dtype=z_RF.dtype).expand(z_RF.shape[1]).contiguous()
-    room = _room(len(z_RF), z_RF.numel(), z_RF.dtype)
+    room = room_for(len(z_RF), z_RF.numel(), z_RF.dtype)
     bias_F = z_RF.new_zeros(z_RF.shape[1]) if bias_F is None else bias_F
-    return _listed(room, choosing.above(z_RF.contiguous().numpy(), bias_F.numpy(), floor_F.numpy(), *room))
+    return listed(room, choosing.above(z_RF.contiguous().numpy(), bias_F.numpy(), floor_F.numpy(), *room))
 
 
 def largest_of_rows(
@@ -48,23 +48,23 @@ def largest_of_rows(
 ) -> Entries:
     """The largest z, or z + bias, of each row: as many as its count says for each of the parts that so many columns
     make, but none that is not above 0. Of equal ones the first are taken."""
-    room = _room(len(z_RF), z_RF.numel(), z_RF.dtype)
+    room = room_for(len(z_RF), z_RF.numel(), z_RF.dtype)
     bias_F = z_RF.new_zeros(z_RF.shape[1]) if bias_F is None else bias_F
     numbers = z_RF.contiguous().numpy(), bias_F.numpy()
-    return _listed(room, choosing.largest_of_rows(*numbers, *_parts(z_RF, widths, counts), *room))
+    return listed(room, choosing.largest_of_rows(*numbers, *parts_of(z_RF, widths, counts), *room))
 
 
 def largest_of_entries(entries: Entries, widths: Sequence[int], counts: Sequence[int]) -> Entries:
     """The same, among the entries of a matrix, which are ordered by column in each row."""
-    room = _room(len(entries.offsets) - 1, len(entries.value_N), entries.value_N.dtype)
-    parts = _parts(entries.value_N, widths, counts)
-    return _listed(room, choosing.largest_of_entries(*_arrays(entries), *parts, room))
+    room = room_for(len(entries.offsets) - 1, len(entries.value_N), entries.value_N.dtype)
+    parts = parts_of(entries.value_N, widths, counts)
+    return listed(room, choosing.largest_of_entries(*_arrays(entries), *parts, room))
 
 
 def kept(entries: Entries, floor_F: Tensor, inclusive: bool = False) -> Entries:
     """Of some entries those above their column's floor, or at it too."""
     room = _arrays(Entries(*(tensor.clone() for tensor in entries)))
-    return _listed(room, choosing.keep_above(*room, floor_F.numpy(), inclusive))
+    return listed(room, choosing.keep_above(*room, floor_F.numpy(), inclusive))
 
 
 def rows_where(chosen_R: Tensor, entries: Entries) -> Entries:
@@ -92,7 +92,7 @@ def joined(pieces: Sequence[Entries]) -> Entries:
     return Entries(offsets, column_N, torch.cat([piece.value_N for piece in pieces]))
 
 
-def _room(rows: int, most: int, dtype: torch.dtype) -> choosing.Room:
+def room_for(rows: int, most: int, dtype: torch.dtype) -> choosing.Room:
     """For as many entries as there can be. Memory that is not written to is none."""
     integer = torch.int32 if most <= NARROW else torch.int64
     offsets, columns = torch.empty(rows + 1, dtype=integer), torch.empty(most, dtype=integer)
@@ -103,12 +103,13 @@ def _arrays(entries: Entries) -> choosing.Room:
     return entries.offsets.numpy(), entries.column_N.numpy(), entries.value_N.numpy()
 
 
-def _listed(room: choosing.Room, count: int) -> Entries:
+def listed(room: choosing.Room, count: int) -> Entries:
+    """The entries that fill so much of the room."""
     offsets, columns, values = room
     return Entries(*(torch.from_numpy(part) for part in (offsets, columns[:count].copy(), values[:count].copy())))
 
 
-def _parts(values: Tensor, widths: Sequence[int], counts: Sequence[int]) -> tuple[Array, Array, Array, Array]:
+def parts_of(values: Tensor, widths: Sequence[int], counts: Sequence[int]) -> tuple[Array, Array, Array, Array]:
     """Where each part begins, each part's count, and room for a row's values, also as integers."""
     bounds = _bounds(tuple(widths))
     room = torch.empty(int(bounds[-1]) + choosing.VECTORS, dtype=values.dtype).numpy()

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from sae_sweep.kernels.entries import Entries, above, kept, largest_of_rows
+from sae_sweep.kernels.entries import Entries, above, kept
+from sae_sweep.kernels.products import largest_products, products_above
 from sae_sweep.kernels.selection import row_largest
 from sae_sweep.kernels.sparse import weighted_row_sums
 from sae_sweep.saes.spaces import Spaces
@@ -75,7 +76,8 @@ class InferenceSae:
 
     def margins(self, x_BD: Tensor, tokens_B: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """[B, F] twice: a latent fires where both are above 0, and then with the second."""
-        t, z_BF = self.tensors, self._products(x_BD, tokens_B)
+        t = self.tensors
+        z_BF = self._read(x_BD, tokens_B) @ t["W_enc"]
         if self.architecture == "gated":
             return z_BF + t["b_gate"], z_BF * t["r_mag"].exp() + t["b_mag"]
         pre_BF = z_BF + t["b_enc"]
@@ -95,27 +97,29 @@ class InferenceSae:
         if x_BD.device.type != "cpu":
             f_BF = self.encode(x_BD, tokens_B)
             return above(f_BF), self.decode(f_BF, tokens_B, x_BD)
-        fired = self._fired(self._products(x_BD, tokens_B))
+        fired = self._fired(self._read(x_BD, tokens_B))
         decoded_BD = weighted_row_sums(self.tensors["W_dec"], fired.column_N, fired.value_N, fired.offsets)
         return fired, self._completed(decoded_BD, tokens_B, x_BD)
 
-    def _products(self, x_BD: Tensor, tokens_B: Tensor | None) -> Tensor:
-        """[B, F]: inputs times W_enc."""
+    def _read(self, x_BD: Tensor, tokens_B: Tensor | None) -> Tensor:
+        """What W_enc multiplies."""
         if self.lookup is not None and self.lookup.subtract:
             x_BD = x_BD - self._rows(tokens_B)
-        return (x_BD - self.tensors["b_dec"] if self.subtract_b_dec else x_BD) @ self.tensors["W_enc"]
+        return x_BD - self.tensors["b_dec"] if self.subtract_b_dec else x_BD
 
-    def _fired(self, z_BF: Tensor) -> Entries:
-        """On a CPU: what `encode` makes of these products, listed."""
-        t = self.tensors
+    def _fired(self, read_BD: Tensor) -> Entries:
+        """On a CPU: the codes above 0, listed."""
+        t, W_FD = self.tensors, self.tensors["W_enc"].T
         if self.architecture == "gated":
-            offsets, latent_N, z_N = above(z_BF, -t["b_gate"])
+            nothing_F = t["b_gate"].new_zeros(self.width)
+            offsets, latent_N, z_N = products_above(read_BD, W_FD, -t["b_gate"], nothing_F)
             magnitude_N = z_N * t["r_mag"].exp()[latent_N] + t["b_mag"][latent_N]
-            return kept(Entries(offsets, latent_N, magnitude_N), t["b_mag"].new_zeros(self.width))
+            return kept(Entries(offsets, latent_N, magnitude_N), nothing_F)
         if self.architecture == "topk":
             assert self.k is not None
-            return largest_of_rows(z_BF, [self.width], [self.k], t["b_enc"])
-        return above(z_BF, t["threshold"].relu() if self.architecture == "jumprelu" else 0, t["b_enc"])
+            return largest_products(read_BD, W_FD, [self.width], [self.k], t["b_enc"])
+        floor_F = t["threshold"].relu() if self.architecture == "jumprelu" else 0.0
+        return products_above(read_BD, W_FD, floor_F, t["b_enc"])
 
     def _completed(self, x_hat_BD: Tensor, tokens_B: Tensor | None, x_BD: Tensor | None) -> Tensor:
         """Reconstructions of decoder rows alone, with all that is added to them."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sae_sweep.kernels import entries
+from sae_sweep.kernels import entries, products
 from sae_sweep.saes.codes import Codes, SparseCodes
 from sae_sweep.saes.encoders import pieces
 from sae_sweep.saes.encoders import screened as screened_encoder
@@ -42,11 +42,13 @@ def inputs(kind: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return x_BD, W_enc, bias_F, b_pre_MD
 
 
-@pytest.fixture(params=[PiecewiseEncoder, ScreenedEncoder])
+@pytest.fixture(params=["pieces", "tiles", "screened"])
 def encoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Encoder]:
     """The encoder in question, of some inputs; pieces are small, and the last is smaller."""
-    monkeypatch.setattr(pieces, "PIECE_ROWS", 16)
-    return lambda kind: request.param(*inputs(kind), LAYOUT)
+    monkeypatch.setattr(products, "PIECE_ROWS", 16)
+    monkeypatch.setattr(products, "tiled", lambda x_RD, W_FD: request.param == "tiles")
+    of = ScreenedEncoder if request.param == "screened" else PiecewiseEncoder
+    return lambda kind: of(*inputs(kind), LAYOUT)
 
 
 def whole(kind: str) -> WholeEncoder:
@@ -122,7 +124,8 @@ def test_largest_of_all(
 @pytest.mark.parametrize("kind", KINDS)
 def test_more_entries_than_narrow_integers_count(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = matrix(whole(kind).above())
-    monkeypatch.setattr(pieces, "PIECE_ROWS", 16)
+    monkeypatch.setattr(products, "PIECE_ROWS", 16)
+    monkeypatch.setattr(products, "tiled", lambda x_RD, W_FD: False)
     monkeypatch.setattr(entries, "NARROW", 100)
     codes, z = PiecewiseEncoder(*inputs(kind), LAYOUT).above()
     assert isinstance(codes, SparseCodes)
