@@ -18,14 +18,15 @@ def workers(device: torch.device, pieces: int) -> int:
     return max(1, min(torch.get_num_threads(), pieces)) if device.type == "cpu" else 1
 
 
-def core_pool(count: int) -> ThreadPoolExecutor:
-    """`count` threads that share this process's cores evenly."""
+def core_pool(count: int, share: int | None = None) -> ThreadPoolExecutor:
+    """`count` threads that share this process's cores evenly, or have so many of them each."""
     threads = torch.get_num_threads()
+    own = share or max(1, threads // count)
     all_begun = Barrier(count)  # the pool would give a thread that is idle the next one's work
 
     def begin() -> None:
         torch.get_num_threads()  # by which a thread takes over the process's number: it must not do so later
-        torch.set_num_threads(max(1, threads // count))
+        torch.set_num_threads(own)
         all_begun.wait()
 
     pool = ThreadPoolExecutor(count, "core", begin)

@@ -11,6 +11,8 @@ from threading import Event
 from time import thread_time
 from types import TracebackType
 
+import torch
+
 from sae_sweep.activations.stream import Block
 from sae_sweep.cores import core_pool, workers
 from sae_sweep.training.trainer import BankTrainer
@@ -26,8 +28,12 @@ class Lanes:
         """`trainers` are all that will step here. How many they are decides how many cores each has, and so the order
         of its sums, whichever of them a block is for."""
         count = min((workers(one.device, len(trainers)) for one in trainers), default=1)
+        small = bool(trainers) and all(one.prefers_one_core for one in trainers)
         self._stopping = Event()
-        self._pool = core_pool(count) if count > 1 else None
+        if count == 1 and not (small and torch.get_num_threads() > 1):
+            self._pool = None
+        else:
+            self._pool = core_pool(count, 1 if small else None)
         self._seconds: dict[BankTrainer, float] = {}
         """Of a core that each took for the last block it went through: what a step costs depends on L0."""
 

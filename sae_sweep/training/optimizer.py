@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 from torch.optim.adam import adam
 
 from sae_sweep.kernels import loops
@@ -49,7 +50,7 @@ class Adam:
             [m1[name] for name in gradients],
             [m2[name] for name in gradients],
             [],
-            [torch.tensor(float(step), device=weights["b_dec"].device) for _ in gradients],
+            list(torch.full((len(gradients),), float(step), device=weights["b_dec"].device)),
             foreach=False,
             fused=True,
             amsgrad=False,
@@ -97,7 +98,7 @@ def normalise_rows(rows_FD: Tensor) -> None:
 
 def clip_norm(gradients: Parameters, limit: float) -> None:
     """Scale gradients, in place, so that their joint norm is at most `limit`."""
-    total = torch.stack([g.norm() for g in gradients.values()]).norm()
+    total = vector_norm(torch.stack([vector_norm(gradient) for gradient in gradients.values()]))
     factor = (limit / (total + 1e-6)).clamp(max=1.0)
     for gradient in gradients.values():
         gradient.mul_(factor)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sae_sweep.activations.stream import Block
+from sae_sweep.training import trainer as trainer_module
 from sae_sweep.training.lanes import Lanes
 from sae_sweep.training.trainer import BankTrainer
 from tests.training.fabricate import block, member, parameters, trainer
@@ -46,6 +47,30 @@ def test_as_one_after_the_other() -> None:
         for index in range(len(own.states)):
             for name, expected in parameters(theirs, index).items():
                 assert torch.equal(parameters(own, index)[name], expected)
+
+
+def shares(trainers: list[BankTrainer], cores: int) -> list[int]:
+    """How many cores torch has where each of these steps."""
+    found = []
+    for one in trainers:
+        one.consume = lambda block, after_step: found.append(torch.get_num_threads())  # type: ignore[method-assign]
+    torch.set_num_threads(cores)
+    with Lanes(trainers) as lanes:
+        lanes.consume(trainers, block(0), lambda: None)
+    assert torch.get_num_threads() == cores
+    return found
+
+
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("cores", [1, 2, 12])
+def test_small_members_have_a_core_each(members: int, cores: int) -> None:
+    assert shares(made()[:members], cores) == [1] * members
+
+
+@pytest.mark.parametrize(("members", "cores", "share"), [(1, 12, 12), (3, 2, 1), (3, 12, 4)])
+def test_large_members_share_all_cores(members: int, cores: int, share: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer_module, "CACHE_BYTES", 4 * 8 * 40 - 1)  # below the last member's encoder
+    assert shares(made()[-members:], cores) == [share] * members
 
 
 def test_a_bank_alone_in_its_wave_steps_as_among_the_others() -> None:
