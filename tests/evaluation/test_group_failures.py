@@ -1,14 +1,18 @@
 """What one member, or one value, must not do to its group."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from sae_sweep.activations.stream import ActivationStream, Block
 from sae_sweep.errors import ConfigError
+from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.training.opening import open_group
+from sae_sweep.training.trainer import BankTrainer
 from tests.evaluation.groups import planned, small
 
 TOPK = ("sae=topk", "sae.k=4")
@@ -36,6 +40,25 @@ def test_a_member_that_diverges_at_the_last_step_fails_alone(shared: list[str]) 
     assert healthy == results[made.label("healthy")].metrics
     assert results[made.label("diverging")].reason
     assert not (made.member_folder("diverging") / "metrics.json").exists()
+
+
+def test_weights_that_are_no_numbers_fail_a_member_though_no_metric_shows_it(
+    shared: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A latent that never fires takes no part in any sum."""
+    real = BankTrainer.inference
+
+    def broken(self: BankTrainer, index: int) -> InferenceSae:
+        sae = real(self, index)
+        tensors = {name: tensor.clone() for name, tensor in sae.tensors.items()}
+        tensors["b_enc"][0], tensors["W_dec"][0] = -1e9, torch.nan
+        return replace(sae, tensors=tensors)
+
+    monkeypatch.setattr(BankTrainer, "inference", broken)
+    made = planned(shared, {"topk": TOPK})
+    result = open_group(made.group).run(made.folder)[made.label("topk")]
+    assert result.reason == "it diverged: its W_dec are not finite"
+    assert not (made.member_folder("topk") / "metrics.json").exists()
 
 
 def test_a_diverging_member_fails_alone(shared: list[str]) -> None:
