@@ -55,7 +55,7 @@ def test_weights_that_are_no_numbers_fail_a_member_though_no_metric_shows_it(
         return replace(sae, tensors=tensors)
 
     monkeypatch.setattr(BankTrainer, "inference", broken)
-    made = planned(shared, {"topk": TOPK})
+    made = planned([*shared, "training.tokens=48"], {"topk": TOPK})
     result = open_group(made.group).run(made.folder)[made.label("topk")]
     assert result.reason == "it diverged: its W_dec are not finite"
     assert not (made.member_folder("topk") / "metrics.json").exists()
