@@ -1,5 +1,5 @@
-"""The sparse kernels of a training step, never differentiated through: torch's own and, where it has none, loops
-(`loops.py`) on a CPU; `triton_sparse.py` and torch's on CUDA.
+"""The sparse kernels of a training step, never differentiated through: torch's own and, where it has none or is
+slower on one core, loops (`loops.py`) on a CPU; `triton_sparse.py` and torch's on CUDA.
 
 N entries, R rows, F latents, D model width. "Bags" are consecutive runs of entries given by their offsets.
 Measured on 2 cores (d = 512, F = 4096, batch 4096, L0 = 33): 1.5 ms for a weighted sum of rows and 2.7 ms for
