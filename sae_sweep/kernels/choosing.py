@@ -30,6 +30,8 @@ Room = tuple[Array, Array, Array]
 
 CAUTION = 0.8
 """A row's cut times this is where the next row's candidates are looked for."""
+CAUTION_BITS = 41
+"""The same as a difference of bfloat16's bits, 128 of which halve a number."""
 VECTORS = 64
 """Integers that are counted together."""
 LANES = 16
@@ -200,6 +202,47 @@ def largest_of_entries(
             cut, reaching = _cut(room_bits, found, counts[part])
             chosen = (places, room, room_bits, found, cut, reaching - counts[part])
             count = _keep(chosen, 0, columns, values, count)
+        offsets[row + 1] = count
+    return count
+
+
+@compiled
+def likely_largest(
+    bits_RF: Array, slack_R: Array, up: float, bounds: Array, counts: Array, room: Array, out: Room
+) -> Whole:
+    """List, of bounds in bfloat16, those of each row whose numbers may be among its counts[m] largest in columns
+    bounds[m] to bounds[m + 1] for each m, and above 0; how many they are. `out` are offsets, columns and bits.
+
+    A number is at most its bound times `up`, and at least the bound over `up` less the row's slack.
+    """
+    offsets, columns, values = out
+    none_F = np.zeros(bits_RF.shape[1], bits_RF.dtype)
+    floors_F = none_F.copy()
+    places = np.empty(room.size, np.int32)
+    word = np.zeros(1, np.int32)
+    number = word.view(np.float32)
+    count: Whole = uint64(0)
+    offsets[0] = 0
+    for row in range(bits_RF.shape[0]):
+        for part in range(counts.size):
+            first, end = bounds[part], bounds[part + 1]
+            bits_F, floor_F = bits_RF[row, first:end], floors_F[first:end]
+            found = _append(bits_F, none_F[first:end], floor_F, places, room, 0)
+            if found < counts[part] and floor_F[0] > 0:
+                floor_F[:] = 0
+                found = _append(bits_F, none_F[first:end], floor_F, places, room, 0)
+            word[0] = _cut(room, found, counts[part])[0] << 16
+            reached = number[0] / up - slack_R[row]  # by as many numbers of the row
+            number[0] = max(reached / up, 0)
+            least = max(word[0] >> 16, 1)
+            if least <= floor_F[0]:
+                floor_F[:] = least - 1
+                found = _append(bits_F, none_F[first:end], floor_F, places, room, 0)
+            for place in range(found):
+                columns[count] = first + places[place]
+                values[count] = room[place]
+                count += uint64(room[place] >= least)
+            floor_F[:] = max(least - 1 - CAUTION_BITS, 0)
         offsets[row + 1] = count
     return count
 

@@ -113,7 +113,7 @@ def parts_of(values: Tensor, widths: Sequence[int], counts: Sequence[int]) -> tu
     """Where each part begins, each part's count, and room for a row's values, also as integers."""
     bounds = _bounds(tuple(widths))
     room = torch.empty(int(bounds[-1]) + choosing.VECTORS, dtype=values.dtype).numpy()
-    return bounds, np.array(counts), room, room.view(np.int32 if room.itemsize == 4 else np.int64)
+    return bounds, np.array(counts), room, room.view(f"i{room.itemsize}")
 
 
 @lru_cache(64)

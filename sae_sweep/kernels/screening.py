@@ -13,13 +13,16 @@ Measured on 2 cores with AVX-512 BF16 (2048 tokens, 1024 latents, d = 64): 0.4 m
 27 ms for 100 at 4096 x 4096, d = 512.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from sae_sweep.kernels.selection import kth_largest, sampled_cut
+from sae_sweep.kernels import choosing
+from sae_sweep.kernels.entries import Entries, listed, parts_of, room_for
+from sae_sweep.kernels.selection import sampled_cut
 
 ROUNDOFF = 2.0**-8
 """Of bfloat16."""
@@ -76,14 +79,13 @@ def upper_bounds(x_BD: Tensor, W_FD: Tensor, offset_F: Tensor, floor_F: Tensor |
     return Bounds((x @ W.T).view(torch.int16), slack_B)
 
 
-def row_cuts(bits_BF: Tensor, count: int, slack_B: Tensor) -> Tensor:
-    """[B] int16: no number among a row's `count` largest has a bound with fewer bits, unless it is not above 0.
-
-    At least `count` bounds of a row reach its floor, and what they bound is below them by no more than the slack.
-    """
-    cut_B = _row_floor(bits_BF, count).clamp(min=0)
-    lowest_B = cut_B.view(torch.bfloat16).to(slack_B.dtype) / UP - slack_B
-    return (lowest_B / UP**2).bfloat16().view(torch.int16).clamp(min=1)
+def likely_largest(bounds: Bounds, widths: Sequence[int], counts: Sequence[int]) -> Entries:
+    """The bounds of numbers that may be among the largest of a row: as many as its count says, of each of the parts
+    that so many columns make. None is left out but where it is not above 0."""
+    bits_BF = bounds.bits_BF
+    room = room_for(len(bits_BF), bits_BF.numel(), bits_BF.dtype)
+    parts = parts_of(bits_BF, widths, counts)[:3]
+    return listed(room, choosing.likely_largest(bits_BF.numpy(), bounds.slack_B.numpy(), UP, *parts, room))
 
 
 def likely_cut(bits_BF: Tensor, count: int) -> int:
@@ -95,12 +97,3 @@ def likely_cut(bits_BF: Tensor, count: int) -> int:
 def highest_of(cut: int) -> float:
     """What a number can be at most if its bound has no more than these bits."""
     return torch.tensor(cut, dtype=torch.int16).view(torch.bfloat16).item() * UP
-
-
-def _row_floor(values_BF: Tensor, count: int) -> Tensor:
-    """[B]: what at least `count` numbers of a row reach, and few more: the `count`-th largest of the greatest of groups
-    of columns."""
-    columns = values_BF.shape[1]
-    size = columns // min(columns, 2 * count)
-    groups = columns // size
-    return kth_largest(values_BF[:, : size * groups].unflatten(1, (size, groups)).amax(1), count)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from sae_sweep.kernels import selection
-from sae_sweep.kernels.screening import Bounds, highest_of, likely_cut, row_cuts, upper_bounds
+from sae_sweep.kernels.screening import Bounds, highest_of, likely_cut, likely_largest, upper_bounds
 
 TOKENS, LATENTS = 64, 96
 
@@ -64,24 +64,28 @@ def test_close_enough(d: int) -> None:
     assert (upper_bounds(x_BD, W_FD, offset_F).bits_BF > 0).sum() < 2 * (z_BF > 0).sum()
 
 
-@pytest.mark.parametrize("count", [1, 5, 40, LATENTS])
+@pytest.mark.parametrize("counts", [(1, 1), (5, 40), (LATENTS - 60, 60)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_cut_leaves_out_one_of_the_largest(kind: str, count: int) -> None:
+def test_none_of_the_largest_is_left_out(kind: str, counts: tuple[int, int]) -> None:
+    """Of either of two parts of a row."""
     x_BD, W_FD, offset_F = inputs(kind, 48)
-    bounds = upper_bounds(x_BD, W_FD, offset_F)
-    cut_B = row_cuts(bounds.bits_BF, count, bounds.slack_B)
+    widths = (LATENTS - 60, 60)
+    offsets, column_N, bits_N = likely_largest(upper_bounds(x_BD, W_FD, offset_F), widths, counts)
+    listed_BF = torch.sparse_csr_tensor(offsets, column_N, bits_N.double(), (TOKENS, LATENTS)).to_dense() > 0
     z_BF = x_BD @ W_FD.T + offset_F
-    of_largest_BK = z_BF.topk(count, dim=1).indices
-    kept_BK = (bounds.bits_BF >= cut_B[:, None]).gather(1, of_largest_BK)
-    assert kept_BK[z_BF.gather(1, of_largest_BK) > 0].all()
-    assert (cut_B > 0).all()
+    for listed, z, count in zip(listed_BF.split(widths, 1), z_BF.split(widths, 1), counts, strict=True):
+        largest_BK = z.topk(count, dim=1).indices
+        assert listed.gather(1, largest_BK)[z.gather(1, largest_BK) > 0].all()
 
 
-def test_a_cut_leaves_few() -> None:
-    x_BD, W_FD, offset_F = randn(256, 64, seed=1), randn(1024, 64, seed=2), randn(1024, seed=3)
-    bounds = upper_bounds(x_BD, W_FD, offset_F)
-    cut_B = row_cuts(bounds.bits_BF, 32, bounds.slack_B)
-    assert (bounds.bits_BF >= cut_B[:, None]).sum() < 3 * 32 * 256
+def test_few_others_are_listed() -> None:
+    """Also where rows that follow each other differ in size, so that the last one's cut says nothing of the next."""
+    x_BD, W_FD, offset_F = randn(256, 64, seed=1), randn(1024, 64, seed=2), 0.1 * randn(1024, seed=3)
+    x_BD[::3] *= 100
+    x_BD[1::3] /= 100
+    offsets = likely_largest(upper_bounds(x_BD, W_FD, offset_F), (1024,), (32,)).offsets
+    assert offsets.diff().max() < 3 * 32
+    assert offsets.diff().min() >= 32
 
 
 def test_a_likely_cut_leaves_rather_more_than_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sae_sweep.kernels.entries import Entries, above, kept, largest_of_entries
-from sae_sweep.kernels.screening import Bounds, highest_of, likely_cut, row_cuts, upper_bounds
+from sae_sweep.kernels.screening import Bounds, highest_of, likely_cut, likely_largest, upper_bounds
 from sae_sweep.kernels.sparse import sampled_products
 from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.encoders.base import Encoder
@@ -26,13 +26,7 @@ class ScreenedEncoder(Encoder):
         return self._listed(kept(self._at(above(self._bounds(floor_F).bits_BF, -1)), floor))
 
     def largest_of_rows(self, counts: Sequence[int]) -> tuple[Codes, Tensor]:
-        bounds = self._bounds()
-        own = [bounds.bits_BF[:, latents] for latents in self._layout.slices]
-        candidates = [
-            bits_BF >= row_cuts(bits_BF, count, bounds.slack_B)[:, None]
-            for bits_BF, count in zip(own, counts, strict=True)
-        ]
-        entries = self._at(above(torch.cat(candidates, dim=1).view(torch.int8)))
+        entries = self._at(likely_largest(self._bounds(), self._layout.widths, counts))
         return self._listed(largest_of_entries(entries, self._layout.widths, counts))
 
     def largest_of_all(self, counts: Sequence[int], layout: Layout | None = None) -> tuple[Codes, Tensor]:
