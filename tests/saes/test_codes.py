@@ -8,9 +8,11 @@ from torch import Tensor
 
 from sae_sweep.kernels.entries import where
 from sae_sweep.kernels.sparse import located
-from sae_sweep.saes.codes import Codes, DenseCodes, SparseCodes
+from sae_sweep.saes.codes import Codes
+from sae_sweep.saes.dense_codes import DenseCodes
 from sae_sweep.saes.encoders.dense import DenseEncoder
 from sae_sweep.saes.layout import Layout
+from sae_sweep.saes.sparse_codes import SparseCodes
 
 B, D = 5, 4
 LAYOUTS = {"one member": (6,), "ragged": (3, 1, 5)}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sae_sweep.kernels import entries, products
-from sae_sweep.saes.codes import Codes, SparseCodes
+from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.encoders import pieces
 from sae_sweep.saes.encoders import screened as screened_encoder
 from sae_sweep.saes.encoders.base import Encoder
@@ -15,6 +15,7 @@ from sae_sweep.saes.encoders.pieces import PiecewiseEncoder
 from sae_sweep.saes.encoders.screened import ScreenedEncoder
 from sae_sweep.saes.encoders.whole import WholeEncoder
 from sae_sweep.saes.layout import Layout
+from sae_sweep.saes.sparse_codes import SparseCodes
 
 B, D, WIDTHS = 50, 40, (64, 24, 40)
 LAYOUT = Layout(WIDTHS, torch.device("cpu"))

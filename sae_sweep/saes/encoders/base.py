@@ -13,8 +13,9 @@ from torch import Tensor
 
 from sae_sweep.kernels.entries import Entries, kept
 from sae_sweep.kernels.selection import smallest_of_largest
-from sae_sweep.saes.codes import Codes, SparseCodes
+from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.layout import Layout
+from sae_sweep.saes.sparse_codes import SparseCodes
 
 
 class Encoder(ABC):

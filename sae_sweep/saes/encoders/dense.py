@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from sae_sweep.kernels.selection import row_largest
-from sae_sweep.saes.codes import Codes, DenseCodes
+from sae_sweep.saes.codes import Codes
+from sae_sweep.saes.dense_codes import DenseCodes
 from sae_sweep.saes.encoders.base import Encoder, largest_mask
 from sae_sweep.saes.layout import Layout
 

@@ -1,0 +1,190 @@
+"""Codes as a list of entries: everything costs as many as there are. Letters and words are those of `codes.py`."""
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from sae_sweep.kernels.sparse import (
+    bag_of_each,
+    bag_sums,
+    ordered_sums,
+    positive_counts,
+    sampled_pairs,
+    sampled_products,
+    sorted_offsets,
+    transposed,
+    weighted_row_sums,
+)
+from sae_sweep.saes.codes import Codes
+from sae_sweep.saes.layout import Layout
+
+
+class SparseCodes(Codes):
+    """Entries as a list, ordered by row: by token, then by member."""
+
+    def __init__(self, token_offsets: Tensor, latent_N: Tensor, layout: Layout):
+        """Where each token's entries begin [B + 1], and the latent of each."""
+        self.layout, self.tokens = layout, len(token_offsets) - 1
+        self.token_offsets, self.latent_N = token_offsets, latent_N
+
+    @cached_property
+    def token_N(self) -> Tensor:
+        return bag_of_each(self.token_offsets, len(self.latent_N))
+
+    @cached_property
+    def row_N(self) -> Tensor:
+        if self.layout.members == 1:
+            return self.token_N
+        members = self.layout.members
+        return torch.add(self.layout.member_F.index_select(0, self.latent_N), self.token_N, alpha=members)
+
+    @property
+    def rows(self) -> int:
+        return self.tokens * self.layout.members
+
+    @cached_property
+    def row_offsets(self) -> Tensor:
+        return self.token_offsets if self.layout.members == 1 else sorted_offsets(self.row_N, self.rows)
+
+    @cached_property
+    def transpose(self) -> "Transpose":
+        return Transpose(self)
+
+    def inside(self, values: Tensor) -> Tensor:
+        return values
+
+    def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
+        out_RD = _SparseDecode.apply(values, W_dec, self)
+        return out_RD.view(self.tokens, self.layout.members, -1)
+
+    def decode_both(self, values: Tensor, others: Tensor, W_dec: Tensor, *, frozen: bool) -> tuple[Tensor, Tensor]:
+        first_RD, second_RD = _SparseDecodeBoth.apply(values, others, W_dec, self, frozen)
+        shape = (self.tokens, self.layout.members, -1)
+        return first_RD.view(shape), second_RD.view(shape)
+
+    def transposed_times(self, values: Tensor, x_BD: Tensor) -> tuple[Tensor, Tensor]:
+        by = self.transpose
+        ordered_N, sums_F = ordered_sums(values, by.order_N, by.offsets)
+        return weighted_row_sums(x_BD, by.token_N, ordered_N, by.offsets), sums_F
+
+    def times(self, values: Tensor, rows_FD: Tensor) -> Tensor:
+        return weighted_row_sums(rows_FD, self.latent_N, values, self.token_offsets)
+
+    def at_latent(self, vector_F: Tensor) -> Tensor:
+        return vector_F.index_select(0, self.latent_N)
+
+    def member_sums(self, values: Tensor) -> Tensor:
+        # By row first: a running fp32 sum over all entries would lose four digits.
+        rows = _BagSums.apply(values, self.row_offsets, self.row_N)
+        return rows.view(self.tokens, self.layout.members).sum(0)
+
+    def latent_sums(self, values: Tensor) -> Tensor:
+        sums_F: Tensor = _LatentSums.apply(values, self)
+        return sums_F
+
+    def member_minima(self, values: Tensor) -> Tensor:
+        positive = torch.where(values > 0, values, torch.inf)
+        if self.layout.members == 1:
+            return torch.cat([positive, positive.new_full((1,), torch.inf)]).amin(0, keepdim=True)
+        rows = values.new_full((self.rows,), torch.inf)
+        rows.scatter_reduce_(0, self.row_N.long(), positive, "amin")
+        return rows.view(self.tokens, self.layout.members).amin(0)
+
+    def support(self) -> Tensor:
+        return self.transpose.offsets.diff().long()
+
+    def fired(self, values: Tensor) -> Tensor:
+        return positive_counts(values.detach(), self.latent_N, self.layout.latents)
+
+
+class Transpose:
+    """Entries ordered by latent, and by token for each."""
+
+    def __init__(self, codes: SparseCodes) -> None:
+        found = transposed(codes.token_offsets, codes.latent_N, codes.layout.latents)
+        self.offsets, self.order_N, self.token_N = found
+        """[F + 1], where each latent begins; and [N], which entry is the n-th, and its token."""
+        self._codes = codes
+
+    @cached_property
+    def row_N(self) -> Tensor:
+        codes = self._codes
+        return self.token_N if codes.layout.members == 1 else codes.row_N.index_select(0, self.order_N)
+
+
+class _SparseDecode(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, values: Tensor, W_dec: Tensor, codes: SparseCodes) -> Tensor:
+        ctx.save_for_backward(values, W_dec)
+        ctx.codes = codes  # type: ignore[attr-defined]
+        return _decoded(codes, values, W_dec)
+
+    @staticmethod
+    def backward(ctx, g_RD):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        values, W_dec = ctx.saved_tensors
+        codes: SparseCodes = ctx.codes
+        g_values = None
+        if ctx.needs_input_grad[0]:
+            g_values = sampled_products(g_RD, W_dec, codes.latent_N, codes.row_offsets)
+        return g_values, _decoder_gradient(codes, values, g_RD) if ctx.needs_input_grad[1] else None, None
+
+
+class _SparseDecodeBoth(torch.autograd.Function):
+    """Two sets of values; each decoder row is read once for the gradients of both."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, values: Tensor, others: Tensor, W_dec: Tensor, codes: SparseCodes, frozen: bool
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(values, others, W_dec)
+        ctx.codes, ctx.frozen = codes, frozen  # type: ignore[attr-defined]
+        return _decoded(codes, values, W_dec), _decoded(codes, others, W_dec)
+
+    @staticmethod
+    def backward(ctx, g_RD, g_other_RD):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        values, others, W_dec = ctx.saved_tensors
+        codes: SparseCodes = ctx.codes
+        g_values, g_others = sampled_pairs(g_RD, g_other_RD, W_dec, codes.latent_N, codes.row_offsets)
+        g_W = None
+        if ctx.needs_input_grad[2]:
+            g_W = _decoder_gradient(codes, values, g_RD)
+            if not ctx.frozen:
+                g_W += _decoder_gradient(codes, others, g_other_RD)
+        return g_values, g_others, g_W, None, None
+
+
+def _decoded(codes: SparseCodes, values: Tensor, W_dec: Tensor) -> Tensor:
+    """[R, D]"""
+    return weighted_row_sums(W_dec, codes.latent_N, values, codes.row_offsets)
+
+
+def _decoder_gradient(codes: SparseCodes, values: Tensor, g_RD: Tensor) -> Tensor:
+    """[F, D]"""
+    by = codes.transpose
+    return weighted_row_sums(g_RD, by.row_N, values.index_select(0, by.order_N), by.offsets)
+
+
+class _BagSums(torch.autograd.Function):
+    """Sums of consecutive runs of entries; `bag_N` says in which run each entry is."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, values_N: Tensor, offsets: Tensor, bag_N: Tensor) -> Tensor:
+        ctx.bag_N = bag_N  # type: ignore[attr-defined]
+        return bag_sums(values_N, offsets)
+
+    @staticmethod
+    def backward(ctx, g):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        return g.index_select(0, ctx.bag_N), None, None
+
+
+class _LatentSums(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, values_N: Tensor, codes: SparseCodes) -> Tensor:
+        ctx.codes = codes  # type: ignore[attr-defined]
+        return ordered_sums(values_N, codes.transpose.order_N, codes.transpose.offsets)[1]
+
+    @staticmethod
+    def backward(ctx, g_F):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        return ctx.codes.at_latent(g_F), None
