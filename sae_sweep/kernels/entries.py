@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sae_sweep.kernels import choosing
-from sae_sweep.kernels.loops import Array
+from sae_sweep.kernels.compiling import Array
 from sae_sweep.kernels.sparse import located
 
 NARROW = 2**31 - 1
@@ -40,7 +40,7 @@ def above(z_RF: Tensor, floor_F: Tensor | float = 0, bias_F: Tensor | None = Non
     floor_F = torch.as_tensor(floor_F, dtype=z_RF.dtype).expand(z_RF.shape[1]).contiguous()
     room = room_for(len(z_RF), z_RF.numel(), z_RF.dtype)
     bias_F = z_RF.new_zeros(z_RF.shape[1]) if bias_F is None else bias_F
-    return listed(room, choosing.above(z_RF.contiguous().numpy(), bias_F.numpy(), floor_F.numpy(), *room))
+    return listed(room, choosing.above(z_RF.contiguous().numpy(), bias_F.numpy(), floor_F.numpy(), room))
 
 
 def largest_of_rows(
@@ -51,14 +51,14 @@ def largest_of_rows(
     room = room_for(len(z_RF), z_RF.numel(), z_RF.dtype)
     bias_F = z_RF.new_zeros(z_RF.shape[1]) if bias_F is None else bias_F
     numbers = z_RF.contiguous().numpy(), bias_F.numpy()
-    return listed(room, choosing.largest_of_rows(*numbers, *parts_of(z_RF, widths, counts), *room))
+    return listed(room, choosing.largest_of_rows(*numbers, parts_of(z_RF, widths, counts), room))
 
 
 def largest_of_entries(entries: Entries, widths: Sequence[int], counts: Sequence[int]) -> Entries:
     """The same, among the entries of a matrix, which are ordered by column in each row."""
     room = room_for(len(entries.offsets) - 1, len(entries.value_N), entries.value_N.dtype)
     parts = parts_of(entries.value_N, widths, counts)
-    return listed(room, choosing.largest_of_entries(*_arrays(entries), *parts, room))
+    return listed(room, choosing.largest_of_entries(*_arrays(entries), parts, room))
 
 
 def kept(entries: Entries, floor_F: Tensor, inclusive: bool = False) -> Entries:
@@ -109,7 +109,7 @@ def listed(room: choosing.Room, count: int) -> Entries:
     return Entries(*(torch.from_numpy(part) for part in (offsets, columns[:count].copy(), values[:count].copy())))
 
 
-def parts_of(values: Tensor, widths: Sequence[int], counts: Sequence[int]) -> tuple[Array, Array, Array, Array]:
+def parts_of(values: Tensor, widths: Sequence[int], counts: Sequence[int]) -> choosing.Parts:
     """Where each part begins, each part's count, and room for a row's values, also as integers."""
     bounds = _bounds(tuple(widths))
     room = torch.empty(int(bounds[-1]) + choosing.VECTORS, dtype=values.dtype).numpy()

@@ -1,49 +1,14 @@
-"""Loops over single numbers, compiled by numba for the CPU they run on: what torch and numpy can only say in several
-passes over memory, or by sorting. Those that choose are in `choosing.py`.
+"""Loops over single numbers: what torch and numpy can only say in several passes over memory, or by sorting. Those that
+choose are in `choosing.py`.
 
 They take numpy arrays and write into those they are given. Other threads run meanwhile.
 """
 
-import gc
-from collections.abc import Callable
 from functools import partial
-from typing import Any, ParamSpec, TypeVar
 
-from numba import njit
-from numba.core import event
-from numpy.typing import NDArray
+from sae_sweep.kernels.compiling import Array, compiled
 
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
-Array = NDArray[Any]
 Pair = tuple[Array, Array]
-Whole = Any
-"""A whole number: Python's, or one of so many bits in a loop."""
-
-
-def compiled(function: Callable[Arguments, Result], reorder: bool = False) -> Callable[Arguments, Result]:
-    """The function, compiled for each dtype when it is first called with it, and kept on disk where that can be.
-
-    With `reorder` sums may be taken in another order than is written, which several numbers at once take.
-    """
-    allowed = {"reassoc", "contract"} if reorder else False
-    try:
-        return njit(nogil=True, error_model="numpy", fastmath=allowed, cache=True)(function)
-    except RuntimeError:  # there is no folder that this user may write to
-        return njit(nogil=True, error_model="numpy", fastmath=allowed)(function)
-
-
-class _Forgetting(event.Listener):
-    """Compiling leaves exceptions behind, whose tracebacks would keep what its callers held: a step's matrices."""
-
-    def on_start(self, event: event.Event) -> None:
-        pass
-
-    def on_end(self, event: event.Event) -> None:
-        gc.collect()
-
-
-event.register("numba:compile", _Forgetting())
 
 
 @compiled

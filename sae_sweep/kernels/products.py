@@ -1,7 +1,7 @@
 """Choosing from products z = x W^T of R rows and F columns on a CPU, and nothing but what is chosen is kept.
 
 Where a core is by itself and W stays in its cache, a loop makes z a few rows at a time and looks at them at once
-(`choosing.py`). Else torch makes z, some rows at a time, in the same room as the last.
+(`tiling.py`). Else torch makes z, some rows at a time, in the same room as the last.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from sae_sweep.kernels import choosing
+from sae_sweep.kernels import instructions, tiling
+from sae_sweep.kernels.compiling import Array
 from sae_sweep.kernels.entries import Entries, above, joined, largest_of_rows, listed, parts_of, room_for
-from sae_sweep.kernels.loops import Array
 from sae_sweep.kernels.sparse import CACHE_BYTES
 
 PIECE_ROWS = 1024
@@ -25,7 +25,7 @@ def products_above(x_RD: Tensor, W_FD: Tensor, floor_F: Tensor | float, bias_F: 
     floor_F = torch.as_tensor(floor_F, dtype=x_RD.dtype).expand(len(W_FD)).contiguous()
     room = room_for(len(x_RD), len(x_RD) * len(W_FD), x_RD.dtype)
     numbers = x_RD.contiguous().numpy(), _panels(W_FD), bias_F.numpy(), floor_F.numpy()
-    return listed(room, choosing.products_above(*numbers, *room))
+    return listed(room, tiling.products_above(*numbers, room))
 
 
 def largest_products(
@@ -36,19 +36,19 @@ def largest_products(
         return _found(x_RD, W_FD, lambda z_RF: largest_of_rows(z_RF, widths, counts, bias_F))
     room = room_for(len(x_RD), len(x_RD) * len(W_FD), x_RD.dtype)
     numbers = x_RD.contiguous().numpy(), _panels(W_FD), bias_F.numpy()
-    return listed(room, choosing.largest_products(*numbers, *parts_of(x_RD, widths, counts), *room))
+    return listed(room, tiling.largest_products(*numbers, parts_of(x_RD, widths, counts), room))
 
 
 def tiled(x_RD: Tensor, W_FD: Tensor) -> bool:
     """Whether the loop is faster: two thirds of the time at d 64 and F 1024, as fast at 1 MB, slower beyond."""
-    fits = W_FD.numel() * W_FD.itemsize <= CACHE_BYTES and len(W_FD) * W_FD.itemsize % choosing.PANEL_BYTES == 0
-    return choosing.WIDE and fits and torch.get_num_threads() == 1
+    fits = W_FD.numel() * W_FD.itemsize <= CACHE_BYTES and len(W_FD) * W_FD.itemsize % instructions.PANEL_BYTES == 0
+    return instructions.WIDE and fits and torch.get_num_threads() == 1
 
 
 def _panels(W_FD: Tensor) -> Array:
-    width = choosing.PANEL_BYTES // W_FD.itemsize
+    width = instructions.PANEL_BYTES // W_FD.itemsize
     panels = torch.empty(len(W_FD) // width, W_FD.shape[1], width, dtype=W_FD.dtype).numpy()
-    choosing.fill_panels(W_FD.numpy(), panels)
+    tiling.fill_panels(W_FD.numpy(), panels)
     return panels
 
 

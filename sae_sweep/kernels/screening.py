@@ -84,8 +84,8 @@ def likely_largest(bounds: Bounds, widths: Sequence[int], counts: Sequence[int])
     that so many columns make. None is left out but where it is not above 0."""
     bits_BF = bounds.bits_BF
     room = room_for(len(bits_BF), bits_BF.numel(), bits_BF.dtype)
-    parts = parts_of(bits_BF, widths, counts)[:3]
-    return listed(room, choosing.likely_largest(bits_BF.numpy(), bounds.slack_B.numpy(), UP, *parts, room))
+    parts = parts_of(bits_BF, widths, counts)
+    return listed(room, choosing.likely_largest(bits_BF.numpy(), bounds.slack_B.numpy(), UP, parts, room))
 
 
 def likely_cut(bits_BF: Tensor, count: int) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from sae_sweep.kernels import loops
+from sae_sweep.kernels.compiling import Array
 from sae_sweep.kernels.device import on_triton
 
 CACHE_BYTES = 2**20
@@ -78,7 +79,7 @@ def _on_one_core(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and not on_triton(tensor) and torch.get_num_threads() == 1
 
 
-def _array(tensor: Tensor) -> loops.Array:
+def _array(tensor: Tensor) -> Array:
     return tensor.detach().contiguous().numpy()
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sae_sweep.kernels import choosing, products
+from sae_sweep.kernels import instructions, products
 from sae_sweep.kernels.entries import above, largest_of_rows
 from sae_sweep.kernels.products import largest_products, products_above, tiled
 from tests.kernels.test_entries import DTYPES, matrix, numbers
@@ -42,7 +42,7 @@ def test_where_tiles_are_faster() -> None:
     x_RD, before = torch.ones(8, 64), torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        assert tiled(x_RD, torch.ones(1024, 64)) is choosing.WIDE
+        assert tiled(x_RD, torch.ones(1024, 64)) is instructions.WIDE
         assert not tiled(x_RD, torch.ones(1000, 64))
         assert not tiled(x_RD, torch.ones(8192, 64))
         torch.set_num_threads(2)

@@ -1,4 +1,4 @@
-"""Loops that cannot be kept on disk, what is left of compiling them, and CPUs that pack no numbers."""
+"""Where compiled loops are kept, if at all; what is left of compiling them; and CPUs that pack no numbers."""
 
 import os
 import subprocess
@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sae_sweep.kernels import choosing, loops
+from sae_sweep.kernels import choosing, compiling
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_without_a_folder_to_keep_them_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, asked = loops.njit, []
+    real, asked = compiling.njit, []
 
     def njit(cache: bool = False, **options: Any) -> Callable[..., Any]:
         asked.append(cache)
@@ -24,10 +24,10 @@ def test_without_a_folder_to_keep_them_in(monkeypatch: pytest.MonkeyPatch) -> No
             raise RuntimeError("cannot cache function: no locator available")
         return real(**options)
 
-    monkeypatch.setattr(loops, "njit", njit)
+    monkeypatch.setattr(compiling, "njit", njit)
 
-    @loops.compiled
-    def total(values: loops.Array) -> float:
+    @compiling.compiled
+    def total(values: compiling.Array) -> float:
         found = 0.0
         for value in values:
             found += value
@@ -36,6 +36,19 @@ def test_without_a_folder_to_keep_them_in(monkeypatch: pytest.MonkeyPatch) -> No
     assert total(np.arange(5.0)) == 10
     assert asked == [True, False]
     assert total.nopython_signatures  # type: ignore[attr-defined]
+
+
+def test_kept_by_what_all_files_say(tmp_path: Path) -> None:
+    """A loop that has not changed may call one that has."""
+    (tmp_path / "caller.py").write_text("from called import double")
+    (tmp_path / "called.py").write_text("double = 2")
+    before = compiling.kept_in(tmp_path, "")
+    assert before.parent == tmp_path / "__pycache__"
+    assert compiling.kept_in(tmp_path, "/elsewhere") == Path("/elsewhere", before.name)
+    (tmp_path / "called.py").write_text("double = 3")
+    assert compiling.kept_in(tmp_path, "").name != before.name
+    (tmp_path / "called.py").write_text("double = 2")
+    assert compiling.kept_in(tmp_path, "") == before
 
 
 def test_one_number_at_a_time_as_sixteen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,5 +87,5 @@ def test_compiling_keeps_nothing_of_its_callers(tmp_path: Path) -> None:
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-c", FIRST_CALL]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=ROOT)
-    assert any(tmp_path.rglob("*.nbc")), "nothing was compiled"
+    assert any(tmp_path.glob("loops-*/**/*.nbc")), "nothing was kept there"
     assert done.stdout == "gone\n"
