@@ -64,10 +64,11 @@ def measure(sweep: Sweep, sides: Sequence[str], few: int, repeats: int, work: Pa
     rows = work / f"{sweep.architecture}.rows.npz"
     ground.save_rows(sweep, rows)
     every = len(sweep.members[OURS].values)
+    sweeps = {every: sweep} | ({few: sweep.few(few)} if few else {})
     runs: dict[tuple[str, int], list[Run]] = {}
     missing: dict[str, str] = {}
     for repeat in range(repeats):
-        for count, own in {every: sweep, few: sweep.few(few)}.items():
+        for count, own in sweeps.items():
             for side in sides:
                 if side in missing:
                     continue
@@ -186,7 +187,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", default=",".join(SAME_LOSS), help="architectures, with commas (%(default)s)")
     parser.add_argument("--values", type=_numbers, help="members of one architecture: its l1, k, or L0 to aim at")
     parser.add_argument("--l0-coefficients", type=_numbers, help="as many, for sae-lens's jumprelu")
-    parser.add_argument("--few", type=int, default=1, help="members of the smaller sweep (%(default)s)")
+    parser.add_argument("--few", type=int, default=1, help="members of the smaller sweep, 0 for none (%(default)s)")
     parser.add_argument("--width", type=int, default=1024, help="latents (%(default)s)")
     parser.add_argument("--tokens", type=float, default=4e6, help="training tokens (%(default)g)")
     parser.add_argument("--batch", type=int, default=2048, help="tokens per step (%(default)s)")
@@ -222,8 +223,11 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         counts = {len(own.values) for own in values.values()}
         if len(counts) > 1:
             parser.error(f"--l0-coefficients: must be as many as --values, {len(values[OURS].values)}")
-        if not 1 <= found.few < min(counts):
-            parser.error(f"--few: must be at least 1 and below the number of members, {min(counts)}")
+        if not 0 <= found.few < min(counts):
+            parser.error(f"--few: must be at least 0 and below the number of members, {min(counts)}")
+    left = [run for name in found.only for run in sorted(found.work.glob(f"{name}-*"))] if found.work else []
+    if left:
+        parser.error(f"--work: {left[0]} is there already, and what is finished would not be run again")
     try:
         found.results = Results("sweep", found.out)
     except ValueError as error:

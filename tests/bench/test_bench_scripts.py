@@ -92,7 +92,7 @@ def test_step_is_timed_at_the_l0_asked_for(quick: tuple[dict[str, Any], str]) ->
         (sweep, ["--only", "matryoshka"], "no matryoshka among"),
         (sweep, ["--peers", "sae-lens,sparsify"], "--peers: no sparsify among sae-lens, dictionary_learning"),
         (sweep, ["--values", "8,16"], "--values: means something else for each architecture; name one with --only"),
-        (sweep, ["--only", "topk", "--values", "8,16", "--few", "2"], "must be at least 1 and below the number of"),
+        (sweep, ["--only", "topk", "--values", "8,16", "--few", "2"], "must be at least 0 and below the number of"),
         (sweep, ["--only", "jumprelu", "--values", "8,16"], "--l0-coefficients: must be as many as --values, 2"),
         (scaling, ["--skip", "memory,layers"], "--skip: no layers among members, width, d, l0, tokens, memory"),
     ],
@@ -103,6 +103,16 @@ def test_what_cannot_be_measured_is_refused(
     with pytest.raises(SystemExit, match="2"):
         script.parsed(arguments)
     assert reason in capsys.readouterr().err
+
+
+def test_a_finished_sweep_would_not_be_timed_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "topk-ours-8-0").mkdir()
+    with pytest.raises(SystemExit, match="2"):
+        sweep.parsed(["--only", "standard,topk", "--work", str(tmp_path)])
+    said = capsys.readouterr().err
+    assert "--work: " in said
+    assert "topk-ours-8-0 is there already" in said
+    assert sweep.parsed(["--only", "standard", "--work", str(tmp_path)]).work == tmp_path
 
 
 def test_all_architectures_are_measured_and_auxk_where_it_is() -> None:

@@ -90,6 +90,8 @@ def test_peers_are_asked_for_what_our_command_is(architecture: str, side: str, m
     assert asked["module"] == "model.layers.0"
     assert ours.sae.input_scale == "sqrt_d"
     assert asked["input_scale"] == ("unit" if (side, architecture) == (DICTIONARY, "jumprelu") else "sqrt_d")
+    if architecture == "topk":
+        assert ours.sae.encoder_init == "transpose"
     if isinstance(ours.sae, JumpReluConfig):
         assert asked["bandwidth"] == ours.sae.bandwidth
     knobs = {"standard": {"l1_16": 16}, "topk": {"k_16": 16}, "jumprelu": {"l0_16": 16}}
