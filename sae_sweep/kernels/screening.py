@@ -46,11 +46,11 @@ class Bounds:
 
 def screens(x_BD: Tensor) -> bool:
     """Whether bounds come cheaper than what they bound, on this CPU."""
-    return x_BD.shape[1] >= LEAST_WIDTH and _fast_bfloat16()
+    return x_BD.shape[1] >= LEAST_WIDTH and multiplies_bfloat16()
 
 
 @cache
-def _fast_bfloat16() -> bool:
+def multiplies_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware."""
     has = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return any(test is not None and test() for test in has)

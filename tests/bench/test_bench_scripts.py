@@ -65,8 +65,9 @@ def test_step_measures_every_case_asked_for(quick: tuple[dict[str, Any], str]) -
         ("topk", 24, 0.0),
     ]
     assert table.count("topk") == 3
+    facts = {"cpu", "bfloat16", "cores", "threads", "torch", "device", "load_average", "commit"}
     for entry in found["architectures"].values():
-        assert {"cpu", "cores", "threads", "torch", "device", "load_average", "commit"} <= entry["machine"].keys()
+        assert facts <= entry["machine"].keys()
         assert entry["settings"]["width"] == 128
 
 
