@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from sae_sweep import process
 from sae_sweep.arguments import prepared
-from sae_sweep.errors import ConfigError, RankLost, StorageError
+from sae_sweep.errors import ConfigError, ProcessLost, StorageError
 from sae_sweep.rank_processes import role, started
 from sae_sweep.reading import member_config
 from sae_sweep.signals import Interrupted
@@ -43,7 +43,7 @@ def _followed() -> int:
 
     try:
         follow()
-    except RankLost as error:
+    except ProcessLost as error:
         return _refused(str(error), error.exit_code)
     except Interrupted as interrupted:
         return interrupted.exit_code
@@ -70,7 +70,7 @@ def _run(arguments: Sequence[str]) -> int:
         return 1
     except StorageError as error:
         return _refused(str(error), 1)
-    except RankLost as error:
+    except ProcessLost as error:
         return _refused(str(error), error.exit_code)
     except Interrupted as interrupted:
         return interrupted.exit_code

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from threading import Thread
 from time import monotonic, sleep
 
-from sae_sweep.errors import RankLost
+from sae_sweep.errors import ProcessLost
 
 PATIENCE = 5.0
 """Seconds that a rank has to end by itself."""
@@ -98,7 +98,7 @@ class Started:
             return
         sleep(12 * PATIENCE)
         print(f"sae-sweep: error: {lost}; the same command goes on from the last checkpoint", file=sys.stderr)
-        os._exit(RankLost.exit_code)
+        os._exit(ProcessLost.exit_code)
 
 
 def end_with_starter() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sae_sweep.checkpoints import Checkpoint, StateFolder
 from sae_sweep.config import MemberConfig
-from sae_sweep.errors import ConfigError, RankLost
+from sae_sweep.errors import ConfigError, ProcessLost
 from sae_sweep.launch.dry_run import print_plan
 from sae_sweep.launch.lock import held
 from sae_sweep.launch.tables import print_table
@@ -183,7 +183,7 @@ def _run(run: "GroupRun", group: Group, folder: SweepFolder, stop: Stop) -> tupl
         raise
     except ConfigError as error:
         return dict.fromkeys(labels, MemberResult(None, str(error))), False
-    except RankLost:
+    except ProcessLost:
         raise
     except Exception as error:  # of whatever kind: a bug in one group must not lose the others
         if of_storage(error):

@@ -13,7 +13,7 @@ from secrets import token_hex
 from typing import Any
 
 from sae_sweep.config import MemberConfig
-from sae_sweep.errors import ConfigError, RankLost
+from sae_sweep.errors import ConfigError, ProcessLost
 from sae_sweep.launch.local import Outcome
 from sae_sweep.launch.lock import JOB_VARIABLES
 from sae_sweep.launch.remote import run_remote
@@ -152,7 +152,7 @@ def _work(place: str, job: str) -> int:
         os.dup2(log, stream)
     os.environ[JOB_VARIABLES[0]] = job  # run again, it may take over the lock it left
     code = main(["work", str(Path(place))])
-    if code == RankLost.exit_code:
+    if code == ProcessLost.exit_code:
         os._exit(code)  # which Ray retries, as where this process is killed
     return code
 

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from sae_sweep.checkpoints import StateFolder
-from sae_sweep.errors import RankLost
+from sae_sweep.errors import ProcessLost
 from sae_sweep.launch.slurm_queue import TIMEOUT
 from sae_sweep.launch.tasks import Task
 
@@ -31,7 +31,7 @@ class GroupJob:
         if code == 0:
             return
         # 128 + n: the worker noticed signal n and left a checkpoint; -n: it had no time to; or one of its ranks died.
-        if (code < 0 or code > 128 or code == RankLost.exit_code) and _wanted():
+        if (code < 0 or code > 128 or code == ProcessLost.exit_code) and _wanted():
             if code in PREEMPTED or _steps(task) > before:
                 _requeue(f"the worker ended with {code}; the job goes back into the queue")
             else:

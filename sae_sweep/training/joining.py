@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from sae_sweep.config import LauncherConfig
-from sae_sweep.errors import ConfigError, RankLost
+from sae_sweep.errors import ConfigError, ProcessLost
 from sae_sweep.model.load import resolve_device
 from sae_sweep.rank_processes import Role, Started, end_with_starter, role
 from sae_sweep.training.ranks import ALONE, Dismissed, Ranks
@@ -58,7 +58,7 @@ def follow(work: Callable[[Ranks], None]) -> None:
             try:
                 with ranks.together():
                     work(ranks)
-            except RankLost:
+            except ProcessLost:
                 raise
             except Exception:
                 continue  # all ranks know, and rank 0 says it

@@ -1,6 +1,8 @@
 """Where one member is in its run."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sae_sweep.plan import Member
 
@@ -22,6 +24,15 @@ class MemberState:
     """Batches of that one that it has taken."""
     dense: bool = True
     failed: str | None = None
+
+    @property
+    def standing(self) -> dict[str, Any]:
+        """All of it that steps change."""
+        return {name: value for name, value in vars(self).items() if name not in ("member", "coefficient_unit")}
+
+    def stand(self, standing: Mapping[str, Any]) -> None:
+        """Be where another process says that the member is."""
+        vars(self).update(standing)
 
     @property
     def running(self) -> bool:

@@ -10,7 +10,6 @@ not come. The bulk of activations follows only after all have said that they are
 its connections, which ends the exchange of the others.
 """
 
-import pickle
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,7 +23,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sae_sweep.activations.stream import BlockRows, Gather, Recall
-from sae_sweep.errors import ConfigError, RankLost
+from sae_sweep.errors import ConfigError, ProcessLost, travelling
 from sae_sweep.model.load import resolve_device
 from sae_sweep.rank_processes import Role, Started
 from sae_sweep.spread import shares
@@ -42,7 +41,7 @@ class _Raised:
     """Said by a rank that fails, in place of what it had to say."""
 
     def __init__(self, rank: int, error: Exception) -> None:
-        self.error = error if _travels(error) else RuntimeError(f"rank {rank}: {type(error).__name__}: {error}")
+        self.error = travelling(error, f"rank {rank}")
 
 
 class _Left:
@@ -90,7 +89,7 @@ class Ranks:
         return self.size == 1
 
     def exchange(self, value: T) -> list[T]:
-        """What all ranks say, in their order. Raises what one of them failed with, and RankLost where one is gone."""
+        """What all ranks say, in their order. Raises what one of them failed with, or ProcessLost where one is gone."""
         return self._heard(value, None)
 
     def collected(self, make: Callable[[], T]) -> list[T]:
@@ -115,7 +114,7 @@ class Ranks:
         """Work that all do: where it fails on one of them, the others hear of it at their next exchange."""
         try:
             yield
-        except RankLost:
+        except ProcessLost:
             raise
         except Exception as error:
             if error is not self._told and not self.alone:
@@ -249,11 +248,11 @@ class Ranks:
 
     @contextmanager
     def _losing(self) -> Iterator[None]:
-        """Raises RankLost where the others cannot be reached any more."""
+        """Raises ProcessLost where the others cannot be reached any more."""
         try:
             yield
         except RuntimeError as error:
-            raise RankLost(self._loss()) from error
+            raise ProcessLost(self._loss()) from error
 
     def _loss(self) -> str:
         """Who is gone, where this process can know."""
@@ -290,14 +289,6 @@ def _placed(found: dict[int, Tensor], places_B: Tensor) -> Tensor:
 def _bytes(x: Tensor) -> Tensor:
     """The same memory, as numbers that any backend sends."""
     return x.contiguous().view(torch.uint8)
-
-
-def _travels(error: Exception) -> bool:
-    """Whether it is itself at the other end."""
-    try:
-        return type(pickle.loads(pickle.dumps(error))) is type(error)
-    except Exception:  # its own code runs there, and may raise anything
-        return False
 
 
 def nothing() -> Any:

@@ -1,12 +1,14 @@
 """Lanes side by side do what members do one after the other."""
 
 from collections.abc import Iterator
+from math import inf
 from time import sleep
 
 import pytest
 import torch
 
 from sae_sweep.activations.stream import Block
+from sae_sweep.training import lanes as lanes_module
 from sae_sweep.training import trainer as trainer_module
 from sae_sweep.training.lanes import Lanes
 from sae_sweep.training.trainer import BankTrainer
@@ -21,12 +23,18 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(params=["threads", "processes"])
+def side_by_side(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes_module, "PROCESSES_PAY", 0.0 if request.param == "processes" else inf)
+
+
 def made() -> list[BankTrainer]:
     l1 = [member("gated", sae_l1=l1, training_tokens=tokens) for l1, tokens in ((0.1, 2e3), (0.5, 1e3), (1.0, 2e3))]
     tops = [member("topk", sae_k=k, sae_width=40) for k in (1, 2)]
     return [trainer(own, log_every=5) for own in (l1[:1], l1[1:], tops)]
 
 
+@pytest.mark.usefixtures("side_by_side")
 def test_as_one_after_the_other() -> None:
     apart, together = made(), made()
     ticks: list[None] = []
@@ -73,6 +81,7 @@ def test_large_members_share_all_cores(members: int, cores: int, share: int, mon
     assert shares(made()[-members:], cores) == [share] * members
 
 
+@pytest.mark.usefixtures("side_by_side")
 def test_a_bank_alone_in_its_wave_steps_as_among_the_others() -> None:
     together, in_turn = made(), made()
     with Lanes(together) as lanes:
@@ -84,6 +93,7 @@ def test_a_bank_alone_in_its_wave_steps_as_among_the_others() -> None:
         assert torch.equal(parameters(own, 0)["W_dec"], parameters(theirs, 0)["W_dec"])
 
 
+@pytest.mark.usefixtures("side_by_side")
 def test_an_error_in_a_lane_comes_out_when_the_others_have_ended_their_step(monkeypatch: pytest.MonkeyPatch) -> None:
     trainers = made()
 
@@ -101,6 +111,7 @@ def test_an_error_in_a_lane_comes_out_when_the_others_have_ended_their_step(monk
         assert trainers[0].states[0].step > steps[0]
 
 
+@pytest.mark.usefixtures("side_by_side")
 def test_an_interruption_waits_for_the_steps_under_way() -> None:
     trainers = made()
 
