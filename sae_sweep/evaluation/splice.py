@@ -4,7 +4,7 @@ Every pass (clean, zero, mean, one per member) is judged on the same target posi
 positions at a time, so a vocabulary of 256k needs no more memory than one of 4k.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -52,33 +52,36 @@ def accumulate(
     """Add N target positions. `passes` are final hidden states [N, D] by the names of `sums`, "clean" left out."""
     step = max(1, LOGIT_ELEMENTS[model.device.type] // model.facts.vocab_size)
     parts = [slice(start, start + step) for start in range(0, len(target_N), step)]
+    # Made here: small results of each part, between the large temporaries of the next, would break memory up.
+    dtype = torch.promote_types(clean_ND.dtype, torch.float32)
+    found = {name: clean_ND.new_empty(2, len(target_N), dtype=dtype) for name in ("clean", *passes)}
 
     with head_of(model) as head:
 
-        def judged(part: slice) -> dict[str, tuple[Tensor, Tensor]]:
+        def judge(part: slice) -> None:
             hidden = {name: hidden_ND[part] for name, hidden_ND in passes.items()}
-            return _divergences(head, clean_ND[part], hidden, target_N[part, None])
+            for name, (ce_N, kl_N) in _divergences(head, clean_ND[part], hidden, target_N[part, None]):
+                found[name][0, part], found[name][1, part] = ce_N, kl_N
 
-        found = list(side_by_side(judged, parts, model.device))
-    for name in found[0] if found else ():
-        ce_N, kl_N = (torch.cat(numbers) for numbers in zip(*(part[name] for part in found), strict=True))
+        for _ in side_by_side(judge, parts, model.device):
+            pass
+    for name, (ce_N, kl_N) in found.items():
         sums[name].add(sequence_N, ce_N, kl_N)
 
 
 def _divergences(
     head: Callable[[Tensor], Tensor], clean_ND: Tensor, passes: Mapping[str, Tensor], target: Tensor
-) -> dict[str, tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
     """Each pass's cross-entropy [N], and its KL [N] from the clean one: sum p log p - sum p log q."""
     clean_NV = torch.log_softmax(head(clean_ND), dim=-1)
     clean_ce_N = -clean_NV.gather(1, target).squeeze(1)
-    found = {"clean": (clean_ce_N, torch.zeros_like(clean_ce_N))}
+    yield "clean", (clean_ce_N, torch.zeros_like(clean_ce_N))
     probability_NV = clean_NV.exp()
     negative_entropy_N = clean_NV.mul_(probability_NV).sum(1)
     for name, hidden_ND in passes.items():
         log_NV = torch.log_softmax(head(hidden_ND), dim=-1)
         ce_N = -log_NV.gather(1, target).squeeze(1)
-        found[name] = (ce_N, negative_entropy_N - log_NV.mul_(probability_NV).sum(1))
-    return found
+        yield name, (ce_N, negative_entropy_N - log_NV.mul_(probability_NV).sum(1))
 
 
 KEYS = (
