@@ -2,45 +2,40 @@
 
     python scripts/bench/clocked_command.py MARKS.json [what sae-sweep takes ...]
 
-The command and its exit code are unchanged. MARKS.json gets the clock when training began, when each step of some
-members ended, and when training and judging ended; only differences mean anything.
+The command and its exit code are unchanged. MARKS.json gets the clock when training began, when all members had taken
+their steps on each block, and when training and judging ended; only differences mean anything.
 """
 
 import json
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 
 def watch(marks: dict[str, Any]) -> None:
     """Make training note its times; it is loaded here, as the command would."""
-    from sae_sweep.activations.stream import Block
     from sae_sweep.training.group import GroupRun
     from sae_sweep.training.judging import Judging
-    from sae_sweep.training.trainer import BankTrainer
+    from sae_sweep.training.waves import Waves
 
-    train, consume, finish = GroupRun._train, BankTrainer.consume, Judging.finish
+    train, consume, finish = GroupRun._train, Waves.consume, Judging.finish
 
     def clocked_train(self: GroupRun, *arguments: Any) -> None:
         marks["begin"] = time.perf_counter()
         train(self, *arguments)
         marks["end"] = time.perf_counter()
 
-    def clocked_consume(self: BankTrainer, block: Block, after_step: Callable[[], None], *rest: Any) -> None:
-        def clocked() -> None:
-            marks["steps"].append(time.perf_counter())
-            after_step()
-
-        consume(self, block, clocked, *rest)
+    def clocked_consume(self: Waves, *arguments: Any) -> None:
+        consume(self, *arguments)
+        marks["steps"].append(time.perf_counter())
 
     def clocked_finish(self: Judging, *arguments: Any) -> Any:
         results = finish(self, *arguments)
         marks["judged"] = time.perf_counter()
         return results
 
-    GroupRun._train, BankTrainer.consume = clocked_train, clocked_consume  # type: ignore[method-assign, assignment]
+    GroupRun._train, Waves.consume = clocked_train, clocked_consume  # type: ignore[method-assign, assignment]
     Judging.finish = clocked_finish  # type: ignore[method-assign, assignment]
 
 

@@ -23,7 +23,7 @@ class Run:
     seconds: float
     """Of the whole process, from its start to its end."""
     marks: Mapping[str, Any]
-    """When training began and ended, each step of all members ended, and judging did."""
+    """When training began and ended, each step (of ours: block) of all members ended, and judging did."""
     folder: Path
     """The members' folders are in it."""
 
@@ -38,7 +38,7 @@ class Run:
 
     def quarter(self, last: bool) -> float:
         """Seconds that the first or last quarter of the steps took."""
-        steps = [self.marks["begin"], *sorted(self.marks["steps"])]  # members may step side by side
+        steps = [self.marks["begin"], *self.marks["steps"]]
         count = max(1, (len(steps) - 1) // 4)
         first = len(steps) - 1 - count if last else 0
         return float(steps[first + count] - steps[first])

@@ -147,7 +147,7 @@ def test_a_peer_elsewhere_does_not_hide_the_other() -> None:
 
 
 def test_quarters_of_a_run_are_between_its_marks() -> None:
-    marks = {"begin": 10.0, "steps": [14.0, 15.0, 16.0, 18.0, 17.0, 19.0, 20.0, 19.5], "end": 21.0}
+    marks = {"begin": 10.0, "steps": [14.0, 15.0, 16.0, 17.0, 18.0, 19.0, 19.5, 20.0], "end": 21.0}
     run = Run(30.0, marks, Path("unused"))
     assert run.training == 11
     assert run.quarter(last=False) == 5
