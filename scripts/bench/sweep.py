@@ -10,7 +10,8 @@ Sides: our command; sae-lens's multi-SAE runner; dictionary_learning's `trainSAE
 and knob values, lr and its schedule on the same rows of tokens through the same model, which stops at the site. By
 default that is a small language model (d 64, 2 layers; after block 0), trained into --model once where it is missing. A
 side's process is timed from start to end, in turns with the others: ours also tokenises, calibrates, evaluates every
-member and reports; the peers read finished rows and evaluate nothing. Medians over --repeats.
+member and reports; the peers read finished rows and evaluate nothing. Medians over --repeats. Before that ours is run
+for a moment, with one member: after installing, the first run compiles loops.
 
     whole s           the process
     training s        from the first forward pass of training to the last step; both include the language model
@@ -38,7 +39,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from math import exp, log
 from pathlib import Path
 from statistics import median
@@ -56,6 +57,8 @@ from scripts.bench.sweeps import L0_COEFFICIENTS, OURS, PAPERS, SAME_LOSS, SIDES
 
 MATCHED = 5
 """L0s at which the sides are compared."""
+FIRST_TOKENS = 400_000
+"""Of our command's first run, which is not timed: it compiles loops that later ones find."""
 
 
 def measure(sweep: Sweep, sides: Sequence[str], few: int, repeats: int, work: Path) -> dict[str, Any]:
@@ -63,6 +66,7 @@ def measure(sweep: Sweep, sides: Sequence[str], few: int, repeats: int, work: Pa
     ground = CommonGround.of(sweep)
     rows = work / f"{sweep.architecture}.rows.npz"
     ground.save_rows(sweep, rows)
+    run_ours(replace(sweep.few(1), tokens=min(sweep.tokens, FIRST_TOKENS)), work, f"{sweep.architecture}-first")
     every = len(sweep.members[OURS].values)
     sweeps = {every: sweep} | ({few: sweep.few(few)} if few else {})
     runs: dict[tuple[str, int], list[Run]] = {}
