@@ -57,6 +57,10 @@ ALLOCATOR_BYTES = 64_000_000
 """What a memory allocator keeps of blocks that were freed; small beside anything that does not fit."""
 HEAP_TENSOR = 2**25
 """Bytes below which glibc may take a tensor from its heap, which keeps the room of first parameters once copied."""
+SMALL_ENCODER = 2**20
+"""Bytes of one that a core's cache holds (`sparse.CACHE_BYTES`): such members are stepped by a process per core."""
+PROCESS_BYTES = 300_000_000
+"""Of each process beside the first, before steps: the heap that it has of the first one, and has to copy to use it."""
 SPLICED_LOGIT_BYTES = 36
 """The same of a step that runs the model on from a site, where what autograd keeps is there too."""
 FROZEN_BYTES = 4
@@ -144,7 +148,7 @@ def phases(group: Group, banks: Sequence[Bank], on_the_way: int = 0) -> list[Pea
     opening = {"sampled inputs": _sample_bytes(group), **making}
     found = [
         Peak("opening", state | block | opening),
-        Peak("training", state | block | ahead | {"steps": _steps_bytes(group, banks)}),
+        Peak("training", state | block | ahead | {"steps": _steps_bytes(group, banks)} | _processes(group, banks)),
         Peak("judging", state | judging),
     ]
     trimmed = [member for member in members if member.config.sae.l0 is not None]
@@ -205,6 +209,17 @@ def _steps_bytes(group: Group, banks: Sequence[Bank]) -> int:
     """Of the steps that are under way together: one on a GPU, one on each core otherwise, the largest that meet."""
     chunks = sorted((_chunk_bytes(chunk) for bank in banks for chunk in parted(bank)), reverse=True)
     return sum(chunks[: 1 if _kind(group) == "cuda" else _threads()]) + _suffix_bytes(group)
+
+
+def _processes(group: Group, banks: Sequence[Bank]) -> dict[str, int]:
+    """What processes beside this one take (`training/lane_processes.py`), where there are any: a block of their own."""
+    others = min(_threads(), sum(len(parted(bank)) for bank in banks)) - 1
+    members = [member for bank in banks for member in bank.members]
+    small = all(4 * member.d * member.width <= SMALL_ENCODER and member.config.training.local for member in members)
+    limited = members[0].config.launcher.memory_gb is not None
+    if others < 1 or not small or limited or _kind(group) == "cuda":
+        return {}
+    return {"block of other processes": block_bytes(group), "other processes": others * PROCESS_BYTES}
 
 
 def _suffix_bytes(group: Group) -> int:

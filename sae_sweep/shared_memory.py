@@ -14,3 +14,8 @@ def shared_empty(shape: torch.Size | tuple[int, ...], dtype: torch.dtype) -> Ten
     count = torch.Size(shape).numel()
     room = mmap.mmap(-1, max(1, count * dtype.itemsize))
     return torch.frombuffer(room, dtype=dtype, count=count).view(shape) if count else torch.empty(shape, dtype=dtype)
+
+
+def shared(tensor: Tensor) -> Tensor:
+    """A copy."""
+    return shared_empty(tensor.shape, tensor.dtype).copy_(tensor)

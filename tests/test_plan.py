@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -8,8 +9,8 @@ from hydra import compose, initialize_config_dir
 from sae_sweep.cli import config_folder
 from sae_sweep.config import MemberConfig
 from sae_sweep.errors import ConfigError
-from sae_sweep.estimates import estimate, member_parameters
-from sae_sweep.plan import base_label, member_identity, plan_sweep, suffixed
+from sae_sweep.estimates import PROCESS_BYTES, estimate, member_parameters, phases
+from sae_sweep.plan import Bank, Group, base_label, member_identity, plan_sweep, suffixed
 from sae_sweep.reading import member_config
 
 
@@ -372,6 +373,29 @@ def test_toy_data_is_planned_without_a_model(monkeypatch: pytest.MonkeyPatch) ->
     cost = estimate(group)
     assert (cost.model_bytes, cost.model_flops) == (0, 0)
     assert cost.block_bytes == 256 * 128 * 256 * 4
+
+
+def test_processes_that_step_small_members_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+
+    def others(*overrides: str, members: int = 4) -> dict[str, int]:
+        shared = ("model.device=cpu", "training.batch_size=4096", *overrides)
+        configs = [config("data=toy", "sae=topk", f"sae.k={k}", *shared) for k in range(1, members + 1)]
+        training = next(one for one in phases(*_whole(configs)) if one.phase == "training")
+        return {name: size for name, size in training.parts.items() if "other processes" in name}
+
+    small = "sae.width=1024"
+    block = 256 * 128 * 256 * 4
+    assert others(small) == {"block of other processes": block, "other processes": 2 * PROCESS_BYTES}
+    assert others(small, members=2)["other processes"] == PROCESS_BYTES, "one for each part but the first"
+    assert others("sae.width=1025") == {}, "above what a core's cache holds"
+    assert others(small, members=1) == others(small, "launcher.memory_gb=4") == {}
+    assert others(small, "model.device=cuda") == {}
+
+
+def _whole(configs: list[MemberConfig]) -> tuple[Group, Sequence[Bank]]:
+    (group,) = plan_sweep(configs).groups
+    return group, group.banks
 
 
 def test_a_site_kind_means_nothing_to_toy_data() -> None:

@@ -16,8 +16,9 @@ import torch
 
 from sae_sweep.activations.stream import Block
 from sae_sweep.cores import core_pool, workers
-from sae_sweep.training.lane_processes import LaneProcesses, Stopped, can_fork
+from sae_sweep.training.lane_processes import LaneProcesses, can_fork
 from sae_sweep.training.trainer import BankTrainer
+from sae_sweep.training.turns import Stopped
 
 TICK_SECONDS = 0.1
 """Between two looks at how far the lanes are."""
@@ -36,7 +37,7 @@ class Lanes:
         count = min((workers(one.device, len(trainers)) for one in trainers), default=1)
         small = bool(trainers) and all(one.prefers_one_core for one in trainers)
         self._stopping = Event()
-        self._forks = count - 1 if small and can_fork() else 0
+        self._forks = count - 1 if small and can_fork() and not any(map(_may_wait, trainers)) else 0
         self._processes: LaneProcesses | None = None
         if count == 1 and not (small and torch.get_num_threads() > 1):
             self._pool = None
@@ -110,7 +111,7 @@ class Lanes:
 
         def between_steps() -> None:
             others.hear()
-            others.heed()
+            others.turns.heed()
             tick()
 
         with _on_one_core():
@@ -122,11 +123,16 @@ class Lanes:
                     while others.hear(TICK_SECONDS):
                         tick()
             except BaseException:
-                others.stop()
+                others.turns.stop()
                 raise
             finally:
                 others.finish()
                 self._seconds |= others.seconds
+
+
+def _may_wait(trainer: BankTrainer) -> bool:
+    """Whether its tensors come and go (`waves.py`): others would not see where they are."""
+    return any(state.member.config.launcher.memory_gb is not None for state in trainer.states)
 
 
 @contextmanager

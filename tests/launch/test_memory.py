@@ -7,6 +7,7 @@ import pytest
 from sae_sweep import estimates, plan
 from sae_sweep.activations import scaling
 from sae_sweep.evaluation import evaluate, recovery, splice
+from sae_sweep.kernels import sparse
 from sae_sweep.training import trainer, trim
 from scripts.bench.memory import in_child
 
@@ -20,12 +21,13 @@ def test_a_plan_counts_what_the_code_holds() -> None:
     assert estimates.TRIM_ROWS == trim.ROWS_AT_ONCE
     assert estimates.SAMPLE_ROWS == scaling.SAMPLE_ROWS
     assert estimates.COSINE_BYTES == 8 * recovery.COSINE_ELEMENTS
+    assert estimates.SMALL_ENCODER == sparse.CACHE_BYTES
     assert plan.PART_ELEMENTS >= trainer.CHUNK_ELEMENTS, "a chunk must lie within a part"
 
 
 MEMBERS = (
     "data=toy data.block_rows=64 evaluation.tokens=512 training.batch_size=4096 training.tokens=4096"
-    " + sae=standard sae.l1=1 sae.width=6000 + sae=topk sae.k=8 sae.width=8192"
+    " + sae=standard sae.l1=1 sae.width=9000 + sae=topk sae.k=8 sae.width=12288"
 )
 
 

@@ -136,18 +136,15 @@ def test_a_larger_block_finds_room() -> None:
         assert torch.equal(parameters(own, 0)["W_dec"], parameters(theirs, 0)["W_dec"])
 
 
-def test_members_that_wait_in_the_hosts_memory() -> None:
-    apart, together = made(), made()
-    waves = Waves([[Paged(together[0]), Paged(together[1])], [Paged(together[2])]])
+def test_members_that_wait_in_the_hosts_memory_stay_in_this_process() -> None:
+    """Their tensors come and go, which other processes would not see."""
+    trainers = [trainer([member("topk", sae_k=k, launcher_memory_gb=1.0)]) for k in (1, 2)]
+    pids = stepped_by(trainers)
+    waves = Waves([[Paged(one)] for one in trainers])
     with Lanes(waves.trainers) as lanes:
-        for index in range(3):
+        for index in range(2):
             waves.consume(lanes, block(index), lambda: None)
-    torch.set_num_threads(1)
-    for index in range(3):
-        for one in apart:
-            one.consume(block(index), lambda: None)
-    for own, theirs in zip(together, apart, strict=True):
-        assert torch.equal(parameters(own, 0)["W_enc"], parameters(theirs, 0)["W_enc"])
+    assert {int(pid) for pid in pids} == {os.getpid()}
 
 
 def test_an_error_says_where_it_was_raised() -> None:
