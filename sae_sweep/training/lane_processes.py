@@ -32,7 +32,8 @@ def can_fork() -> bool:
 
 
 class LaneProcesses:
-    """This process's copies, as it deals with them. Trainers' tensors stay in shared memory."""
+    """This process's copies, as it deals with them. Trainers' tensors stay in shared memory: until `close` nobody may
+    put others in their place."""
 
     def __init__(self, trainers: Sequence[BankTrainer], count: int, block: Block) -> None:
         """Start so many, or as many as the system lets, for blocks like this one."""

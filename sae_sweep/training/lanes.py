@@ -28,7 +28,7 @@ them and to hear what became of it."""
 
 
 class Lanes:
-    """The threads that banks step on; a context, at whose end they are gone."""
+    """The threads and processes that banks step on; a context, at whose end they are gone."""
 
     def __init__(self, trainers: Sequence[BankTrainer]) -> None:
         """`trainers` are all that will step here. How many they are decides how many cores each has, and so the order
