@@ -8,18 +8,12 @@ from math import ceil
 
 from sae_sweep.activations.cache_folder import blocks_needed
 from sae_sweep.config import MemberConfig
-from sae_sweep.estimates import (
-    FROZEN_BYTES,
-    STATE_BYTES,
-    block_bytes,
-    flops_per_token,
-    member_numbers,
-    member_parameters,
-)
+from sae_sweep.estimates import flops_per_token
 from sae_sweep.model.facts import ModelFacts, model_facts
 from sae_sweep.model.sites import Site
 from sae_sweep.passes import Pass, at
 from sae_sweep.plan import Bank, Member
+from sae_sweep.sizes import FROZEN_BYTES, STATE_BYTES, block_bytes, member_numbers, member_parameters
 from sae_sweep.spread import shares
 
 SILENT_BYTES = 8

@@ -1,85 +1,12 @@
-"""What a group will cost, from sizes alone: memory and floating-point operations. No torch.
+"""What a group will cost, from sizes alone: memory and floating-point operations. No torch."""
 
-Memory is that of the device at its fullest moment. A group passes through phases, and each holds the model, its
-members' state and what the phase adds; the peak is the largest of them. `scripts/bench/memory.py` measures real runs
-phase by phase beside what is said here: after a change to what a step or a judgement holds, the constants are set by
-its table.
-"""
-
-import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
-from pathlib import Path
 
-from sae_sweep.config import MemberConfig
-from sae_sweep.model.facts import ModelFacts, model_facts
-from sae_sweep.model.sites import Site, parse_hook, site_width
-from sae_sweep.plan import Bank, Group, Member, parted
-
-STATE_BYTES = 12
-"""Per trained number of a member: fp32 weight and Adam's two moments. Gradients are a step's."""
-GRADIENT_BYTES = 8
-"""Per trained number of the members that step together: the gradient, and what projecting and applying it makes."""
-PAIR_BYTES = {
-    "standard": 17,
-    "standard_april": 15,
-    "p_anneal": 35,
-    "gated": 29,
-    "gated_decoder_norm": 30,
-    "topk": 17,
-    "batchtopk": 18,
-    "matryoshka": 18,
-    "jumprelu": 32,
-    "jumprelu_anthropic": 34,
-}
-"""Per (token, latent) pair of a step on the dense route, which every member's first step takes: pre-activations, the
-support, values, and what autograd keeps of them and makes on the way back."""
-OTHER_PAIR_BYTES = 30
-"""The same of an architecture that was not measured."""
-ROW_BYTES = 16
-"""Per number of a batch [B, d], and of each member's reconstruction: inputs, output, error, gradient."""
-FOLD_BYTES = 4
-"""Per number of a member that is judged: its inference form is a copy."""
-CODE_BYTES, CODES = 24, {"cpu": 2**20, "cuda": 2**24}
-"""Per code of those a judge holds at a time (`evaluate.CODE_ELEMENTS`)."""
-LOGIT_BYTES, LOGITS = 21, {"cpu": 2**18, "cuda": 2**24}
-"""Per logit of those a judge holds at a time (`splice.LOGIT_ELEMENTS`): log-softmax of two passes, and their KL."""
-TRIM_BYTES, TRIM_ROWS = 32, 2_048
-"""Per (token, latent) pair of the rows that the last correction of `sae.l0` looks at together."""
-SAMPLE_BYTES, SAMPLE_ROWS = 32, 8_192
-"""Per number of the inputs that scales and first parameters are found on: kept twice, and three times in float64."""
-COSINE_BYTES = 8 * 2**24
-"""Of the cosines a judge holds at a time where true latents are known (`recovery.COSINE_ELEMENTS`)."""
-TEXT_BYTES = 100_000_000
-"""Of a text, its tokenizer and what tokenising left, in the host's memory."""
-ALLOCATOR_BYTES = 64_000_000
-"""What a memory allocator keeps of blocks that were freed; small beside anything that does not fit."""
-HEAP_TENSOR = 2**25
-"""Bytes below which glibc may take a tensor from its heap, which keeps the room of first parameters once copied."""
-SMALL_ENCODER = 2**20
-"""Bytes of one that a core's cache holds (`sparse.CACHE_BYTES`): such members are stepped by a process per core."""
-PROCESS_BYTES = 300_000_000
-"""Of each process beside the first, before steps: the heap that it has of the first one, and has to copy to use it."""
-SPLICED_LOGIT_BYTES = 36
-"""The same of a step that runs the model on from a site, where what autograd keeps is there too."""
-FROZEN_BYTES = 4
-GPU = Path("/dev/nvidiactl")
-"""There is one where this file is: planning loads no torch to ask."""
-DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
-
-
-@dataclass(frozen=True)
-class Peak:
-    """What the device holds in one phase."""
-
-    phase: str
-    parts: Mapping[str, int]
-    """Bytes by what they are of."""
-
-    @property
-    def total(self) -> int:
-        return sum(self.parts.values())
+from sae_sweep.model.facts import ModelFacts
+from sae_sweep.model.sites import Site
+from sae_sweep.peaks import Peak, peak
+from sae_sweep.plan import Group
+from sae_sweep.sizes import block_bytes, block_parameters, facts_of, model_bytes, state_bytes
 
 
 @dataclass(frozen=True)
@@ -104,242 +31,18 @@ class Estimate:
 
 def estimate(group: Group) -> Estimate:
     """The estimate for one group."""
-    facts = _facts(group)
+    facts = facts_of(group)
     products = sum(member.config.training.tokens * member.d * member.width for member in group.members)
     tokens = max(member.config.training.tokens for member in group.members)
     return Estimate(
         peak=peak(group, group.banks),
         state_bytes=sum(state_bytes(member) for member in group.members),
-        model_bytes=_model_bytes(group),
+        model_bytes=model_bytes(group),
         block_bytes=block_bytes(group),
         encoder_flops=2.0 * products,
         dense_flops=12.0 * products,
         model_flops=_model_flops(group, facts, tokens) if facts else 0,
     )
-
-
-def peak(group: Group, banks: Sequence[Bank], on_the_way: int = 0) -> Peak:
-    """The fullest phase of a group of which these banks are on the device together."""
-    return max(phases(group, banks, on_the_way), key=lambda one: one.total)
-
-
-def phases(group: Group, banks: Sequence[Bank], on_the_way: int = 0) -> list[Peak]:
-    """What the device holds in each phase of a group of which these banks are on the device together.
-
-    `on_the_way` are bytes of activations that are being exchanged with other devices while a block is made.
-    """
-    first = group.members[0].config
-    members = [member for bank in banks for member in bank.members]
-    state = {"model": _model_bytes(group), "members": sum(map(state_bytes, members)), "allocator": ALLOCATOR_BYTES}
-    if not _on_gpu(first):
-        state["allocator"] += sum(4 * member_numbers(m) for m in members if 4 * m.d * m.width < HEAP_TENSOR)
-        if first.data.kind in ("demo", "text", "hub"):
-            state["text"] = TEXT_BYTES
-    block = {"block of activations": block_bytes(group)}
-    making = {"model's forward pass": _forward_bytes(group), "exchange with other devices": on_the_way}
-    ahead = {"next block": block_bytes(group), **making}
-    if not reads_ahead(first):
-        ahead = {}
-    folds = sum(member_numbers(member) * FOLD_BYTES for member in members)
-    judging = {"inference forms": folds, "held-out activations": _heldout_bytes(group, members)}
-    judging["codes and logits"] = max(_code_bytes(group, members), _logit_bytes(group))
-    if first.evaluation.every is not None or first.training.milestones is not None:
-        judging |= block | ahead
-    opening = {"sampled inputs": _sample_bytes(group), **making}
-    found = [
-        Peak("opening", state | block | opening),
-        Peak("training", state | block | ahead | {"steps": _steps_bytes(group, banks)} | _processes(group, banks)),
-        Peak("judging", state | judging),
-    ]
-    trimmed = [member for member in members if member.config.sae.l0 is not None]
-    if trimmed:
-        kept = max(member_numbers(member) * FOLD_BYTES for member in trimmed)
-        trim = TRIM_BYTES * TRIM_ROWS * max(member.width for member in trimmed)
-        found.append(Peak("trimming", state | block | {"inference form": kept, "margins": trim}))
-    return found
-
-
-def reads_ahead(config: MemberConfig) -> bool:
-    """Whether the next block may be made while one is trained on (`sae_sweep/activations/prefetch.py`)."""
-    return _on_gpu(config) or config.data.cache is not None
-
-
-def _on_gpu(config: MemberConfig) -> bool:
-    return config.model.device.startswith("cuda") or (config.model.device == "auto" and GPU.exists())
-
-
-def state_bytes(member: Member) -> int:
-    """Of one member's state; a frozen lookup has no moments."""
-    frozen = lookup_numbers(member) if member.config.sae.lookup == "frozen" else 0
-    return member_parameters(member) * STATE_BYTES + frozen * FROZEN_BYTES
-
-
-def block_bytes(group: Group) -> int:
-    """Of a block's activations, where every position counts."""
-    data = group.members[0].config.data
-    return data.block_rows * data.context * (sum(_widths(group)) + _sequence_width(group)) * _each(group)
-
-
-def _sequence_width(group: Group) -> int:
-    """Numbers per position of what whole passes leave: each site's activations and what its suffix passes begin with,
-    and final hidden states."""
-    facts = _facts(group)
-    if facts is None or not group.spliced:
-        return 0
-    widths = [site_width(parse_hook(hook), facts) or facts.d_model for hook in {*group.hooks, *group.spliced}]
-    return sum(widths) + 2 * len(group.hooks) * facts.d_model + facts.d_model
-
-
-def member_parameters(member: Member) -> int:
-    """Trained numbers of one member, a learned lookup among them."""
-    own = sum(prod(shape) for shape in member.parameters.values())
-    return own + (lookup_numbers(member) if member.config.sae.lookup == "learned" else 0)
-
-
-def member_numbers(member: Member) -> int:
-    """Numbers of one member, trained or not."""
-    return member_parameters(member) + (lookup_numbers(member) if member.config.sae.lookup == "frozen" else 0)
-
-
-def _kind(group: Group) -> str:
-    return "cuda" if _on_gpu(group.members[0].config) else "cpu"
-
-
-def _steps_bytes(group: Group, banks: Sequence[Bank]) -> int:
-    """Of the steps that are under way together: one on a GPU, one on each core otherwise, the largest that meet."""
-    chunks = sorted((_chunk_bytes(chunk) for bank in banks for chunk in parted(bank)), reverse=True)
-    return sum(chunks[: 1 if _kind(group) == "cuda" else _threads()]) + _suffix_bytes(group)
-
-
-def _processes(group: Group, banks: Sequence[Bank]) -> dict[str, int]:
-    """What processes beside this one take (`training/lane_processes.py`), where there are any: a block of their own."""
-    others = min(_threads(), sum(len(parted(bank)) for bank in banks)) - 1
-    members = [member for bank in banks for member in bank.members]
-    small = all(4 * member.d * member.width <= SMALL_ENCODER and member.config.training.local for member in members)
-    limited = members[0].config.launcher.memory_gb is not None
-    if others < 1 or not small or limited or _kind(group) == "cuda":
-        return {}
-    return {"block of other processes": block_bytes(group), "other processes": others * PROCESS_BYTES}
-
-
-def _suffix_bytes(group: Group) -> int:
-    """Of a suffix pass that is differentiated; banks take turns. Inside each block after the site: as a forward pass,
-    but of all blocks at once, with a gated MLP's products."""
-    facts = _facts(group)
-    if facts is None or not group.spliced:
-        return 0
-    inside = 8 * facts.d_model + 6 * facts.n_heads * facts.d_head + 5 * facts.d_mlp
-    blocks = facts.n_layers - min(member.site.layer or 0 for member in group.members)
-    logits = min(_forward_positions(group), max(1, LOGITS[_kind(group)] // facts.vocab_size)) * facts.vocab_size
-    return _forward_positions(group) * blocks * inside * _each(group) + SPLICED_LOGIT_BYTES * logits
-
-
-def _threads() -> int:
-    """How many torch will take."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdigit() and int(asked) else len(os.sched_getaffinity(0))
-
-
-def _chunk_bytes(chunk: Bank) -> int:
-    first, members = chunk.members[0], chunk.members
-    name = "_".join([first.config.sae.architecture, *first.config.sae.variations()])
-    tokens = first.config.training.batch_size
-    pairs = tokens * sum(member.width for member in members)
-    rows = tokens * (first.d + first.d_out * len(members))
-    numbers = sum(map(member_parameters, members))
-    return pairs * PAIR_BYTES.get(name, OTHER_PAIR_BYTES) + rows * ROW_BYTES + numbers * GRADIENT_BYTES
-
-
-def _code_bytes(group: Group, members: Sequence[Member]) -> int:
-    """Of the codes of a judge, or what it compares known latents with."""
-    positions, most = _forward_positions(group), CODES[_kind(group)]
-    codes = max(min(positions, max(1, most // member.width)) * member.width for member in members)
-    return max(CODE_BYTES * codes, COSINE_BYTES if _facts(group) is None else 0)
-
-
-def _logit_bytes(group: Group) -> int:
-    facts = _facts(group)
-    if facts is None:
-        return 0
-    return (
-        LOGIT_BYTES
-        * min(_forward_positions(group), max(1, LOGITS[_kind(group)] // facts.vocab_size))
-        * facts.vocab_size
-    )
-
-
-def _heldout_bytes(group: Group, members: Sequence[Member]) -> int:
-    """Of a batch of held-out rows: activations, and final hidden states of every pass that is judged."""
-    facts = _facts(group)
-    if facts is None:
-        return 0
-    passes = sum(1 + len(member.site.beside) for member in members) + 2 * len(group.hooks) + 4
-    watched = 2 * len({hook for member in members for hook in member.watched})  # clean ones, and those of a pass
-    return _forward_positions(group) * (2 * sum(_widths(group)) + (passes + watched) * facts.d_model) * _each(group)
-
-
-def _forward_bytes(group: Group) -> int:
-    """Of the model's forward pass at its fullest: hidden states, the inside of one MLP, what is taken out of it."""
-    facts = _facts(group)
-    if facts is None:
-        return 0
-    inside = 4 * facts.d_model + 4 * facts.n_heads * facts.d_head + 4 * facts.d_mlp
-    return _forward_positions(group) * (inside + sum(_widths(group))) * _each(group)
-
-
-def _sample_bytes(group: Group) -> int:
-    data = group.members[0].config.data
-    return SAMPLE_BYTES * min(SAMPLE_ROWS, data.block_rows * data.context) * sum(_widths(group))
-
-
-def _forward_positions(group: Group) -> int:
-    data = group.members[0].config.data
-    return data.rows_per_forward * data.context
-
-
-def _widths(group: Group) -> list[int]:
-    """Numbers per position at each site."""
-    widths: dict[str, int] = {}
-    for member in group.members:
-        widths |= member.widths
-    return list(widths.values())
-
-
-def _each(group: Group) -> int:
-    """Bytes of a number of the model."""
-    return DTYPE_BYTES[group.members[0].config.model.dtype]
-
-
-def _facts(group: Group) -> ModelFacts | None:
-    config = group.members[0].config
-    return model_facts(config.model) if config.data.toy is None else None
-
-
-def _model_bytes(group: Group) -> int:
-    facts = _facts(group)
-    return model_parameters(facts) * _each(group) if facts else 0
-
-
-def bytes_text(number: float) -> str:
-    """A number of bytes in the unit that suits it."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} TB"
-
-
-def lookup_numbers(member: Member) -> int:
-    return model_facts(member.config.model).vocab_size * member.d
-
-
-def model_parameters(facts: ModelFacts) -> int:
-    """Near enough: one embedding, and MLPs counted as gated ones (three matrices)."""
-    return facts.vocab_size * facts.d_model + facts.n_layers * _block_parameters(facts)
-
-
-def _block_parameters(facts: ModelFacts) -> int:
-    return 4 * facts.d_model * facts.n_heads * facts.d_head + 3 * facts.d_model * facts.d_mlp
 
 
 def _model_flops(group: Group, facts: ModelFacts, tokens: float) -> float:
@@ -359,4 +62,4 @@ def _model_flops(group: Group, facts: ModelFacts, tokens: float) -> float:
 def flops_per_token(site: Site | None, facts: ModelFacts, context: int) -> float:
     """Of one token's forward pass through the blocks that the site needs; without one through all, but no logits."""
     blocks = facts.n_layers if site is None or site.layer is None else site.layer + (site.kind != "resid_pre")
-    return blocks * (2.0 * _block_parameters(facts) + 4.0 * context * facts.n_heads * facts.d_head)
+    return blocks * (2.0 * block_parameters(facts) + 4.0 * context * facts.n_heads * facts.d_head)

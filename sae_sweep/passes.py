@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sae_sweep.errors import ConfigError
-from sae_sweep.estimates import block_bytes, bytes_text, peak, phases, state_bytes
 from sae_sweep.model.sites import Site
+from sae_sweep.peaks import peak, phases
 from sae_sweep.plan import Bank, Group, Member, hooks_of, parted
+from sae_sweep.sizes import block_bytes, bytes_text, state_bytes
 from sae_sweep.spread import spread
 
 GB = 10**9

@@ -8,8 +8,8 @@ from hydra import compose, initialize_config_dir
 from sae_sweep.cli import config_folder
 from sae_sweep.config import MemberConfig
 from sae_sweep.errors import ConfigError
-from sae_sweep.estimates import peak
 from sae_sweep.passes import GB, Pass, plan_passes
+from sae_sweep.peaks import peak
 from sae_sweep.plan import Group, parted, plan_sweep
 from sae_sweep.reading import member_config
 

@@ -9,9 +9,11 @@ from hydra import compose, initialize_config_dir
 from sae_sweep.cli import config_folder
 from sae_sweep.config import MemberConfig
 from sae_sweep.errors import ConfigError
-from sae_sweep.estimates import PROCESS_BYTES, estimate, member_parameters, phases
+from sae_sweep.estimates import estimate
+from sae_sweep.peaks import PROCESS_BYTES, phases
 from sae_sweep.plan import Bank, Group, base_label, member_identity, plan_sweep, suffixed
 from sae_sweep.reading import member_config
+from sae_sweep.sizes import member_parameters
 
 
 @cache
@@ -361,7 +363,7 @@ def test_toy_data_is_planned_without_a_model(monkeypatch: pytest.MonkeyPatch) ->
     def looked(_: object) -> None:
         raise AssertionError("looked at a model")
 
-    for name in ("sae_sweep.plan.model_facts", "sae_sweep.plan.model_folder", "sae_sweep.estimates.model_facts"):
+    for name in ("sae_sweep.plan.model_facts", "sae_sweep.plan.model_folder", "sae_sweep.sizes.model_facts"):
         monkeypatch.setattr(name, looked)
     asked = (
         config("data=toy", "sae.expansion=2"),

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from sae_sweep.activations.cache_folder import blocks_needed, cache_key, files_there
 from sae_sweep.costs import PassCost, pass_cost
-from sae_sweep.estimates import Estimate, bytes_text, estimate, member_numbers, member_parameters
+from sae_sweep.estimates import Estimate, estimate
 from sae_sweep.launch.tables import print_table
 from sae_sweep.passes import GB, Pass, Wave, plan_passes
 from sae_sweep.plan import Bank, Group, Member, Plan, sparsity
 from sae_sweep.scalars import shown
+from sae_sweep.sizes import bytes_text, member_numbers, member_parameters
 
 WEIGHT_BYTES = 4
 """Of a number in a saved member."""

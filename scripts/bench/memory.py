@@ -1,4 +1,4 @@
-"""Peak memory of whole runs on a CPU, phase by phase, beside what `sae_sweep/estimates.py` says.
+"""Peak memory of whole runs on a CPU, phase by phase, beside what `sae_sweep/peaks.py` says.
 
     python scripts/bench/memory.py                              the table of CASES, each in a process of its own
     python scripts/bench/memory.py sae=topk + sae.k=8 + sae.k=9     one case: shared overrides, then each member's
@@ -53,7 +53,8 @@ def measured(overrides: str) -> dict[str, Any]:
     """Bytes of one case, run in this process: of each phase and of the whole, found and estimated."""
     import torch
 
-    from sae_sweep.estimates import estimate, phases
+    from sae_sweep.estimates import estimate
+    from sae_sweep.peaks import phases
     from sae_sweep.plan import plan_sweep
 
     torch.set_num_threads(1)

@@ -35,8 +35,9 @@ from typing import Any
 import torch
 
 from sae_sweep import process
-from sae_sweep.estimates import bytes_text, estimate
+from sae_sweep.estimates import estimate
 from sae_sweep.plan import Group, plan_sweep
+from sae_sweep.sizes import bytes_text
 from scripts.bench.measure import ROOT, Results, interleaved, machine, medians, ratio, seconds, show, shown
 from scripts.bench.own import ARCHITECTURES, BATCHES_PER_BLOCK, Own, Size, configured
 

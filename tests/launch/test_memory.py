@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from sae_sweep import estimates, plan
+from sae_sweep import peaks, plan
 from sae_sweep.activations import scaling
 from sae_sweep.evaluation import evaluate, recovery, splice
 from sae_sweep.kernels import sparse
@@ -16,12 +16,12 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the resident si
 
 def test_a_plan_counts_what_the_code_holds() -> None:
     """Planning loads no torch, so it has these numbers a second time."""
-    assert estimates.CODES == evaluate.CODE_ELEMENTS
-    assert estimates.LOGITS == splice.LOGIT_ELEMENTS
-    assert estimates.TRIM_ROWS == trim.ROWS_AT_ONCE
-    assert estimates.SAMPLE_ROWS == scaling.SAMPLE_ROWS
-    assert estimates.COSINE_BYTES == 8 * recovery.COSINE_ELEMENTS
-    assert estimates.SMALL_ENCODER == sparse.CACHE_BYTES
+    assert peaks.CODES == evaluate.CODE_ELEMENTS
+    assert peaks.LOGITS == splice.LOGIT_ELEMENTS
+    assert peaks.TRIM_ROWS == trim.ROWS_AT_ONCE
+    assert peaks.SAMPLE_ROWS == scaling.SAMPLE_ROWS
+    assert peaks.COSINE_BYTES == 8 * recovery.COSINE_ELEMENTS
+    assert peaks.SMALL_ENCODER == sparse.CACHE_BYTES
     assert plan.PART_ELEMENTS >= trainer.CHUNK_ELEMENTS, "a chunk must lie within a part"
 
 
