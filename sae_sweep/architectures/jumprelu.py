@@ -9,6 +9,8 @@ from sae_sweep.architectures.base import Coefficient, PenaltyConfig, Recipe, abo
 from sae_sweep.errors import ConfigError
 
 VARIANTS = ("deepmind", "anthropic")
+TARGET_WARMUP_SHARE = 0.25
+"""Of a run that aims at an L0: while the target falls. Ours; the paper has none."""
 PENALTIES = {"deepmind": ("l0", "target_l0", "frequency"), "anthropic": ("tanh",)}
 
 
@@ -20,16 +22,17 @@ class JumpReluConfig(PenaltyConfig):
     """`deepmind`: unit-norm decoder, pre-encoder bias, thresholds alone feel the penalty; `anthropic`: free
     decoder, no pre-encoder bias, every parameter feels it."""
     penalty: str | None
-    """deepmind: l0, target_l0 ((L0 / sae.l0 - 1)^2) or frequency (sum_i p_i (1 + p_i / frequency_scale), p_i how
-    often latent i fires in the batch), null is target_l0 with `l0` and l0 with a coefficient; anthropic: tanh
-    (sum_i tanh(tanh_scale f_i ||W_dec,i||)), which null is too."""
+    """deepmind: l0, target_l0 ((L0 / target - 1)^2, the target falling to `sae.l0`) or frequency (sum_i p_i (1 + p_i /
+    frequency_scale), p_i how often latent i fires in the batch), null is target_l0 with `l0` and l0 with a coefficient;
+    anthropic: tanh (sum_i tanh(tanh_scale f_i ||W_dec,i||)), which null is too."""
     l0_coefficient: float | None
     """Coefficient of the penalty, in `coefficient_unit`."""
     threshold_init: float | None
-    """The first threshold of every latent, in units of the scaled input; null is where twice `sae.l0` latents fire on
-    a token, or 1e-3 without that."""
-    bandwidth: float
-    """Width of the straight-through estimator's kernel, in units of the scaled input."""
+    """The first threshold of every latent, in units of the scaled input; null is where several times `sae.l0` latents
+    fire on a token, or 1e-3 without that."""
+    bandwidth: float | None
+    """Width of the straight-through estimator's kernel, in units of the scaled input; null is half of what each of
+    `sae.l0` equal activations would be."""
     frequency_scale: float
     """With penalty=frequency: the firing frequency above which a latent costs more than its share."""
     tanh_scale: float
@@ -66,12 +69,16 @@ class JumpReluConfig(PenaltyConfig):
 
     def coefficient(self) -> Coefficient:
         """target_l0 aims at `sae.l0` with coefficient 1, so it is never steered."""
-        value = 1.0 if self.chosen_penalty == "target_l0" else self.l0_coefficient
-        return Coefficient(value, self.coefficient_unit, degree=0.0)
+        if self.chosen_penalty == "target_l0":
+            return Coefficient(1.0, "sum", degree=0.0)
+        return Coefficient(self.l0_coefficient, self.coefficient_unit, degree=0.0)
 
     def recipe(self, width: int) -> Recipe:
         """deepmind: Gemma Scope's (arXiv 2408.05147, section 3.2). anthropic: the January 2025 update's."""
         every = 25_000 if self.resample else 0
+        if self.chosen_penalty == "target_l0":
+            share = TARGET_WARMUP_SHARE
+            return Recipe(lr=7e-5, beta1=0.0, sparsity_warmup_fraction=share, resample_every=every)
         if self.unit_decoder:
             return Recipe(lr=7e-5, beta1=0.0, sparsity_warmup_steps=10_000, resample_every=every)
         return Recipe(lr=2e-4, clip=1.0, lr_decay_fraction=0.2, sparsity_warmup_fraction=1.0, resample_every=every)
@@ -89,6 +96,8 @@ class JumpReluConfig(PenaltyConfig):
         one_of("penalty", self.chosen_penalty, PENALTIES[self.variant])
         if self.penalty == "target_l0" and self.l0 is None:
             raise ConfigError("sae.penalty=target_l0 needs sae.l0, its target; give it, or choose penalty=l0")
+        if self.bandwidth is None and self.l0 is None:
+            raise ConfigError("sae.bandwidth=null needs sae.l0, which it follows from; give it, or a number like 1e-3")
         for key in ("threshold_init", "bandwidth", "frequency_scale", "tanh_scale"):
             value = getattr(self, key)
             if value is not None:

@@ -52,6 +52,8 @@ class Clock:
     """From 0."""
     total_steps: int
     seed: int
+    sparsity: float = 1.0
+    """How far the sparsity warm-up is, from 0 to 1."""
 
 
 @dataclass(frozen=True)

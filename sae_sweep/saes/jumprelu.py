@@ -5,11 +5,13 @@
     z = W_enc (x - b_dec) + b_enc,   f = z H(z - theta),   x_hat = W_dec f + b_dec
     L = ||x - x_hat||^2 + coefficient P
     l0:         P = ||f||_0 = sum_i H(z_i - theta_i)
-    target_l0:  P = (mean ||f||_0 / l0 - 1)^2
+    target_l0:  P = V (mean ||f||_0 / target - 1)^2, V the loss of the mean input
     frequency:  P = sum_i p_i (1 + p_i / w), p_i how often latent i fires in the batch and w `frequency_scale`
                 (Google DeepMind's post on high-frequency latents, 2025)
 
-P trains the thresholds alone, by straight-through estimators (`straight_through.py`).
+P trains the thresholds alone, by straight-through estimators (`straight_through.py`). V makes it weigh the same
+whatever the inputs' size. During the sparsity warm-up, target falls from the first step's L0 to `sae.l0`, by the same
+factor each step: where few latents may fire from the first step on, most die before they have learned anything.
 
 `anthropic` ("Dictionary Learning Optimization Techniques", January 2025), decoder free, no pre-encoder bias:
 
@@ -41,8 +43,15 @@ ANTHROPIC_FIRST_L0 = 10_000
 DEFAULT_THRESHOLD = 1e-3
 """Gemma Scope's first threshold. It is far below where most L0s need it, and log-thresholds move by about lr a step:
 its 300k steps get there, a thousand do not."""
-FIRST_L0S = 2
-"""With an L0 to reach, thresholds start where so many times that fire on a token."""
+BANDWIDTH_SHARE = 0.5
+"""Of an activation, where the config leaves the kernel's width open. At 0.5 a run of 2,000 steps is best or close to it
+at every L0 from 4 to 48; with a tenth of that thresholds hear from too few activations at a low L0."""
+FIRST_L0S = 16
+"""With an L0 to reach, thresholds start where up to so many times that fire on a token,"""
+FIRST_SHARE = 8
+"""but hardly more than one latent in so many: or thresholds would start near 0, where log-thresholds are slow to
+leave."""
+LEAST_FIRST_L0S = 2
 FIRING_INPUTS = 1_024
 """On which that is measured."""
 LATENTS_AT_ONCE = 1_024
@@ -69,14 +78,17 @@ class JumpRelu(SaeMaths):
         threshold = self.threshold_init or DEFAULT_THRESHOLD
         if self.threshold_init is None and k is not None:
             about_ND = start.centred(b_dec) if self.unit_decoder else start.inputs_ND
-            threshold = max(threshold, _firing_threshold(about_ND[:FIRING_INPUTS], W_enc, FIRST_L0S * k))
+            threshold = max(threshold, _firing_threshold(about_ND[:FIRING_INPUTS], W_enc, first_l0(k, width)))
         log_threshold = torch.full((width,), log(threshold))
         b_enc = torch.zeros(width) if self.unit_decoder else _firing_bias(start.inputs_ND, W_enc, log_threshold.exp())
         return {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "log_threshold": log_threshold, "b_dec": b_dec}
 
+    def buffers(self, config: SaeConfig) -> Parameters:
+        return {"first_l0": torch.zeros(())} if self.penalty == "target_l0" else {}
+
     def losses(self, p: Parameters, x_BD: Tensor, target_BMD: Tensor, step: Step) -> Losses:
         b_pre = p["b_dec"] if self.unit_decoder else None
-        theta_F, bandwidth_F = p["log_threshold"].exp(), _by_latent(step, "bandwidth", x_BD)
+        theta_F, bandwidth_F = p["log_threshold"].exp(), _bandwidths(step, x_BD)
         encoder = step.encoder(x_BD, p["W_enc"], p["b_enc"], b_pre)
         codes, z = encoder.above(theta_F.detach() - bandwidth_F / 2)  # the kernel reaches below the threshold
         theta, bandwidth = codes.at_latent(theta_F), codes.at_latent(bandwidth_F)
@@ -84,8 +96,10 @@ class JumpRelu(SaeMaths):
         x_hat_BMD = codes.decode(f, p["W_dec"]) + p["b_dec"]
         if self.unit_decoder:
             fires = codes.inside(Heaviside.apply(z, theta, bandwidth))
-            sparsity_M, auxiliary_M = self._step_penalty(fires, codes, step), None
+            sparsity_M, buffers = self._step_penalty(fires, codes, step)
+            auxiliary_M = None
         else:
+            buffers = {}
             sparsity_M = _tanh_penalty(f, codes, p, step)
             auxiliary_M = _preactivation_loss(p, x_BD, z, codes, theta_F, step)
         return Losses(
@@ -94,18 +108,21 @@ class JumpRelu(SaeMaths):
             auxiliary_M=auxiliary_M,
             fired_F=codes.fired(f),
             support_F=codes.support(),
+            buffers=buffers,
         )
 
-    def _step_penalty(self, fires: Tensor, codes: Codes, step: Step) -> Tensor:
-        """[M]: a penalty on how many latents fire, as `penalty` says."""
+    def _step_penalty(self, fires: Tensor, codes: Codes, step: Step) -> tuple[Tensor, Parameters]:
+        """[M]: a penalty on how many latents fire, as `penalty` says; and the buffers that changed."""
         if self.penalty == "frequency":
             frequency_F = codes.latent_sums(fires) / codes.tokens
             costs_F = frequency_F * (1 + frequency_F / _by_latent(step, "frequency_scale", fires))
-            return step.layout.sums(costs_F)
+            return step.layout.sums(costs_F), {}
         l0_M = codes.member_sums(fires) / codes.tokens
         if self.penalty == "target_l0":
-            return (l0_M / l0_M.new_tensor([config.l0 for config in _configs(step)]) - 1).square()
-        return l0_M
+            first_M = first_of(l0_M.detach(), step)
+            weight = step.variance * step.objective.worth
+            return weight * (l0_M / _targets(first_M, step) - 1).square(), {"first_l0": first_M}
+        return l0_M, {}
 
     def fold(self, config: SaeConfig, p: Parameters, buffers: Parameters, scale: float) -> InferenceSae:
         norm_F = p["W_dec"].norm(dim=1)
@@ -135,6 +152,25 @@ class JumpRelu(SaeMaths):
         """L0; nothing for target_l0, which is of a whole batch."""
         fires_BF = f_BF > 0 if self.penalty != "target_l0" else torch.zeros_like(f_BF)
         return fires_BF.sum(1).to(f_BF.dtype)
+
+
+def first_l0(l0: int, width: int) -> int:
+    """How many latents fire on a token at first, of a member that is to reach `l0`."""
+    return max(LEAST_FIRST_L0S * l0, min(FIRST_L0S * l0, width // FIRST_SHARE))
+
+
+def first_of(l0_M: Tensor, step: Step) -> Tensor:
+    """[M]: the L0 of each member's first step, given this one's."""
+    begins_M = torch.tensor([clock.step == 0 for clock in step.clocks], device=l0_M.device)
+    return torch.where(begins_M, l0_M, step.buffers["first_l0"])
+
+
+def _targets(first_M: Tensor, step: Step) -> Tensor:
+    """[M]: the L0 that is wanted now: a warm-up takes it down by FIRST_L0S times, or as far as it has to go."""
+    l0_M = first_M.new_tensor([config.l0 for config in _configs(step)])
+    done_M = first_M.new_tensor([clock.sparsity for clock in step.clocks])
+    fall_M = (first_M / l0_M).clamp(min=FIRST_L0S)
+    return torch.maximum(l0_M, first_M * fall_M**-done_M)
 
 
 def _tanh_penalty(f: Tensor, codes: Codes, p: Parameters, step: Step) -> Tensor:
@@ -171,6 +207,18 @@ def _firing_bias(inputs_ND: Tensor, W_enc: Tensor, theta_F: Tensor) -> Tensor:
     rank = max(1, round((1 - share) * len(inputs_ND)))
     parts = [(rows_FD @ inputs_ND.T).kthvalue(rank, dim=1).values for rows_FD in W_enc.split(LATENTS_AT_ONCE)]
     return theta_F - torch.cat(parts)
+
+
+def _bandwidths(step: Step, like: Tensor) -> Tensor:
+    """[F]: `bandwidth`, or where it is null what goes with `sae.l0`."""
+    values_M = like.new_tensor([config.bandwidth or _bandwidth(config, step.variance) for config in _configs(step)])
+    return values_M.index_select(0, step.layout.member_F)
+
+
+def _bandwidth(config: JumpReluConfig, variance: float) -> float:
+    """What `l0` equal activations would be if they carried the centred input, times a share."""
+    assert config.l0 is not None
+    return BANDWIDTH_SHARE * sqrt(variance / config.l0)
 
 
 def _by_latent(step: Step, key: str, like: Tensor) -> Tensor:

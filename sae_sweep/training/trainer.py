@@ -178,10 +178,10 @@ class BankTrainer:
         states = self.states[chunk.members]
         schedules = [state.member.schedule for state in states]
         steps = [state.step for state in states]
-        ramp_M = batch.x_BD.new_tensor([s.sparsity_at(step) for s, step in zip(schedules, steps, strict=True)])
+        clocks = [_clock(state) for state in states]
+        ramp_M = batch.x_BD.new_tensor([clock.sparsity for clock in clocks])
         coefficient_M = self.coefficients.value_M[chunk.members].to(self._dtype) * ramp_M
         latents = self.bank.latents(chunk.first, chunk.last)
-        clocks = [Clock(s.step, s.member.schedule.total_steps, s.member.config.seed) for s in states]
         losses, gradients = self.bank.gradients(batch, chunk, coefficient_M, self._dead(chunk), self.variance, clocks)
         for index, own, schedule, step in zip(range(chunk.first, chunk.last), gradients, schedules, steps, strict=True):
             self.adam.step(index, own, schedule, step)
@@ -311,6 +311,11 @@ class BankTrainer:
         """Whether a member's parameters are all numbers. It waits for the device."""
         parameters = self.bank.member(self.bank.storage, index)
         return bool(torch.stack([tensor.isfinite().all() for tensor in parameters.values()]).all())
+
+
+def _clock(state: MemberState) -> Clock:
+    schedule = state.member.schedule
+    return Clock(state.step, schedule.total_steps, state.member.config.seed, schedule.sparsity_at(state.step))
 
 
 def _per_token(count_F: Tensor, widths: list[int], tokens: int) -> Tensor:

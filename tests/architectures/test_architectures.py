@@ -82,6 +82,11 @@ def test_recipes_of_the_papers(option: str) -> None:
     assert {key: getattr(recipe, key) for key in RECIPES[option]} == RECIPES[option]
 
 
+def test_a_target_falls_for_a_quarter_of_the_run() -> None:
+    recipe = replace(JUMPRELU, l0_coefficient=None, l0=8.0).recipe(WIDTH)
+    assert (recipe.sparsity_warmup_fraction, recipe.sparsity_warmup_steps, recipe.lr) == (0.25, 0, 7e-5)
+
+
 def test_the_lr_of_topk_falls_with_width() -> None:
     assert TOPK.recipe(2**18).lr == pytest.approx(2e-4 / 4)
 
@@ -190,6 +195,7 @@ def test_what_can_be_trained_is_accepted(option: str) -> None:
         (replace(JUMPRELU, penalty="tanh"), "sae.penalty=tanh"),
         (replace(JUMPRELU, penalty="target_l0"), "sae.l0"),
         (replace(JUMPRELU, bandwidth=0.0), "sae.bandwidth=0"),
+        (replace(JUMPRELU, bandwidth=None), "sae.bandwidth=null needs sae.l0"),
         (replace(JUMPRELU, threshold_init=0.0), "sae.threshold_init=0"),
         (replace(JUMPRELU, l0_coefficient=-1.0), "sae.l0_coefficient=-1"),
         (replace(ALL["jumprelu_anthropic"], penalty="l0"), "sae.penalty=l0"),

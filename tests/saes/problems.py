@@ -137,7 +137,7 @@ def terms_of(
             below, c = member.preactivation_coefficient, member.tanh_scale
             return reference_jumprelu.anthropic(p, x_BD, member.bandwidth, below, c, target_BD)
         goal = member.l0 if member.penalty == "target_l0" else member.frequency_scale
-        return reference_jumprelu.deepmind(p, x_BD, member.bandwidth, member.penalty, goal, target_BD)
+        return reference_jumprelu.deepmind(p, x_BD, member.bandwidth, member.penalty, goal, target_BD, VARIANCE)
     if isinstance(member, PAnnealConfig):
         return reference.p_anneal(p, x_BD, EXPONENTS[index], SCALES[index], target_BD)
     assert isinstance(member, StandardConfig | GatedConfig)

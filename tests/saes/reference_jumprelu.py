@@ -18,6 +18,7 @@ def deepmind(
     penalty: str,
     goal: float | None = None,
     target_BD: Tensor | None = None,
+    variance: float = 1.0,
 ) -> Terms:
     """Rajamanoharan et al. 2024 (2407.14435); `goal` is the L0 of target_l0, the omega of frequency."""
     z = preactivations(p, x_BD)
@@ -34,7 +35,7 @@ def deepmind(
         sparsity = frequency_F.sum()
     elif penalty == "target_l0":
         assert goal is not None
-        sparsity = (frequency_F.sum() / goal - 1) ** 2
+        sparsity = variance * (frequency_F.sum() / goal - 1) ** 2
     else:
         assert penalty == "frequency"
         assert goal is not None

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sae_sweep.architectures.topk import TopKConfig
 from sae_sweep.saes.initial import Start
+from sae_sweep.saes.jumprelu import first_l0
 from sae_sweep.saes.registry import maths_of
 from tests.saes.kinds import FREE_DECODER, KINDS, TOPK_KINDS, config
 
@@ -177,16 +178,23 @@ def test_first_thresholds(kind: str) -> None:
         torch.testing.assert_close(log_F.exp(), torch.full((WIDTH,), threshold))
 
 
-def test_thresholds_start_where_twice_the_wanted_latents_fire() -> None:
+def test_thresholds_start_where_more_latents_fire_than_are_wanted() -> None:
     x_ND = inputs()
     for l0 in (2.0, 9.0):
         p = first("jumprelu", x_ND=x_ND, threshold_init=None, l0=l0, b_dec_init="mean")
         theta_F = p["log_threshold"].exp()
         assert theta_F.unique().numel() == 1
         z_NF = (x_ND - p["b_dec"]) @ p["W_enc"].T
-        assert ((z_NF > theta_F).sum() / len(x_ND)).item() == pytest.approx(2 * l0, abs=0.05)
+        fires = ((z_NF > theta_F).sum() / len(x_ND)).item()
+        assert fires == pytest.approx(first_l0(int(l0), WIDTH), abs=0.05)
     without = first("jumprelu", x_ND=x_ND, threshold_init=None)["log_threshold"]
     torch.testing.assert_close(without.exp(), torch.full((WIDTH,), 1e-3))
+
+
+@pytest.mark.parametrize(("l0", "width", "fire"), [(4, 1024, 64), (8, 1024, 128), (16, 1024, 128), (100, 1024, 200)])
+def test_how_many_fire_at_first(l0: int, width: int, fire: int) -> None:
+    """16 times what is wanted, or an eighth of the latents, but at least twice."""
+    assert first_l0(l0, width) == fire
 
 
 def test_a_revived_latent_starts_among_the_others() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sae_sweep.architectures.jumprelu import JumpReluConfig
-from tests.saes.problems import TOKENS, Problem, gradient, losses_of, problem
+from tests.saes.problems import TOKENS, VARIANCE, Problem, gradient, losses_of, problem
 
 ROUTES = pytest.mark.parametrize("dense", [False, True])
 EPS = 1.2
@@ -72,7 +72,7 @@ def test_target_l0_pulls_towards_its_target_from_both_sides(dense: bool) -> None
         made.configs[0] = replace(made.configs[0], l0=target)
         losses, p = losses_of(made, 0, dense)
         assert losses.sparsity_M is not None
-        assert losses.sparsity_M.item() == pytest.approx((l0 / target - 1) ** 2)
+        assert losses.sparsity_M.item() == pytest.approx(VARIANCE * (l0 / target - 1) ** 2)
         assert float(gradient(losses.sparsity_M, p["log_threshold"]).sum().sign()) == sign
 
 

@@ -72,6 +72,19 @@ def test_sparsity_warmup_scales_the_coefficient() -> None:
     assert made.coefficient(0) == pytest.approx(0.5)
 
 
+def test_sparsity_warmup_takes_a_target_down() -> None:
+    """sparsity / V = (L0 / target - 1)^2, the target 16 times lower after 10 steps, or where it is to end."""
+    keys = {"sae_l0": 2.0, "sae_threshold_init": 0.02, "training_sparsity_warmup_steps": 10}
+    made = train([member("jumprelu_target_l0", **keys)], log_every=1)
+    values = [record.values for record in made.records]
+    first = values[0]["l0"]
+    assert first > 4
+    for step in range(15):
+        target = max(2.0, first * 16 ** -min(1.0, step / 10))
+        missed = made.variance * (values[step]["l0"] / target - 1) ** 2
+        assert values[step]["sparsity"] == pytest.approx(missed, rel=1e-6, abs=1e-9)
+
+
 @pytest.mark.parametrize("kind", ["standard", "gated", "topk"])
 def test_decoder_rows_stay_on_the_sphere(kind: str) -> None:
     made = train([member(kind, **({"sae_k": 3} if kind == "topk" else {"sae_l1": 0.3}))])

@@ -50,7 +50,7 @@ def _trainer(request: Mapping[str, Any]) -> Any:
             return BatchTopKTrainer(k=round(request["l0"]), **common)
         case "jumprelu":
             own = {"bandwidth": request["bandwidth"], "target_l0": request["l0"], "sparsity_warmup_steps": 0}
-            return JumpReluTrainer(**own, **common)
+            return JumpReluTrainer(sparsity_penalty=request["variance"], **own, **common)
     raise Cannot(f"it has no {request['architecture']}")
 
 

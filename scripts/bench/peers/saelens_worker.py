@@ -49,8 +49,9 @@ def _config(request: Mapping[str, Any]) -> TrainingSAEConfig:
             groups = request["groups"]
             widths = [width * (2**g - 1) // 2**groups for g in range(1, groups)] + [width]
             return MatryoshkaBatchTopKTrainingSAEConfig(k=l0, matryoshka_widths=widths, **common)
-        case "jumprelu":  # 2 / T (L0 - T)^2 per token: this coefficient makes it ours, (L0 / T - 1)^2
-            quadratic = {"jumprelu_sparsity_loss_mode": "quadratic", "target_l0": l0, "l0_coefficient": 1 / (2 * l0)}
+        case "jumprelu":  # 2 / T (L0 - T)^2 per token: this coefficient makes it ours, V (L0 / T - 1)^2
+            quadratic = {"jumprelu_sparsity_loss_mode": "quadratic", "target_l0": l0}
+            quadratic["l0_coefficient"] = request["variance"] / (2 * l0)
             return JumpReLUTrainingSAEConfig(**quadratic, **jumps, **common)
         case "jumprelu_anthropic":
             tanh = {"jumprelu_sparsity_loss_mode": "tanh", "jumprelu_ste_to_input": True}
