@@ -13,7 +13,8 @@ SIDES = (OURS, SAELENS, DICTIONARY)
 NORM_BATCHES = 32
 """Batches from which sae-lens estimates the inputs' norm; our calibration block is about as many activations."""
 WARMUP_SHARE = 20
-"""Warm-ups, of lr and of the sparsity coefficient, are 1 / 20 of the run on all sides."""
+"""Warm-ups, of lr and of the sparsity coefficient, are 1 / 20 of the run on all sides; but our jumprelu, whose target
+falls during the latter, takes the quarter that is its recipe's."""
 SAME_LOSS = {
     "standard": "standard_april",
     "gated": "gated_decoder_norm",
@@ -33,9 +34,9 @@ SAME_START = dict.fromkeys(("topk", "batchtopk"), ("sae.encoder_init=transpose",
 """sae-lens starts from the decoder's transpose. Ours scales it until first reconstructions are as large as the inputs,
 which is worth little at small k and costs 0.002 of CE recovered where k is near d (48 of 64, 4M tokens)."""
 BANDWIDTH = 0.5
-"""Of jumprelu's kernel on both sides, for inputs of mean norm sqrt(d). Ours by default is meant for smaller inputs and
-300k steps; in some hundreds it is better with this one. sae-lens's is 0.05, with which its frontier is about the same
-(a little better at high L0)."""
+"""Of the peers' jumprelu kernels, for inputs of mean norm sqrt(d). sae-lens's is 0.05, with which its frontier is about
+the same (a little better at high L0). Ours by default is meant for smaller inputs and 300k steps; here it follows from
+the L0 that a member aims at: 0.6 to 2."""
 PAPERS = {name: name for name in SAME_LOSS}
 K = (4, 6, 8, 12, 16, 24, 32, 48)
 """Below d: as many latents as there are dimensions can copy the input. With k 64 and 96 ours was 0.001 below
@@ -110,17 +111,18 @@ class Sweep:
         """What follows `sae-sweep` on the command line."""
         warmup, members = self.steps // WARMUP_SHARE, self.members[OURS]
         values = ",".join(f"{value:g}" for value in members.values)
-        bandwidth = [f"sae.bandwidth={BANDWIDTH:g}"] if self.architecture == "jumprelu" else []
+        aims = self.architecture == "jumprelu"
+        penalty = ["sae.bandwidth=null"] if aims else [f"training.sparsity_warmup_steps={warmup}"]
         data = ["data=demo"] if self.text is None else ["data=text", f"data.path={self.text.resolve()}"]
         return [
             *(f"name={name}", f"output_dir={output}", "tracking=none"),
             *(*self.model.overrides, f"model.device={self.device}"),
             *(*data, "site=resid_post", f"site.layer={self.model.layer}"),
             *(f"sae={self.recipe}", f"sae.{members.knob}={values}", f"sae.width={self.width}"),
-            *(f"sae.input_scale={self.input_scale(OURS)}", *bandwidth),
+            *(f"sae.input_scale={self.input_scale(OURS)}", *penalty),
             *(f"training.tokens={self.steps * self.batch}", f"training.batch_size={self.batch}"),
             *(f"training.lr={self.lr:g}", f"training.lr_warmup_steps={warmup}"),
-            *(f"training.lr_decay_fraction={self.decay:g}", f"training.sparsity_warmup_steps={warmup}"),
+            f"training.lr_decay_fraction={self.decay:g}",
             *(*SAME_START.get(self.recipe, ()), *SAME_ADAM.get(self.recipe, ())),
             *(f"evaluation.tokens={self.evaluation_tokens:g}", f"seed={self.seed}"),
         ]
