@@ -36,7 +36,7 @@ SAME_START = {
 }
 """sae-lens starts from the decoder's transpose. Ours scales it until first reconstructions are as large as the inputs,
 which is worth little at small k and costs 0.002 of CE recovered where k is near d (48 of 64, 4M tokens). Its decoder
-bias starts at 0, ours of gated at the mean input: 0.005 worse at L0 2, where all of a short run counts."""
+bias starts at 0, ours of gated at the mean input, which is 0.005 worse at L0 2."""
 BANDWIDTH = 0.5
 """Of the peers' jumprelu kernels, for inputs of mean norm sqrt(d). sae-lens's is 0.05, with which its frontier is about
 the same (a little better at high L0). Ours by default is meant for smaller inputs and 300k steps; here it follows from
