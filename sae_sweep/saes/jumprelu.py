@@ -119,7 +119,7 @@ class JumpRelu(SaeMaths):
             return step.layout.sums(costs_F), {}
         l0_M = codes.member_sums(fires) / codes.tokens
         if self.penalty == "target_l0":
-            first_M = first_of(l0_M.detach(), step)
+            first_M = _first_of(l0_M.detach(), step)
             weight = step.variance * step.objective.worth
             return weight * (l0_M / _targets(first_M, step) - 1).square(), {"first_l0": first_M}
         return l0_M, {}
@@ -159,7 +159,7 @@ def first_l0(l0: int, width: int) -> int:
     return max(LEAST_FIRST_L0S * l0, min(FIRST_L0S * l0, width // FIRST_SHARE))
 
 
-def first_of(l0_M: Tensor, step: Step) -> Tensor:
+def _first_of(l0_M: Tensor, step: Step) -> Tensor:
     """[M]: the L0 of each member's first step, given this one's."""
     begins_M = torch.tensor([clock.step == 0 for clock in step.clocks], device=l0_M.device)
     return torch.where(begins_M, l0_M, step.buffers["first_l0"])
