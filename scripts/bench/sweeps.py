@@ -115,15 +115,15 @@ class Sweep:
         """What follows `sae-sweep` on the command line."""
         warmup, members = self.steps // WARMUP_SHARE, self.members[OURS]
         values = ",".join(f"{value:g}" for value in members.values)
-        aims = self.architecture == "jumprelu"
-        penalty = ["sae.bandwidth=null"] if aims else [f"training.sparsity_warmup_steps={warmup}"]
+        own_target = self.architecture == "jumprelu"
+        sparsity = ["sae.bandwidth=null"] if own_target else [f"training.sparsity_warmup_steps={warmup}"]
         data = ["data=demo"] if self.text is None else ["data=text", f"data.path={self.text.resolve()}"]
         return [
             *(f"name={name}", f"output_dir={output}", "tracking=none"),
             *(*self.model.overrides, f"model.device={self.device}"),
             *(*data, "site=resid_post", f"site.layer={self.model.layer}"),
             *(f"sae={self.recipe}", f"sae.{members.knob}={values}", f"sae.width={self.width}"),
-            *(f"sae.input_scale={self.input_scale(OURS)}", *penalty),
+            *(f"sae.input_scale={self.input_scale(OURS)}", *sparsity),
             *(f"training.tokens={self.steps * self.batch}", f"training.batch_size={self.batch}"),
             *(f"training.lr={self.lr:g}", f"training.lr_warmup_steps={warmup}"),
             f"training.lr_decay_fraction={self.decay:g}",
