@@ -124,6 +124,10 @@ class Results:
             raise ValueError(f"{out} holds no results of {benchmark}.py to add to; name another file")
         self._found = there
 
+    def entry(self, architecture: str) -> dict[str, Any] | None:
+        """What is there of it."""
+        return self._found["architectures"].get(architecture)
+
     def add(self, architecture: str, entry: Mapping[str, Any]) -> None:
         """Written at once: what was measured is kept if the next architecture fails."""
         self._found["architectures"][architecture] = entry

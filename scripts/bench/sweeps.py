@@ -1,7 +1,8 @@
 """What the sweep benchmark trains: an architecture's members, the same on every side."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,12 @@ class Sweep:
     def few(self, count: int) -> "Sweep":
         """The same with fewer members."""
         return replace(self, members={side: own.few(count) for side, own in self.members.items()})
+
+    def entry(self) -> dict[str, Any]:
+        """The settings, in JSON's types."""
+        model = {"model": self.model.folder.name, "layer": self.model.layer, "d": self.model.d}
+        settings = {**asdict(self), **model, "text": self.text and str(self.text)}
+        return dict(json.loads(json.dumps(settings)))
 
     def input_scale(self, side: str) -> str:
         """dictionary_learning's jumprelu has thresholds from 1e-3 and a kernel as wide, which are for unit inputs."""

@@ -9,10 +9,10 @@ import pytest
 from sae_sweep.architectures.jumprelu import JumpReluConfig
 from scripts.bench import sweep as script
 from scripts.bench.language_model import LanguageModel, named
+from scripts.bench.matching import l0s_in_common, matched
 from scripts.bench.measure import ROOT
 from scripts.bench.own import configured
 from scripts.bench.sides import Run
-from scripts.bench.sweep import matched
 from scripts.bench.sweeps import DICTIONARY, OURS, SAELENS, Members, Sweep, members
 
 Point = dict[str, Any]
@@ -126,6 +126,14 @@ def test_sides_are_compared_where_ours_and_a_peer_have_points() -> None:
         assert row[OURS] == pytest.approx(2 * (row[SAELENS] or 0))
     assert matched({OURS: curve(100, 4.0, 16.0)}) == []
     assert matched({OURS: curve(100, 4.0), SAELENS: curve(200, 16.0, 64.0)}) == []
+
+
+def test_several_runs_are_compared_where_all_have_points() -> None:
+    first = {OURS: curve(100, 4.0, 64.0), SAELENS: curve(200, 2.0, 32.0)}
+    second = {OURS: curve(100, 3.0, 64.0), SAELENS: curve(200, 8.0, 40.0)}
+    assert l0s_in_common([first, second]) == pytest.approx([8, 11.314, 16, 22.627, 32], rel=1e-4)
+    assert l0s_in_common([first, {OURS: curve(100, 3.0, 64.0)}]) == []
+    assert l0s_in_common([]) == []
 
 
 def test_between_two_points_fidelity_is_linear_in_log_l0() -> None:
