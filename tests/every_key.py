@@ -138,6 +138,7 @@ SAE = [
     *_in(("p_anneal",), "p_end", "0.5"),
     *_in(("p_anneal",), "anneal_after_steps", "0", "sae.anneal_after_steps=1"),
     *_in(("jumprelu", "jumprelu_anthropic"), "l0_coefficient", "0.6"),
+    *_in(("jumprelu",), "free_decoder", "true"),
     *_in(("jumprelu",), "penalty", "frequency", "sae.penalty=l0"),
     *_in(("jumprelu", "jumprelu_anthropic"), "threshold_init", "0.05"),
     *_in(("jumprelu", "jumprelu_anthropic"), "bandwidth", "0.5"),

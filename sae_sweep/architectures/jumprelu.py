@@ -21,6 +21,8 @@ class JumpReluConfig(PenaltyConfig):
     variant: str
     """`deepmind`: unit-norm decoder, pre-encoder bias, thresholds alone feel the penalty; `anthropic`: free
     decoder, no pre-encoder bias, every parameter feels it."""
+    free_decoder: bool
+    """deepmind: decoder rows start at unit norm and are not kept there, as anthropic's never are."""
     penalty: str | None
     """deepmind: l0, target_l0 ((L0 / target - 1)^2, the target falling to `sae.l0`) or frequency (sum_i p_i (1 + p_i /
     frequency_scale), p_i how often latent i fires in the batch), null is target_l0 with `l0` and l0 with a coefficient;
@@ -49,23 +51,28 @@ class JumpReluConfig(PenaltyConfig):
         return "l0_coefficient"
 
     @property
-    def unit_decoder(self) -> bool:
+    def deepmind(self) -> bool:
         return self.variant == "deepmind"
+
+    @property
+    def unit_decoder(self) -> bool:
+        return self.deepmind and not self.free_decoder
 
     @property
     def chosen_penalty(self) -> str:
         """`penalty`, or what null stands for."""
         if self.penalty is not None:
             return self.penalty
-        if not self.unit_decoder:
+        if not self.deepmind:
             return "tanh"
         return "l0" if self.l0 is None else "target_l0"
 
     def variations(self) -> tuple[str, ...]:
-        if not self.unit_decoder:
+        if not self.deepmind:
             return (self.variant,)
         usual = "l0" if self.l0 is None else "target_l0"
-        return () if self.chosen_penalty == usual else (f"penalty_{self.chosen_penalty}",)
+        penalty = () if self.chosen_penalty == usual else (f"penalty_{self.chosen_penalty}",)
+        return (*penalty, "free_decoder") if self.free_decoder else penalty
 
     def coefficient(self) -> Coefficient:
         """target_l0 aims at `sae.l0` with coefficient 1, so it is never steered."""
@@ -79,7 +86,7 @@ class JumpReluConfig(PenaltyConfig):
         if self.chosen_penalty == "target_l0":
             share = TARGET_WARMUP_SHARE
             return Recipe(lr=7e-5, beta1=0.0, sparsity_warmup_fraction=share, resample_every=every)
-        if self.unit_decoder:
+        if self.deepmind:
             return Recipe(lr=7e-5, beta1=0.0, sparsity_warmup_steps=10_000, resample_every=every)
         return Recipe(lr=2e-4, clip=1.0, lr_decay_fraction=0.2, sparsity_warmup_fraction=1.0, resample_every=every)
 
@@ -88,7 +95,7 @@ class JumpReluConfig(PenaltyConfig):
         return {**rows, "b_enc": (width,), "log_threshold": (width,), "b_dec": (d,)}
 
     def structure(self) -> tuple[object, ...]:
-        return (*super().structure(), self.variant, self.chosen_penalty, self.threshold_init)
+        return (*super().structure(), self.variant, self.unit_decoder, self.chosen_penalty, self.threshold_init)
 
     def check(self, d: int, width: int) -> None:
         super().check(d, width)

@@ -1,6 +1,7 @@
 """JumpReLU SAE, thresholds theta = exp(log_threshold), H the step function.
 
-`deepmind` (Rajamanoharan et al. 2024, arXiv 2407.14435; Gemma Scope, 2408.05147), decoder rows at unit norm:
+`deepmind` (Rajamanoharan et al. 2024, arXiv 2407.14435; Gemma Scope, 2408.05147), decoder rows kept at unit norm, or
+with `free_decoder` only started there:
 
     z = W_enc (x - b_dec) + b_enc,   f = z H(z - theta),   x_hat = W_dec f + b_dec
     L = ||x - x_hat||^2 + coefficient P
@@ -64,6 +65,7 @@ class JumpRelu(SaeMaths):
 
     def __init__(self, config: SaeConfig):
         assert isinstance(config, JumpReluConfig)
+        self.deepmind = config.deepmind
         self.unit_decoder = config.unit_decoder
         self.penalty = config.chosen_penalty
         self.threshold_init = config.threshold_init
@@ -71,31 +73,31 @@ class JumpRelu(SaeMaths):
     def initialise(self, config: SaeConfig, start: Start, width: int, generator: torch.Generator) -> Parameters:
         """deepmind: b_enc at 0. anthropic: shorter decoder rows, b_enc from the data. Thresholds: `threshold_init`."""
         W_dec = start.decoder(config.decoder_init, width, generator)
-        if not self.unit_decoder:
+        if not self.deepmind:
             W_dec = ANTHROPIC_DECODER_NORM * W_dec
         b_dec = start.b_dec(config.b_dec_init)
         k = None if config.l0 is None else max(1, min(width, round(config.l0)))
         W_enc = start.encoder(config.encoder_init, W_dec, b_dec, generator, k)
         threshold = self.threshold_init or DEFAULT_THRESHOLD
         if self.threshold_init is None and k is not None:
-            about_ND = start.centred(b_dec) if self.unit_decoder else start.inputs_ND
+            about_ND = start.centred(b_dec) if self.deepmind else start.inputs_ND
             threshold = max(threshold, _firing_threshold(about_ND[:FIRING_INPUTS], W_enc, first_l0(k, width)))
         log_threshold = torch.full((width,), log(threshold))
-        b_enc = torch.zeros(width) if self.unit_decoder else _firing_bias(start.inputs_ND, W_enc, log_threshold.exp())
+        b_enc = torch.zeros(width) if self.deepmind else _firing_bias(start.inputs_ND, W_enc, log_threshold.exp())
         return {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "log_threshold": log_threshold, "b_dec": b_dec}
 
     def buffers(self, config: SaeConfig) -> Parameters:
         return {"first_l0": torch.zeros(())} if self.penalty == "target_l0" else {}
 
     def losses(self, p: Parameters, x_BD: Tensor, target_BMD: Tensor, step: Step) -> Losses:
-        b_pre = p["b_dec"] if self.unit_decoder else None
+        b_pre = p["b_dec"] if self.deepmind else None
         theta_F, bandwidth_F = p["log_threshold"].exp(), _bandwidths(step, x_BD)
         encoder = step.encoder(x_BD, p["W_enc"], p["b_enc"], b_pre)
         codes, z = encoder.above(theta_F.detach() - bandwidth_F / 2)  # the kernel reaches below the threshold
         theta, bandwidth = codes.at_latent(theta_F), codes.at_latent(bandwidth_F)
-        f = codes.inside(Jump.apply(z, theta, bandwidth, not self.unit_decoder))
+        f = codes.inside(Jump.apply(z, theta, bandwidth, not self.deepmind))
         x_hat_BMD = codes.decode(f, p["W_dec"]) + p["b_dec"]
-        if self.unit_decoder:
+        if self.deepmind:
             fires = codes.inside(Heaviside.apply(z, theta, bandwidth))
             sparsity_M, buffers = self._step_penalty(fires, codes, step)
             auxiliary_M = None
@@ -134,7 +136,7 @@ class JumpRelu(SaeMaths):
             "W_dec": p["W_dec"] / norm_F[:, None],
             "b_dec": p["b_dec"] / scale,
         }
-        return InferenceSae("jumprelu", tensors, subtract_b_dec=self.unit_decoder, k=None)
+        return InferenceSae("jumprelu", tensors, subtract_b_dec=self.deepmind, k=None)
 
     def unfold(self, sae: InferenceSae, scale: float) -> Parameters:
         p = super().unfold(sae, scale)
@@ -142,7 +144,7 @@ class JumpRelu(SaeMaths):
         return {**p, "log_threshold": log_threshold}
 
     def revive(self, p: Parameters, latents: Tensor, directions_KD: Tensor, encoder_norm: Tensor) -> tuple[str, ...]:
-        p["W_dec"][latents] = directions_KD * (1.0 if self.unit_decoder else ANTHROPIC_DECODER_NORM)
+        p["W_dec"][latents] = directions_KD * (1.0 if self.deepmind else ANTHROPIC_DECODER_NORM)
         p["W_enc"][latents] = directions_KD * encoder_norm
         p["b_enc"][latents] = 0
         init = self.threshold_init

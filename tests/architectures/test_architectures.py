@@ -143,6 +143,7 @@ def test_other_penalties_than_target_l0_are_steered() -> None:
         (GATED, replace(GATED, l1=None, l0=8.0), True),
         (GATED, replace(GATED, input_scale="unit"), False),
         (STANDARD, replace(STANDARD, variant="april"), False),
+        (JUMPRELU, replace(JUMPRELU, free_decoder=True), False),
         (STANDARD, GATED, False),
         (STANDARD, ALL["p_anneal"], False),
         (TOPK, ALL["batchtopk"], False),

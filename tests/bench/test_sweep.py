@@ -95,6 +95,7 @@ def test_peers_are_asked_for_what_our_command_is(architecture: str, side: str, m
         assert ours.sae.encoder_init == "transpose"
     if isinstance(ours.sae, JumpReluConfig):
         assert (ours.sae.bandwidth, ours.training.sparsity_warmup_steps) == (None, None)
+        assert ours.sae.free_decoder
     knobs = {"standard": {"l1_16": 16}, "topk": {"k_16": 16}, "jumprelu": {"l0_16": 16}}
     takes_coefficient = (side, architecture) == (SAELENS, "jumprelu")
     assert asked["members"] == ({"l0_coefficient_0.5": 0.5} if takes_coefficient else knobs[architecture])

@@ -68,10 +68,10 @@ def first_parameters(kind: str) -> dict[str, Tensor]:
     return {"W_enc": W_dec.clone(), "W_dec": W_dec, **small, "b_dec": 0.4 + 0.2 * pattern(D, 1, 3.0).flatten()}
 
 
-def trained(kind: str) -> BankTrainer:
+def trained(kind: str, **keys: Any) -> BankTrainer:
     """The trainer after its 30 steps, a record of each."""
     tokens = float(STEPS * BATCH)
-    one = member(kind, sae_width=WIDTH, training_tokens=tokens, training_batch_size=BATCH, **KNOBS[kind])
+    one = member(kind, sae_width=WIDTH, training_tokens=tokens, training_batch_size=BATCH, **KNOBS[kind], **keys)
     block = Block(0, 0, {SITE.hook: inputs()}, {SITE.hook: torch.zeros(STEPS * BATCH, dtype=torch.int64)})
     statistics = site_statistics(block)[SITE.hook]
     made = BankTrainer(Bank(SITE, (one,)), statistics, torch.device("cpu"), torch.float64, log_every=1)

@@ -37,6 +37,7 @@ JUMPRELU: dict[str, Any] = {
     "resample": True,
     "penalty": "l0",
     "variant": "deepmind",
+    "free_decoder": False,
     "threshold_init": 0.1,
     "bandwidth": 0.9,
     "frequency_scale": 0.1,

@@ -243,3 +243,8 @@ def test_seed_decides(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_unit_decoder_is_the_constraint_of_the_paper(kind: str) -> None:
     assert maths_of(config(kind)).unit_decoder == (kind not in FREE_DECODER)
+
+
+def test_a_free_decoder_of_deepmind_s_starts_at_unit_norm() -> None:
+    assert not maths_of(config("jumprelu", free_decoder=True)).unit_decoder
+    assert torch.equal(first("jumprelu", free_decoder=True)["W_dec"], first("jumprelu")["W_dec"])

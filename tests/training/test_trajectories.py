@@ -1,6 +1,7 @@
 """A whole short training equals one written from scratch: reference losses, torch's Adam, the papers' constraint."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -83,8 +84,9 @@ def terms_of(
     ](p, x_BD)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_thirty_steps_from_scratch(kind: str) -> None:
+@pytest.mark.parametrize(("kind", "keys"), [*((kind, {}) for kind in KINDS), ("jumprelu", {"sae_free_decoder": True})])
+def test_thirty_steps_from_scratch(kind: str, keys: dict[str, Any]) -> None:
+    unit_decoder = kind not in FREE_DECODER and not keys
     x = scaled_inputs(kind)
     variance = float((x - x.mean(0)).square().sum(1).mean())
     p = {name: t.clone().requires_grad_() for name, t in first_parameters(kind).items()}
@@ -101,18 +103,18 @@ def test_thirty_steps_from_scratch(kind: str) -> None:
         loss.backward()
         w = p["W_dec"]
         assert w.grad is not None
-        if kind not in FREE_DECODER:
+        if unit_decoder:
             w.grad -= (w.grad * w.detach()).sum(1, keepdim=True) * w.detach()
         if kind in CLIP:
             torch.nn.utils.clip_grad_norm_(p.values(), CLIP[kind])
         adam.param_groups[0]["lr"] = 5e-3 * lr_factor(kind, step)
         adam.step()
-        if kind not in FREE_DECODER:
+        if unit_decoder:
             w.data /= w.data.norm(dim=1, keepdim=True)
         silent_F = torch.where((terms.f_BF > 0).any(0), 0, silent_F + 1)
         losses.append(loss.item())
     assert dead_seen > 0 or kind not in TOPK_KINDS
-    made = trained(kind)
+    made = trained(kind, **keys)
     assert [record.values["loss"] for record in made.records] == pytest.approx(losses, rel=1e-9)
     for name, found in made.bank.member(made.bank.storage, 0).items():
         torch.testing.assert_close(found, p[name].detach(), rtol=1e-9, atol=1e-10)
