@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from sae_sweep.files import write_json_atomic
-from sae_sweep.kernels.screening import multiplies_bfloat16
+from sae_sweep.kernels import screening
 from sae_sweep.launch.tables import print_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +25,7 @@ def machine(device: torch.device) -> dict[str, Any]:
     """What the numbers depend on beside the code."""
     facts: dict[str, Any] = {
         "cpu": _cpu_model(),
-        "bfloat16": multiplies_bfloat16(),
+        "bfloat16": screening.multiplies_bfloat16(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

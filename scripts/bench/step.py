@@ -4,6 +4,7 @@
     python scripts/bench/step.py --quick --no-peers                 does it run? (seconds; the numbers mean nothing)
     python scripts/bench/step.py --install-peers --only topk        make the peers' environments first
     python scripts/bench/step.py --only gated --out step.json       the other architectures' results in it stay
+    python scripts/bench/step.py --without-bfloat16 --no-peers      ours as on CPUs that lack bfloat16 products
     python scripts/bench/step.py --device cuda --no-peers
 
 Every architecture is trained for --warm real steps on synthetic activations (--high-warm at --high-l0, where its L0 is
@@ -31,6 +32,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -38,6 +40,7 @@ from typing import Any
 import torch
 
 from sae_sweep import process
+from sae_sweep.kernels import screening
 from scripts.bench.measure import Results, interleaved, machine, medians, ratio, seconds, show, shown
 from scripts.bench.own import ARCHITECTURES, AdamTraffic, EncoderProduct, Own, Size
 from scripts.bench.peers.client import (
@@ -218,6 +221,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", default=",".join(ARCHITECTURES), help="architectures, with commas (all)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (%(default)s)")
     parser.add_argument("--threads", type=int, help="of torch, here and in the peers (torch's own choice)")
+    without = "our step as on a CPU without bfloat16 products"
+    parser.add_argument("--without-bfloat16", action="store_true", help=without)
     parser.add_argument("--no-peers", action="store_true", help="time our step alone")
     parser.add_argument("--install-peers", action="store_true", help="make the environments that peers lack")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
@@ -240,6 +245,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     process.tune()  # as cli.main does, but here torch is imported before that
     asked = parsed(arguments)
+    if asked.without_bfloat16:
+        screening.multiplies_bfloat16 = cache(lambda: False)
     if asked.threads:
         torch.set_num_threads(asked.threads)
     device = torch.device(asked.device)
