@@ -24,7 +24,7 @@ from scripts.bench.common_ground import CommonGround, Point
 from scripts.bench.matching import l0s_in_common
 from scripts.bench.measure import machine, show, shown
 from scripts.bench.peers.client import Unavailable
-from scripts.bench.sides import run_ours, run_peer
+from scripts.bench.sides import run_side
 from scripts.bench.sweeps import OURS, SIDES, Sweep
 
 Seeds = dict[str, dict[str, list[Point]]]
@@ -39,12 +39,8 @@ def points_of(sweep: Sweep, sides: Sequence[str], work: Path) -> dict[str, list[
     found: dict[str, list[Point]] = {}
     for side in sides:
         name = f"{sweep.architecture}-{side}-seed{sweep.seed}"
-        print(f"running {name}", file=sys.stderr)
         try:
-            if side == OURS:
-                run = run_ours(sweep, work, name)
-            else:
-                run = run_peer(side, sweep, work, name, rows, ground.config.data)
+            run = run_side(side, sweep, work, name, rows, ground.config.data)
         except Unavailable as reason:
             print(f"{name} was not measured: {reason}", file=sys.stderr)
         else:

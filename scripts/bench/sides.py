@@ -13,7 +13,7 @@ from sae_sweep.config import DataConfig
 from scripts.bench.measure import ROOT
 from scripts.bench.peers import client
 from scripts.bench.peers.client import PEERS, Environment, Unavailable, environment_variables
-from scripts.bench.sweeps import DICTIONARY, SAELENS, Sweep
+from scripts.bench.sweeps import DICTIONARY, OURS, SAELENS, Sweep
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,12 @@ PEER_SCRIPTS: Mapping[str, tuple[Environment, Path]] = {
     SAELENS: (client.SAELENS, PEERS / "saelens_sweep.py"),
     DICTIONARY: (client.DICTIONARY, PEERS / "dictionary_sweep.py"),
 }
+
+
+def run_side(side: str, sweep: Sweep, work: Path, name: str, rows: Path, data: DataConfig) -> Run:
+    """Ours or a peer's. Raises Unavailable where it cannot be run here, or failed."""
+    print(f"running {name}", file=sys.stderr)
+    return run_ours(sweep, work, name) if side == OURS else run_peer(side, sweep, work, name, rows, data)
 
 
 def run_ours(sweep: Sweep, work: Path, name: str) -> Run:

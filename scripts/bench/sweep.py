@@ -49,7 +49,7 @@ from scripts.bench.common_ground import CommonGround
 from scripts.bench.matching import matched
 from scripts.bench.measure import machine, ratio, show, shown
 from scripts.bench.peers.client import Unavailable
-from scripts.bench.sides import Run, run_ours, run_peer
+from scripts.bench.sides import Run, run_ours, run_side
 from scripts.bench.sweeps import OURS, SIDES, Sweep
 
 FIRST_TOKENS = 400_000
@@ -72,12 +72,8 @@ def measure(sweep: Sweep, sides: Sequence[str], few: int, repeats: int, work: Pa
                 if side in missing:
                     continue
                 name = f"{sweep.architecture}-{side}-{count}-{repeat}"
-                print(f"running {name}", file=sys.stderr)
                 try:
-                    if side == OURS:
-                        run = run_ours(own, work, name)
-                    else:
-                        run = run_peer(side, own, work, name, rows, ground.config.data)
+                    run = run_side(side, own, work, name, rows, ground.config.data)
                 except Unavailable as reason:
                     missing[side] = str(reason)
                 else:
