@@ -48,11 +48,15 @@ def points_of(sweep: Sweep, sides: Sequence[str], work: Path) -> dict[str, list[
     return found
 
 
+def settings(sweep: Sweep) -> dict[str, Any]:
+    """What all seeds have in common."""
+    return {key: value for key, value in sweep.entry().items() if key != "seed"}
+
+
 def entry(sweep: Sweep, seeds: Seeds) -> dict[str, Any]:
     """What --out keeps of an architecture."""
-    settings = {key: value for key, value in sweep.entry().items() if key != "seed"}
     facts = machine(torch.device(sweep.device))
-    return {"machine": facts, "sweep": settings, "seeds": seeds, "matched": matched(seeds)}
+    return {"machine": facts, "sweep": settings(sweep), "seeds": seeds, "matched": matched(seeds)}
 
 
 def matched(seeds: Seeds) -> list[dict[str, Any]]:
@@ -101,8 +105,8 @@ def main(arguments: list[str] | None = None) -> int:
             there = wanted.results.entry(architecture)
             for seed in wanted.seeds:
                 sweep = asked.sweep_of(wanted, architecture, seed)
-                same = there is not None and there["sweep"] == entry(sweep, {})["sweep"]
-                seeds = {**(there["seeds"] if there and same else {}), str(seed): points_of(sweep, wanted.sides, work)}
+                kept = there["seeds"] if there and there["sweep"] == settings(sweep) else {}
+                seeds = {**kept, str(seed): points_of(sweep, wanted.sides, work)}
                 there = found[architecture] = entry(sweep, seeds)
                 wanted.results.add(architecture, there)
     print_frontiers(found)
