@@ -27,19 +27,20 @@ from sae_sweep.sizes import (
 GRADIENT_BYTES = 8
 """Per trained number of the members that step together: the gradient, and what projecting and applying it makes."""
 PAIR_BYTES = {
-    "standard": 17,
-    "standard_april": 15,
+    "standard": 15,
+    "standard_april": 13,
     "p_anneal": 35,
-    "gated": 29,
-    "gated_decoder_norm": 30,
-    "topk": 17,
-    "batchtopk": 18,
-    "matryoshka": 18,
-    "jumprelu": 32,
-    "jumprelu_anthropic": 34,
+    "gated": 27,
+    "gated_decoder_norm": 26,
+    "topk": 16,
+    "batchtopk": 15,
+    "matryoshka": 16,
+    "jumprelu": 27,
+    "jumprelu_anthropic": 29,
 }
 """Per (token, latent) pair of a step on the dense route, which every member's first step takes: pre-activations, the
-support, values, and what autograd keeps of them and makes on the way back."""
+support, values, and what autograd keeps of them and makes on the way back. Other variants are like their
+architecture's own."""
 OTHER_PAIR_BYTES = 30
 """The same of an architecture that was not measured."""
 ROW_BYTES = 16
@@ -52,21 +53,23 @@ LOGIT_BYTES, LOGITS = 21, {"cpu": 2**18, "cuda": 2**24}
 """Per logit of those a judge holds at a time (`splice.LOGIT_ELEMENTS`): log-softmax of two passes, and their KL."""
 SPLICED_LOGIT_BYTES = 36
 """The same of a step that runs the model on from a site, where what autograd keeps is there too."""
-TRIM_BYTES, TRIM_ROWS = 32, 2_048
-"""Per (token, latent) pair of the rows that the last correction of `sae.l0` looks at together."""
+TRIM_BYTES, TRIM_ROWS, TRIM_FEWEST, TRIM_MARGINS = 38, 2_048, 64, 2**23
+"""Per (token, latent) pair of the rows that the last correction of `sae.l0` looks at together (`training/trim.py`)."""
 SAMPLE_BYTES, SAMPLE_ROWS = 32, 8_192
 """Per number of the inputs that scales and first parameters are found on: kept twice, and three times in float64."""
 COSINE_BYTES = 8 * 2**24
 """Of the cosines a judge holds at a time where true latents are known (`recovery.COSINE_ELEMENTS`)."""
-TEXT_BYTES = 100_000_000
-"""Of a text, its tokenizer and what tokenising left, in the host's memory."""
-ALLOCATOR_BYTES = 64_000_000
+LIBRARY_BYTES = 470_000_000
+"""Of a process that has loaded torch and its company and compiled loops, in the host's memory."""
+TEXT_BYTES = 180_000_000
+"""Of a model's code, a tokenizer, and what tokenising a text takes, in the host's memory."""
+ALLOCATOR_BYTES = {"cpu": 180_000_000, "cuda": 64_000_000}
 """What a memory allocator keeps of blocks that were freed; small beside anything that does not fit."""
 HEAP_TENSOR = 2**25
 """Bytes below which glibc may take a tensor from its heap, which keeps the room of first parameters once copied."""
 SMALL_ENCODER = 2**20
 """Bytes of one that a core's cache holds (`sparse.CACHE_BYTES`): such members are stepped by a process per core."""
-PROCESS_BYTES = 300_000_000
+PROCESS_BYTES = 500_000_000
 """Of each process beside the first, before steps: the heap that it has of the first one, and has to copy to use it."""
 
 
@@ -95,8 +98,10 @@ def phases(group: Group, banks: Sequence[Bank], on_the_way: int = 0) -> list[Pea
     """
     first = group.members[0].config
     members = [member for bank in banks for member in bank.members]
-    state = {"model": model_bytes(group), "members": sum(map(state_bytes, members)), "allocator": ALLOCATOR_BYTES}
+    state = {"model": model_bytes(group), "members": sum(map(state_bytes, members))}
+    state["allocator"] = ALLOCATOR_BYTES[_kind(group)]
     if not on_gpu(first):
+        state["libraries"] = LIBRARY_BYTES
         state["allocator"] += sum(4 * member_numbers(m) for m in members if 4 * m.d * m.width < HEAP_TENSOR)
         if first.data.kind in ("demo", "text", "hub"):
             state["text"] = TEXT_BYTES
@@ -116,12 +121,16 @@ def phases(group: Group, banks: Sequence[Bank], on_the_way: int = 0) -> list[Pea
         Peak("training", state | block | ahead | {"steps": _steps_bytes(group, banks)} | _processes(group, banks)),
         Peak("judging", state | judging),
     ]
-    trimmed = [member for member in members if member.config.sae.l0 is not None]
+    trimmed = [m for m in members if m.config.sae.l0 is not None and m.config.sae.architecture != "topk"]
     if trimmed:
         kept = max(member_numbers(member) * FOLD_BYTES for member in trimmed)
-        trim = TRIM_BYTES * TRIM_ROWS * max(member.width for member in trimmed)
+        trim = TRIM_BYTES * max(_trimmed_together(member.width) * member.width for member in trimmed)
         found.append(Peak("trimming", state | block | {"inference form": kept, "margins": trim}))
     return found
+
+
+def _trimmed_together(width: int) -> int:
+    return min(TRIM_ROWS, max(TRIM_FEWEST, TRIM_MARGINS // width))
 
 
 def reads_ahead(config: MemberConfig) -> bool:
@@ -141,12 +150,13 @@ def _steps_bytes(group: Group, banks: Sequence[Bank]) -> int:
 
 def _chunk_bytes(chunk: Bank) -> int:
     first, members = chunk.members[0], chunk.members
-    name = "_".join([first.config.sae.architecture, *first.config.sae.variations()])
+    own = first.config.sae.architecture
+    each = PAIR_BYTES.get("_".join([own, *first.config.sae.variations()]), PAIR_BYTES.get(own, OTHER_PAIR_BYTES))
     tokens = first.config.training.batch_size
     pairs = tokens * sum(member.width for member in members)
     rows = tokens * (first.d + first.d_out * len(members))
     numbers = sum(map(member_parameters, members))
-    return pairs * PAIR_BYTES.get(name, OTHER_PAIR_BYTES) + rows * ROW_BYTES + numbers * GRADIENT_BYTES
+    return pairs * each + rows * ROW_BYTES + numbers * GRADIENT_BYTES
 
 
 def _threads() -> int:

@@ -7,9 +7,10 @@ import sys
 SPIN = "2000"
 """How often torch's CPU threads look for more work before they sleep, unless the environment says. By itself they
 look for milliseconds, and on cores that anything else uses too a step then takes twenty times as long."""
-KEPT_BLOCK = 2**27
-"""Bytes. Freed blocks up to this size are kept for the next tensor; left to itself the C library hands those of a MB
-back to the system, and each page of the next one is faulted in again: judging takes three times as long."""
+KEPT_BLOCK = 2**25
+"""Bytes. Freed blocks below this size are kept for the next tensor; left to itself the C library hands those of a MB
+back to the system, and each page of the next one is faulted in again: judging takes three times as long. Larger ones
+gain nothing by it, and a heap that they are in comes to twice what is in use."""
 KEPT_TOGETHER = 2**28
 """Bytes at the end of the heap from which freed memory is handed back after all."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -23,3 +24,10 @@ def tune() -> None:
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, KEPT_BLOCK)
         mallopt(_TRIM_THRESHOLD, KEPT_TOGETHER)
+
+
+def hand_back() -> None:
+    """Give the system what freed blocks hold, where the C library can."""
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if malloc_trim is not None:
+        malloc_trim(0)

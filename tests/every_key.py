@@ -216,7 +216,7 @@ STREAM = [
 ]
 
 WIDE = "sae.width=200000"
-TIGHT = "launcher.memory_gb=0.8 launcher.host_memory_gb=0.4 launcher.devices=2"
+TIGHT = "launcher.memory_gb=1.45 launcher.host_memory_gb=0.4 launcher.devices=2"
 
 REST = [
     Row("model.backend", "refused", "model.backend=transformer_lens", f"{HOOK} site.width=32"),
@@ -243,11 +243,11 @@ REST = [
     Row("tracking.project", "tracking", "tracking.project=mine", "tracking.mode=offline"),
     Row("tracking.entity", "tracking", "tracking.entity=us", "tracking.mode=offline"),
     Row("tracking.log_every", "curves", "tracking.log_every=4"),
-    Row("launcher.memory_gb", "turns", "launcher.memory_gb=0.8", WIDE),
-    Row("launcher.devices", "turns", "launcher.devices=2", f"{WIDE} launcher.memory_gb=0.8"),
+    Row("launcher.memory_gb", "turns", "launcher.memory_gb=1.45", WIDE),
+    Row("launcher.devices", "turns", "launcher.devices=2", f"{WIDE} launcher.memory_gb=1.45"),
     Row("launcher.hosts", "turns", "launcher.hosts=2", f"{WIDE} {TIGHT}"),
     Row("launcher.device_flops", "hours", "launcher.device_flops=1e12"),
-    Row("launcher.host_memory_gb", "turns", "launcher.host_memory_gb=0.2", f"{WIDE} launcher.memory_gb=0.8"),
+    Row("launcher.host_memory_gb", "turns", "launcher.host_memory_gb=0.2", f"{WIDE} launcher.memory_gb=1.45"),
     Row("training.checkpoint_minutes", "checkpoints", "training.checkpoint_minutes=0"),
     Row("training.checkpoint_tokens", "checkpoints", "training.checkpoint_tokens=512"),
     Row("training.milestones", "place", "training.milestones=[200] name=milestones"),

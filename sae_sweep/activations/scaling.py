@@ -43,11 +43,15 @@ def site_statistics(block: Block, *, centred: bool = False) -> dict[str, SiteSta
 
 def _statistics(x_BD: Tensor, centred: bool) -> SiteStatistics:
     parts, count = torch.split(x_BD, _ROWS_AT_ONCE), x_BD.shape[0]
-    mean_D = torch.stack([part_BD.double().sum(0) for part_BD in parts]).sum(0) / count
-    centre_D = mean_D if centred else torch.zeros_like(mean_D)
-    norms = squares = torch.zeros((), dtype=torch.float64, device=x_BD.device)
+    wide_BD = torch.empty(parts[0].shape, dtype=torch.float64, device=x_BD.device)  # one: the heap would keep each
+    mean_D = wide_BD.new_zeros(x_BD.shape[1])
     for part_BD in parts:
-        squares_B = (part_BD.double() - centre_D).square().sum(1)
+        mean_D += wide_BD[: len(part_BD)].copy_(part_BD).sum(0)
+    mean_D /= count
+    centre_D = mean_D if centred else torch.zeros_like(mean_D)
+    norms = squares = wide_BD.new_zeros(())
+    for part_BD in parts:
+        squares_B = wide_BD[: len(part_BD)].copy_(part_BD).sub_(centre_D).square_().sum(1)
         norms, squares = norms + squares_B.sqrt().sum(), squares + squares_B.sum()
     sample = x_BD[:SAMPLE_ROWS].clone()  # a slice would keep the block alive
     return SiteStatistics(mean_D, norms.item() / count, squares.item() / count, sample, centre_D if centred else None)

@@ -13,7 +13,7 @@ from sae_sweep.errors import ConfigError
 Ids = npt.NDArray[np.int32]
 
 _BATCH_DOCUMENTS = 512
-_BATCH_CHARACTERS = 2_000_000
+_BATCH_CHARACTERS = 500_000
 
 
 class Tokenizer(Protocol):

@@ -20,6 +20,7 @@ from sae_sweep.training.checkpoint import Saving
 from sae_sweep.training.judging import Judging
 from sae_sweep.training.keeper import Keeper, when
 from sae_sweep.training.lanes import Lanes
+from sae_sweep.training.memory import give_back
 from sae_sweep.training.milestones import passed
 from sae_sweep.training.place import Place
 from sae_sweep.training.ranks import ALONE, Ranks, nothing
@@ -100,6 +101,7 @@ class GroupRun:
             self._note(work, "training begins")
             with Lanes(self._waves.trainers) as lanes:
                 self._train(lanes, work)
+            give_back()  # a judge's pieces are of other sizes than a step's
             work.progress.message(f"judging {len(self._group.members)} members on held-out tokens")
             self._note(work, "training has ended")
             results = self._judging.finish(self._places, work, partial(self._judged, work), self._part)

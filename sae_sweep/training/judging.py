@@ -20,7 +20,7 @@ from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.training.memory import OUT_OF_MEMORY, give_back, is_out_of_memory
 from sae_sweep.training.place import Place
 from sae_sweep.training.sources import Judge
-from sae_sweep.training.trim import ROWS_AT_ONCE
+from sae_sweep.training.trim import ROWS_AT_ONCE, rows_together
 from sae_sweep.training.waves import Waves
 from sae_sweep.training.work import Work
 
@@ -163,7 +163,7 @@ class Judging:
                     f"launcher.memory_gb: sae.l0 of {place.member.label} cannot be corrected, memory does not last for"
                     " one activation; the same command goes on from the checkpoint where there is more"
                 )
-            self._trim_rows //= 2
+            self._trim_rows = rows_together(place.member.width, self._trim_rows) // 2
             work.progress.message(
                 f"launcher.memory_gb: out of memory while sae.l0 is corrected; from here on {self._trim_rows}"
                 " activations at a time"

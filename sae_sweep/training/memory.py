@@ -4,6 +4,8 @@ import gc
 
 import torch
 
+from sae_sweep import process
+
 OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError, RuntimeError)
 """What to catch, before `is_out_of_memory` looks closer."""
 SAID = ("can't allocate memory", "bad_alloc", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -17,7 +19,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def give_back() -> None:
-    """Free what nothing holds any more. Not while the error is handled: it holds what its step had made."""
+    """Free what nothing holds any more, to the last page.
+
+    Not while an error is handled: it holds what its step had made.
+    """
     gc.collect()
+    process.hand_back()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

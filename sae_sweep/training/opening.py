@@ -17,6 +17,7 @@ from sae_sweep.signals import Stop, stopping
 from sae_sweep.training import joining
 from sae_sweep.training.group import GroupRun
 from sae_sweep.training.joining import join, joined
+from sae_sweep.training.memory import give_back
 from sae_sweep.training.ranks import Ranks, nothing
 from sae_sweep.training.sources import Source, open_source
 from sae_sweep.training.spliced import EndToEnd
@@ -98,6 +99,7 @@ def _opened(group: Group, waves: Sequence[Wave], ranks: Ranks) -> "GroupRun":
     positions = {member.config.evaluation.positions for bank in banks for member in bank.members}
     watched = dict.fromkeys(hook for bank in banks for member in bank.members for hook in member.watched)
     judges = {each: source.judge(each, means, tuple(watched)) for each in sorted(positions)}
+    give_back()  # tokenising a text and measuring a block take more than is left of them
     ranks.exchange(None)  # nothing is written before all are ready
     return GroupRun(group, source, turns, judges, stamp, ranks)
 

@@ -12,9 +12,15 @@ from torch import Tensor
 
 from sae_sweep.saes.inference import InferenceSae
 
-ROWS_AT_ONCE = 2_048
+ROWS_AT_ONCE, FEWEST_ROWS, MARGINS_AT_ONCE = 2_048, 64, 2**23
+"""Rows looked at together: as many as have so many margins, but enough that their mean L0 is like that of all."""
 SPARE = 4
 """Margins kept per row and wanted latent before the exact selection."""
+
+
+def rows_together(width: int, most: int) -> int:
+    """How many rows of an SAE of this width are looked at together, where memory lasts for `most`."""
+    return min(most, max(FEWEST_ROWS, MARGINS_AT_ONCE // width))
 
 
 @torch.no_grad()
@@ -25,7 +31,7 @@ def trimmed(
 
     It wakes no latent that is dead on them. The same SAE where nothing helps: a top-k, thresholds never learned.
     """
-    t = sae.tensors
+    t, rows_at_once = sae.tensors, rows_together(sae.width, rows_at_once)
     if sae.architecture == "topk" or (sae.architecture == "jumprelu" and not bool((t["threshold"] > 0).all())):
         return sae
     margin_N = _largest_margins(sae, x_BD, tokens_B, l0, rows_at_once)

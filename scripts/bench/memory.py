@@ -1,15 +1,14 @@
-"""Peak memory of whole runs on a CPU, phase by phase, beside what `sae_sweep/peaks.py` says.
+"""Peak memory of whole runs, phase by phase, beside what `sae_sweep/peaks.py` says.
 
     python scripts/bench/memory.py                              the table of CASES, each in a process of its own
     python scripts/bench/memory.py sae=topk + sae.k=8 + sae.k=9     one case: shared overrides, then each member's
 
-Measured is the largest resident size above the one before the group is opened, after a tiny group was run to load
-libraries. Each phase is measured for itself. Above all a case should fill hundreds of MB: what glibc keeps of small
-blocks is noise of some tens of MB. Linux only.
+Measured is all that the run's process and those it starts hold at a time (`held.py`), libraries too; on CUDA what torch
+has allocated on the device. Each phase is measured for itself, but what freed blocks of one leave is there in the
+next. Above all a case should fill hundreds of MB: what glibc keeps of small blocks is noise of some tens of MB. On a
+CPU: Linux only.
 """
 
-import ctypes
-import gc
 import json
 import subprocess
 import sys
@@ -20,6 +19,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from sae_sweep.plan import Plan
+from scripts.bench.held import Held
 from scripts.bench.measure import ROOT
 
 DEMO = "evaluation.tokens=8192 training.tokens=4096 training.batch_size=2048"
@@ -40,32 +41,32 @@ CASES = {
     "april": f"{TOY} sae=standard_april sae.l1=1 sae.width=8192",
     "small batch, eight members": "data=toy evaluation.tokens=4096 training.tokens=512 training.batch_size=256"
     " sae=standard sae.width=16384" + "".join(f" + sae.l1={n}" for n in range(1, 9)),
+    "eight small members": "data=toy evaluation.tokens=4096 training.tokens=2e5 training.batch_size=4096"
+    " sae=standard sae.width=1024 data.block_rows=1024" + "".join(f" + sae.l1={n}" for n in range(1, 9)),
     "large block": f"{TOY} sae=topk sae.k=32 sae.width=1024 data.block_rows=4096",
 }
-TINY = (
-    "sae=gated sae.width=64 sae.l0=4 training.tokens=512 training.batch_size=256 data.block_rows=16"
-    " evaluation.tokens=512"
-)
 ALWAYS = "model.device=cpu tracking=none"
 
 
 def measured(overrides: str) -> dict[str, Any]:
     """Bytes of one case, run in this process: of each phase and of the whole, found and estimated."""
-    import torch
+    from sae_sweep import process
 
+    process.tune()  # as the command does, before torch is imported
     from sae_sweep.estimates import estimate
     from sae_sweep.peaks import phases
     from sae_sweep.plan import plan_sweep
 
-    torch.set_num_threads(1)
-    with redirect_stderr(StringIO()):
-        _run(TINY)
-        found = _run(overrides)
-    (group,) = plan_sweep(_configs(overrides)).groups
+    plan = plan_sweep(_configs(overrides))
+    with redirect_stderr(StringIO()), Held() as held:
+        found = _run(plan, held)
+    (group,) = plan.groups
     said = {one.phase: one.total for one in phases(group, group.banks)}
     peak = estimate(group).peak
     return {
         "overrides": overrides,
+        "on": _device(),
+        "d": group.members[0].d,
         "measured": max(found.values()),
         "estimated": peak.total,
         "phases": {phase: {"measured": found.get(phase, 0), "estimated": size} for phase, size in said.items()},
@@ -84,45 +85,38 @@ def _configs(overrides: str) -> list[Any]:
         return [member_config(compose("config", [*ALWAYS.split(), *shared, *own])) for own in members or [[]]]
 
 
-def _run(overrides: str) -> dict[str, int]:
-    """Run one group; the largest resident size of each phase above the one before it was opened."""
-    from sae_sweep.plan import plan_sweep
+def _run(plan: Plan, held: Held) -> dict[str, int]:
+    """Run a plan's one group; what was held at most in each phase."""
     from sae_sweep.runs import SweepFolder
     from sae_sweep.training import judging
     from sae_sweep.training.group import GroupRun
     from sae_sweep.training.opening import open_group
 
-    plan = plan_sweep(_configs(overrides))
     phases = {
         "training": (GroupRun, "_train"),
         "trimming": (judging.Judging, "_trim"),
         "judging": (judging.Judging, "judge"),
     }
     found: dict[str, int] = {}
-    gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    base = _resident("VmRSS")
-    with tempfile.TemporaryDirectory() as folder, _watched(phases, found):
-        _reset()
+    with tempfile.TemporaryDirectory() as folder, _watched(phases, found, held):
         run = open_group(plan.groups[0])
-        found["opening"] = _resident("VmHWM")
+        found["opening"] = _most(held)
         sweep = SweepFolder(Path(folder) / "memory")
         sweep.begin(plan)
         reasons = [result.reason for result in run.run(sweep).values() if result.reason is not None]
     if reasons:
         raise RuntimeError(reasons[0])
-    return {phase: size - base for phase, size in found.items()}
+    return found
 
 
 @contextmanager
-def _watched(phases: dict[str, tuple[Any, str]], found: dict[str, int]) -> Iterator[None]:
-    """While this lasts, `found` learns the largest resident size in each of the methods that phases are."""
+def _watched(phases: dict[str, tuple[Any, str]], found: dict[str, int], held: Held) -> Iterator[None]:
+    """While this lasts, `found` learns what was held at most in each of the methods that phases are."""
     real = {phase: getattr(cls, name) for phase, (cls, name) in phases.items()}
     inside = ["opening"]
 
     def note() -> None:
-        found[inside[-1]] = max(found.get(inside[-1], 0), _resident("VmHWM"))
-        _reset()
+        found[inside[-1]] = max(found.get(inside[-1], 0), _most(held))
 
     def watching(phase: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def run(*arguments: Any) -> Any:
@@ -146,13 +140,21 @@ def _watched(phases: dict[str, tuple[Any, str]], found: dict[str, int]) -> Itera
             setattr(cls, name, real[phase])
 
 
-def _resident(key: str) -> int:
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+def _device() -> str:
+    """Where members were: the device whose memory is told."""
+    import torch
+
+    return "cuda" if torch.cuda.is_initialized() else "cpu"
 
 
-def _reset() -> None:
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+def _most(held: Held) -> int:
+    import torch
+
+    if _device() == "cpu":
+        return held.most()
+    most = torch.cuda.max_memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    return most
 
 
 def in_child(overrides: str) -> dict[str, Any]:

@@ -13,9 +13,9 @@ block of steps. The tokens table times whole trainings from the first step on, i
     / first           in those of the table's first row
     growth            of the varied number since the first row: a cost in proportion to it would be the same
 
-Memory: a process per row runs the whole command on the model that ships for a few steps, and tells the most it held
-beyond its libraries (`measured_command.py`); beside it what `dry_run=true` predicts for the same group. The first row
-is next to nothing but the model, the text and the report: the last column compares what the others add to it.
+Memory: a process per row trains and judges its members for a few steps on the model that ships, and tells the most
+that it held, libraries too (`memory.py`); beside it what `dry_run=true` predicts for the same group. The first row is
+next to nothing but libraries, the model and the text: the last column compares what the others add to it.
 """
 
 import os
@@ -23,10 +23,7 @@ import os
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the command sets it; read when torch is first imported
 
 import argparse
-import json
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -35,11 +32,10 @@ from typing import Any
 import torch
 
 from sae_sweep import process
-from sae_sweep.estimates import estimate
-from sae_sweep.plan import Group, plan_sweep
 from sae_sweep.sizes import bytes_text
-from scripts.bench.measure import ROOT, Results, interleaved, machine, medians, ratio, seconds, show, shown
-from scripts.bench.own import ARCHITECTURES, BATCHES_PER_BLOCK, Own, Size, configured
+from scripts.bench.measure import Results, interleaved, machine, medians, ratio, seconds, show, shown
+from scripts.bench.memory import in_child
+from scripts.bench.own import ARCHITECTURES, BATCHES_PER_BLOCK, Own, Size
 
 AXES: dict[str, tuple[int, ...]] = {
     "members": (1, 2, 4, 8, 16),
@@ -116,38 +112,26 @@ def _cost(rounds: Sequence[float], tokens: int) -> dict[str, Any]:
     return {"us_per_token_and_sae": 1e6 * middle / tokens, "rounds_seconds": list(rounds)}
 
 
-def predicted_bytes(group: Group) -> int:
-    """What the planner says that a group needs, all together."""
-    return estimate(group).peak.total
-
-
 def memory_overrides(architecture: str, row: Row, asked: argparse.Namespace) -> list[str]:
-    """What follows `sae-sweep`, but for the seeds: a short run."""
+    """What follows `sae-sweep`, a member's seed after each plus: a short run."""
     data = ["model=demo", "data=demo", "site.layer=2"]
     if asked.quick:
         data = ["data=toy", f"data.toy.dimensions={row.d}", f"data.toy.latents={2 * row.d}"]
     return [
-        *(*data, f"model.device={asked.device}", "tracking=none", f"sae={architecture}"),
+        *(*data, f"model.device={asked.device}", f"sae={architecture}"),
         *(f"sae.l0={row.l0}", f"sae.width={row.width}", f"training.batch_size={asked.batch}"),
         *(f"training.tokens={MEMORY_STEPS * asked.batch}", "evaluation.tokens=2e4"),
+        *(part for seed in range(row.members) for part in ("+", f"seed={seed}")),
     ]
 
 
 def measure_memory(architecture: str, row: Row, asked: argparse.Namespace) -> dict[str, Any]:
-    """The peak of a process of its own, and the prediction. Raises CalledProcessError."""
+    """The peak of a process of its own, and the prediction. Raises RuntimeError."""
     print(f"{architecture}: memory of {row.members} members of {row.width} latents", file=sys.stderr)
-    overrides = memory_overrides(architecture, row, asked)
-    (group,) = plan_sweep([configured([*overrides, f"seed={seed}"]) for seed in range(row.members)]).groups
-    with tempfile.TemporaryDirectory() as folder:
-        peak = Path(folder) / "peak.json"
-        script = ROOT / "scripts" / "bench" / "measured_command.py"
-        seeds = f"seed={','.join(map(str, range(row.members)))}"
-        command = [sys.executable, str(script), str(peak), *overrides, seeds, "name=memory", f"output_dir={folder}"]
-        subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=sys.stderr, check=True)
-        found = json.loads(peak.read_text(encoding="utf-8"))
-    predicted = predicted_bytes(group)
-    own = {**asdict(row), "d": group.members[0].d, "batch": asked.batch}  # the model's d, where there is one
-    return {**own, **found, "predicted_bytes": predicted, "measured_per_predicted": found["peak_bytes"] / predicted}
+    found = in_child(" ".join(memory_overrides(architecture, row, asked)))
+    peak, predicted = found["measured"], found["estimated"]
+    sizes = {"peak_bytes": peak, "predicted_bytes": predicted, "measured_per_predicted": peak / predicted}
+    return {**asdict(row), "d": found["d"], "batch": asked.batch, "on": found["on"], **sizes}
 
 
 def beyond_first(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import pytest
 
 from sae_sweep import peaks, plan
 from sae_sweep.activations import scaling
+from sae_sweep.architectures.registry import ARCHITECTURES
 from sae_sweep.evaluation import evaluate, recovery, splice
 from sae_sweep.kernels import sparse
 from sae_sweep.training import trainer, trim
@@ -18,7 +19,9 @@ def test_a_plan_counts_what_the_code_holds() -> None:
     """Planning loads no torch, so it has these numbers a second time."""
     assert peaks.CODES == evaluate.CODE_ELEMENTS
     assert peaks.LOGITS == splice.LOGIT_ELEMENTS
-    assert peaks.TRIM_ROWS == trim.ROWS_AT_ONCE
+    told = peaks.TRIM_ROWS, peaks.TRIM_FEWEST, peaks.TRIM_MARGINS
+    assert told == (trim.ROWS_AT_ONCE, trim.FEWEST_ROWS, trim.MARGINS_AT_ONCE)
+    assert set(ARCHITECTURES) <= set(peaks.PAIR_BYTES), "each was measured"
     assert peaks.SAMPLE_ROWS == scaling.SAMPLE_ROWS
     assert peaks.COSINE_BYTES == 8 * recovery.COSINE_ELEMENTS
     assert peaks.SMALL_ENCODER == sparse.CACHE_BYTES
@@ -31,8 +34,10 @@ MEMBERS = (
 )
 
 
-def test_the_peak_of_a_run_is_predicted() -> None:
-    """The run is a process of its own, and the peak is its largest resident size, most of a GB."""
+def test_the_peak_of_a_run_is_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run is a process of its own, of whose peak the members and their steps are most of a GB. On one core: whether
+    two steps are at their fullest together is chance."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     found = in_child(MEMBERS)
-    assert found["measured"] > 5e8
+    assert found["measured"] > 1.2e9
     assert found["estimated"] == pytest.approx(found["measured"], rel=0.15), found

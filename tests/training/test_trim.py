@@ -123,12 +123,18 @@ def test_a_table_is_looked_up(subtract: bool) -> None:
 
 
 @pytest.mark.parametrize("kind", FORMS)
-def test_many_rows_in_parts(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_rows_in_parts(kind: str) -> None:
     """Unlike parts included: all that fires is in the last rows."""
     sae, x_BD, tokens_B = inference(kind)
     whole = trimmed(sae, x_BD, tokens_B, 2.0)
     order = (sae.encode(x_BD, tokens_B) > 0).sum(1).argsort()
-    monkeypatch.setattr(trim, "ROWS_AT_ONCE", 8)
-    parts = trimmed(sae, x_BD[order], tokens_B[order], 2.0)
+    parts = trimmed(sae, x_BD[order], tokens_B[order], 2.0, rows_at_once=8)
     for name, t in whole.tensors.items():
         torch.testing.assert_close(parts.tensors[name], t)
+
+
+@pytest.mark.parametrize(("width", "rows"), [(64, 2_048), (16_384, 512), (10**6, 64)])
+def test_wide_ones_are_looked_at_in_smaller_parts(width: int, rows: int) -> None:
+    """A margin takes tens of bytes, and 2,048 rows of a million latents would take a hundred GB."""
+    assert trim.rows_together(width, trim.ROWS_AT_ONCE) == rows
+    assert trim.rows_together(width, 16) == 16

@@ -1,0 +1,91 @@
+"""What a process holds of memory together with those it starts, at most. Linux only.
+
+    python scripts/bench/held.py PID     to each line on standard input: the bytes held at most since the line before
+
+It is looked at from outside, some hundred times a second, in proportional sizes: what processes share counts once.
+What the process itself held at most, however short, is the system's own number.
+"""
+
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+SECONDS = 0.005
+"""Between two looks."""
+RESET_PEAK = "5"
+"""For /proc/PID/clear_refs."""
+
+
+class Held:
+    """This process and those it starts, watched while the context lasts."""
+
+    def __enter__(self) -> "Held":
+        command = [sys.executable, __file__, str(os.getpid())]
+        self._watcher = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._watcher.kill()  # a process that was forked may hold its input open
+        self._watcher.communicate()
+
+    def most(self) -> int:
+        """Bytes held at most since this was last asked."""
+        asked, answers = self._watcher.stdin, self._watcher.stdout
+        assert asked is not None
+        assert answers is not None
+        print(file=asked, flush=True)
+        return int(answers.readline())
+
+
+def tree(pid: int) -> Iterator[int]:
+    """The process and all below it, but for the one that asks."""
+    if pid == os.getpid():
+        return
+    yield pid
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in children.read_text(encoding="utf-8").split():
+            yield from tree(int(child))
+
+
+def proportional(pid: int) -> int:
+    """Bytes of a process: shared ones divided by the processes that have them."""
+    return _bytes(Path(f"/proc/{pid}/smaps_rollup"), "Pss:")
+
+
+def together(pid: int) -> int:
+    """Bytes of a process and all below it; those that end while they are looked at count nothing."""
+    total = 0
+    try:
+        for each in tree(pid):
+            total += proportional(each)
+    except (FileNotFoundError, ProcessLookupError):
+        return total
+    return total
+
+
+def _bytes(file: Path, field: str) -> int:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(field)), 0)
+
+
+def watch(pid: int) -> None:
+    """Answer each line of standard input until it ends."""
+    status, clear = Path(f"/proc/{pid}/status"), Path(f"/proc/{pid}/clear_refs")
+    most = 0
+    while True:
+        most = max(most, together(pid))
+        if not select.select([sys.stdin], [], [], SECONDS)[0]:
+            continue
+        if not sys.stdin.readline():
+            return
+        print(max(most, together(pid), _bytes(status, "VmHWM:")), flush=True)
+        clear.write_text(RESET_PEAK, encoding="utf-8")
+        most = 0
+
+
+if __name__ == "__main__":
+    watch(int(sys.argv[1]))
