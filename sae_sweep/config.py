@@ -193,7 +193,8 @@ class LauncherConfig:
     """What a sweep may take of the machine it runs on."""
 
     memory_gb: float | None
-    """Of a device, in 10^9 bytes; null is what it has free, and no limit on a CPU, whose memory is the host's."""
+    """Of a device, in 10^9 bytes; null is what it has free. On a CPU that is all the process may hold, its libraries
+    too, and null is no limit: its memory is the host's."""
     host_memory_gb: float | None
     """Of the host, for members that wait for their turn on the device; null is what it has."""
     devices: int

@@ -20,14 +20,17 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 def tune() -> None:
     """Settle both for the rest of this process and, as to cores, for those that it starts."""
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN)  # read once, when torch is first imported
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(_MMAP_THRESHOLD, KEPT_BLOCK)
-        mallopt(_TRIM_THRESHOLD, KEPT_TOGETHER)
+    _of_libc("mallopt", _MMAP_THRESHOLD, KEPT_BLOCK)
+    _of_libc("mallopt", _TRIM_THRESHOLD, KEPT_TOGETHER)
 
 
 def hand_back() -> None:
     """Give the system what freed blocks hold, where the C library can."""
-    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if malloc_trim is not None:
-        malloc_trim(0)
+    _of_libc("malloc_trim", 0)
+
+
+def _of_libc(function: str, *arguments: int) -> None:
+    """Call a function of the C library that not every one has."""
+    found = getattr(ctypes.CDLL(None), function, None) if sys.platform == "linux" else None
+    if found is not None:
+        found(*arguments)

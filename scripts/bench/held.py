@@ -2,8 +2,9 @@
 
     python scripts/bench/held.py PID     to each line on standard input: the bytes held at most since the line before
 
-It is looked at from outside, some hundred times a second, in proportional sizes: what processes share counts once.
-What the process itself held at most, however short, is the system's own number.
+It is looked at from outside, some hundred times a second. What these processes share counts once: their own pages in
+proportional sizes, those of libraries as the process has them that has most. What the process itself held at most,
+however short, is the system's own number.
 """
 
 import os
@@ -51,25 +52,22 @@ def tree(pid: int) -> Iterator[int]:
             yield from tree(int(child))
 
 
-def proportional(pid: int) -> int:
-    """Bytes of a process: shared ones divided by the processes that have them."""
-    return _bytes(Path(f"/proc/{pid}/smaps_rollup"), "Pss:")
-
-
 def together(pid: int) -> int:
     """Bytes of a process and all below it; those that end while they are looked at count nothing."""
-    total = 0
+    own, libraries = 0, 0
     try:
-        for each in tree(pid):
-            total += proportional(each)
+        for each in list(tree(pid)):  # all first: one that is forked meanwhile would count what it shares again
+            own += _bytes(Path(f"/proc/{each}/smaps_rollup"), "Pss_Anon:", "Pss_Shmem:")
+            libraries = max(libraries, _bytes(Path(f"/proc/{each}/status"), "RssFile:"))
     except (FileNotFoundError, ProcessLookupError):
-        return total
-    return total
+        pass
+    return own + libraries
 
 
-def _bytes(file: Path, field: str) -> int:
+def _bytes(file: Path, *fields: str) -> int:
+    """Of a file's fields together."""
     lines = file.read_text(encoding="utf-8").splitlines()
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(field)), 0)
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(fields))
 
 
 def watch(pid: int) -> None:

@@ -1,6 +1,6 @@
 """Peak memory of whole runs, phase by phase, beside what `sae_sweep/peaks.py` says.
 
-    python scripts/bench/memory.py                              the table of CASES, each in a process of its own
+    python scripts/bench/memory.py --out memory.json            the table of CASES, each in a process of its own
     python scripts/bench/memory.py sae=topk + sae.k=8 + sae.k=9     one case: shared overrides, then each member's
 
 Measured is all that the run's process and those it starts hold at a time (`held.py`), libraries too; on CUDA what torch
@@ -9,6 +9,7 @@ next. Above all a case should fill hundreds of MB: what glibc keeps of small blo
 CPU: Linux only.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -19,9 +20,21 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from sae_sweep.plan import Plan
+import torch
+from hydra import compose, initialize_config_dir
+
+from sae_sweep import process
+from sae_sweep.cli import config_folder
+from sae_sweep.estimates import estimate
+from sae_sweep.peaks import phases
+from sae_sweep.plan import Plan, plan_sweep
+from sae_sweep.reading import member_config
+from sae_sweep.runs import SweepFolder
+from sae_sweep.training import judging
+from sae_sweep.training.group import GroupRun
+from sae_sweep.training.opening import open_group
 from scripts.bench.held import Held
-from scripts.bench.measure import ROOT
+from scripts.bench.measure import ROOT, machine, write
 
 DEMO = "evaluation.tokens=8192 training.tokens=4096 training.batch_size=2048"
 TOY = "data=toy evaluation.tokens=4096 training.tokens=8192 training.batch_size=4096"
@@ -50,13 +63,7 @@ ALWAYS = "model.device=cpu tracking=none"
 
 def measured(overrides: str) -> dict[str, Any]:
     """Bytes of one case, run in this process: of each phase and of the whole, found and estimated."""
-    from sae_sweep import process
-
-    process.tune()  # as the command does, before torch is imported
-    from sae_sweep.estimates import estimate
-    from sae_sweep.peaks import phases
-    from sae_sweep.plan import plan_sweep
-
+    process.tune()  # as cli.main does, but here torch is imported before that
     plan = plan_sweep(_configs(overrides))
     with redirect_stderr(StringIO()), Held() as held:
         found = _run(plan, held)
@@ -75,11 +82,6 @@ def measured(overrides: str) -> dict[str, Any]:
 
 
 def _configs(overrides: str) -> list[Any]:
-    from hydra import compose, initialize_config_dir
-
-    from sae_sweep.cli import config_folder
-    from sae_sweep.reading import member_config
-
     shared, *members = (part.split() for part in overrides.split(" + "))
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         return [member_config(compose("config", [*ALWAYS.split(), *shared, *own])) for own in members or [[]]]
@@ -87,18 +89,13 @@ def _configs(overrides: str) -> list[Any]:
 
 def _run(plan: Plan, held: Held) -> dict[str, int]:
     """Run a plan's one group; what was held at most in each phase."""
-    from sae_sweep.runs import SweepFolder
-    from sae_sweep.training import judging
-    from sae_sweep.training.group import GroupRun
-    from sae_sweep.training.opening import open_group
-
-    phases = {
+    watched = {
         "training": (GroupRun, "_train"),
         "trimming": (judging.Judging, "_trim"),
         "judging": (judging.Judging, "judge"),
     }
     found: dict[str, int] = {}
-    with tempfile.TemporaryDirectory() as folder, _watched(phases, found, held):
+    with tempfile.TemporaryDirectory() as folder, _watched(watched, found, held):
         run = open_group(plan.groups[0])
         found["opening"] = _most(held)
         sweep = SweepFolder(Path(folder) / "memory")
@@ -142,14 +139,10 @@ def _watched(phases: dict[str, tuple[Any, str]], found: dict[str, int], held: He
 
 def _device() -> str:
     """Where members were: the device whose memory is told."""
-    import torch
-
     return "cuda" if torch.cuda.is_initialized() else "cpu"
 
 
 def _most(held: Held) -> int:
-    import torch
-
     if _device() == "cpu":
         return held.most()
     most = torch.cuda.max_memory_allocated()
@@ -177,14 +170,29 @@ def line(name: str, case: dict[str, Any]) -> str:
     return f"{name:28} {case['measured'] / 1e6:7.0f} {case['estimated'] / 1e6:7.0f} {off:+6.1%}   {each}"
 
 
+def parser() -> argparse.ArgumentParser:
+    first, _, rest = (__doc__ or "").partition("\n\n")
+    plain = argparse.RawDescriptionHelpFormatter
+    found = argparse.ArgumentParser(description=first, epilog=rest, formatter_class=plain)
+    found.add_argument("overrides", nargs="*", help="of one case, with + between members (CASES)")
+    found.add_argument("--out", type=Path, help="write everything here too, as JSON")
+    found.add_argument("--json", action="store_true", help="the one case in this process, as a line of JSON")
+    return found
+
+
 def main(arguments: Sequence[str]) -> None:
-    if arguments[:1] == ["--json"]:
-        print(json.dumps(measured(" ".join(arguments[1:]))))
+    asked = parser().parse_args(arguments)
+    own = " ".join(asked.overrides)
+    if asked.json:
+        print(json.dumps(measured(own)))
         return
-    cases = {" ".join(arguments): " ".join(arguments)} if arguments else CASES
     print(f"{'MB':28} measured estimated  off   each phase, measured/estimated")
-    for name, overrides in cases.items():
-        print(line(name, in_child(overrides)), flush=True)
+    found: dict[str, Any] = {}
+    for name, overrides in ({own: own} if own else CASES).items():
+        found[name] = in_child(overrides)
+        print(line(name, found[name]), flush=True)
+    facts = machine(torch.device(found[name]["on"]))
+    write(asked.out, {"benchmark": "memory", "machine": facts, "cases": found})
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def test_peers_are_asked_for_what_our_command_is(architecture: str, side: str, m
     assert (asked["lr"], asked["lr_warmup_steps"]) == (ours.training.lr, ours.training.lr_warmup_steps)
     assert ours.training.lr_decay_fraction is not None
     assert asked["lr_decay_steps"] == round(ours.training.lr_decay_fraction * steps)
-    if architecture != "jumprelu":  # ours takes its recipe's, in which its target falls
+    if architecture != "jumprelu":  # ours has a target, which falls for longer
         assert asked["sparsity_warmup_steps"] == ours.training.sparsity_warmup_steps
     assert (asked["context"], asked["seed"], asked["d"]) == (ours.data.context, 3, 48)
     assert asked["model"] == ours.model.path
@@ -94,7 +94,7 @@ def test_peers_are_asked_for_what_our_command_is(architecture: str, side: str, m
     if architecture == "topk":
         assert ours.sae.encoder_init == "transpose"
     if isinstance(ours.sae, JumpReluConfig):
-        assert (ours.sae.bandwidth, ours.training.sparsity_warmup_steps) == (None, None)
+        assert (ours.sae.bandwidth, ours.training.sparsity_warmup_steps) == (None, steps // 3)
         assert ours.sae.free_decoder
     knobs = {"standard": {"l1_16": 16}, "topk": {"k_16": 16}, "jumprelu": {"l0_16": 16}}
     takes_coefficient = (side, architecture) == (SAELENS, "jumprelu")
