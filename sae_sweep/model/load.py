@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
@@ -56,7 +57,8 @@ def load_tokenizer(config: ModelConfig) -> Any:
     try:
         return AutoTokenizer.from_pretrained(_source(config), **_loading_options(config))
     except Exception as error:  # the tokenizers library raises bare ones
-        if folder is None and isinstance(error, OSError | ValueError):
+        unreachable = isinstance(error.__cause__, LocalEntryNotFoundError)
+        if folder is None and isinstance(error, OSError | ValueError) and not unreachable:
             return None  # a hub model without a tokenizer
         raise ConfigError(f"model.path={config.path}: its tokenizer cannot be loaded ({_line(error)})") from error
 

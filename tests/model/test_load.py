@@ -1,11 +1,14 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import AutoTokenizer
 
 from sae_sweep.config import ModelConfig
 from sae_sweep.errors import ConfigError
@@ -37,6 +40,26 @@ def test_a_folder_without_tokenizer(llama_folder: Path, tmp_path: Path, model_co
     assert load_model(model_config(tmp_path)).tokenizer is None
     with pytest.raises(ConfigError, match=r"transformer_lens needs a tokenizer"):
         load_model(model_config(tmp_path, backend="transformer_lens"))
+
+
+def test_a_hub_model_without_tokenizer_is_not_a_hub_out_of_reach(
+    model_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = model_config(Path("nobody/a-model-of-no-one"))
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", raising(OSError("Can't load tokenizer")))
+    assert load_tokenizer(config) is None
+    unreachable = OSError("We couldn't connect to the hub")
+    unreachable.__cause__ = LocalEntryNotFoundError("not in the cache")
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", raising(unreachable))
+    with pytest.raises(ConfigError, match=r"nobody/.*: its tokenizer cannot be loaded \(We couldn't connect"):
+        load_tokenizer(config)
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def from_pretrained(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return from_pretrained
 
 
 @pytest.mark.parametrize(
