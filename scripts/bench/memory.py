@@ -5,8 +5,8 @@
 
 Measured is all that the run's process and those it starts hold at a time (`held.py`), libraries too; on CUDA what torch
 has allocated on the device. Each phase is measured for itself, but what freed blocks of one leave is there in the
-next. Above all a case should fill hundreds of MB: what glibc keeps of small blocks is noise of some tens of MB. On a
-CPU: Linux only.
+next. A case should fill hundreds of MB, since what glibc keeps of small blocks is noise of some tens of MB; and take
+several steps, since those of two cores are at their fullest together in some of them. On a CPU: Linux only.
 """
 
 import argparse
@@ -36,8 +36,8 @@ from sae_sweep.training.opening import open_group
 from scripts.bench.held import Held
 from scripts.bench.measure import ROOT, machine, write
 
-DEMO = "evaluation.tokens=8192 training.tokens=4096 training.batch_size=2048"
-TOY = "data=toy evaluation.tokens=4096 training.tokens=8192 training.batch_size=4096"
+DEMO = "evaluation.tokens=8192 training.tokens=16384 training.batch_size=2048"
+TOY = "data=toy evaluation.tokens=4096 training.tokens=65536 training.batch_size=4096"
 CASES = {
     "topk, demo model": f"{DEMO} sae=topk sae.k=32 sae.width=32768",
     "three sites, demo model": f"{DEMO} sae=topk sae.k=32 sae.width=16384"
@@ -52,6 +52,7 @@ CASES = {
     "jumprelu of anthropic": f"{TOY} sae=jumprelu_anthropic sae.l0_coefficient=0.1 sae.width=8192",
     "p_anneal": f"{TOY} sae=p_anneal sae.l1=1 sae.width=8192",
     "april": f"{TOY} sae=standard_april sae.l1=1 sae.width=8192",
+    "three widths": f"{TOY} sae=standard sae.l1=1 + sae.width=4096 + sae.width=8192 + sae.width=16384",
     "small batch, eight members": "data=toy evaluation.tokens=4096 training.tokens=512 training.batch_size=256"
     " sae=standard sae.width=16384" + "".join(f" + sae.l1={n}" for n in range(1, 9)),
     "eight small members": "data=toy evaluation.tokens=4096 training.tokens=2e5 training.batch_size=4096"
