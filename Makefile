@@ -63,6 +63,7 @@ bench: $(STAMP) $(INTEROP)
 	$(BENCH)/sweep.py --install-peers --out $(BENCH_OUT)/sweep.json $(BENCH_ARGS)
 	$(BENCH)/scaling.py --out $(BENCH_OUT)/scaling.json $(BENCH_ARGS)
 	$(BENCH)/ranks.py --out $(BENCH_OUT)/ranks.json
+	$(BENCH)/memory.py --out $(BENCH_OUT)/memory.json
 
 .venv: $(STAMP)
 
