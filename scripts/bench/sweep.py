@@ -11,7 +11,7 @@ and knob values, lr and its schedule on the same rows of tokens through the same
 default that is a small language model (d 64, 2 layers; after block 0), trained into --model once where it is missing. A
 side's process is timed from start to end, in turns with the others: ours also tokenises, calibrates, evaluates every
 member and reports; the peers read finished rows and evaluate nothing. Medians over --repeats. Before that ours is run
-for a moment, with one member: after installing, the first run compiles loops.
+for a moment with as many members each: after installing, the first run compiles loops.
 
     whole s           the process
     training s        from the first forward pass of training to the last step; both include the language model
@@ -53,7 +53,7 @@ from scripts.bench.sides import Run, run_ours, run_side
 from scripts.bench.sweeps import OURS, SIDES, Sweep
 
 FIRST_TOKENS = 400_000
-"""Of our command's first run, which is not timed: it compiles loops that later ones find."""
+"""Of our command's first runs, which are not timed: they compile loops that later ones find."""
 
 
 def measure(sweep: Sweep, sides: Sequence[str], few: int, repeats: int, work: Path) -> dict[str, Any]:
@@ -61,9 +61,10 @@ def measure(sweep: Sweep, sides: Sequence[str], few: int, repeats: int, work: Pa
     ground = CommonGround.of(sweep)
     rows = work / f"{sweep.architecture}.rows.npz"
     ground.save_rows(sweep, rows)
-    run_ours(replace(sweep.few(1), tokens=min(sweep.tokens, FIRST_TOKENS)), work, f"{sweep.architecture}-first")
     every = len(sweep.members[OURS].values)
     sweeps = {every: sweep} | ({few: sweep.few(few)} if few else {})
+    for count, own in sweeps.items():  # members in a process per core take other loops than one that has all cores
+        run_ours(replace(own, tokens=min(own.tokens, FIRST_TOKENS)), work, f"{sweep.architecture}-first-{count}")
     runs: dict[tuple[str, int], list[Run]] = {}
     missing: dict[str, str] = {}
     for repeat in range(repeats):
