@@ -87,7 +87,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     "evaluation.positions": ("counted", "all", "some"),
     "tracking.log_every": ("1", "7"),
     "tracking": ("none", "everywhere"),
-    "launcher.memory_gb": ("1e-6", "0.2", "100"),
+    "launcher.memory_gb": ("1e-6", "1", "100"),
     "launcher.host_memory_gb": ("1e-6", "100"),
     "training.learning_rate": ("1",),
     "nonsense": ("1",),
