@@ -14,12 +14,12 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from sae_sweep import process
-from sae_sweep.arguments import prepared
+from sae_sweep.config.reading import member_config
 from sae_sweep.errors import ConfigError, ProcessLost, StorageError
-from sae_sweep.rank_processes import role, started
-from sae_sweep.reading import member_config
-from sae_sweep.signals import Interrupted
+from sae_sweep.host import allocator as process
+from sae_sweep.host.rank_processes import role, started
+from sae_sweep.host.signals import Interrupted
+from sae_sweep.launch.hydra.command_line import prepared
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _followed()
     code = _run(arguments)
     if code < 128 and (own.size > 1 or started()):  # who is interrupted may be in the middle of a talk
-        from sae_sweep.training.joining import dismiss  # brings in torch
+        from sae_sweep.training.devices.joining import dismiss  # brings in torch
 
         dismiss()
     return code
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _followed() -> int:
     """As a rank that torchrun or the command started: what is wrong is rank 0's to say, but that it is gone."""
-    from sae_sweep.training.opening import follow  # brings in torch
+    from sae_sweep.training.run.opening import follow  # brings in torch
 
     try:
         follow()
@@ -63,7 +63,7 @@ def _run(arguments: Sequence[str]) -> int:
     except ConfigError as error:
         return _refused(str(error))
     except HydraException as error:
-        from sae_sweep.explanations import explained
+        from sae_sweep.launch.hydra.explanations import explained
 
         return _refused(explained(error))
     except SweepFailed:

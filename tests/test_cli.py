@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sae_sweep.arguments import prepared
 from sae_sweep.cli import main
 from sae_sweep.errors import ConfigError
+from sae_sweep.launch.hydra.command_line import prepared
 
 
 @pytest.fixture(autouse=True)

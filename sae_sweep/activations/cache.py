@@ -33,11 +33,11 @@ from sae_sweep.activations.cache_folder import (
     files_there,
 )
 from sae_sweep.activations.stream import BlockRows, Gather
-from sae_sweep.config import MemberConfig
+from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
-from sae_sweep.files import clear_leftovers, replacing, write_json_atomic
+from sae_sweep.folder.files import clear_leftovers, replacing, write_json_atomic
 from sae_sweep.model.language_model import LanguageModel
-from sae_sweep.sizes import bytes_text
+from sae_sweep.plan.sizes import bytes_text
 
 ACTIVATIONS = "activations"
 

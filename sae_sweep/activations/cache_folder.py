@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sae_sweep.config import MemberConfig, ModelConfig
+from sae_sweep.config.schema import MemberConfig, ModelConfig
 from sae_sweep.model.facts import model_folder
-from sae_sweep.plan import digest, stream_entries
+from sae_sweep.plan.members import digest, stream_entries
 
 LAYOUT = 1
 """Of the files; another one when their content, or what harvesting gives, changes."""

@@ -5,7 +5,7 @@ from typing import TypeAlias
 from torch import Tensor
 
 from sae_sweep.activations.stream import Block
-from sae_sweep.shared_memory import shared_empty
+from sae_sweep.host.shared_memory import shared_empty
 
 SPARE = 1.25
 """Room for blocks that are larger than the first: how many positions count differs."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sae_sweep.activations.finite import check_finite
 from sae_sweep.activations.sequences import Sequences, WholePasses
-from sae_sweep.config import DataConfig
+from sae_sweep.config.schema import DataConfig
 from sae_sweep.data.positions import counted_positions, target_positions
 from sae_sweep.data.rows import BLOCK_ORDER, TokenStream, permutation
 from sae_sweep.errors import ConfigError

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sae_sweep.activations.stream import Block
-from sae_sweep.config import DataConfig
+from sae_sweep.config.schema import DataConfig
 from sae_sweep.data.toy import ToyData
 from sae_sweep.model.sites import TOY_SITE
 

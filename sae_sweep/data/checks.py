@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from sae_sweep.config import DataConfig, ToyConfig
+from sae_sweep.config.schema import DataConfig, ToyConfig
+from sae_sweep.config.values import shown
 from sae_sweep.data.columns import missing_locally
 from sae_sweep.data.documents import Origin, text_files
 from sae_sweep.errors import ConfigError
-from sae_sweep.scalars import shown
 
 KINDS = ("demo", "text", "hub", "tokens", "toy")
 BOS_POLICIES = ("auto", "always", "never")

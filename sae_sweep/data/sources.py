@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from sae_sweep.config import DataConfig
+from sae_sweep.config.schema import DataConfig
 from sae_sweep.data.arrays import column_sheets, load_sheet
 from sae_sweep.data.checks import heldout_origin, is_array, training_origin
 from sae_sweep.data.columns import Column

@@ -4,7 +4,7 @@ import logging
 import math
 from dataclasses import dataclass
 
-from sae_sweep.config import DataConfig
+from sae_sweep.config.schema import DataConfig
 from sae_sweep.data.checks import check_data
 from sae_sweep.data.packing import Ids, RowSource, Tokenizer
 from sae_sweep.data.rows import RowReader, TokenStream

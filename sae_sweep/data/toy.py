@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sae_sweep.config import ToyConfig
+from sae_sweep.config.schema import ToyConfig
 
 Part: TypeAlias = Literal["training", "heldout"]
 

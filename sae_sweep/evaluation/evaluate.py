@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from sae_sweep.activations.finite import check_finite
-from sae_sweep.cores import side_by_side, workers
 from sae_sweep.data.positions import counted_positions, target_positions
 from sae_sweep.evaluation.later import LaterSites
 from sae_sweep.evaluation.reconstruction import Reconstruction
 from sae_sweep.evaluation.sparsity import Sparsity
 from sae_sweep.evaluation.splice import Divergence, accumulate, average, splice_metrics
+from sae_sweep.host.cores import side_by_side, workers
 from sae_sweep.kernels.entries import rows_where
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.model.suffix import CleanPass, Suffix

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from sae_sweep.cores import side_by_side
 from sae_sweep.evaluation.jackknife import ratio_standard_error
+from sae_sweep.host.cores import side_by_side
 from sae_sweep.model.head import head_of
 from sae_sweep.model.language_model import LanguageModel
 

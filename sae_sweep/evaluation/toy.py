@@ -6,7 +6,7 @@ from math import ceil
 import torch
 
 from sae_sweep.activations.toy import ToyStream
-from sae_sweep.config import MemberConfig
+from sae_sweep.config.schema import MemberConfig
 from sae_sweep.evaluation.evaluate import Candidate, Judgement, Sums
 from sae_sweep.evaluation.recovery import recovery_metrics
 

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sae_sweep.files import replacing, write_json_atomic
+from sae_sweep.folder.files import replacing, write_json_atomic
 from sae_sweep.saes.inference import InferenceSae, Lookup
 
 FORMAT_VERSION = "6.54.12"

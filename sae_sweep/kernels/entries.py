@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sae_sweep.kernels import choosing
-from sae_sweep.kernels.compiling import Array
+from sae_sweep.kernels.cpu import choosing
+from sae_sweep.kernels.cpu.compiling import Array
 from sae_sweep.kernels.sparse import located
 
 NARROW = 2**31 - 1

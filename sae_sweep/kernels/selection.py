@@ -28,7 +28,7 @@ def kth_largest(values: Tensor, count: int) -> Tensor:
 def row_top(values_BF: Tensor, count: int) -> Tensor:
     """[B, count]: the columns of each row's `count` largest, in no particular order."""
     if on_triton(values_BF):
-        from sae_sweep.kernels import triton_selection
+        from sae_sweep.kernels.cuda import selection as triton_selection
 
         return triton_selection.row_top(values_BF, count)[0]
     return values_BF.topk(count, dim=1, sorted=False).indices
@@ -53,7 +53,7 @@ def smallest_of_largest(values: Tensor, count: int) -> Tensor:
     times faster than a top-k of 16M values for a hundredth of them on a CPU. Should the sample mislead, all are taken.
     """
     if on_triton(values) and count <= values.numel():
-        from sae_sweep.kernels import triton_selection
+        from sae_sweep.kernels.cuda import selection as triton_selection
 
         return triton_selection.smallest_of_largest(values, count)
     flat = values.reshape(-1)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from sae_sweep.kernels import loops
-from sae_sweep.kernels.compiling import Array
+from sae_sweep.kernels.cpu import loops
+from sae_sweep.kernels.cpu.compiling import Array
 from sae_sweep.kernels.device import on_triton
 
 CACHE_BYTES = 2**20
@@ -32,7 +32,7 @@ warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitl
 def weighted_row_sums(table_KD: Tensor, index_N: Tensor, weight_N: Tensor, offsets: Tensor) -> Tensor:
     """Row s is the sum of weight[n] * table[index[n]] over bag s; offsets has one more entry than bags."""
     if on_triton(table_KD):
-        from sae_sweep.kernels import triton_sparse
+        from sae_sweep.kernels.cuda import sparse as triton_sparse
 
         return triton_sparse.weighted_row_sums(table_KD, index_N, weight_N, offsets)
     if table_KD.numel() * table_KD.itemsize <= CACHE_BYTES or len(index_N) < READS_PER_COPY * len(table_KD):
@@ -48,7 +48,7 @@ def _bags(table_KD: Tensor, index_N: Tensor, weight_N: Tensor, offsets: Tensor) 
 def sampled_products(left_RD: Tensor, right_FD: Tensor, index_N: Tensor, offsets: Tensor) -> Tensor:
     """[N]: left[row of n] . right[index[n]], where bag r of `offsets` holds the entries of row r."""
     if on_triton(left_RD):
-        from sae_sweep.kernels import triton_sparse
+        from sae_sweep.kernels.cuda import sparse as triton_sparse
 
         return triton_sparse.sampled_products(left_RD, right_FD, index_N, offsets)
     if not _on_one_core(left_RD):

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from sae_sweep.errors import ConfigError
-from sae_sweep.launch.lock import living_holder
-from sae_sweep.launch.slurm_queue import cancel_jobs
+from sae_sweep.folder.lock import living_holder
+from sae_sweep.launch.clusters.slurm_queue import cancel_jobs
 from sae_sweep.launch.tasks import SLURM, over, read_tasks, verdicts
 
 

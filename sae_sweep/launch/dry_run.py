@@ -5,13 +5,13 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from sae_sweep.activations.cache_folder import blocks_needed, cache_key, files_there
-from sae_sweep.costs import PassCost, pass_cost
-from sae_sweep.estimates import Estimate, estimate
+from sae_sweep.config.values import shown
 from sae_sweep.launch.tables import print_table
-from sae_sweep.passes import GB, Pass, Wave, plan_passes
-from sae_sweep.plan import Bank, Group, Member, Plan, sparsity
-from sae_sweep.scalars import shown
-from sae_sweep.sizes import bytes_text, member_numbers, member_parameters
+from sae_sweep.plan.costs import PassCost, pass_cost
+from sae_sweep.plan.estimates import Estimate, estimate
+from sae_sweep.plan.members import Bank, Group, Member, Plan, sparsity
+from sae_sweep.plan.placement import GB, Pass, Wave, plan_passes
+from sae_sweep.plan.sizes import bytes_text, member_numbers, member_parameters
 
 WEIGHT_BYTES = 4
 """Of a number in a saved member."""

@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_sweep.checkpoints import Checkpoint, StateFolder
-from sae_sweep.config import MemberConfig
+from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError, ProcessLost
+from sae_sweep.folder.checkpoints import Checkpoint, StateFolder
+from sae_sweep.folder.lock import held
+from sae_sweep.folder.storage import of_storage, storage_errors
+from sae_sweep.folder.sweep import MemberResult, State, SweepFolder, one_at_a_time, sweep_root
+from sae_sweep.host.signals import Interrupted, Stop, stopping
 from sae_sweep.launch.dry_run import print_plan
-from sae_sweep.launch.lock import held
 from sae_sweep.launch.tables import print_table
 from sae_sweep.launch.tasks import ENDED, clear_over, refuse_elsewhere
-from sae_sweep.passes import Pass, Wave
-from sae_sweep.plan import Group, Member, Plan, member_identity, plan_sweep
-from sae_sweep.runs import MemberResult, State, SweepFolder, one_at_a_time, sweep_root
-from sae_sweep.signals import Interrupted, Stop, stopping
-from sae_sweep.storage import of_storage, storage_errors
-from sae_sweep.training.milestones import passed
+from sae_sweep.plan.members import Group, Member, Plan, member_identity, plan_sweep
+from sae_sweep.plan.milestones import passed
+from sae_sweep.plan.placement import Pass, Wave
 
 if TYPE_CHECKING:
-    from sae_sweep.training.group import GroupRun
+    from sae_sweep.training.run.loop import GroupRun
 
 
 class SweepFailed(Exception):  # noqa: N818 - what happened, not a defect
@@ -126,7 +126,7 @@ def train(plan: Plan, finished: set[str], folder: SweepFolder, stop: Stop) -> di
 def _opened(groups: Sequence[Group]) -> "Iterator[tuple[Group, GroupRun | ConfigError]]":
     """Every pass of every group, opened when the one before is done with; or why it cannot be."""
     for group in groups:
-        from sae_sweep.training.opening import open_group, passes  # brings in torch: planning must not
+        from sae_sweep.training.run.opening import open_group, passes  # brings in torch: planning must not
 
         try:
             planned = passes(group)
@@ -138,7 +138,7 @@ def _opened(groups: Sequence[Group]) -> "Iterator[tuple[Group, GroupRun | Config
 
 
 def _tried(open_group: "Callable[[Group, Sequence[Wave]], GroupRun]", planned: Pass) -> "GroupRun | ConfigError":
-    from sae_sweep.training.memory import OUT_OF_MEMORY, is_out_of_memory  # brings in torch
+    from sae_sweep.host.memory import OUT_OF_MEMORY, is_out_of_memory  # brings in torch
 
     try:
         return open_group(planned.group, planned.waves)
@@ -195,7 +195,7 @@ def _run(run: "GroupRun", group: Group, folder: SweepFolder, stop: Stop) -> tupl
 def write_reports(folder: SweepFolder, config: MemberConfig, *, trained: bool) -> None:
     """Write pareto.json and report.html from what is finished; wandb is told by who trained the last member."""
     from sae_sweep.reporting.report import write_report  # brings in plotly: planning must not
-    from sae_sweep.reporting.wandb_runs import log_summary
+    from sae_sweep.tracking.wandb_runs import log_summary
 
     with one_at_a_time(folder.root):  # the last of several workers then has what the others finished
         cells = write_report(folder.root)

@@ -4,18 +4,18 @@ import shutil
 from collections.abc import Sequence
 from typing import Protocol
 
-from sae_sweep.checkpoints import StateFolder
-from sae_sweep.config import LauncherConfig, MemberConfig
+from sae_sweep.config.schema import LauncherConfig, MemberConfig
+from sae_sweep.config.values import shown
 from sae_sweep.errors import ConfigError
+from sae_sweep.folder.checkpoints import StateFolder
+from sae_sweep.folder.lock import held
+from sae_sweep.folder.sweep import SweepFolder, sweep_root
+from sae_sweep.host.rank_processes import role
+from sae_sweep.host.signals import Stop, stopping
 from sae_sweep.launch.dry_run import print_plan
 from sae_sweep.launch.local import Outcome, in_order, outcome, print_failures, write_reports
-from sae_sweep.launch.lock import held
 from sae_sweep.launch.tasks import Task, clear_over, write_task
-from sae_sweep.plan import Plan, plan_sweep
-from sae_sweep.rank_processes import role
-from sae_sweep.runs import SweepFolder, sweep_root
-from sae_sweep.scalars import shown
-from sae_sweep.signals import Stop, stopping
+from sae_sweep.plan.members import Plan, plan_sweep
 
 
 class Cluster(Protocol):

@@ -17,14 +17,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from sae_sweep.config import MemberConfig
+from sae_sweep.config.reading import config_entries, member_config
+from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
-from sae_sweep.files import write_json_atomic
-from sae_sweep.launch.lock import Holder, living_holder
-from sae_sweep.launch.slurm_queue import Verdict, ask_queue
-from sae_sweep.plan import Group, member_identity
-from sae_sweep.reading import config_entries, member_config
-from sae_sweep.runs import STATE, TASKS, SweepFolder, state_place
+from sae_sweep.folder.files import write_json_atomic
+from sae_sweep.folder.lock import Holder, living_holder
+from sae_sweep.folder.sweep import STATE, TASKS, SweepFolder, state_place
+from sae_sweep.launch.clusters.slurm_queue import Verdict, ask_queue
+from sae_sweep.plan.members import Group, member_identity
 
 TASK_FILE = "task.json"
 JOB_FILE = "job.json"

@@ -4,13 +4,13 @@ import os
 from pathlib import Path
 
 from sae_sweep.errors import ConfigError
+from sae_sweep.folder.lock import held
+from sae_sweep.folder.storage import storage_errors
+from sae_sweep.folder.sweep import SweepFolder
+from sae_sweep.host.signals import stopping
 from sae_sweep.launch.local import SweepFailed, train, write_reports
-from sae_sweep.launch.lock import held
 from sae_sweep.launch.tasks import Task
-from sae_sweep.plan import plan_sweep
-from sae_sweep.runs import SweepFolder
-from sae_sweep.signals import stopping
-from sae_sweep.storage import storage_errors
+from sae_sweep.plan.members import plan_sweep
 
 
 def train_task(place: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sae_sweep.config import ModelConfig
+from sae_sweep.config.schema import ModelConfig
 from sae_sweep.model.facts import ModelFacts
 from sae_sweep.model.layout import Layout
 

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from sae_sweep.config import ModelConfig
+from sae_sweep.config.schema import ModelConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.facts import complete_sizes, model_facts, model_folder, read_sizes
 from sae_sweep.model.head import check_head

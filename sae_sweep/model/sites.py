@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sae_sweep.config import SiteConfig
+from sae_sweep.config.schema import SiteConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.facts import ModelFacts
 

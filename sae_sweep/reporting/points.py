@@ -10,8 +10,8 @@ from typing import Any
 from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.architectures.registry import ARCHITECTURES
 from sae_sweep.errors import ConfigError
+from sae_sweep.folder.sweep import damage, overlay_tasks
 from sae_sweep.model.sites import HOOK_OF_KIND, parse_hook
-from sae_sweep.runs import damage, overlay_tasks
 
 Point = dict[str, Any]
 """A finished member, flat: `member`, what it is (FACTS), every metric, and `cell`, the key of its cell."""

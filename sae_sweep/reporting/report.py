@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from sae_sweep.files import write_text_atomic
+from sae_sweep.folder.files import write_text_atomic
 from sae_sweep.reporting.columns import cell_title, count, number
 from sae_sweep.reporting.html import report_html
 from sae_sweep.reporting.pareto import cells, disagreements, pareto_json

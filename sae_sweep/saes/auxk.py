@@ -10,7 +10,7 @@ V and adds this one without it; multiplied by V it is in the same unit as every 
 import torch
 from torch import Tensor
 
-from sae_sweep.architectures.topk import TopKConfig
+from sae_sweep.architectures.topk.facts import TopKConfig
 from sae_sweep.saes.base import Parameters, Step
 
 

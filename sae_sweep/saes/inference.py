@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from sae_sweep.kernels.cpu.products import largest_products, products_above
 from sae_sweep.kernels.entries import Entries, above, kept
-from sae_sweep.kernels.products import largest_products, products_above
 from sae_sweep.kernels.selection import row_largest
 from sae_sweep.kernels.sparse import weighted_row_sums
 from sae_sweep.saes.spaces import Spaces

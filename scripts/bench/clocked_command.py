@@ -15,9 +15,9 @@ from typing import Any
 
 def watch(marks: dict[str, Any]) -> None:
     """Make training note its times; it is loaded here, as the command would."""
-    from sae_sweep.training.group import GroupRun
-    from sae_sweep.training.judging import Judging
-    from sae_sweep.training.waves import Waves
+    from sae_sweep.training.devices.waves import Waves
+    from sae_sweep.training.run.judging import Judging
+    from sae_sweep.training.run.loop import GroupRun
 
     train, consume, finish = GroupRun._train, Waves.consume, Judging.finish
 
@@ -40,7 +40,8 @@ def watch(marks: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    from sae_sweep import cli, process
+    from sae_sweep import cli
+    from sae_sweep.host import allocator as process
 
     process.tune()  # as cli.main does, but here torch is imported before that
     marks: dict[str, Any] = {"steps": []}

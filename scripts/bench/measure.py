@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from sae_sweep.files import write_json_atomic
-from sae_sweep.kernels import screening
+from sae_sweep.folder.files import write_json_atomic
+from sae_sweep.kernels.cpu import screening
 from sae_sweep.launch.tables import print_table
 
 ROOT = Path(__file__).resolve().parents[2]

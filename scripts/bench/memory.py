@@ -1,4 +1,4 @@
-"""Peak memory of whole runs, phase by phase, beside what `sae_sweep/peaks.py` says.
+"""Peak memory of whole runs, phase by phase, beside what `sae_sweep/plan/memory.py` says.
 
     python scripts/bench/memory.py --out memory.json            the table of CASES, each in a process of its own
     python scripts/bench/memory.py sae=topk + sae.k=8 + sae.k=9     one case: shared overrides, then each member's
@@ -23,16 +23,16 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_dir
 
-from sae_sweep import process
 from sae_sweep.cli import config_folder
-from sae_sweep.estimates import estimate
-from sae_sweep.peaks import phases
-from sae_sweep.plan import Plan, plan_sweep
-from sae_sweep.reading import member_config
-from sae_sweep.runs import SweepFolder
-from sae_sweep.training import judging
-from sae_sweep.training.group import GroupRun
-from sae_sweep.training.opening import open_group
+from sae_sweep.config.reading import member_config
+from sae_sweep.folder.sweep import SweepFolder
+from sae_sweep.host import allocator as process
+from sae_sweep.plan.estimates import estimate
+from sae_sweep.plan.members import Plan, plan_sweep
+from sae_sweep.plan.memory import phases
+from sae_sweep.training.run import judging
+from sae_sweep.training.run.loop import GroupRun
+from sae_sweep.training.run.opening import open_group
 from scripts.bench.held import Held
 from scripts.bench.measure import ROOT, machine, write
 

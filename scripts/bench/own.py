@@ -16,12 +16,12 @@ from sae_sweep.activations.scaling import site_statistics
 from sae_sweep.activations.stream import Block
 from sae_sweep.activations.toy import ToyStream
 from sae_sweep.cli import config_folder
-from sae_sweep.config import MemberConfig
+from sae_sweep.config.reading import member_config
+from sae_sweep.config.schema import MemberConfig
 from sae_sweep.model.sites import TOY_SITE
-from sae_sweep.plan import plan_sweep
-from sae_sweep.reading import member_config
+from sae_sweep.plan.members import plan_sweep
 from sae_sweep.saes.base import Parameters
-from sae_sweep.training.trainer import BankTrainer
+from sae_sweep.training.step.trainer import BankTrainer
 
 ARCHITECTURES = (
     *("standard", "gated", "topk", "batchtopk", "jumprelu"),

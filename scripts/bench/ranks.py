@@ -41,9 +41,9 @@ def planned(arguments: Sequence[str], devices: int) -> int:
     """Bytes that rank 0 receives, as the plan says."""
     from itertools import product
 
-    from sae_sweep.costs import pass_cost
-    from sae_sweep.passes import plan_passes
-    from sae_sweep.plan import plan_sweep
+    from sae_sweep.plan.costs import pass_cost
+    from sae_sweep.plan.members import plan_sweep
+    from sae_sweep.plan.placement import plan_passes
     from scripts.bench.own import configured
 
     seeds = next(argument for argument in arguments if argument.startswith("seed=")).removeprefix("seed=range(0,")[:-1]
@@ -61,8 +61,8 @@ def planned(arguments: Sequence[str], devices: int) -> int:
 def measured(arguments: Sequence[str]) -> dict[str, Any]:
     """Seconds of training in this process, which is rank 0, and what it received."""
     from sae_sweep import cli
-    from sae_sweep.training import joining
-    from sae_sweep.training.group import GroupRun
+    from sae_sweep.training.devices import joining
+    from sae_sweep.training.run.loop import GroupRun
 
     train, found = GroupRun._train, {}
 

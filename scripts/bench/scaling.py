@@ -31,8 +31,8 @@ from typing import Any
 
 import torch
 
-from sae_sweep import process
-from sae_sweep.sizes import bytes_text
+from sae_sweep.host import allocator as process
+from sae_sweep.plan.sizes import bytes_text
 from scripts.bench.measure import Results, interleaved, machine, medians, ratio, seconds, show, shown
 from scripts.bench.memory import in_child
 from scripts.bench.own import ARCHITECTURES, BATCHES_PER_BLOCK, Own, Size

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sae_sweep.config import DataConfig
+from sae_sweep.config.schema import DataConfig
 from scripts.bench.measure import ROOT
 from scripts.bench.peers import client
 from scripts.bench.peers.client import PEERS, Environment, Unavailable, environment_variables

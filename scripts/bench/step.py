@@ -39,8 +39,8 @@ from typing import Any
 
 import torch
 
-from sae_sweep import process
-from sae_sweep.kernels import screening
+from sae_sweep.host import allocator as process
+from sae_sweep.kernels.cpu import screening
 from scripts.bench.measure import Results, interleaved, machine, medians, ratio, seconds, show, shown
 from scripts.bench.own import ARCHITECTURES, AdamTraffic, EncoderProduct, Own, Size
 from scripts.bench.peers.client import (

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sae_sweep.config import DataConfig
+from sae_sweep.config.schema import DataConfig
 from scripts.bench.language_model import LanguageModel
 
 OURS, SAELENS, DICTIONARY = "ours", "sae-lens", "dictionary_learning"

@@ -22,13 +22,13 @@ from sae_sweep.activations.cache import BlockCache
 from sae_sweep.activations.cache_folder import blocks_needed, cache_key
 from sae_sweep.activations.stream import Block, BlockRows
 from sae_sweep.cli import config_folder
-from sae_sweep.config import MemberConfig
+from sae_sweep.config.reading import config_entries, member_config
+from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.launch.local import run_sweep
 from sae_sweep.model.harvest import harvest
-from sae_sweep.reading import config_entries, member_config
-from sae_sweep.training import sources
-from sae_sweep.training.sources import LanguageModelSource
+from sae_sweep.training.run import sources
+from sae_sweep.training.run.sources import LanguageModelSource
 from tests.evaluation.groups import small
 
 RESIDUAL, MLP = "blocks.1.hook_resid_post", "blocks.2.mlp.hook_post"
@@ -430,8 +430,8 @@ import torch
 torch.set_num_threads(1)
 from hashlib import sha256
 from omegaconf import OmegaConf
-from sae_sweep.reading import member_config
-from sae_sweep.training.sources import LanguageModelSource
+from sae_sweep.config.reading import member_config
+from sae_sweep.training.run.sources import LanguageModelSource
 file, *order = sys.argv[1:]
 source = LanguageModelSource(member_config(OmegaConf.load(file)), sys.stdin.readline().split())
 print("ready", flush=True)

@@ -10,10 +10,10 @@ import torch
 
 from sae_sweep.activations.prefetch import Prefetch
 from sae_sweep.activations.stream import Block
-from sae_sweep.training.group import GroupRun
-from sae_sweep.training.opening import open_group
-from sae_sweep.training.sources import ToySource
-from sae_sweep.training.trainer import BankTrainer
+from sae_sweep.training.run.loop import GroupRun
+from sae_sweep.training.run.opening import open_group
+from sae_sweep.training.run.sources import ToySource
+from sae_sweep.training.step.trainer import BankTrainer
 from tests.evaluation.groups import Planned, planned
 
 CPU = torch.device("cpu")

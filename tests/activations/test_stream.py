@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sae_sweep.activations.stream import ActivationStream, row_norms
-from sae_sweep.config import DataConfig, ModelConfig
+from sae_sweep.config.schema import DataConfig, ModelConfig
 from sae_sweep.data.rows import BLOCK_ORDER, RowReader, TokenStream, permutation
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.harvest import harvest

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from sae_sweep.activations.toy import ToyStream
-from sae_sweep.config import DataConfig, ToyConfig
+from sae_sweep.config.schema import DataConfig, ToyConfig
 from sae_sweep.data.toy import ToyData
 
 TOY = ToyConfig(dimensions=4, latents=6, active=2.0, decay=0.9, correlated=True, noise=0.1)

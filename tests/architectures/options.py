@@ -8,8 +8,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from sae_sweep.cli import config_folder
-from sae_sweep.config import MemberConfig
-from sae_sweep.reading import member_config
+from sae_sweep.config.reading import member_config
+from sae_sweep.config.schema import MemberConfig
 
 D, WIDTH = 16, 64
 KNOBS: dict[str, dict[str, Any]] = {

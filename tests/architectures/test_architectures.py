@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from sae_sweep.architectures.base import SaeConfig
+from sae_sweep.architectures.maths import maths_of
 from sae_sweep.architectures.registry import ARCHITECTURES
 from sae_sweep.errors import ConfigError
 from sae_sweep.saes.base import SaeMaths
 from sae_sweep.saes.initial import Start
-from sae_sweep.saes.registry import maths_of
 from tests.architectures.options import KNOBS, WIDTH, D, config
 
 ALL: dict[str, Any] = {option: config(option) for option in KNOBS}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sae_sweep.architectures.jumprelu import JumpReluConfig
+from sae_sweep.architectures.jumprelu.facts import JumpReluConfig
 from scripts.bench import sweep as script
 from scripts.bench.language_model import LanguageModel, named
 from scripts.bench.matching import l0s_in_common, matched

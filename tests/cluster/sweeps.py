@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sae_sweep.checkpoints import StateFolder
+from sae_sweep.folder.checkpoints import StateFolder
 from tests.e2e.kills import written
 
 SWEEP = (

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sae_sweep.launch.lock import read_holder
+from sae_sweep.folder.lock import read_holder
 from sae_sweep.launch.tasks import read_tasks
 from tests.cluster.sweeps import LONG, SHORT, SWEEP, results, step
 from tests.e2e.kills import PATIENCE, finish, other_rank, start

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sae_sweep.config import DataConfig
+from sae_sweep.config.schema import DataConfig
 
 BOS, EOS = 1, 2
 

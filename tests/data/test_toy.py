@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sae_sweep.config import ToyConfig
+from sae_sweep.config.schema import ToyConfig
 from sae_sweep.data.toy import Part, ToyData, raised
 
 

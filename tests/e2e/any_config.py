@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from tests.every_key import OPTIONS
+from tests.config.every_key import OPTIONS
 
 NONSENSE = ("abc", "''", "true", "[1,2]", "{a:1}", "nan", "inf", "-inf", "-1", "0", "1e-30", "0.5", "null")
 """Values that most keys cannot have, and some can."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sae_sweep.files import write_json_atomic
+from sae_sweep.folder.files import write_json_atomic
 
 OUT = Path(__file__).parents[1] / "evidence" / "survival.json"
 

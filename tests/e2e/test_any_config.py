@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from sae_sweep.cli import main
-from sae_sweep.reading import known_keys
+from sae_sweep.config.reading import known_keys
 from tests.e2e.any_config import command_lines, merged, shared
 from tests.e2e.evidence import record
 

@@ -10,11 +10,11 @@ from time import monotonic, sleep
 
 import pytest
 
-from sae_sweep.costs import pass_cost
-from sae_sweep.passes import plan_passes
-from sae_sweep.plan import plan_sweep
+from sae_sweep.plan.costs import pass_cost
+from sae_sweep.plan.members import plan_sweep
+from sae_sweep.plan.placement import plan_passes
 from tests.e2e.kills import PATIENCE, checkpoints, finish, other_rank, start, wait
-from tests.test_costs import config
+from tests.plan.test_costs import config
 
 FILES = ("metrics.json", "metrics.jsonl", "sae_weights.safetensors", "sparsity.safetensors", "cfg.json")
 GROUP = (
@@ -158,7 +158,7 @@ def test_what_is_wrong_is_said_once(read: tuple[str, ...], tmp_path: Path) -> No
 
 SENT = """
 import sys
-from sae_sweep.training import joining
+from sae_sweep.training.devices import joining
 from sae_sweep.cli import main
 
 code = main(sys.argv[1:])

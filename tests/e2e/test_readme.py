@@ -60,7 +60,7 @@ def test_files_named_exist():
 
 
 def test_config_keys_named_exist():
-    from sae_sweep.reading import known_keys
+    from sae_sweep.config.reading import known_keys
 
     keys = set(re.findall(r"\b((?:model|site|data|sae|training|evaluation|tracking)\.[a-z_0-9]+)\b", README))
     files = {"data.py", "config.py"}

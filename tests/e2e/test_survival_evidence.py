@@ -16,9 +16,9 @@ from time import monotonic
 
 import pytest
 
-from sae_sweep.passes import GB, plan_passes
-from sae_sweep.peaks import peak
-from sae_sweep.plan import parted
+from sae_sweep.plan.members import parted
+from sae_sweep.plan.memory import peak
+from sae_sweep.plan.placement import GB, plan_passes
 from tests.e2e.evidence import record
 from tests.e2e.kills import SWEEP, assert_same, being_written, checkpoints, ended_at, finish, start, wait, written
 from tests.e2e.soak import Watch, strays

@@ -13,11 +13,11 @@ from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 
 from sae_sweep.cli import config_folder
-from sae_sweep.config import MemberConfig
+from sae_sweep.config.reading import member_config
+from sae_sweep.config.schema import MemberConfig
 from sae_sweep.launch.local import Outcome, run_sweep
 from sae_sweep.model.harvest import harvest
-from sae_sweep.reading import member_config
-from sae_sweep.training import sources
+from sae_sweep.training.run import sources
 from tests.evaluation.groups import small
 
 MEMBERS = [

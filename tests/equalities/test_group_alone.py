@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from sae_sweep.plan import Member
-from sae_sweep.training import trainer as trainer_module
-from sae_sweep.training.trainer import BankTrainer
+from sae_sweep.plan.members import Member
+from sae_sweep.training.step import trainer as trainer_module
+from sae_sweep.training.step.trainer import BankTrainer
 from tests.training.fabricate import (
     KINDS,
     TOPK_KINDS,

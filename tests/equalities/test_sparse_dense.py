@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from sae_sweep.saes.encoders import choose
-from sae_sweep.training import trainer as trainer_module
-from sae_sweep.training.trainer import BankTrainer
+from sae_sweep.training.step import trainer as trainer_module
+from sae_sweep.training.step.trainer import BankTrainer
 from tests.training.fabricate import KINDS, block, member, parameters, trainer
 
 STEPS = 20

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sae_sweep.training import trainer as trainer_module
+from sae_sweep.training.step import trainer as trainer_module
 from tests.equalities.test_group_alone import MEMBERS
 from tests.training.fabricate import KINDS, TOPK_KINDS, D, member, parameters, silence
 from tests.training.transcoders import D_OUT, block, finish, trainer, transcoding

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sae_sweep.config import ModelConfig
+from sae_sweep.config.schema import ModelConfig
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.model.load import load_model
 from sae_sweep.saes.inference import InferenceSae

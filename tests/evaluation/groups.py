@@ -7,10 +7,10 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 
 from sae_sweep.cli import config_folder
-from sae_sweep.config import MemberConfig
-from sae_sweep.plan import Group, member_identity, plan_sweep
-from sae_sweep.reading import member_config
-from sae_sweep.runs import SweepFolder, sweep_root
+from sae_sweep.config.reading import member_config
+from sae_sweep.config.schema import MemberConfig
+from sae_sweep.folder.sweep import SweepFolder, sweep_root
+from sae_sweep.plan.members import Group, member_identity, plan_sweep
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from sae_sweep.data.tokens import open_tokens
 from sae_sweep.interop.saelens import load_sae
 from sae_sweep.reporting.points import read_sweep
-from sae_sweep.training.opening import open_group
+from sae_sweep.training.run.opening import open_group
 from tests.evaluation.definitions import PlainModel, PlainSae, counted, targets
 from tests.evaluation.groups import Planned, planned, small
 

@@ -11,8 +11,8 @@ import torch
 from sae_sweep.activations.stream import ActivationStream, Block
 from sae_sweep.errors import ConfigError
 from sae_sweep.saes.inference import InferenceSae
-from sae_sweep.training.opening import open_group
-from sae_sweep.training.trainer import BankTrainer
+from sae_sweep.training.run.opening import open_group
+from sae_sweep.training.step.trainer import BankTrainer
 from tests.evaluation.groups import planned, small
 
 TOPK = ("sae=topk", "sae.k=4")

@@ -5,12 +5,12 @@ import torch
 from torch import Tensor
 
 from sae_sweep.activations.toy import ToyStream
-from sae_sweep.config import MemberConfig
+from sae_sweep.config.schema import MemberConfig
 from sae_sweep.evaluation.evaluate import Candidate, Judgement
 from sae_sweep.evaluation.recovery import KEYS, best_cosines, mmcs, recovery_metrics
 from sae_sweep.evaluation.toy import ToyEvaluator
 from sae_sweep.saes.inference import InferenceSae
-from tests.test_plan import config
+from tests.plan.test_plan import config
 
 
 def rows(*values: list[float]) -> Tensor:

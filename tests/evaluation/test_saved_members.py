@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sae_sweep.data.tokens import open_tokens
-from sae_sweep.training.opening import open_group
-from sae_sweep.training.sources import LanguageModelSource
+from sae_sweep.training.run.opening import open_group
+from sae_sweep.training.run.sources import LanguageModelSource
 from tests.evaluation.definitions import Metrics, PlainModel, PlainSae, Question, counted, recomputed
 from tests.evaluation.groups import Planned, planned, small
 

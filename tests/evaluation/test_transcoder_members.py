@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sae_sweep.cli import config_folder
+from sae_sweep.config.reading import member_config
 from sae_sweep.data.tokens import open_tokens
+from sae_sweep.host.signals import Interrupted
 from sae_sweep.launch.local import run_sweep
-from sae_sweep.plan import plan_sweep
-from sae_sweep.reading import member_config
+from sae_sweep.plan.members import plan_sweep
 from sae_sweep.reporting.points import read_sweep
-from sae_sweep.signals import Interrupted
-from sae_sweep.training.opening import open_group
-from sae_sweep.training.sources import LanguageModelSource
+from sae_sweep.training.run.opening import open_group
+from sae_sweep.training.run.sources import LanguageModelSource
 from tests.e2e.kills import assert_same
 from tests.evaluation.definitions import PlainSae, counted, targets
 from tests.evaluation.groups import Planned, planned, small

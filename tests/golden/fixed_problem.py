@@ -7,8 +7,8 @@ from torch import Tensor
 
 from sae_sweep.activations.scaling import site_statistics
 from sae_sweep.activations.stream import Block
-from sae_sweep.plan import Bank
-from sae_sweep.training.trainer import BankTrainer
+from sae_sweep.plan.members import Bank
+from sae_sweep.training.step.trainer import BankTrainer
 from tests.training.fabricate import FREE_DECODER, SITE, D, member
 
 STEPS, BATCH, WIDTH = 30, 32, 20

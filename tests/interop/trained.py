@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from sae_sweep.architectures.base import SaeConfig
+from sae_sweep.architectures.maths import maths_of
 from sae_sweep.saes.bank import Bank
 from sae_sweep.saes.inference import InferenceSae, Lookup, Units
-from sae_sweep.saes.registry import maths_of
 from sae_sweep.saes.spaces import TRANSCODER
 from tests.saes.kinds import FREE_DECODER, KINDS, NO_PRE_BIAS, TOPK_KINDS, config
 

@@ -10,8 +10,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sae_sweep.kernels import triton_selection as selection
-from sae_sweep.kernels import triton_sparse as sparse
+from sae_sweep.kernels.cuda import selection as selection
+from sae_sweep.kernels.cuda import sparse as sparse
 
 NAMES = {torch.bfloat16: "bf16", torch.float32: "fp32", torch.float64: "fp64"}
 INTEGERS = {torch.int16: "*i16", torch.int32: "*i32", torch.int64: "*i64"}

@@ -53,7 +53,7 @@ def far_apart(rows: int, width: int, index_N: Tensor, weight_N: Tensor, offsets:
     """
     from triton.runtime.interpreter import GridExecutor
 
-    from sae_sweep.kernels import triton_sparse
+    from sae_sweep.kernels.cuda import sparse as triton_sparse
 
     table = torch.empty(rows, width, dtype=torch.bfloat16)
     table[index_N] = (index_N % 251).bfloat16()[:, None].expand(-1, width)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sae_sweep.kernels import choosing, compiling
+from sae_sweep.kernels.cpu import choosing, compiling
 
 ROOT = Path(__file__).parents[2]
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from sae_sweep.kernels import instructions, products
+from sae_sweep.kernels.cpu import instructions, products
+from sae_sweep.kernels.cpu.products import largest_products, products_above, tiled
 from sae_sweep.kernels.entries import above, largest_of_rows
-from sae_sweep.kernels.products import largest_products, products_above, tiled
 from tests.kernels.test_entries import DTYPES, matrix, numbers
 
 SHAPES = [(700, 7, 256), (6, 1, 64), (2, 30, 128), (0, 3, 64)]

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from sae_sweep.kernels import selection
-from sae_sweep.kernels.screening import Bounds, highest_of, likely_cut, likely_largest, upper_bounds
+from sae_sweep.kernels.cpu.screening import Bounds, highest_of, likely_cut, likely_largest, upper_bounds
 
 TOKENS, LATENTS = 64, 96
 

@@ -20,7 +20,7 @@ from sae_sweep.kernels.device import on_triton
 from sae_sweep.saes.layout import Layout
 from tests.kernels import interpreted
 
-SPARSE, SELECTION = "sae_sweep.kernels.triton_sparse", "sae_sweep.kernels.triton_selection"
+SPARSE, SELECTION = "sae_sweep.kernels.cuda.sparse", "sae_sweep.kernels.cuda.selection"
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
 # The interpreter cuts a sum off after bf16's eight digits, where a GPU rounds it.
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 2**-7}

@@ -13,10 +13,10 @@ from safetensors.numpy import save_file
 
 from sae_sweep.cli import main
 from sae_sweep.errors import ConfigError
-from sae_sweep.files import write_json_atomic
-from sae_sweep.passes import Wave, plan_passes
-from sae_sweep.plan import Group
-from sae_sweep.runs import METRICS, WEIGHTS, MemberResult, SweepFolder
+from sae_sweep.folder.files import write_json_atomic
+from sae_sweep.folder.sweep import METRICS, WEIGHTS, MemberResult, SweepFolder
+from sae_sweep.plan.members import Group
+from sae_sweep.plan.placement import Wave, plan_passes
 
 
 class Training:
@@ -83,11 +83,11 @@ def training(monkeypatch: pytest.MonkeyPatch) -> Training:
     vars(group)["open_group"] = stand_in.open_group
     vars(group)["passes"] = lambda one: plan_passes(one, None, None)
     vars(report)["write_report"] = stand_in.reports.append
-    monkeypatch.setitem(sys.modules, "sae_sweep.training.opening", group)
+    monkeypatch.setitem(sys.modules, "sae_sweep.training.run.opening", group)
     monkeypatch.setitem(sys.modules, "sae_sweep.reporting.report", report)
     wandb_runs = ModuleType("wandb_runs")
     vars(wandb_runs)["log_summary"] = lambda *arguments: stand_in.summaries.append(arguments)
-    monkeypatch.setitem(sys.modules, "sae_sweep.reporting.wandb_runs", wandb_runs)
+    monkeypatch.setitem(sys.modules, "sae_sweep.tracking.wandb_runs", wandb_runs)
     return stand_in
 
 

@@ -10,13 +10,13 @@ from time import time
 import pytest
 from hydra import compose, initialize_config_dir
 
-from sae_sweep.checkpoints import Checkpoint, SavedMember, StateFolder, write_state
 from sae_sweep.cli import config_folder, main
-from sae_sweep.config import MemberConfig
-from sae_sweep.launch.lock import held
-from sae_sweep.plan import Plan, plan_sweep
-from sae_sweep.reading import member_config
-from sae_sweep.runs import SweepFolder
+from sae_sweep.config.reading import member_config
+from sae_sweep.config.schema import MemberConfig
+from sae_sweep.folder.checkpoints import Checkpoint, SavedMember, StateFolder, write_state
+from sae_sweep.folder.lock import held
+from sae_sweep.folder.sweep import SweepFolder
+from sae_sweep.plan.members import Plan, plan_sweep
 
 LABELS = ("gated-l0_32-x16", "topk-l0_32-x16", "standard-l0_32-x16")
 

@@ -13,8 +13,8 @@ import pytest
 from safetensors import SafetensorError
 
 from sae_sweep.errors import ConfigError
-from sae_sweep.launch.lock import held
-from sae_sweep.signals import Interrupted
+from sae_sweep.folder.lock import held
+from sae_sweep.host.signals import Interrupted
 
 
 def test_one_member(program: Any) -> None:

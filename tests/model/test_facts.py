@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sae_sweep.config import ModelConfig
+from sae_sweep.config.schema import ModelConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.facts import ModelFacts, model_facts, model_folder
 

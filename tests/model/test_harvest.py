@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sae_sweep.config import ModelConfig
+from sae_sweep.config.schema import ModelConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.harvest import harvest
 from sae_sweep.model.load import LanguageModel, load_model

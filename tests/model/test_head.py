@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import CohereConfig, Gemma2Config, GraniteConfig, OPTConfig
 
-from sae_sweep.config import ModelConfig
+from sae_sweep.config.schema import ModelConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.model import head
 from sae_sweep.model.load import load_model

@@ -1,6 +1,6 @@
 import pytest
 
-from sae_sweep.config import SiteConfig
+from sae_sweep.config.schema import SiteConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.facts import ModelFacts
 from sae_sweep.model.sites import HOOK_OF_KIND, Site, resolve_site, site_width

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import BloomConfig, FalconConfig, GPTNeoXConfig, GraniteConfig, MixtralConfig, Olmo2Config
 
-from sae_sweep.config import ModelConfig
+from sae_sweep.config.schema import ModelConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.load import load_model
 from sae_sweep.model.sites import HOOK_OF_KIND

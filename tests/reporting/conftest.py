@@ -13,7 +13,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from sae_sweep.cli import config_folder
-from sae_sweep.reading import member_config as typed_config
+from sae_sweep.config.reading import member_config as typed_config
 
 # How many latents a member fires, and how its fidelity grows with that.
 GRIDS: dict[str, dict[str, Any]] = {

@@ -8,8 +8,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from sae_sweep.cli import config_folder
+from sae_sweep.config.reading import config_entries, member_config
 from sae_sweep.errors import ConfigError
-from sae_sweep.reading import config_entries, member_config
 from sae_sweep.reporting.pareto import cells, disagreements, frontier, interpolate, pareto_json
 from sae_sweep.reporting.points import METRICS, architecture_label, read_sweep
 

@@ -7,17 +7,17 @@ import torch
 from torch import Tensor
 
 from sae_sweep.architectures.base import SaeConfig
-from sae_sweep.architectures.batchtopk import BatchTopKConfig
-from sae_sweep.architectures.gated import GatedConfig
-from sae_sweep.architectures.jumprelu import JumpReluConfig
-from sae_sweep.architectures.matryoshka import MatryoshkaConfig
-from sae_sweep.architectures.p_anneal import PAnnealConfig
-from sae_sweep.architectures.standard import StandardConfig
-from sae_sweep.architectures.topk import TopKConfig
+from sae_sweep.architectures.batchtopk.facts import BatchTopKConfig
+from sae_sweep.architectures.gated.facts import GatedConfig
+from sae_sweep.architectures.jumprelu.facts import JumpReluConfig
+from sae_sweep.architectures.maths import maths_of
+from sae_sweep.architectures.matryoshka.facts import MatryoshkaConfig
+from sae_sweep.architectures.matryoshka.maths import prefix_sizes
+from sae_sweep.architectures.p_anneal.facts import PAnnealConfig
+from sae_sweep.architectures.standard.facts import StandardConfig
+from sae_sweep.architectures.topk.facts import TopKConfig
 from sae_sweep.saes.bank import Bank, Batch, Chunk
 from sae_sweep.saes.base import Clock, Losses, Parameters, Step
-from sae_sweep.saes.matryoshka import prefix_sizes
-from sae_sweep.saes.registry import maths_of
 from tests.saes import reference, reference_jumprelu, reference_topk
 from tests.saes.kinds import KINDS, NO_PRE_BIAS, configs
 from tests.saes.reference import Terms, Weights

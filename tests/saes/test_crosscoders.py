@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from sae_sweep.architectures.maths import maths_of
 from sae_sweep.saes.bank import Bank, Batch, Chunk
-from sae_sweep.saes.registry import maths_of
 from sae_sweep.saes.spaces import Spaces
 from tests.saes import reference
 from tests.saes.kinds import KINDS, NO_PRE_BIAS, TOPK_KINDS

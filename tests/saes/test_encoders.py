@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sae_sweep.kernels import entries, products
+from sae_sweep.kernels import entries
+from sae_sweep.kernels.cpu import products
 from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.encoders import pieces
 from sae_sweep.saes.encoders import screened as screened_encoder

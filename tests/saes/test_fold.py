@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from sae_sweep.architectures.maths import maths_of
 from sae_sweep.kernels.entries import Entries
-from sae_sweep.saes.registry import maths_of
 from tests.saes import reference, reference_topk
 from tests.saes.kinds import KINDS, NO_PRE_BIAS, TOPK_KINDS
 from tests.saes.problems import THRESHOLDS, D, Problem, problem, terms_of

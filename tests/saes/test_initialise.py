@@ -8,10 +8,10 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from sae_sweep.architectures.topk import TopKConfig
+from sae_sweep.architectures.jumprelu.maths import first_l0
+from sae_sweep.architectures.maths import maths_of
+from sae_sweep.architectures.topk.facts import TopKConfig
 from sae_sweep.saes.initial import Start
-from sae_sweep.saes.jumprelu import first_l0
-from sae_sweep.saes.registry import maths_of
 from tests.saes.kinds import FREE_DECODER, KINDS, TOPK_KINDS, config
 
 D, WIDTH = 6, 50

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sae_sweep.architectures.jumprelu import JumpReluConfig
+from sae_sweep.architectures.jumprelu.facts import JumpReluConfig
+from sae_sweep.architectures.maths import maths_of
 from sae_sweep.saes.base import Clock, Losses
 from sae_sweep.saes.encoders import choose
-from sae_sweep.saes.registry import maths_of
 from tests.saes import reference, reference_topk
 from tests.saes.kinds import KINDS, TOPK_KINDS
 from tests.saes.problems import CLOCKS, COEFFICIENTS, DENSITIES, THRESHOLDS, TOKENS, WIDTHS, Problem, problem

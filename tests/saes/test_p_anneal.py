@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from torch import Tensor
 
-from sae_sweep.architectures.p_anneal import PAnnealConfig
+from sae_sweep.architectures.maths import maths_of
+from sae_sweep.architectures.p_anneal.facts import PAnnealConfig
+from sae_sweep.architectures.p_anneal.maths import exponent
 from sae_sweep.saes.base import Clock
-from sae_sweep.saes.p_anneal import exponent
-from sae_sweep.saes.registry import maths_of
 from tests.saes import reference
 from tests.saes.kinds import config
 from tests.saes.problems import problem

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from sae_sweep.architectures.maths import maths_of
 from sae_sweep.saes.base import Clock, Losses, Parameters, Step
-from sae_sweep.saes.registry import maths_of
 from tests.saes.problems import TOKENS, VARIANCE, Problem, gradient, problem
 
 KIND = "jumprelu_target_l0"

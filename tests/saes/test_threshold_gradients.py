@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sae_sweep.architectures.jumprelu import JumpReluConfig
+from sae_sweep.architectures.jumprelu.facts import JumpReluConfig
 from tests.saes.problems import TOKENS, VARIANCE, Problem, gradient, losses_of, problem
 
 ROUTES = pytest.mark.parametrize("dense", [False, True])

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from sae_sweep.architectures.maths import maths_of
 from sae_sweep.saes.bank import Bank, Batch, Chunk
 from sae_sweep.saes.base import Losses, Parameters
 from sae_sweep.saes.inference import Units
 from sae_sweep.saes.initial import Start
-from sae_sweep.saes.registry import maths_of
 from sae_sweep.saes.spaces import TRANSCODER
 from tests.saes import reference
 from tests.saes.kinds import KINDS, NO_PRE_BIAS, TOPK_KINDS, config

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from sae_sweep.activations.scaling import SiteStatistics, site_statistics
 from sae_sweep.activations.stream import Block
-from sae_sweep.config import MemberConfig
+from sae_sweep.config.reading import member_config
+from sae_sweep.config.schema import MemberConfig
 from sae_sweep.model.sites import Site
-from sae_sweep.plan import Bank, Member
-from sae_sweep.reading import member_config
-from sae_sweep.training.schedules import resolve_schedule
-from sae_sweep.training.trainer import BankTrainer
+from sae_sweep.plan.members import Bank, Member
+from sae_sweep.plan.schedules import resolve_schedule
+from sae_sweep.training.step.trainer import BankTrainer
 
 D = 8
 SITE = Site("resid_post", 0, "blocks.0.hook_resid_post")

@@ -8,8 +8,8 @@ import torch
 from sae_sweep.activations.scaling import site_statistics
 from sae_sweep.activations.stream import Block
 from sae_sweep.model.sites import Site
-from sae_sweep.plan import Bank, Member
-from sae_sweep.training.trainer import BankTrainer
+from sae_sweep.plan.members import Bank, Member
+from sae_sweep.training.step.trainer import BankTrainer
 from tests.training import fabricate
 
 OUTPUT = Site("mlp_out", 0, "blocks.0.hook_mlp_out")

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from sae_sweep.kernels.screening import screens
+from sae_sweep.kernels.cpu.screening import screens
 from sae_sweep.saes.encoders.base import Encoder
 from sae_sweep.saes.encoders.dense import DenseEncoder
 from sae_sweep.saes.encoders.pieces import PiecewiseEncoder

@@ -1,7 +1,7 @@
 """The encoder of the sparse route on a CPU where full precision is as fast as any: z some rows at a time.
 
 Rows of W_enc x are looked at soon after they are made, and nothing but what is chosen of them is kept
-(`kernels/products.py`). The offset is added where they are looked at: a product that adds a vector would write z twice.
+(`kernels/cpu/products.py`). The offset is added where they are looked at: a product that adds one would write z twice.
 """
 
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sae_sweep.kernels.cpu.products import largest_products, products_above
 from sae_sweep.kernels.entries import Entries
-from sae_sweep.kernels.products import largest_products, products_above
 from sae_sweep.kernels.selection import SAMPLE, sampled_cut
 from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.encoders.base import Encoder

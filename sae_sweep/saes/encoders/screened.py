@@ -1,8 +1,8 @@
 """The encoder of the sparse route where the hardware multiplies bfloat16 faster.
 
-A bound on every pre-activation (`kernels/screening.py`) leaves a few candidates, those are computed in full precision,
-and the choice is made among them. The bound is above every pre-activation, so the choice is the one that the whole
-matrix would give.
+A bound on every pre-activation (`kernels/cpu/screening.py`) leaves a few candidates; these are computed in full
+precision, and the choice is made among them. The bound is above every pre-activation, so the choice is the one that
+the whole matrix would give.
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sae_sweep.kernels.cpu.screening import Bounds, highest_of, likely_cut, likely_largest, upper_bounds
 from sae_sweep.kernels.entries import Entries, above, kept, largest_of_entries
-from sae_sweep.kernels.screening import Bounds, highest_of, likely_cut, likely_largest, upper_bounds
 from sae_sweep.kernels.sparse import sampled_products
 from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.encoders.base import Encoder

@@ -1,0 +1,19 @@
+"""BatchTopK SAE (Bussmann et al. 2024, arXiv 2412.06410). Equations: `maths.py`."""
+
+from dataclasses import dataclass
+
+from sae_sweep.architectures.base import Recipe
+from sae_sweep.architectures.topk.facts import TopKConfig
+
+
+@dataclass(frozen=True)
+class BatchTopKConfig(TopKConfig):
+    """Config of `sae=batchtopk`; k is the mean number of latents that fire on a token."""
+
+    @classmethod
+    def maths(cls) -> str:
+        return "sae_sweep.architectures.batchtopk.maths.BatchTopK"
+
+    def recipe(self, width: int) -> Recipe:
+        """Section 4: Adam, lr 3e-4, betas 0.9 and 0.99."""
+        return Recipe(lr=3e-4, beta2=0.99)

@@ -1,0 +1,112 @@
+"""JumpReLU SAE: Rajamanoharan et al. 2024 (arXiv 2407.14435), and Anthropic, January 2025.
+
+Equations: `maths.py`.
+"""
+
+from dataclasses import dataclass
+
+from sae_sweep.architectures.base import Coefficient, PenaltyConfig, Recipe, above_zero, not_negative, one_of
+from sae_sweep.errors import ConfigError
+
+VARIANTS = ("deepmind", "anthropic")
+TARGET_WARMUP_SHARE = 0.25
+"""Of a run that aims at an L0: while the target falls. Ours; the paper has none."""
+PENALTIES = {"deepmind": ("l0", "target_l0", "frequency"), "anthropic": ("tanh",)}
+
+
+@dataclass(frozen=True)
+class JumpReluConfig(PenaltyConfig):
+    """Config of `sae=jumprelu` and `sae=jumprelu_anthropic`."""
+
+    variant: str
+    """`deepmind`: unit-norm decoder, pre-encoder bias, thresholds alone feel the penalty; `anthropic`: free
+    decoder, no pre-encoder bias, every parameter feels it."""
+    free_decoder: bool
+    """deepmind: decoder rows start at unit norm and are not kept there, as anthropic's never are."""
+    penalty: str | None
+    """deepmind: l0, target_l0 ((L0 / target - 1)^2, the target falling to `sae.l0`) or frequency (sum_i p_i (1 + p_i /
+    frequency_scale), p_i how often latent i fires in the batch), null is target_l0 with `l0` and l0 with a coefficient;
+    anthropic: tanh (sum_i tanh(tanh_scale f_i ||W_dec,i||)), which null is too."""
+    l0_coefficient: float | None
+    """Coefficient of the penalty, in `coefficient_unit`."""
+    threshold_init: float | None
+    """The first threshold of every latent, in units of the scaled input; null is where several times `sae.l0` latents
+    fire on a token, or 1e-3 without that."""
+    bandwidth: float | None
+    """Width of the straight-through estimator's kernel, in units of the scaled input; null is half of what each of
+    `sae.l0` equal activations would be."""
+    frequency_scale: float
+    """With penalty=frequency: the firing frequency above which a latent costs more than its share."""
+    tanh_scale: float
+    """With penalty=tanh: how soon it saturates."""
+    preactivation_coefficient: float
+    """Of the loss that lifts the pre-activations below their thresholds; 0 is none."""
+
+    @classmethod
+    def maths(cls) -> str:
+        return "sae_sweep.architectures.jumprelu.maths.JumpRelu"
+
+    @classmethod
+    def knob(cls) -> str:
+        return "l0_coefficient"
+
+    @property
+    def deepmind(self) -> bool:
+        return self.variant == "deepmind"
+
+    @property
+    def unit_decoder(self) -> bool:
+        return self.deepmind and not self.free_decoder
+
+    @property
+    def chosen_penalty(self) -> str:
+        """`penalty`, or what null stands for."""
+        if self.penalty is not None:
+            return self.penalty
+        if not self.deepmind:
+            return "tanh"
+        return "l0" if self.l0 is None else "target_l0"
+
+    def variations(self) -> tuple[str, ...]:
+        if not self.deepmind:
+            return (self.variant,)
+        usual = "l0" if self.l0 is None else "target_l0"
+        penalty = () if self.chosen_penalty == usual else (f"penalty_{self.chosen_penalty}",)
+        return (*penalty, "free_decoder") if self.free_decoder else penalty
+
+    def coefficient(self) -> Coefficient:
+        """target_l0 aims at `sae.l0` with coefficient 1, so it is never steered."""
+        if self.chosen_penalty == "target_l0":
+            return Coefficient(1.0, "sum", degree=0.0)
+        return Coefficient(self.l0_coefficient, self.coefficient_unit, degree=0.0)
+
+    def recipe(self, width: int) -> Recipe:
+        """deepmind: Gemma Scope's (arXiv 2408.05147, section 3.2). anthropic: the January 2025 update's."""
+        every = 25_000 if self.resample else 0
+        if self.chosen_penalty == "target_l0":
+            share = TARGET_WARMUP_SHARE
+            return Recipe(lr=7e-5, beta1=0.0, sparsity_warmup_fraction=share, resample_every=every)
+        if self.deepmind:
+            return Recipe(lr=7e-5, beta1=0.0, sparsity_warmup_steps=10_000, resample_every=every)
+        return Recipe(lr=2e-4, clip=1.0, lr_decay_fraction=0.2, sparsity_warmup_fraction=1.0, resample_every=every)
+
+    def parameters(self, d: int, width: int) -> dict[str, tuple[int, ...]]:
+        rows = {"W_enc": (width, d), "W_dec": (width, d)}
+        return {**rows, "b_enc": (width,), "log_threshold": (width,), "b_dec": (d,)}
+
+    def structure(self) -> tuple[object, ...]:
+        return (*super().structure(), self.variant, self.unit_decoder, self.chosen_penalty, self.threshold_init)
+
+    def check(self, d: int, width: int) -> None:
+        super().check(d, width)
+        one_of("variant", self.variant, VARIANTS)
+        one_of("penalty", self.chosen_penalty, PENALTIES[self.variant])
+        if self.penalty == "target_l0" and self.l0 is None:
+            raise ConfigError("sae.penalty=target_l0 needs sae.l0, its target; give it, or choose penalty=l0")
+        if self.bandwidth is None and self.l0 is None:
+            raise ConfigError("sae.bandwidth=null needs sae.l0, which it follows from; give it, or a number like 1e-3")
+        for key in ("threshold_init", "bandwidth", "frequency_scale", "tanh_scale"):
+            value = getattr(self, key)
+            if value is not None:
+                above_zero(key, value)
+        not_negative("preactivation_coefficient", self.preactivation_coefficient)

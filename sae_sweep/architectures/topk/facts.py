@@ -1,0 +1,57 @@
+"""TopK SAE (Gao et al. 2024, arXiv 2406.04093). Equations: `maths.py`."""
+
+from dataclasses import dataclass
+from math import log2, sqrt
+
+from sae_sweep.architectures.base import Recipe, SaeConfig, above_zero, not_negative
+from sae_sweep.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class TopKConfig(SaeConfig):
+    """Config of `sae=topk`, and the keys of all that fire a given number of latents."""
+
+    k: int | None
+    """Latents that fire on each token."""
+    auxk: int | None
+    """Dead latents that model the residual; null is the power of two nearest d / 2; 0 is none."""
+    auxk_coefficient: float
+    dead_after_tokens: float
+    """A latent is dead when it has not fired for this many tokens (at most a quarter of the run)."""
+
+    @classmethod
+    def maths(cls) -> str:
+        return "sae_sweep.architectures.topk.maths.TopK"
+
+    @classmethod
+    def knob(cls) -> str:
+        return "k"
+
+    def active(self) -> int:
+        """k, whichever key gave it."""
+        return round(self.k if self.k is not None else self.l0 if self.l0 is not None else 32)
+
+    def auxk_latents(self, d: int) -> int:
+        """How many dead latents model the residual."""
+        return self.auxk if self.auxk is not None else 2 ** round(log2(max(d, 4) / 2))
+
+    def dead_after(self) -> float:
+        return self.dead_after_tokens
+
+    def recipe(self, width: int) -> Recipe:
+        """lr scales as 1 / sqrt(width) (section 3 and appendix). The paper's average of weights is not kept."""
+        return Recipe(lr=2e-4 / sqrt(width / 2**14), eps=6.25e-10)
+
+    def parameters(self, d: int, width: int) -> dict[str, tuple[int, ...]]:
+        return {"W_enc": (width, d), "b_enc": (width,), "W_dec": (width, d), "b_dec": (d,)}
+
+    def check(self, d: int, width: int) -> None:
+        super().check(d, width)
+        if self.k is not None and not 1 <= self.k <= width:
+            raise ConfigError(f"sae.k={self.k} must be at least 1 and at most the width, {width} latents")
+        if self.l0 is not None and round(self.l0) < 1:
+            raise ConfigError(f"sae.l0={self.l0:g} must be at least 1 for {self.architecture}")
+        if self.auxk is not None and not 0 <= self.auxk <= width:
+            raise ConfigError(f"sae.auxk={self.auxk} must be between 0 and the width, {width} latents")
+        not_negative("auxk_coefficient", self.auxk_coefficient)
+        above_zero("dead_after_tokens", self.dead_after_tokens)

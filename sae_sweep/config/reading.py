@@ -1,0 +1,151 @@
+"""Reading composed entries into the typed config, and naming its keys.
+
+A key that is misspelt, left out, of the wrong type or impossible is refused at this edge, before anything is loaded.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass, replace
+from difflib import get_close_matches
+from types import NoneType
+from typing import Any, get_args, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sae_sweep.architectures.base import SaeConfig
+from sae_sweep.architectures.registry import ARCHITECTURES
+from sae_sweep.config.schema import MemberConfig
+from sae_sweep.config.values import SCALARS, shown
+from sae_sweep.errors import ConfigError
+
+DEFAULT_L0 = 32.0
+
+
+def member_config(entries: Mapping[str, Any] | DictConfig) -> MemberConfig:
+    """The typed config of one composed config, or of a saved config.yaml.
+
+    What has two spellings gets one: `sae.width` wins over `sae.expansion`, `site.hook` over `site.kind` (which toy data
+    has not either), and a member that states neither its knob nor `sae.l0` has `sae.l0` = 32. Ranges are checked by
+    the plan, not here.
+    Raises ConfigError for an unknown key, a key left out, a wrong type, and for a knob together with `sae.l0`.
+    """
+    config: MemberConfig = _typed(MemberConfig, _plain(entries), "")
+    kindless = config.site.hook is not None or config.data.toy is not None
+    site = replace(config.site, kind=None) if kindless else config.site
+    return replace(config, site=site, sae=_one_spelling(config.sae))
+
+
+def config_entries(config: MemberConfig) -> dict[str, Any]:
+    """The config as nested plain entries; `member_config` of them is the config again."""
+    return asdict(config)
+
+
+def flat_entries(entries: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested entries by their dotted keys."""
+    flat: dict[str, Any] = {}
+    for name, value in entries.items():
+        flat |= flat_entries(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
+
+
+def known_keys() -> list[str]:
+    """Every dotted key that some member has."""
+    keys = [key for key in _keys_of(MemberConfig, "") if not key.startswith("sae.")]
+    return keys + sorted({key for architecture in ARCHITECTURES.values() for key in _keys_of(architecture, "sae.")})
+
+
+def unknown_key(key: str, architecture: str | None) -> ConfigError:
+    """The error for a key that no config has, or not the one of this architecture where it is known."""
+    owners = [name for name, cls in ARCHITECTURES.items() if key in _keys_of(cls, "sae.")]
+    if owners and architecture in ARCHITECTURES:
+        own = ", ".join(field.name for field in fields(ARCHITECTURES[architecture]))
+        return ConfigError(f"{key}: {architecture} has no such key (it is {', '.join(owners)}'s); its keys are {own}")
+    if owners:
+        return ConfigError(f"{key}: the chosen architecture has no such key; it is {', '.join(owners)}'s")
+    known = known_keys()
+    if key in known:
+        group = key.rpartition(".")[0]
+        return ConfigError(f"{key}: {group} is null here; {group.replace('.', '=')} gives it keys")
+    near = get_close_matches(key, known, n=1)
+    return ConfigError(
+        f"{key}: no such key; " + (f"did you mean {near[0]}?" if near else "`sae-sweep --help` lists them")
+    )
+
+
+def _plain(entries: Mapping[str, Any] | DictConfig) -> Mapping[str, Any]:
+    if not isinstance(entries, DictConfig):
+        return entries
+    try:
+        plain = OmegaConf.to_container(entries, resolve=True)
+    except OmegaConfBaseException as error:
+        key = error.full_key or "the config"
+        raise ConfigError(f"{key}: cannot be resolved ({str(error).splitlines()[0]})") from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _typed(cls: Any, entries: Any, prefix: str) -> Any:
+    """An instance of dataclass `cls`; `prefix` is the dotted path to it, with its last dot."""
+    if not isinstance(entries, Mapping):
+        raise ConfigError(
+            f"{prefix[:-1]}={shown(entries)} is a group of keys; give one, like {_keys_of(cls, prefix)[0]}"
+        )
+    if cls is SaeConfig:
+        cls = _architecture(entries.get("architecture"))
+    names, types = [field.name for field in fields(cls)], get_type_hints(cls)
+    for name in entries:
+        if name not in names:
+            raise unknown_key(f"{prefix}{name}", entries.get("architecture"))
+    for name in names:
+        if name not in entries or entries[name] == "???":
+            raise ConfigError(f"{prefix}{name} is not given; give {prefix}{name}=...")
+    return cls(**{name: _value(types[name], entries[name], prefix + name) for name in names})
+
+
+def _architecture(name: Any) -> type[SaeConfig]:
+    if name not in ARCHITECTURES:
+        raise ConfigError(f"sae.architecture={shown(name)} is not one of {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[name]
+
+
+def _value(kind: Any, value: Any, key: str) -> Any:
+    options = get_args(kind) or (kind,)
+    if value is None and NoneType in options:
+        return None
+    wanted = _stated(kind)
+    if is_dataclass(wanted):
+        return _typed(wanted, value, f"{key}.")
+    try:
+        return SCALARS[wanted](value)
+    except ValueError as error:
+        or_null = " or null" if NoneType in options else ""
+        raise ConfigError(f"{key}={shown(value)} is not {error}{or_null}") from None
+
+
+def _stated(kind: Any) -> Any:
+    """The type a value has when it is not null."""
+    return next(option for option in get_args(kind) or (kind,) if option is not NoneType)
+
+
+def _one_spelling(sae: SaeConfig) -> SaeConfig:
+    knob = sae.knob()
+    value: float | None = getattr(sae, knob)
+    if value is not None and sae.l0 is not None:
+        raise ConfigError(
+            f"sae.{knob}={value:g} and sae.l0={sae.l0:g} both set the sparsity; give one and leave the other null"
+        )
+    if sae.width is None and sae.expansion is None:
+        raise ConfigError("sae.width and sae.expansion are both null; give one")
+    return replace(
+        sae,
+        l0=DEFAULT_L0 if value is None and sae.l0 is None else sae.l0,
+        expansion=sae.expansion if sae.width is None else None,
+    )
+
+
+def _keys_of(cls: Any, prefix: str) -> list[str]:
+    keys: list[str] = []
+    for name, kind in get_type_hints(cls).items():
+        group = _stated(kind)
+        keys += _keys_of(group, f"{prefix}{name}.") if is_dataclass(group) else [prefix + name]
+    return keys

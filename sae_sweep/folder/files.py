@@ -1,0 +1,78 @@
+"""Files that are whole or not there at all, and what killed processes were writing. No torch."""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
+from pathlib import Path
+from secrets import token_hex
+from socket import gethostname
+from time import time
+from typing import Any
+
+from sae_sweep.host.pids import process_exists
+
+OLD_SECONDS = 86_400.0
+"""After so long nobody is still writing a file."""
+_WRITER = re.compile(r"\.(?P<host>[0-9a-f]{6})-(?P<pid>\d+)-[0-9a-f]{8}\.tmp$")
+
+
+@contextmanager
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """A temporary path in the same folder, which takes `path`'s place once the block ends without an error.
+
+    A reader sees the old file or the new one, never a part; if `durable`, the new one is on disk when this returns.
+    """
+    temporary = path.with_name(f".{path.name}.{host_token()}-{os.getpid()}-{token_hex(4)}.tmp")
+    try:
+        yield temporary
+        if durable:
+            sync(temporary)
+        temporary.replace(path)
+    finally:
+        with suppress(OSError):  # a folder that became read-only has an error of its own to tell
+            temporary.unlink(missing_ok=True)
+    if durable:
+        sync(path.parent)
+
+
+def clear_leftovers(folder: Path, *, own: bool = False) -> None:
+    """Remove what killed processes were writing here with `replacing`; all there is, where nobody else may write here
+    now (`own`). A folder that is not there has none."""
+    for path in folder.glob(".*.tmp"):
+        writer = _WRITER.search(path.name)
+        with suppress(OSError):  # gone by now, or not ours to remove
+            if writer and (own or _gone(writer["host"], int(writer["pid"]), path)):
+                path.unlink()
+
+
+def _gone(host: str, pid: int, path: Path) -> bool:
+    """Whether the process that wrote a temporary file has ended: of another host's nobody here knows."""
+    return not process_exists(pid) if host == host_token() else time() - path.stat().st_mtime > OLD_SECONDS
+
+
+def write_text_atomic(path: Path, text: str, *, durable: bool = True) -> None:
+    """Write a UTF-8 file as `replacing` does."""
+    with replacing(path, durable=durable) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json_atomic(path: Path, entries: Any) -> None:
+    """Write strict JSON (NaN is refused) as `replacing` does."""
+    write_text_atomic(path, json.dumps(entries, indent=2, allow_nan=False) + "\n")
+
+
+def sync(path: Path) -> None:
+    """See that a file, or what a folder lists, is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def host_token() -> str:
+    """This machine, in letters that any file system takes."""
+    return blake2b(gethostname().encode(), digest_size=3).hexdigest()

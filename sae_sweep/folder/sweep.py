@@ -1,0 +1,310 @@
+"""The sweep folder: one folder per member, and sweep.json with everyone's state.
+
+    outputs/<name>/
+      sweep.json          what was asked, the plan, each member's state
+      <member>/           config.yaml, weights, metrics.json, ...
+        milestones/<tokens>/  the same of the member as it was after so many training tokens, but for curves
+      .state/             while members are unfinished: how to go on (`checkpoints.py`), and who does (`lock.py`)
+        tasks/<task>/     a group given to a worker elsewhere (`launch/tasks.py`); in states.json its members' states
+
+A task is the only writer of its states.json, and what it says goes before what sweep.json says. sweep.json is brought
+up to date with all of them whenever anybody writes it, by one process at a time where the file system has locks.
+
+No torch here.
+"""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import OmegaConf
+
+from sae_sweep.config.reading import config_entries, flat_entries
+from sae_sweep.config.schema import MemberConfig
+from sae_sweep.config.values import shown
+from sae_sweep.errors import ConfigError
+from sae_sweep.folder.files import clear_leftovers, write_json_atomic, write_text_atomic
+from sae_sweep.folder.storage import is_whole_safetensors
+from sae_sweep.plan.members import Member, Plan, base_label, identity_entries, suffixed
+
+State = Literal["planned", "running", "interrupted", "finished", "failed"]
+
+VERSION = 1
+WEIGHTS = "sae_weights.safetensors"
+METRICS = "metrics.json"
+CURVES = "metrics.jsonl"
+LAST_GOOD = "last_good.safetensors"
+"""The resume state of a member that diverged, from before it did."""
+TRAINED_FILES = (METRICS, WEIGHTS, CURVES, "cfg.json", "sparsity.safetensors", "lookup.safetensors", LAST_GOOD)
+MILESTONES = "milestones"
+"""In a member's folder: what it was on its way, in a folder by training tokens."""
+STATE = ".state"
+TASKS = "tasks"
+STATES = "states.json"
+SHOWN_DIFFERENCES = 4
+_LABEL = re.compile(r"\w[\w.+-]*")
+_ENTRY = {"identity": str, "state": str, "config": dict}
+"""What each member of sweep.json has, of which type."""
+_CONFIG = ("model", "site", "data", "sae", "training", "evaluation")
+
+
+@dataclass(frozen=True)
+class MemberResult:
+    """How one member's training ended."""
+
+    metrics: dict[str, Any] | None
+    """The flat metrics of metrics.json; None when it failed."""
+    reason: str | None
+    """Why it failed, in one line; None when it finished."""
+
+
+def sweep_root(config: MemberConfig) -> Path:
+    """Where the member's sweep lives."""
+    return Path(config.output_dir).expanduser() / config.name
+
+
+def state_place(root: Path, task: str | None) -> Path:
+    """Where a sweep's own state is, or that of one of its tasks."""
+    return root / STATE if task is None else root / STATE / TASKS / task
+
+
+def overlay_tasks(root: Path, members: dict[str, Any]) -> None:
+    """Put the states that the tasks of a sweep have written over those of sweep.json."""
+    for file in sorted((root / STATE / TASKS).glob(f"*/{STATES}")):
+        for label, entry in _states(file).items():
+            if label in members:
+                members[label] = members[label] | entry
+
+
+@contextmanager
+def one_at_a_time(root: Path) -> Iterator[None]:
+    """Only one process of those that train a sweep's tasks is in such a block. Without tasks, or where the file system
+    has no locks, nobody is kept waiting."""
+    try:
+        descriptor = os.open(root / STATE / TASKS / "write.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError:
+        yield
+        return
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """The folder of one sweep. Nothing is written before `begin`."""
+
+    root: Path
+    task: str | None = None
+    """The task whose worker writes here; None for a process that has the sweep to itself."""
+
+    def member_folder(self, label: str) -> Path:
+        return self.root / label
+
+    def milestone_folder(self, label: str, tokens: int) -> Path:
+        return self.member_folder(label) / MILESTONES / str(tokens)
+
+    def has_milestone(self, label: str, tokens: int) -> bool:
+        """Whether a member's snapshot is there, whole."""
+        return (self.milestone_folder(label, tokens) / METRICS).is_file()
+
+    def read(self) -> dict[str, Any]:
+        """The entries of sweep.json, brought up to date; without members where there is none yet.
+
+        Raises ConfigError when the file cannot be read or is of another version.
+        """
+        file = self.root / "sweep.json"
+        if not file.exists():
+            return {"version": VERSION, "name": self.root.name, "members": {}, "plan": []}
+        try:
+            entries = json.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{file}: cannot be read ({error.strerror}); give another name=") from error
+        except ValueError as error:
+            raise ConfigError(f"{file}: not valid JSON ({error}); restore it, or give another name=") from error
+        if not isinstance(entries, dict) or entries.get("version") != VERSION:
+            raise ConfigError(f"{file}: written by another version of sae-sweep; give another name=")
+        wrong = damage(entries.get("members"))
+        if wrong is not None:
+            raise ConfigError(f"{file}: {wrong}; restore it, or give another name=")
+        overlay_tasks(self.root, entries["members"])
+        return entries
+
+    def named(self, plan: Plan) -> Plan:
+        """The plan with the names its members have, or get, in this folder.
+
+        A member that is already here keeps its name. Raises ConfigError when a new member's name, before
+        any suffix, is held by a member that this command does not ask for.
+        """
+        here: dict[str, Any] = self.read()["members"]
+        labels = {entry["identity"]: label for label, entry in here.items()}
+        asked = {member.identity for member in plan.members}
+        for member in plan.members:
+            if member.identity in labels:
+                continue
+            base, label = base_label(member.config), member.label
+            holder = here.get(base)
+            if holder is not None and holder["identity"] not in asked:
+                raise _held(self.root / base, holder["config"], member)
+            taken = {*here, *labels.values()}
+            labels[member.identity] = label if label not in taken else suffixed(base, member.identity, taken)
+        return plan.labelled({identity: labels[identity] for identity in asked})
+
+    def check_place(self) -> None:
+        """Raises ConfigError where the folder could not be made or written to."""
+        place = next(folder for folder in (self.root, *self.root.absolute().parents) if folder.exists())
+        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+            what = "cannot be written to" if place.is_dir() else "is a file, not a folder"
+            raise ConfigError(f"output_dir={self.root.parent}: {place} {what}; give another output_dir=")
+
+    def finished(self, plan: Plan) -> set[str]:
+        """Identities of the members that need no more training."""
+        here = self.read()["members"]
+        return {member.identity for member in plan.members if self._is_finished(member.label, here)}
+
+    def begin(self, plan: Plan, resumed: Collection[str] = (), elsewhere: Collection[str] = ()) -> None:
+        """Make the folders, write each unfinished member's config.yaml, and put the plan into sweep.json.
+
+        `resumed` are identities of members that go on from a checkpoint: they keep their curves. Those `elsewhere` are
+        in other hands and stay as they are.
+        """
+        self._make_root()
+        clear_leftovers(self.root)
+        here, begun = self.read()["members"], {}
+        for member in plan.members:
+            if member.identity not in elsewhere and not self._is_finished(member.label, here):
+                self._begin_member(member, member.identity in resumed)
+                begun[member.label] = {
+                    "identity": member.identity,
+                    "state": "planned",
+                    "reason": None,
+                    "config": identity_entries(member.config),
+                }
+        self._write_own({label: {"state": "planned", "reason": None} for label in begun})
+        with self._writing() as entries:
+            entries["members"] |= begun
+            if self.task is None:
+                entries["plan"] = _plan_entries(plan)
+
+    def mark(self, labels: Iterable[str], state: State, reason: str | None) -> None:
+        """Write the members' state; `reason` says why they failed."""
+        marks = {label: {"state": state, "reason": reason} for label in labels}
+        self._write_own(marks)
+        with self._writing() as entries:
+            for label, mark in marks.items():
+                entries["members"][label] |= mark
+
+    def _begin_member(self, member: Member, resumed: bool) -> None:
+        folder = self.member_folder(member.label)
+        folder.mkdir(exist_ok=True)
+        for place in (folder, *(folder / MILESTONES).glob("*")):
+            clear_leftovers(place, own=True)
+        for name in TRAINED_FILES:  # of an attempt that did not finish
+            if name != CURVES or not resumed:
+                (folder / name).unlink(missing_ok=True)
+        if not resumed:
+            shutil.rmtree(folder / MILESTONES, ignore_errors=True)
+        text = OmegaConf.to_yaml(OmegaConf.create(config_entries(member.config)))
+        write_text_atomic(folder / "config.yaml", text)
+
+    def _write_own(self, marks: Mapping[str, Any]) -> None:
+        if self.task is not None:
+            file = state_place(self.root, self.task) / STATES
+            write_json_atomic(file, {**_states(file), **marks})
+
+    @contextmanager
+    def _writing(self) -> Iterator[dict[str, Any]]:
+        """The entries of sweep.json, to be changed and then written."""
+        with one_at_a_time(self.root):
+            entries = self.read()
+            yield entries
+            write_json_atomic(self.root / "sweep.json", entries)
+
+    def read_metrics(self, label: str) -> dict[str, Any]:
+        """The final metrics of a finished member."""
+        metrics: dict[str, Any] = json.loads((self.member_folder(label) / METRICS).read_text(encoding="utf-8"))
+        return metrics
+
+    def _make_root(self) -> None:
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"output_dir: {self.root} cannot be made ({error.strerror}); give a folder that can be written"
+            ) from error
+
+    def _is_finished(self, label: str, here: Mapping[str, Any]) -> bool:
+        if label not in here or here[label]["state"] != "finished":
+            return False
+        if not is_whole_safetensors(self.member_folder(label) / WEIGHTS):
+            return False
+        try:
+            return isinstance(self.read_metrics(label), dict)
+        except (OSError, ValueError):
+            return False  # damaged: it is trained again
+
+
+def damage(members: Any) -> str | None:
+    """What is wrong with the members of a sweep.json, in words; None where nothing is.
+
+    Their labels are names of folders: one that leads out of the sweep's own is refused.
+    """
+    if not isinstance(members, dict):
+        return "it has no members"
+    for label, entry in members.items():
+        if not _LABEL.fullmatch(label):
+            return f"its member {label!r} has no plain folder name"
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), kind) for key, kind in _ENTRY.items()):
+            return f"its member {label} lacks one of {', '.join(_ENTRY)}"
+        if not all(isinstance(entry["config"].get(group), dict) for group in _CONFIG):
+            return f"the config of its member {label} lacks one of {', '.join(_CONFIG)}"
+    return None
+
+
+def _states(file: Path) -> dict[str, Any]:
+    """What a task has said of its members; nothing where it has not, or is gone."""
+    try:
+        states = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return states if isinstance(states, dict) else {}
+
+
+def _held(folder: Path, old: Mapping[str, Any], member: Member) -> ConfigError:
+    before, after = flat_entries(old), flat_entries(identity_entries(member.config))
+    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    changes = [f"{key}: {shown(before.get(key))} -> {shown(after.get(key))}" for key in keys[:SHOWN_DIFFERENCES]]
+    more = f", and {len(keys) - len(changes)} more" if len(keys) > len(changes) else ""
+    return ConfigError(
+        f"name={member.config.name}: {folder} holds a member of another config ({', '.join(changes)}{more});"
+        " give another name=, or the old values, or ask for old and new together"
+    )
+
+
+def _plan_entries(plan: Plan) -> list[dict[str, Any]]:
+    return [
+        {
+            "group": group.key,
+            "hooks": list(group.hooks),
+            "banks": [
+                {
+                    "hook": bank.site.name,
+                    "architecture": bank.members[0].config.sae.architecture,
+                    "batch_size": bank.members[0].config.training.batch_size,
+                    "members": [member.label for member in bank.members],
+                }
+                for bank in group.banks
+            ],
+        }
+        for group in plan.groups
+    ]

@@ -1,0 +1,185 @@
+"""`hydra/launcher=ray`: one Ray task for each group, on a cluster that exists or on one that is started here.
+
+A task is handed a folder, not code, so that every node needs this package and the sweep's folder at the same path. A
+task whose worker dies is run again by Ray, and goes on from the newest checkpoint in that folder.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+from sae_sweep.config.schema import MemberConfig
+from sae_sweep.config.values import SCALARS, shown
+from sae_sweep.errors import ConfigError, ProcessLost
+from sae_sweep.folder.lock import JOB_VARIABLES
+from sae_sweep.host.signals import Interrupted, Stop
+from sae_sweep.launch.local import Outcome
+from sae_sweep.launch.remote import run_remote
+from sae_sweep.launch.tasks import Task, settle
+
+LOG = "log.txt"
+POLL_SECONDS = 1.0
+PARTING_SECONDS = 60.0
+"""That workers get to leave a checkpoint when the command is told to stop."""
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """What `hydra.launcher` asks Ray for."""
+
+    address: str | None
+    """Of a cluster that exists (`auto`, `host:port`, `ray://host:port`); null starts one on this machine."""
+    cpus: float
+    """Of one group, like gpus and memory_gb. Either may be a fraction: then groups share a device."""
+    gpus: float
+    memory_gb: float | None
+    """Host memory that Ray sets aside, in 10^9 bytes; null sets none aside."""
+    resources: Mapping[str, float]
+    """Ray's custom resources of one group: {a100: 1}."""
+    retries: int
+    """How often a group is run again when its worker has died."""
+
+    @staticmethod
+    def checked(**given: Any) -> "RayOptions":
+        """The options of a config. Raises ConfigError for one of the wrong type."""
+        if given["address"] is not None and not isinstance(given["address"], str):
+            raise ConfigError(f"hydra.launcher.address={shown(given['address'])} is not an address, like auto")
+        if not isinstance(given["resources"], dict):
+            raise ConfigError(
+                f"hydra.launcher.resources={shown(given['resources'])} is not a mapping, like {{a100: 1}}"
+            )
+        for key, kind in {"cpus": float, "gpus": float, "memory_gb": float, "retries": int}.items():
+            if given[key] is None and key == "memory_gb":
+                continue
+            try:
+                given[key] = SCALARS[kind](given[key])
+            except ValueError as error:
+                raise ConfigError(f"hydra.launcher.{key}={shown(given[key])} is not {error}") from None
+            if given[key] < 0:
+                raise ConfigError(f"hydra.launcher.{key}={shown(given[key])} must be at least 0")
+        return RayOptions(**given)
+
+    def words(self) -> str:
+        """The resources, as people read them."""
+        amounts = {"CPU": self.cpus, "GPU": self.gpus, "GB of memory": self.memory_gb or 0, **self.resources}
+        return ", ".join(f"{shown(float(amount))} {name}" for name, amount in amounts.items() if amount)
+
+
+def run_ray(configs: Sequence[MemberConfig], options: Mapping[str, Any]) -> list[Outcome]:
+    """As `run_sweep`, in Ray tasks. Raises ConfigError for options that cannot be."""
+    return run_remote(configs, RayCluster(RayOptions.checked(**options)))
+
+
+class RayCluster:
+    """Ray, for the groups of one command."""
+
+    waits = True
+
+    def __init__(self, options: RayOptions) -> None:
+        self._options, self.gpus = options, options.gpus
+        self._running: dict[Any, Task] = {}
+        """By Ray's reference to its result."""
+
+    def place(self, number: int) -> str:
+        """Where a group would run."""
+        where = self._options.address or "of this machine"
+        return f"would be run by the Ray cluster {where} as task {number} with {self._options.words()}"
+
+    def submit(self, tasks: Sequence[Task]) -> None:
+        """One Ray task for each."""
+        try:
+            import ray
+        except ImportError as error:
+            raise ConfigError("hydra/launcher=ray: Ray is not installed; pip install 'sae-sweep[ray]'") from error
+        options = self._options
+        try:
+            ray.init(
+                address=options.address,
+                include_dashboard=False if options.address is None else None,
+                log_to_driver=False,  # each worker has a log of its own
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ConfigError(f"hydra.launcher.address={shown(options.address)}: {_line(error)}") from error
+        if options.address is None:
+            _check_fits(options, ray.cluster_resources())
+        needs: dict[str, Any] = {
+            "num_cpus": options.cpus,
+            "num_gpus": options.gpus,
+            "memory": None if options.memory_gb is None else int(options.memory_gb * 1e9),
+            "resources": dict(options.resources) or None,
+        }
+        # max_calls: what a task held on the device goes with its process
+        given = ray.remote(**needs, max_retries=options.retries, max_calls=1)(_work)
+        for task in tasks:
+            task.write_job("ray", None, str(task.folder / LOG))
+            job = f"{task.name}-{token_hex(4)}"
+            self._running[given.remote(str(task.folder), job)] = task
+        _say(f"{len(tasks)} tasks given to Ray, each with {options.words()}")
+
+    def wait(self, tasks: Sequence[Task], stop: Stop) -> None:
+        """Until every task is over. Told to stop, tells the workers, who leave a checkpoint."""
+        if not tasks:
+            return
+        import ray
+
+        del stop  # its handler raises, wherever this is
+        try:
+            while self._running:
+                for done in ray.wait(list(self._running), timeout=POLL_SECONDS)[0]:
+                    task = self._running.pop(done)
+                    settle(task, {}, _ending(ray, done))
+                    _say(f"{len(tasks) - len(self._running)} of {len(tasks)} tasks are over")
+        except Interrupted as interrupted:
+            for reference in self._running:
+                ray.cancel(reference, force=False)
+            ray.wait(list(self._running), num_returns=len(self._running), timeout=PARTING_SECONDS)
+            _say(f"{interrupted.name}: {len(self._running)} tasks were cancelled; the same command goes on from there")
+            raise
+        finally:
+            ray.shutdown()
+
+
+def _work(place: str, job: str) -> int:
+    """In Ray's worker: the exit code of `sae-sweep work`."""
+    from sae_sweep.cli import main
+
+    log = os.open(Path(place) / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    os.environ[JOB_VARIABLES[0]] = job  # run again, it may take over the lock it left
+    code = main(["work", str(Path(place))])
+    if code == ProcessLost.exit_code:
+        os._exit(code)  # which Ray retries, as where this process is killed
+    return code
+
+
+def _ending(ray: Any, reference: Any) -> str | None:
+    """Why a task has no result, in one line."""
+    try:
+        ray.get(reference)
+    except Exception as error:  # Ray raises of many kinds
+        return f"its Ray task ended: {_line(error)}"
+    return None
+
+
+def _check_fits(options: RayOptions, there: Mapping[str, float]) -> None:
+    """Ray would wait for ever for what a machine does not have."""
+    wanted = {"CPU": ("cpus", options.cpus), "GPU": ("gpus", options.gpus)}
+    for name, (key, amount) in wanted.items():
+        if amount > there.get(name, 0):
+            raise ConfigError(
+                f"hydra.launcher.{key}={shown(amount)}: this machine has {there.get(name, 0):g}; ask for no more, or"
+                " give the address= of a cluster"
+            )
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _say(text: str) -> None:
+    print(f"sae-sweep: {text}", file=sys.stderr, flush=True)

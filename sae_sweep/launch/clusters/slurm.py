@@ -1,0 +1,198 @@
+"""`hydra/launcher=slurm`: one job array for a sweep, one of its tasks for each group, submitted through submitit.
+
+submitit writes the sbatch script and its jobs' logs. What it says of a job's success is not asked: a member's state is
+what its worker wrote into the sweep's folder, and what SLURM says of a job that ended without a word.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import CalledProcessError
+from time import sleep
+from typing import Any
+
+from sae_sweep.config.schema import MemberConfig
+from sae_sweep.config.values import shown
+from sae_sweep.errors import ConfigError
+from sae_sweep.folder.sweep import STATE
+from sae_sweep.host.signals import Interrupted, Stop
+from sae_sweep.launch.clusters.slurm_job import GroupJob
+from sae_sweep.launch.clusters.slurm_queue import Verdict
+from sae_sweep.launch.local import Outcome
+from sae_sweep.launch.remote import run_remote
+from sae_sweep.launch.tasks import SLURM, Task, over, settle, verdicts
+
+POLL_SECONDS = (1.0, 15.0)
+"""Between two looks at the queue: at first, and after a while."""
+LOGS = "slurm"
+
+
+@dataclass(frozen=True)
+class SlurmOptions:
+    """What `hydra.launcher` asks SLURM for. Null leaves it to the cluster."""
+
+    partition: str | None
+    account: str | None
+    time: str | None
+    """As SLURM writes it: MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS."""
+    gpus: int
+    """Of one group; 0 asks for none."""
+    cpus: int
+    mem: str | None
+    """Of one group, as SLURM writes it: 32G."""
+    parallel: int | None
+    """Groups that run at once; null is as many as the cluster will."""
+    setup: tuple[str, ...]
+    """Lines of shell that a job begins with."""
+    sbatch: Mapping[str, Any]
+    """Further options of sbatch, without their dashes: {qos: high, constraint: a100}."""
+    signal_seconds: int
+    """How long before its time limit a job is told to leave a checkpoint and goes back into the queue."""
+    wait: bool
+    """Stay until all is done; false returns as soon as all is submitted."""
+
+    @staticmethod
+    def checked(**given: Any) -> "SlurmOptions":
+        """The options of a config. Raises ConfigError for one of the wrong type."""
+        for key, (kind, what) in _KINDS.items():
+            value = given[key]
+            if value is None and key in _NULLABLE:
+                continue
+            if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+                raise ConfigError(f"hydra.launcher.{key}={shown(value)} is not {what}")
+            if kind is int and given[key] < (0 if key == "gpus" else 1):
+                raise ConfigError(f"hydra.launcher.{key}={value} is too small")
+        given["setup"] = tuple(map(str, given["setup"]))
+        return SlurmOptions(**given)
+
+    def parameters(self) -> dict[str, Any]:
+        """The same as submitit calls it."""
+        more = {"requeue": True, **self.sbatch}
+        if self.time is not None:
+            more["time"] = self.time
+        return {
+            "partition": self.partition,
+            "account": self.account,
+            "time": None,
+            "gpus_per_node": self.gpus or None,
+            "cpus_per_task": self.cpus,
+            "mem": self.mem,
+            "array_parallelism": self.parallel or sys.maxsize,
+            "setup": list(self.setup),
+            "signal_delay_s": self.signal_seconds,
+            "stderr_to_stdout": True,
+            "additional_parameters": more,
+        }
+
+    def words(self) -> str:
+        """Partition and resources, as people read them."""
+        parts = [f"{self.gpus} GPU{'s' * (self.gpus != 1)}" if self.gpus else "", f"{self.cpus} CPUs"]
+        parts += [self.mem or "", self.time or ""]
+        return ", ".join(part for part in parts if part)
+
+
+_KINDS: dict[str, tuple[type, str]] = {
+    "partition": (str, "a name"),
+    "account": (str, "a name"),
+    "time": (str, "a time as SLURM writes it, in quotes: '24:00:00' or '1-12:00:00'"),
+    "gpus": (int, "a whole number"),
+    "cpus": (int, "a whole number"),
+    "mem": (str, "an amount as SLURM writes it, like 32G"),
+    "parallel": (int, "a whole number"),
+    "setup": (list, "a list of shell lines"),
+    "sbatch": (dict, "a mapping of sbatch's options, like {qos: high}"),
+    "signal_seconds": (int, "a whole number"),
+    "wait": (bool, "true or false"),
+}
+_NULLABLE = ("partition", "account", "time", "mem", "parallel")
+
+
+def run_slurm(
+    configs: Sequence[MemberConfig], options: Mapping[str, Any], targets: Sequence[str] | None
+) -> list[Outcome]:
+    """As `run_sweep`, in SLURM jobs. Raises ConfigError for options that cannot be."""
+    checked = SlurmOptions.checked(**options)
+    if targets is not None and not checked.wait:
+        raise ConfigError("hydra.launcher.wait=false: the sweeper needs the results; leave it out")
+    return run_remote(configs, SlurmCluster(checked, configs[0].name))
+
+
+class SlurmCluster:
+    """SLURM, for the groups of one command."""
+
+    def __init__(self, options: SlurmOptions, name: str) -> None:
+        self._options, self._name = options, name
+        self.waits, self.gpus = options.wait, options.gpus
+
+    def place(self, number: int) -> str:
+        """Where a group would run."""
+        partition = f"partition {self._options.partition}" if self._options.partition else "the default partition"
+        return f"would be submitted to {partition} as array task {number} with {self._options.words()}"
+
+    def submit(self, tasks: Sequence[Task]) -> None:
+        """One array task for each; says their job ids, and how to look after them."""
+        import submitit
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+        root = tasks[0].root
+        try:
+            executor = submitit.SlurmExecutor(folder=root / STATE / LOGS)
+            executor.update_parameters(job_name=self._name, **self._options.parameters())
+            jobs = executor.map_array(GroupJob(), [str(task.folder) for task in tasks])
+        except (FailedJobError, FailedSubmissionError, CalledProcessError) as error:
+            said = str(getattr(error, "stderr", None) or error).strip().splitlines()
+            raise ConfigError(f"hydra/launcher=slurm: sbatch refuses: {said[-1] if said else error}") from error
+        except RuntimeError as error:
+            raise ConfigError(f"hydra/launcher=slurm: {error}") from error
+        for task, job in zip(tasks, jobs, strict=True):
+            task.write_job(SLURM, job.job_id, str(Path(job.paths.stdout)))
+        _say(f"submitted {_counted(tasks)}: {', '.join(job.job_id for job in jobs)}")
+        if not self.waits:
+            _say_how(root)
+
+    def wait(self, tasks: Sequence[Task], stop: Stop) -> None:
+        """Until every job is over. Told to stop, says what goes on without it."""
+        del stop  # its handler raises, wherever this is
+        left, pause, said = list(tasks), POLL_SECONDS[0], ""
+        try:
+            while left:
+                found = verdicts(left)
+                for task in [task for task in left if over(task, found)]:
+                    settle(task, found)
+                    left.remove(task)
+                line = _standing(left, found, len(tasks))
+                if line != said:
+                    _say(line)
+                said = line
+                if left:
+                    sleep(pause)
+                    pause = min(pause * 1.5, POLL_SECONDS[1])
+        except Interrupted as interrupted:
+            jobs = ", ".join(str(task.job) for task in left)
+            _say(
+                f"{interrupted.name}: SLURM goes on with {_counted(left)} ({jobs});"
+                " the same command waits for them again"
+            )
+            _say_how(tasks[0].root)
+            raise
+
+
+def _standing(left: Sequence[Task], found: Mapping[str, Verdict], total: int) -> str:
+    running = sum(found[task.name].runs for task in left if task.name in found)
+    waiting = sum(found[task.name].waits for task in left if task.name in found)
+    unknown = f", {len(left) - running - waiting} that SLURM does not tell of" * (len(left) > running + waiting)
+    return f"SLURM: {running} running, {waiting} waiting, {total - len(left)} of {total} over{unknown}"
+
+
+def _counted(tasks: Sequence[Task]) -> str:
+    return f"{len(tasks)} SLURM job{'s' * (len(tasks) != 1)}"
+
+
+def _say_how(root: Path) -> None:
+    _say(f"see how far they are: sae-sweep status {root}")
+    _say(f"cancel them:          sae-sweep cancel {root}")
+
+
+def _say(text: str) -> None:
+    print(f"sae-sweep: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,79 @@
+"""Between Hydra and a sweep: from lists of overrides to members, and from outcomes to what Hydra expects back."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig
+
+from sae_sweep.config.reading import member_config
+from sae_sweep.config.schema import MemberConfig
+from sae_sweep.errors import ConfigError
+from sae_sweep.launch.hydra.composition import GroupKeys, compose_jobs
+from sae_sweep.launch.hydra.grids import sweep_jobs
+from sae_sweep.launch.local import Outcome, SweepFailed
+
+
+def launch_grids(
+    loader: ConfigLoader, launcher: Launcher, grids: Any, params: Any, command_line: Sequence[str]
+) -> Sequence[JobReturn]:
+    """What the grids sweeper does: all jobs in one batch. Raises SweepFailed when a member failed."""
+    if not isinstance(grids or [], list):
+        raise ConfigError(f"hydra.sweeper.grids={grids} is not a list; give a list of mappings")
+    parser = OverridesParser.create(config_loader=loader)
+    jobs = sweep_jobs(grids or [], params or {}, command_line, parser, GroupKeys(loader))
+    returns = launcher.launch(jobs, initial_job_idx=0)
+    if any(job.status == JobStatus.FAILED for job in returns):
+        raise SweepFailed
+    return returns
+
+
+def launch_jobs(
+    loader: ConfigLoader,
+    master: DictConfig,
+    jobs: Sequence[Sequence[str]],
+    targets: Sequence[str] | None,
+    earlier: list[MemberConfig],
+    run: Callable[[Sequence[MemberConfig]], list[Outcome]],
+) -> list[JobReturn]:
+    """What a launcher does with one batch; `run` says where.
+
+    `earlier` holds the configs of the batches before and is extended: to the sweep folder they are one command,
+    so a later batch neither clashes with their names nor trains them again.
+    """
+    composed = compose_jobs(loader, master, jobs)
+    configs = [member_config(config) for config in composed]
+    outcomes = run([*earlier, *configs])[len(earlier) :]
+    earlier.extend(configs)
+    return [
+        _job_return(job, config, outcome, targets)
+        for job, config, outcome in zip(jobs, composed, outcomes, strict=True)
+    ]
+
+
+def _job_return(job: Sequence[str], config: DictConfig, outcome: Outcome, targets: Sequence[str] | None) -> JobReturn:
+    failed = outcome.state == "failed"
+    value = SweepFailed(f"{outcome.label}: {outcome.reason}") if failed else _returned(outcome, targets)
+    return JobReturn(
+        overrides=list(job),
+        cfg=config,
+        working_dir=str(Path.cwd()),
+        task_name=outcome.label,
+        status=JobStatus.FAILED if failed else JobStatus.COMPLETED,
+        _return_value=value,
+    )
+
+
+def _returned(outcome: Outcome, targets: Sequence[str] | None) -> Any:
+    """The metrics a sweeper optimises, alone or as a tuple; all of them where no target is named."""
+    if targets is None or outcome.metrics is None:
+        return outcome.metrics
+    missing = [name for name in targets if outcome.metrics.get(name) is None]
+    if missing:
+        raise ConfigError(f"hydra.launcher.targets: {missing[0]} is not a metric that {outcome.label} has")
+    values = tuple(float(outcome.metrics[name]) for name in targets)
+    return values[0] if len(values) == 1 else values

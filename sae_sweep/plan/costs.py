@@ -1,0 +1,176 @@
+"""What one pass costs: floating-point operations, tokens, and bytes in memory, on the network and on disk. No torch.
+
+All follows from sizes, but for the hours, which rest on an assumption that the user makes: `launcher.device_flops`.
+"""
+
+from dataclasses import dataclass
+from math import ceil
+
+from sae_sweep.activations.cache_folder import blocks_needed
+from sae_sweep.config.schema import MemberConfig
+from sae_sweep.model.facts import ModelFacts, model_facts
+from sae_sweep.model.sites import Site
+from sae_sweep.plan.estimates import flops_per_token
+from sae_sweep.plan.members import Bank, Member
+from sae_sweep.plan.placement import Pass, at
+from sae_sweep.plan.sizes import FROZEN_BYTES, STATE_BYTES, block_bytes, member_numbers, member_parameters
+from sae_sweep.plan.spread import shares
+
+SILENT_BYTES = 8
+"""Per latent in a checkpoint: for how long it has not fired."""
+NUMBER_BYTES = 4
+"""Of what is saved at the end."""
+WITH_THRESHOLD = ("batchtopk", "matryoshka")
+"""Architectures that are saved with a threshold per latent which is no parameter of theirs."""
+LINE_BYTES = 330
+"""Of metrics.jsonl, per logged step, about."""
+
+
+@dataclass(frozen=True)
+class DeviceCost:
+    """What one device does in a pass."""
+
+    harvest_flops: float
+    """Of the model, for its share of the rows."""
+    judging_flops: float
+    """Of the model and of its members' inference forms, on held-out tokens, as often as they are judged."""
+    encoder_flops: float
+    """Its members' encoder products, forward: the least that sparse steps can cost."""
+    dense_flops: float
+    """What its members' steps would cost if every product were dense."""
+    block_bytes: int
+    """Of a block at the sites of its members."""
+    received_bytes: int
+    """Of each block, from other devices."""
+
+    @property
+    def least_flops(self) -> float:
+        return self.harvest_flops + self.judging_flops + self.encoder_flops
+
+    @property
+    def most_flops(self) -> float:
+        return self.harvest_flops + self.judging_flops + self.dense_flops
+
+
+@dataclass(frozen=True)
+class PassCost:
+    """What a pass costs. Bytes are those of all devices together."""
+
+    devices: tuple[DeviceCost, ...]
+    blocks: int
+    """That the longest member is trained on, and one for a last correction of `sae.l0`."""
+    tokens: int
+    """That the model reads for them: each block once, the first one again to calibrate on."""
+    steps: int
+    """Of the longest member."""
+    sent_bytes: int
+    """Of each block, between devices."""
+    cache_bytes: int
+    """Of all blocks in `data.cache`; positions that are not counted make it less."""
+    checkpoint_bytes: int
+    """Of one checkpoint; two are kept."""
+    result_bytes: int
+    """Of weights, sparsities, tables and curves."""
+
+    @property
+    def sent_per_step(self) -> float:
+        """Bytes between devices, per step of the longest member."""
+        return self.sent_bytes * (self.blocks + 1) / self.steps
+
+    def hours(self, device_flops: float) -> tuple[float, float]:
+        """Of the slowest device at so many operations a second, with every step sparse and with every step dense."""
+        least, most = (
+            max(values) for values in zip(*((d.least_flops, d.most_flops) for d in self.devices), strict=True)
+        )
+        return least / device_flops / 3600, most / device_flops / 3600
+
+
+def pass_cost(made: Pass) -> PassCost:
+    """The cost of a pass on the devices that it was planned for."""
+    group, first = made.group, made.group.members[0].config
+    rows, positions = first.data.block_rows, first.data.block_rows * first.data.context
+    blocks = blocks_needed([member.config for member in group.members], rows * counted_positions(first))
+    forwards = ceil(rows / first.data.rows_per_forward)
+    parts = [_rows(first, share) for share in shares(forwards, made.devices)]
+    costs = [_device_cost(made, device, own, blocks) for device, own in enumerate(parts)]
+    sent = sum(cost.received_bytes for cost in costs)
+    return PassCost(
+        devices=tuple(costs),
+        blocks=blocks,
+        tokens=(blocks + 1) * positions,
+        steps=max(member.schedule.total_steps for member in group.members),
+        sent_bytes=sent,
+        cache_bytes=blocks * block_bytes(group) // first.data.context * counted_positions(first),
+        checkpoint_bytes=sum(map(checkpoint_bytes, group.members)),
+        result_bytes=sum(map(result_bytes, group.members)),
+    )
+
+
+def checkpoint_bytes(member: Member) -> int:
+    """Of a member in a checkpoint: its tensors, without a few numbers and the file's header."""
+    frozen = member_numbers(member) - member_parameters(member)
+    return STATE_BYTES * member_parameters(member) + FROZEN_BYTES * frozen + SILENT_BYTES * member.width
+
+
+def result_bytes(member: Member) -> int:
+    """Of what a member leaves: weights, the share of tokens that each latent fires on, and its curves."""
+    threshold = member.width if member.config.sae.architecture in WITH_THRESHOLD else 0
+    lines = member.schedule.total_steps // member.config.tracking.log_every
+    return NUMBER_BYTES * (member_numbers(member) + threshold + member.width) + LINE_BYTES * lines
+
+
+def counted_positions(config: MemberConfig) -> int:
+    """Of a row without special tokens: BOS, or the first token where there is none, does not count."""
+    return config.data.context - (config.data.toy is None)
+
+
+def _rows(config: MemberConfig, forwards: range) -> int:
+    """Rows of a block in these forward passes; the last pass may have fewer than the others."""
+    start, stop = (
+        min(end * config.data.rows_per_forward, config.data.block_rows) for end in (forwards.start, forwards.stop)
+    )
+    return stop - start
+
+
+def _device_cost(made: Pass, device: int, rows: int, blocks: int) -> DeviceCost:
+    """`rows` of each block are the device's to harvest."""
+    group, banks = made.group, [bank for wave in made.at(device) for bank in wave.banks]
+    config, members = group.members[0].config, [member for bank in banks for member in bank.members]
+    own = block_bytes(at(group, made.sites(device))) if members else 0
+    facts = model_facts(config.model) if config.data.toy is None else None
+    harvest = judging = 0.0
+    if facts is not None:
+        deepest = max(flops_per_token(bank.site, facts, config.data.context) for bank in group.banks)
+        harvest = (blocks + 1) * rows * config.data.context * deepest
+        judging = _judging_flops(config, banks, facts, blocks) if members else 0.0
+    products = sum(member.config.training.tokens * member.d * member.width for member in members)
+    of_others = (config.data.block_rows - rows) * counted_positions(config)
+    each = own // (config.data.block_rows * config.data.context)
+    received = each * of_others if facts is not None else 0  # each device draws toy data for itself
+    return DeviceCost(harvest, judging, 2.0 * products, 12.0 * products, own, received)
+
+
+def _judging_flops(config: MemberConfig, banks: list[Bank], facts: ModelFacts, blocks: int) -> float:
+    """At the end, and on the way as `evaluation.every` says, but no more than once in a block.
+
+    Each time one clean pass, two ablations a site, and a pass of the blocks after its site for every member; and the
+    logits of all.
+    """
+    context, every = config.data.context, config.evaluation.every
+    full = flops_per_token(None, facts, context)
+    sites = {bank.site.hook: bank.site for bank in banks}
+    members = [member for bank in banks for member in bank.members]
+    after = {hook: full - _before(site, facts, context) for hook, site in sites.items()}
+    passes = full + 2 * sum(after.values()) + sum(after[member.site.hook] for member in members)
+    logits = 2.0 * facts.d_model * facts.vocab_size * (1 + 2 * len(sites) + len(members))
+    saes = sum(4.0 * member.d * member.width for member in members)
+    times = 1 if every is None else 1 + min(int(config.training.tokens // every), blocks - 1)
+    return times * ceil(config.evaluation.tokens / context) * context * (passes + logits + saes)
+
+
+def _before(site: Site, facts: ModelFacts, context: int) -> float:
+    """Of the whole blocks before a site, which a spliced pass does not run."""
+    if site.layer is None:
+        return 0.0
+    whole = site.layer + (site.kind == "resid_post")
+    return flops_per_token(None, facts, context) * whole / facts.n_layers

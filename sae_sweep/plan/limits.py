@@ -1,0 +1,212 @@
+"""Which values can be trained: the ranges of every key, checked before anything is loaded or written."""
+
+import re
+from collections.abc import Sequence
+from math import inf
+
+from sae_sweep.config.schema import OBJECTIVE_KEYS, MemberConfig
+from sae_sweep.config.values import shown
+from sae_sweep.data.checks import check_data
+from sae_sweep.errors import ConfigError
+
+BACKENDS = ("hf", "transformer_lens")
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+POSITIONS = ("counted", "all")
+NAME_BYTES = 200
+"""A file system's 255, less what a temporary name adds."""
+TRACKING_MODES = ("online", "offline", "none")
+
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+
+def check_config(config: MemberConfig) -> None:
+    """Raises ConfigError on the first value that cannot be; what depends on the width is `config.sae.check`'s."""
+    _check_name(config.name)
+    _within("seed", config.seed, 0, 2**31, "from 0 to below 2^31")
+    _check_model(config)
+    check_data(config.data)
+    _check_toy(config)
+    _check_map(config)
+    _check_training(config)
+    _check_objective(config)
+    _check_evaluation(config)
+    _one_of("tracking.mode", config.tracking.mode, TRACKING_MODES)
+    _at_least("tracking.log_every", config.tracking.log_every, 1)
+    _check_launcher(config)
+
+
+def check_width(key: str, value: float, d: int) -> int:
+    """Latents from `value`, which is an expansion of d or a width, as `key` says."""
+    width = round(value * d) if key == "sae.expansion" else round(value)
+    if width < 1:
+        raise ConfigError(f"{key}={shown(value)} gives no latent (d = {d}); it must give at least 1")
+    return width
+
+
+def _check_name(name: str) -> None:
+    if not name or name.startswith(".") or re.search(r"[/\\\x00-\x1f\x7f]", name) or len(name.encode()) > NAME_BYTES:
+        raise ConfigError(
+            f"name={name[:40]!r} must be a plain folder name: no slash, no control character, no dot in front, not"
+            f" empty, at most {NAME_BYTES} bytes"
+        )
+
+
+def _check_model(config: MemberConfig) -> None:
+    _one_of("model.backend", config.model.backend, BACKENDS)
+    _one_of("model.dtype", config.model.dtype, DTYPES)
+    if not _DEVICE.fullmatch(config.model.device):
+        raise ConfigError(f"model.device={config.model.device} is not auto, cpu, cuda or cuda:N")
+
+
+def _check_toy(config: MemberConfig) -> None:
+    """Toy data has neither a model nor sites nor tokens."""
+    if config.data.toy is None:
+        return
+    unread = {"model": ("path", "revision"), "site": ("layer", "hook", "width", "output", "across")}
+    for group, keys in unread.items():
+        for key in keys:
+            value = getattr(getattr(config, group), key)
+            if value is not None:
+                raise ConfigError(f"{group}.{key}={shown(value)} is not read with data.kind=toy, which has no model")
+    if config.sae.lookup != "none":
+        raise ConfigError(f"sae.lookup={config.sae.lookup} looks tokens up, and data.kind=toy has none; take none")
+
+
+def _check_map(config: MemberConfig) -> None:
+    """What members of several places go with."""
+    site, sae = config.site, config.sae
+    if sae.skip and site.output is None:
+        raise ConfigError("sae.skip=true is a transcoder's; give site.output too, or choose site=mlp")
+    if site.output is None and site.across is None:
+        return
+    named = f"site.output={site.output}" if site.across is None else f"site.across={shown(site.across)}"
+    if sae.lookup != "none":
+        raise ConfigError(f"sae.lookup={sae.lookup} is an autoencoder's at one site; take none with {named}")
+    if not config.training.local:
+        raise ConfigError(
+            f"training.objective={config.training.objective} is an autoencoder's at one site; take local with {named}"
+        )
+    if config.init_from is not None:
+        raise ConfigError(f"init_from={config.init_from} is an autoencoder's at one site; leave it null with {named}")
+    ratio = config.data.max_norm_ratio
+    if ratio is not None:
+        raise ConfigError(
+            f"data.max_norm_ratio={shown(ratio)} drops other tokens at each site, and members of several need the same"
+            f" at all; leave it null with {named}"
+        )
+
+
+def _check_training(config: MemberConfig) -> None:
+    training, data = config.training, config.data
+    _above("training.tokens", training.tokens, 0)
+    _at_least("training.batch_size", training.batch_size, 1)
+    block = data.block_rows * data.context
+    if training.batch_size > block:
+        raise ConfigError(
+            f"training.batch_size={training.batch_size} is larger than a block of activations, data.block_rows x"
+            f" data.context = {data.block_rows} x {data.context} = {block}; lower the one or raise the others"
+        )
+    if training.tokens < training.batch_size:
+        raise ConfigError(
+            f"training.tokens={shown(training.tokens)} is less than one step, training.batch_size={training.batch_size}"
+        )
+    for key, value in (("lr", training.lr), ("eps", training.eps)):
+        if value is not None:
+            _above(f"training.{key}", value, 0)
+    for key, number in (("lr_warmup_steps", training.lr_warmup_steps), ("clip", training.clip)):
+        _at_least(f"training.{key}", number, 0)
+    _at_least("training.sparsity_warmup_steps", training.sparsity_warmup_steps, 0)
+    for key, value in (("beta1", training.beta1), ("beta2", training.beta2)):
+        _within(f"training.{key}", value, 0, 1, "from 0 to below 1")
+    _at_least("training.checkpoint_minutes", training.checkpoint_minutes, 0)
+    _at_least("training.checkpoint_tokens", training.checkpoint_tokens, 1)
+    _within("training.lr_decay_fraction", training.lr_decay_fraction, 0, 1 + 1e-12, "from 0 to 1")
+    for tokens in training.milestones if isinstance(training.milestones, list) else ():
+        if not 1 <= tokens <= training.tokens:
+            raise ConfigError(
+                f"training.milestones={shown(training.milestones)}: {tokens} must be at least 1 and at most"
+                f" training.tokens={shown(training.tokens)}"
+            )
+
+
+def _check_objective(config: MemberConfig) -> None:
+    training, data = config.training, config.data
+    _one_of("training.objective", training.objective, tuple(OBJECTIVE_KEYS))
+    for key, value in (("kl", training.kl_coefficient), ("downstream", training.downstream_coefficient)):
+        _above(f"training.{key}_coefficient", value, 0)
+    _at_least("training.downstream_sites", training.downstream_sites, 1)
+    if training.local:
+        return
+    asked = f"training.objective={training.objective}"
+    if data.toy is not None:
+        raise ConfigError(f"{asked} runs a language model, and data.kind=toy has none; take local")
+    if data.max_norm_ratio is not None:
+        raise ConfigError(
+            f"data.max_norm_ratio={shown(data.max_norm_ratio)} drops activations, and {asked} takes whole rows; leave"
+            " it null"
+        )
+    if training.batch_size % data.context:
+        whole = max(1, round(training.batch_size / data.context)) * data.context
+        raise ConfigError(
+            f"training.batch_size={training.batch_size} is not a multiple of data.context={data.context}, and {asked}"
+            f" takes whole rows; take {whole}"
+        )
+    unit = getattr(config.sae, "coefficient_unit", "sum")
+    if training.objective != "kl_mse" and unit != "sum":
+        raise ConfigError(f"sae.coefficient_unit={unit} is about a squared error, and {asked} is in nats; leave it sum")
+
+
+def _check_evaluation(config: MemberConfig) -> None:
+    evaluation, context = config.evaluation, config.data.context
+    _one_of("evaluation.positions", evaluation.positions, POSITIONS)
+    if evaluation.tokens < context:
+        raise ConfigError(
+            f"evaluation.tokens={shown(evaluation.tokens)} is less than one row, data.context={context}; raise it"
+        )
+    if evaluation.every is not None:
+        _at_least("evaluation.every", evaluation.every, 1)
+    _at_least("evaluation.later_sites", evaluation.later_sites, 0)
+
+
+def _check_launcher(config: MemberConfig) -> None:
+    launcher = config.launcher
+    sizes = ("memory_gb", launcher.memory_gb), ("host_memory_gb", launcher.host_memory_gb)
+    for key, value in (*sizes, ("device_flops", launcher.device_flops)):
+        if value is not None:
+            _above(f"launcher.{key}", value, 0)
+    _at_least("launcher.devices", launcher.devices, 1)
+    _at_least("launcher.hosts", launcher.hosts, 1)
+    if launcher.devices % launcher.hosts:
+        raise ConfigError(
+            f"launcher.devices={launcher.devices} cannot be spread evenly over launcher.hosts={launcher.hosts}"
+        )
+    check_shared(config, launcher.devices)
+
+
+def check_shared(config: MemberConfig, devices: int) -> None:
+    """Raises ConfigError for a member that cannot be in a group that several devices share."""
+    if devices > 1 and not config.training.local:
+        raise ConfigError(
+            f"training.objective={config.training.objective} is trained on one device only, and there are {devices}"
+            " (launcher.devices, or torchrun); take local, or one device"
+        )
+
+
+def _one_of(key: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ConfigError(f"{key}={value} is not one of {', '.join(known)}")
+
+
+def _at_least(key: str, value: float | None, least: float) -> None:
+    if value is not None:
+        _within(key, value, least, inf, f"at least {least:g}")
+
+
+def _above(key: str, value: float, bound: float) -> None:
+    if value <= bound:
+        raise ConfigError(f"{key}={shown(value)} must be above {bound:g}")
+
+
+def _within(key: str, value: float | None, least: float, below: float, words: str) -> None:
+    if value is not None and not least <= value < below:
+        raise ConfigError(f"{key}={shown(value)} must be {words}")

@@ -1,0 +1,228 @@
+"""What a device holds at its fullest moment, from sizes alone. No torch.
+
+A group passes through phases, and each holds the model, its members' state and what the phase adds; the peak is the
+largest of them. `scripts/bench/memory.py` measures real runs phase by phase beside what is said here: after a change to
+what a step or a judgement holds, the constants are set by its table.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sae_sweep.config.schema import MemberConfig
+from sae_sweep.plan.members import Bank, Group, Member, parted
+from sae_sweep.plan.sizes import (
+    block_bytes,
+    facts_of,
+    forward_positions,
+    group_widths,
+    member_numbers,
+    member_parameters,
+    model_bytes,
+    number_bytes,
+    on_gpu,
+    state_bytes,
+)
+
+GRADIENT_BYTES = 8
+"""Per trained number of the members that step together: the gradient, and what projecting and applying it makes."""
+PAIR_BYTES = {
+    "standard": 15,
+    "standard_april": 13,
+    "p_anneal": 35,
+    "gated": 27,
+    "gated_decoder_norm": 26,
+    "topk": 16,
+    "batchtopk": 15,
+    "matryoshka": 16,
+    "jumprelu": 27,
+    "jumprelu_anthropic": 29,
+}
+"""Per (token, latent) pair of a step on the dense route, which every member's first step takes: pre-activations, the
+support, values, and what autograd keeps of them and makes on the way back. Other variants are like their
+architecture's own."""
+OTHER_PAIR_BYTES = 30
+"""The same of an architecture that was not measured."""
+ROW_BYTES = 16
+"""Per number of a batch [B, d], and of each member's reconstruction: inputs, output, error, gradient."""
+FOLD_BYTES = 4
+"""Per number of a member that is judged: its inference form is a copy."""
+CODE_BYTES, CODES = 24, {"cpu": 2**20, "cuda": 2**24}
+"""Per code of those a judge holds at a time (`evaluate.CODE_ELEMENTS`)."""
+LOGIT_BYTES, LOGITS = 21, {"cpu": 2**18, "cuda": 2**24}
+"""Per logit of those a judge holds at a time (`splice.LOGIT_ELEMENTS`): log-softmax of two passes, and their KL."""
+SPLICED_LOGIT_BYTES = 36
+"""The same of a step that runs the model on from a site, where what autograd keeps is there too."""
+TRIM_BYTES, TRIM_ROWS, TRIM_FEWEST, TRIM_MARGINS = 38, 2_048, 64, 2**23
+"""Per (token, latent) pair of the rows that the last correction of `sae.l0` sees together (`training/run/trim.py`)."""
+SAMPLE_BYTES, SAMPLE_ROWS = 32, 8_192
+"""Per number of the inputs that scales and first parameters are found on: kept twice, and three times in float64."""
+COSINE_BYTES = 8 * 2**24
+"""Of the cosines a judge holds at a time where true latents are known (`recovery.COSINE_ELEMENTS`)."""
+LIBRARY_BYTES = 470_000_000
+"""Of a process that has loaded torch and its company and compiled loops, in the host's memory."""
+TEXT_BYTES = 180_000_000
+"""Of a model's code, a tokenizer, and what tokenising a text takes, in the host's memory."""
+ALLOCATOR_BYTES = {"cpu": 180_000_000, "cuda": 64_000_000}
+"""What a memory allocator keeps of blocks that were freed; small beside anything that does not fit."""
+HEAP_TENSOR = 2**25
+"""Bytes below which glibc may take a tensor from its heap, which keeps the room of first parameters once copied."""
+SMALL_ENCODER = 2**20
+"""Bytes of one that a core's cache holds (`sparse.CACHE_BYTES`): such members are stepped by a process per core."""
+PROCESS_BYTES = 500_000_000
+"""Of each process beside the first, before steps: the heap that it has of the first one, and has to copy to use it."""
+
+
+@dataclass(frozen=True)
+class Peak:
+    """What the device holds in one phase."""
+
+    phase: str
+    parts: Mapping[str, int]
+    """Bytes by what they are of."""
+
+    @property
+    def total(self) -> int:
+        return sum(self.parts.values())
+
+
+def peak(group: Group, banks: Sequence[Bank], on_the_way: int = 0) -> Peak:
+    """The fullest phase of a group of which these banks are on the device together."""
+    return max(phases(group, banks, on_the_way), key=lambda one: one.total)
+
+
+def phases(group: Group, banks: Sequence[Bank], on_the_way: int = 0) -> list[Peak]:
+    """What the device holds in each phase of a group of which these banks are on the device together.
+
+    `on_the_way` are bytes of activations that are being exchanged with other devices while a block is made.
+    """
+    first = group.members[0].config
+    members = [member for bank in banks for member in bank.members]
+    state = {"model": model_bytes(group), "members": sum(map(state_bytes, members))}
+    state["allocator"] = ALLOCATOR_BYTES[_kind(group)]
+    if not on_gpu(first):
+        state["libraries"] = LIBRARY_BYTES
+        state["allocator"] += sum(4 * member_numbers(m) for m in members if 4 * m.d * m.width < HEAP_TENSOR)
+        if first.data.kind in ("demo", "text", "hub"):
+            state["text"] = TEXT_BYTES
+    block = {"block of activations": block_bytes(group)}
+    making = {"model's forward pass": _forward_bytes(group), "exchange with other devices": on_the_way}
+    ahead = {"next block": block_bytes(group), **making}
+    if not reads_ahead(first):
+        ahead = {}
+    folds = sum(member_numbers(member) * FOLD_BYTES for member in members)
+    judging = {"inference forms": folds, "held-out activations": _heldout_bytes(group, members)}
+    judging["codes and logits"] = max(_code_bytes(group, members), _logit_bytes(group))
+    if first.evaluation.every is not None or first.training.milestones is not None:
+        judging |= block | ahead
+    opening = {"sampled inputs": _sample_bytes(group), **making}
+    found = [
+        Peak("opening", state | block | opening),
+        Peak("training", state | block | ahead | {"steps": _steps_bytes(group, banks)} | _processes(group, banks)),
+        Peak("judging", state | judging),
+    ]
+    trimmed = [m for m in members if m.config.sae.l0 is not None and m.config.sae.architecture != "topk"]
+    if trimmed:
+        kept = max(member_numbers(member) * FOLD_BYTES for member in trimmed)
+        trim = TRIM_BYTES * max(_trimmed_together(member.width) * member.width for member in trimmed)
+        found.append(Peak("trimming", state | block | {"inference form": kept, "margins": trim}))
+    return found
+
+
+def _trimmed_together(width: int) -> int:
+    return min(TRIM_ROWS, max(TRIM_FEWEST, TRIM_MARGINS // width))
+
+
+def reads_ahead(config: MemberConfig) -> bool:
+    """Whether the next block may be made while one is trained on (`sae_sweep/activations/prefetch.py`)."""
+    return on_gpu(config) or config.data.cache is not None
+
+
+def _kind(group: Group) -> str:
+    return "cuda" if on_gpu(group.members[0].config) else "cpu"
+
+
+def _steps_bytes(group: Group, banks: Sequence[Bank]) -> int:
+    """Of the steps that are under way together: one on a GPU, one on each core otherwise, the largest that meet."""
+    chunks = sorted((_chunk_bytes(chunk) for bank in banks for chunk in parted(bank)), reverse=True)
+    return sum(chunks[: 1 if _kind(group) == "cuda" else _threads()]) + _suffix_bytes(group)
+
+
+def _chunk_bytes(chunk: Bank) -> int:
+    first, members = chunk.members[0], chunk.members
+    own = first.config.sae.architecture
+    each = PAIR_BYTES.get("_".join([own, *first.config.sae.variations()]), PAIR_BYTES.get(own, OTHER_PAIR_BYTES))
+    tokens = first.config.training.batch_size
+    pairs = tokens * sum(member.width for member in members)
+    rows = tokens * (first.d + first.d_out * len(members))
+    numbers = sum(map(member_parameters, members))
+    return pairs * each + rows * ROW_BYTES + numbers * GRADIENT_BYTES
+
+
+def _threads() -> int:
+    """How many torch will take."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdigit() and int(asked) else len(os.sched_getaffinity(0))
+
+
+def _processes(group: Group, banks: Sequence[Bank]) -> dict[str, int]:
+    """What processes beside this one take, where there are any (`training/devices/lane_processes.py`): a block each."""
+    others = min(_threads(), sum(len(parted(bank)) for bank in banks)) - 1
+    members = [member for bank in banks for member in bank.members]
+    small = all(4 * member.d * member.width <= SMALL_ENCODER and member.config.training.local for member in members)
+    limited = members[0].config.launcher.memory_gb is not None
+    if others < 1 or not small or limited or _kind(group) == "cuda":
+        return {}
+    return {"block of other processes": block_bytes(group), "other processes": others * PROCESS_BYTES}
+
+
+def _suffix_bytes(group: Group) -> int:
+    """Of a suffix pass that is differentiated; banks take turns. Inside each block after the site: as a forward pass,
+    but of all blocks at once, with a gated MLP's products."""
+    facts = facts_of(group)
+    if facts is None or not group.spliced:
+        return 0
+    inside = 8 * facts.d_model + 6 * facts.n_heads * facts.d_head + 5 * facts.d_mlp
+    blocks = facts.n_layers - min(member.site.layer or 0 for member in group.members)
+    logits = min(forward_positions(group), max(1, LOGITS[_kind(group)] // facts.vocab_size)) * facts.vocab_size
+    return forward_positions(group) * blocks * inside * number_bytes(group) + SPLICED_LOGIT_BYTES * logits
+
+
+def _heldout_bytes(group: Group, members: Sequence[Member]) -> int:
+    """Of a batch of held-out rows: activations, and final hidden states of every pass that is judged."""
+    facts = facts_of(group)
+    if facts is None:
+        return 0
+    passes = sum(1 + len(member.site.beside) for member in members) + 2 * len(group.hooks) + 4
+    watched = 2 * len({hook for member in members for hook in member.watched})  # clean ones, and those of a pass
+    numbers = 2 * sum(group_widths(group)) + (passes + watched) * facts.d_model
+    return forward_positions(group) * numbers * number_bytes(group)
+
+
+def _code_bytes(group: Group, members: Sequence[Member]) -> int:
+    """Of the codes of a judge, or what it compares known latents with."""
+    positions, most = forward_positions(group), CODES[_kind(group)]
+    codes = max(min(positions, max(1, most // member.width)) * member.width for member in members)
+    return max(CODE_BYTES * codes, COSINE_BYTES if facts_of(group) is None else 0)
+
+
+def _logit_bytes(group: Group) -> int:
+    facts = facts_of(group)
+    if facts is None:
+        return 0
+    positions = min(forward_positions(group), max(1, LOGITS[_kind(group)] // facts.vocab_size))
+    return LOGIT_BYTES * positions * facts.vocab_size
+
+
+def _forward_bytes(group: Group) -> int:
+    """Of the model's forward pass at its fullest: hidden states, the inside of one MLP, what is taken out of it."""
+    facts = facts_of(group)
+    if facts is None:
+        return 0
+    inside = 4 * facts.d_model + 4 * facts.n_heads * facts.d_head + 4 * facts.d_mlp
+    return forward_positions(group) * (inside + sum(group_widths(group))) * number_bytes(group)
+
+
+def _sample_bytes(group: Group) -> int:
+    data = group.members[0].config.data
+    return SAMPLE_BYTES * min(SAMPLE_ROWS, data.block_rows * data.context) * sum(group_widths(group))

@@ -1,0 +1,112 @@
+"""What changes over a member's run: lr, the sparsity coefficient's ramp, and when dead latents are resampled.
+
+Every length is the paper's or a fraction of the run, whichever is less, so a short run is a small copy of a
+long one. All of it is a function of the step alone: a resumed run needs no schedule state. No torch here.
+"""
+
+from dataclasses import dataclass
+from math import cos, pi
+
+from sae_sweep.architectures.base import Recipe
+from sae_sweep.config.schema import MemberConfig
+from sae_sweep.plan.milestones import Milestone, resolve_milestones
+
+WARMUP_SHARE = 20
+"""A warm-up is at most 1 / 20 of the run."""
+RESAMPLINGS = 4
+"""Bricken et al. 2023 resample at 25k, 50k, 75k and 100k of 200k steps or more: never after half the run."""
+HOLD_SHARE = 0.8
+"""A steered coefficient is held for the last fifth of the run."""
+REWARM_FLOOR = 0.1
+"""lr starts, and restarts after a resampling, at a tenth (Rajamanoharan et al. 2024)."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """One member's resolved schedule; every length is in steps of its own batch size."""
+
+    total_steps: int
+    lr: float
+    beta1: float
+    beta2: float
+    eps: float
+    clip: float
+    lr_warmup_steps: int
+    lr_decay_steps: int
+    sparsity_warmup_steps: int
+    resample_steps: tuple[int, ...]
+    """Dead latents are resampled after this many steps."""
+    dead_window_steps: int
+    """A latent that has not fired in this many steps is resampled."""
+    hold_from: int
+    """From this step on, a steered coefficient stays as it is."""
+    milestones: tuple[Milestone, ...] = ()
+    """After which steps the member is kept as it is then."""
+
+    def milestones_at(self, step: int) -> list[Milestone]:
+        """Those that are reached after this many steps."""
+        return [milestone for milestone in self.milestones if milestone.step == step]
+
+    def warming_at(self, step: int) -> bool:
+        """Whether lr is still rising at step `step`, at the start or after a resampling."""
+        return self._since_restart(step) < self.lr_warmup_steps
+
+    def _since_restart(self, step: int) -> int:
+        return step - max((s for s in self.resample_steps if s <= step), default=0)
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate of step `step` (from 0): warm-up or re-warm-up times the final linear decay."""
+        ramp = 1.0
+        if self.warming_at(step):
+            since = self._since_restart(step)
+            ramp = REWARM_FLOOR + (1 - REWARM_FLOOR) * (1 - cos(pi * since / self.lr_warmup_steps)) / 2
+        left = self.total_steps - step
+        decay = min(1.0, left / self.lr_decay_steps) if self.lr_decay_steps else 1.0
+        return self.lr * ramp * decay
+
+    def sparsity_at(self, step: int) -> float:
+        """Share of the coefficient in force at step `step`: a linear ramp from 0 to 1."""
+        return min(1.0, step / self.sparsity_warmup_steps) if self.sparsity_warmup_steps else 1.0
+
+
+def _sparsity_warmup(config: MemberConfig, recipe: Recipe, total: int) -> int:
+    own = config.training.sparsity_warmup_steps
+    if own is not None:
+        return min(own, total)
+    if config.init_from is not None:
+        return 0  # its latents are as sparse as they should be
+    if not recipe.sparsity_warmup_fraction:
+        return min(recipe.sparsity_warmup_steps, total // WARMUP_SHARE)
+    # A paper that ramps over a share of the run means that share; but a steered coefficient is held towards the end.
+    longest = HOLD_SHARE if config.sae.l0 is not None else 1.0
+    return round(min(recipe.sparsity_warmup_fraction, longest) * total)
+
+
+def resolve_schedule(config: MemberConfig, width: int) -> Schedule:
+    """The schedule of one member: its own `training` keys where given, else its recipe's, cut to the run."""
+    training, recipe = config.training, config.sae.recipe(width)
+    total = max(1, int(training.tokens) // training.batch_size)
+    share = total // WARMUP_SHARE
+
+    def own_or_share(own: int | None, paper: int) -> int:
+        return min(own, total) if own is not None else min(paper, share)
+
+    def own(value: float | None, paper: float) -> float:
+        return paper if value is None else value
+
+    every = min(recipe.resample_every, total // (2 * RESAMPLINGS)) if config.init_from is None else 0
+    return Schedule(
+        total_steps=total,
+        lr=own(training.lr, recipe.lr),
+        beta1=own(training.beta1, recipe.beta1),
+        beta2=own(training.beta2, recipe.beta2),
+        eps=own(training.eps, recipe.eps),
+        clip=own(training.clip, recipe.clip),
+        lr_warmup_steps=own_or_share(training.lr_warmup_steps, recipe.lr_warmup_steps),
+        lr_decay_steps=round(own(training.lr_decay_fraction, recipe.lr_decay_fraction) * total),
+        sparsity_warmup_steps=_sparsity_warmup(config, recipe, total),
+        resample_steps=tuple(every * (i + 1) for i in range(RESAMPLINGS)) if every else (),
+        dead_window_steps=max(1, every // 2),
+        hold_from=int(HOLD_SHARE * total),
+        milestones=resolve_milestones(training, total),
+    )

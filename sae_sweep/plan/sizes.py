@@ -1,0 +1,110 @@
+"""Numbers and bytes of what a run holds for as long as it goes: members, a block, the model. No torch."""
+
+from math import prod
+from pathlib import Path
+
+from sae_sweep.config.schema import MemberConfig
+from sae_sweep.model.facts import ModelFacts, model_facts
+from sae_sweep.model.sites import parse_hook, site_width
+from sae_sweep.plan.members import Group, Member
+
+STATE_BYTES = 12
+"""Per trained number of a member: fp32 weight and Adam's two moments. Gradients are a step's."""
+FROZEN_BYTES = 4
+"""Per number that is not trained."""
+GPU = Path("/dev/nvidiactl")
+"""There is one where this file is: planning loads no torch to ask."""
+DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def member_parameters(member: Member) -> int:
+    """Trained numbers of one member, a learned lookup among them."""
+    own = sum(prod(shape) for shape in member.parameters.values())
+    return own + (lookup_numbers(member) if member.config.sae.lookup == "learned" else 0)
+
+
+def member_numbers(member: Member) -> int:
+    """Numbers of one member, trained or not."""
+    return member_parameters(member) + (lookup_numbers(member) if member.config.sae.lookup == "frozen" else 0)
+
+
+def lookup_numbers(member: Member) -> int:
+    """Of a row of the inputs' width per token of the vocabulary."""
+    return model_facts(member.config.model).vocab_size * member.d
+
+
+def state_bytes(member: Member) -> int:
+    """Of one member's state; a frozen lookup has no moments."""
+    frozen = lookup_numbers(member) if member.config.sae.lookup == "frozen" else 0
+    return member_parameters(member) * STATE_BYTES + frozen * FROZEN_BYTES
+
+
+def block_bytes(group: Group) -> int:
+    """Of a block's activations, where every position counts."""
+    data = group.members[0].config.data
+    return data.block_rows * data.context * (sum(group_widths(group)) + _sequence_width(group)) * number_bytes(group)
+
+
+def _sequence_width(group: Group) -> int:
+    """Numbers per position of what whole passes leave: each site's activations and what its suffix passes begin with,
+    and final hidden states."""
+    facts = facts_of(group)
+    if facts is None or not group.spliced:
+        return 0
+    widths = [site_width(parse_hook(hook), facts) or facts.d_model for hook in {*group.hooks, *group.spliced}]
+    return sum(widths) + 2 * len(group.hooks) * facts.d_model + facts.d_model
+
+
+def group_widths(group: Group) -> list[int]:
+    """Numbers per position at each site."""
+    widths: dict[str, int] = {}
+    for member in group.members:
+        widths |= member.widths
+    return list(widths.values())
+
+
+def forward_positions(group: Group) -> int:
+    """Of one forward pass of the model."""
+    data = group.members[0].config.data
+    return data.rows_per_forward * data.context
+
+
+def model_bytes(group: Group) -> int:
+    """Of the model; toy data has none."""
+    facts = facts_of(group)
+    return model_parameters(facts) * number_bytes(group) if facts else 0
+
+
+def model_parameters(facts: ModelFacts) -> int:
+    """Near enough: one embedding, and MLPs counted as gated ones (three matrices)."""
+    return facts.vocab_size * facts.d_model + facts.n_layers * block_parameters(facts)
+
+
+def block_parameters(facts: ModelFacts) -> int:
+    """Of one block of the model."""
+    return 4 * facts.d_model * facts.n_heads * facts.d_head + 3 * facts.d_model * facts.d_mlp
+
+
+def number_bytes(group: Group) -> int:
+    """Bytes of a number of the model."""
+    return DTYPE_BYTES[group.members[0].config.model.dtype]
+
+
+def facts_of(group: Group) -> ModelFacts | None:
+    """Of the group's model; toy data has none."""
+    config = group.members[0].config
+    return model_facts(config.model) if config.data.toy is None else None
+
+
+def on_gpu(config: MemberConfig) -> bool:
+    """Whether members will be on one, as far as that can be told without torch."""
+    return config.model.device.startswith("cuda") or (config.model.device == "auto" and GPU.exists())
+
+
+def bytes_text(number: float) -> str:
+    """A number of bytes in the unit that suits it."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} TB"

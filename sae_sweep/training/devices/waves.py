@@ -1,0 +1,217 @@
+"""Members that do not fit the device together: they take turns inside a block (`plan/placement.py` plans them).
+
+The block stays on the device. A wave's weights, moments, buffers and counters come from the host's memory (pinned,
+where the device is a GPU), are trained over the whole block, and go back. What lies on the host meanwhile is the state
+before the block: a wave that runs out of memory is cut in two, and each half does the block again from there. One wave
+that stays on the device has no such state but during its first block, which is the fullest: no step is larger than a
+member's first.
+
+On a CPU the device's memory is the host's. Without `launcher.memory_gb` nothing waits there; with it coming in is a
+copy, as it is on a GPU, and costs memory instead of saving it: for trying a plan out.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from sae_sweep.activations.stream import Block
+from sae_sweep.config.schema import MemberConfig
+from sae_sweep.errors import ConfigError
+from sae_sweep.host.memory import OUT_OF_MEMORY, give_back, is_out_of_memory
+from sae_sweep.model.load import resolve_device
+from sae_sweep.plan.placement import GB
+from sae_sweep.training.devices.lanes import Lanes
+from sae_sweep.training.step.trainer import BankTrainer
+
+USABLE = 0.95
+"""Of what a machine has free: libraries take memory that no plan counts."""
+
+log = logging.getLogger(__name__)
+
+
+def memory_limits(config: MemberConfig) -> tuple[float | None, float | None]:
+    """Bytes of the device and of the host that a group may fill; None is no limit."""
+    asked, host = config.launcher.memory_gb, config.launcher.host_memory_gb
+    device = resolve_device(config.model.device)
+    host_bytes = host * GB if host is not None else _host_free()
+    if asked is not None:
+        return asked * GB, host_bytes
+    if device.type != "cuda":
+        return None, host_bytes
+    torch.cuda.empty_cache()  # what an earlier group left to the allocator is free
+    return USABLE * torch.cuda.mem_get_info(device)[0], host_bytes
+
+
+def _host_free() -> float | None:
+    """Bytes of memory that the host could give; None where it does not say."""
+    file = Path("/proc/meminfo")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    available = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
+    return None if available is None else USABLE * 1024 * int(available)
+
+
+class Paged:
+    """A trainer whose tensors are on the host but for its turns."""
+
+    def __init__(self, trainer: BankTrainer):
+        """Takes the trainer's tensors to the host."""
+        self.trainer = trainer
+        self._host = {name: _on_host(tensor) for name, tensor in trainer.tensors().items()}
+        self._states, self._records = list(trainer.states), 0
+        trainer.put(self._host)
+
+    def remember(self) -> None:
+        """Note where the members are, for `go_back`."""
+        self._states, self._records = [replace(state) for state in self.trainer.states], len(self.trainer.records)
+
+    def come_in(self) -> None:
+        """Copy the tensors to the device."""
+        device = self.trainer.device
+        self.trainer.put({name: t.to(device, non_blocking=True, copy=True) for name, t in self._host.items()})
+
+    def leave(self) -> None:
+        """Let go of what is on the device."""
+        self.trainer.put(self._host)
+
+    def go_out(self) -> None:
+        """Keep what the turn gave."""
+        for name, tensor in self.trainer.tensors().items():
+            self._host[name].copy_(tensor, non_blocking=True)
+        if self.trainer.device.type == "cuda":
+            torch.cuda.synchronize(self.trainer.device)
+        self.leave()
+
+    def go_back(self) -> None:
+        """Be what it was when it was told to remember."""
+        self.leave()
+        self.trainer.states[:] = self._states
+        del self.trainer.records[self._records :]
+
+    def settle(self) -> BankTrainer:
+        """The trainer with its tensors on the device for good."""
+        self.come_in()
+        self._host = {}
+        return self.trainer
+
+
+Trainee: TypeAlias = BankTrainer | Paged
+"""A trainer that stays on the device, or one that waits on the host."""
+
+
+class Waves:
+    """The trainers of a group, wave by wave."""
+
+    def __init__(self, waves: Sequence[Sequence[Trainee]]):
+        """Trainers that stay on the device, or `Paged` ones."""
+        self._waves = [list(wave) for wave in waves]
+        self._in_turn: list[BankTrainer] = []
+
+    @property
+    def trainers(self) -> list[BankTrainer]:
+        return [_trainer(one) for wave in self._waves for one in wave]
+
+    @property
+    def settled(self) -> list[BankTrainer]:
+        """Those whose last steps will not be taken back."""
+        return [trainer for trainer in self.trainers if trainer not in self._in_turn]
+
+    @property
+    def running(self) -> bool:
+        return any(trainer.running for trainer in self.trainers)
+
+    def consume(self, lanes: Lanes, block: Block, tick: Callable[[], None]) -> None:
+        """Train every member on the block. Raises ConfigError where one alone runs out of memory."""
+        self._waves = [cut for wave in self._waves for cut in self._turn(lanes, wave, block, tick)]
+        if len(self._waves) == 1:  # it stays, and its first block, the fullest, is through
+            self._waves = [[_settle(one) for one in self._waves[0]]]
+
+    def _turn(self, lanes: Lanes, wave: list[Trainee], block: Block, tick: Callable[[], None]) -> list[list[Trainee]]:
+        """Train a wave on the block; the waves it was cut into on the way."""
+        paged = [one for one in wave if isinstance(one, Paged) and one.trainer.running]
+        self._in_turn = [one.trainer for one in paged]
+        for one in paged:
+            one.remember()
+        full = False
+        try:
+            for one in paged:
+                one.come_in()
+            lanes.consume([_trainer(one) for one in wave], block, tick)
+        except OUT_OF_MEMORY as error:
+            if not paged or not is_out_of_memory(error):
+                self._end(paged)
+                raise
+            full = True  # dealt with below, where the error no longer holds what the step had made
+        except BaseException:  # told to stop, or to wait for a checkpoint, between two steps
+            self._end(paged)
+            raise
+        if not full:
+            self._end(paged)
+            return [wave]
+        for one in paged:
+            one.go_back()
+        self._in_turn = []
+        give_back()
+        return self._halved(lanes, wave, paged, block, tick)
+
+    def _end(self, paged: Sequence[Paged]) -> None:
+        """Keep what a turn gave."""
+        for one in paged:
+            one.go_out()
+        self._in_turn = []
+
+    def _halved(
+        self, lanes: Lanes, wave: list[Trainee], paged: list[Paged], block: Block, tick: Callable[[], None]
+    ) -> list[list[Trainee]]:
+        if len(paged) == 1:
+            labels = ", ".join(state.member.label for state in paged[0].trainer.states)
+            raise ConfigError(
+                f"launcher.memory_gb: {labels} ran out of memory alone on the device; lower sae.width,"
+                " training.batch_size or data.block_rows"
+            )
+        middle = wave.index(paged[len(paged) // 2])
+        halves = [wave[:middle], wave[middle:]]
+        counts = [sum(len(_trainer(one).states) for one in half) for half in halves]
+        log.warning(
+            "launcher.memory_gb: out of memory with %d members on the device; from block %d on they take turns,"
+            " %d and %d",
+            *(sum(counts), block.index, *counts),
+        )
+        return [cut for half in halves for cut in self._turn(lanes, half, block, tick)]
+
+    def each(self) -> Iterator[list[BankTrainer]]:
+        """The trainers of each wave; `here` brings them in."""
+        for wave in list(self._waves):
+            yield [_trainer(one) for one in wave]
+
+    @contextmanager
+    def here(self, trainers: Sequence[BankTrainer]) -> Iterator[None]:
+        """While this lasts, the members of these trainers are on the device; what is changed on them is lost."""
+        waiting = [one for wave in self._waves for one in wave if isinstance(one, Paged) and one.trainer in trainers]
+        try:
+            for one in waiting:
+                one.come_in()
+            yield
+        finally:
+            for one in waiting:
+                one.leave()
+
+
+def _trainer(one: Trainee) -> BankTrainer:
+    return one.trainer if isinstance(one, Paged) else one
+
+
+def _settle(one: Trainee) -> BankTrainer:
+    return one.settle() if isinstance(one, Paged) else one
+
+
+def _on_host(tensor: Tensor) -> Tensor:
+    if tensor.device.type != "cuda":
+        return tensor
+    pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return pinned.copy_(tensor)

@@ -1,0 +1,155 @@
+"""How a group is opened: its source, the trainers of its banks, its judges, made from the first block."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from hashlib import blake2b
+
+import torch
+
+from sae_sweep.activations.scaling import SiteStatistics, site_statistics
+from sae_sweep.activations.stream import Block
+from sae_sweep.config.schema import MemberConfig
+from sae_sweep.errors import ConfigError
+from sae_sweep.host.memory import give_back
+from sae_sweep.host.signals import Stop, stopping
+from sae_sweep.plan.limits import check_shared
+from sae_sweep.plan.members import Bank, Group, hooks_of
+from sae_sweep.plan.placement import Pass, Wave, plan_passes
+from sae_sweep.training.devices import joining
+from sae_sweep.training.devices.joining import join, joined
+from sae_sweep.training.devices.ranks import Ranks, nothing
+from sae_sweep.training.devices.waves import Paged, Waves, memory_limits
+from sae_sweep.training.run.loop import GroupRun
+from sae_sweep.training.run.sources import Source, open_source
+from sae_sweep.training.step.objectives import EndToEnd
+from sae_sweep.training.step.trainer import BankTrainer
+
+SAE_DTYPE = torch.float32
+"""Of parameters, moments and arithmetic."""
+
+
+def passes(group: Group) -> list[Pass]:
+    """The passes of a group on this machine, with as many ranks as it has. Raises ConfigError where an SAE does not
+    fit it."""
+    config = group.members[0].config
+    ranks = join(config.launcher, config.model.device)
+    for member in group.members:
+        check_shared(member.config, ranks.size)
+    return plan_passes(group, *memory_limits(config), ranks.size, ranks.hosts)
+
+
+def open_group(group: Group, waves: Sequence[Wave] = ()) -> "GroupRun":
+    """Load what a group needs, on all ranks; without waves all its members share the device. Writes nothing but to
+    data.cache, so what only shows now leaves no trace: raises ConfigError."""
+    ranks = joined()
+    ranks.shared(lambda: (group, waves))
+    with ranks.together():
+        return _opened(group, waves, ranks)
+
+
+def follow() -> None:
+    """Open and train the groups that rank 0 does, until there are no more."""
+    with stopping() as stop, stop.at_once(False):
+        joining.follow(partial(_follow, stop))
+
+
+def _follow(stop: Stop, company: Ranks) -> None:
+    group, waves = company.shared(nothing)
+    _opened(group, waves, company).follow(stop)
+
+
+def _opened(group: Group, waves: Sequence[Wave], ranks: Ranks) -> "GroupRun":
+    waves = waves or plan_passes(group, None, None)[0].waves
+    own = [wave for wave in waves if wave.device == ranks.rank]
+    banks = [bank for wave in own for bank in wave.banks]
+    config = group.members[0].config
+    hooks = group.hooks if ranks.alone else hooks_of(banks)
+    configs = [member.config for member in group.members]
+    source = ranks.ready(partial(open_source, configs, hooks, group.spliced, ranks))
+    block = source.calibration()
+    for bank in banks:
+        _check_block(block, bank)
+    statistics = {centred: site_statistics(block, centred=centred) for centred in (False, True)}
+    objectives = {_objective(bank): _end_to_end(bank, source, block, statistics[False]) for bank in banks}
+    stamp = ranks.shared(partial(stream_stamp, block, config))
+    del block  # the members' first parameters need its room
+    tabled = {bank.site.hook for bank in banks if bank.members[0].config.sae.lookup != "none"}
+    unigrams = source.unigrams(sorted(tabled)) if tabled else {}
+    waits = _waits(config, own, source.device, ranks)
+
+    def trainer(bank: Bank) -> BankTrainer | Paged:
+        hook, sae = bank.site.hook, bank.members[0].config.sae
+        table_VD = unigrams[hook] if sae.lookup != "none" else None
+        measured = statistics[sae.centre]
+        targets = measured[bank.site.output.hook] if bank.site.output else None
+        log_every = config.tracking.log_every
+        beside = [measured[site.hook] for site in bank.site.beside]
+        made = BankTrainer(
+            *(bank, measured[hook], source.device, SAE_DTYPE, log_every),
+            unigrams=table_VD,
+            targets=targets,
+            beside=beside,
+            end_to_end=objectives[_objective(bank)],
+        )
+        return Paged(made) if waits else made
+
+    turns = Waves([[trainer(bank) for bank in wave.banks] for wave in own])
+    spliced = [site.hook for bank in banks for site in (bank.site.written, *bank.site.beside)]
+    means = {hook: statistics[False][hook].mean for hook in spliced}
+    positions = {member.config.evaluation.positions for bank in banks for member in bank.members}
+    watched = dict.fromkeys(hook for bank in banks for member in bank.members for hook in member.watched)
+    judges = {each: source.judge(each, means, tuple(watched)) for each in sorted(positions)}
+    give_back()  # tokenising a text and measuring a block take more than is left of them
+    ranks.exchange(None)  # nothing is written before all are ready
+    return GroupRun(group, source, turns, judges, stamp, ranks)
+
+
+def _objective(bank: Bank) -> tuple[object, ...]:
+    """What the objective of a bank depends on."""
+    training = bank.members[0].config.training
+    return bank.site.hook, training.batch_size, *training.objective_keys.values()
+
+
+def _end_to_end(bank: Bank, source: Source, block: Block, statistics: Mapping[str, SiteStatistics]) -> EndToEnd | None:
+    """The objective of a bank, measured on the first block; None where it is local."""
+    first = bank.members[0]
+    training, data = first.config.training, first.config.data
+    if training.local:
+        return None
+    assert source.splicing is not None
+    rows = training.batch_size // data.context
+    made = EndToEnd(source.splicing, bank.site.hook, first.later, training, rows)
+    made.calibrate(block, statistics[bank.site.hook].mean)
+    return made
+
+
+def _waits(config: MemberConfig, waves: Sequence[Wave], device: torch.device, ranks: Ranks) -> bool:
+    """Whether members begin in the host's memory: where they take turns, and where the device may prove too small in
+    the first block, unless the host has no room for that."""
+    if len(waves) != 1:
+        return len(waves) > 1
+    if device.type != "cuda" and config.launcher.memory_gb is None:
+        return False
+    _, host = memory_limits(config)
+    return host is None or waves[0].state_bytes <= host * ranks.hosts / ranks.size
+
+
+def stream_stamp(block: Block, config: MemberConfig) -> str:
+    """Hash of the first block's tokens, on whatever device; empty where which are kept depends on activations."""
+    if config.data.max_norm_ratio is not None:
+        return ""
+    tokens_B = next(iter(block.tokens.values())).cpu().contiguous()
+    return blake2b(tokens_B.numpy().data, digest_size=8).hexdigest()
+
+
+def _check_block(block: Block, bank: Bank) -> None:
+    count, first = len(block.activations[bank.site.hook]), bank.members[0]
+    for hook, width in first.widths.items():
+        found = block.activations[hook].shape[1]
+        if found != width:
+            raise ConfigError(f"site.width={width}: {hook} gives {found} numbers per position")
+    if first.config.training.local and count < first.config.training.batch_size:
+        raise ConfigError(
+            f"training.batch_size={first.config.training.batch_size} is larger than a block of activations, which has"
+            f" {count} counted positions; lower it or raise data.block_rows={first.config.data.block_rows}"
+        )

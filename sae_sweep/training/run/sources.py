@@ -1,0 +1,178 @@
+"""Where a group's activations come from: a language model at some sites, or a generator of synthetic ones."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from sae_sweep.activations.cache import open_cache
+from sae_sweep.activations.sequences import WholePasses
+from sae_sweep.activations.stream import ActivationStream, Block
+from sae_sweep.activations.toy import ToyStream
+from sae_sweep.activations.unigrams import unigram_activations
+from sae_sweep.config.schema import MemberConfig
+from sae_sweep.data.tokens import open_tokens
+from sae_sweep.errors import ConfigError
+from sae_sweep.evaluation.evaluate import Candidate, Evaluator, HeldOut, Judgement
+from sae_sweep.evaluation.toy import ToyEvaluator
+from sae_sweep.model.harvest import harvest
+from sae_sweep.model.load import load_model, resolve_device, resolve_dtype
+from sae_sweep.training.devices.ranks import ALONE, Ranks
+from sae_sweep.training.step.objectives import Splicing
+
+
+class Judge(Protocol):
+    """Judges members on held-out rows, the same each time."""
+
+    def judge(
+        self, candidates: Sequence[Candidate], done: Callable[[float], None] = lambda share: None
+    ) -> dict[str, Judgement]:
+        """Metrics of every candidate, by label; `done` is told the share of held-out rows that have been read."""
+
+    def in_smaller_batches(self) -> "Judge | None":
+        """The same judge, reading half as many rows at a time; None where that is not to be had."""
+
+
+class Source(Protocol):
+    """What a group is trained on, and how its members are judged."""
+
+    device: torch.device
+
+    @property
+    def splicing(self) -> Splicing | None:
+        """What objectives that run the model on need, where some member has such."""
+
+    def calibration(self) -> Block:
+        """The first block, for scales and means; training replays it. Raises ConfigError where it cannot be had."""
+
+    def block(self, index: int) -> Block:
+        """The block of training activations at `index`."""
+
+    def pays_ahead(self, index: int) -> bool:
+        """Whether a block can be made in another thread while steps are taken, without slowing them."""
+
+    def unigrams(self, hooks: Sequence[str]) -> dict[str, Tensor]:
+        """[V, d] by hook: activations of each token by itself, for lookup tables. Raises ConfigError without tokens."""
+
+    def judge(self, positions: str, means: Mapping[str, Tensor], watched: Sequence[str] = ()) -> Judge:
+        """The judge for one value of `evaluation.positions`; `means` are the mean activations [d] by the hooks that
+        are spliced, `watched` hooks at which spliced and clean passes are compared."""
+
+    def metadata(self) -> dict[str, Any]:
+        """What cfg.json says of it."""
+
+
+def open_source(
+    members: Sequence[MemberConfig], hooks: Sequence[str], spliced: Sequence[str] = (), ranks: Ranks = ALONE
+) -> Source:
+    """Load what the members of a group share, which have these configs; `hooks` are those of this rank's, and `spliced`
+    the sites for which their objectives need whole passes. Raises ConfigError."""
+    config = members[0]
+    return LanguageModelSource(config, hooks, members, spliced, ranks) if config.data.toy is None else ToySource(config)
+
+
+class LanguageModelSource:
+    """A frozen language model reading tokens."""
+
+    def __init__(
+        self,
+        config: MemberConfig,
+        hooks: Sequence[str],
+        members: Sequence[MemberConfig] = (),
+        spliced: Sequence[str] = (),
+        ranks: Ranks = ALONE,
+    ) -> None:
+        """`members` say how much of the stream will be read; where there are none, the config does."""
+        self._config = config
+        self.model = load_model(config.model)
+        self.device = self.model.device
+        vocabulary = self.model.facts.vocab_size
+        self._tokens = open_tokens(config.data, config.evaluation.tokens, self.model.tokenizer, vocabulary)
+        self._hooks = tuple(hooks)
+        self._cache = open_cache(members or [config], self.model)
+        recall = ranks.recall(None if self._cache is None else self._cache.recall, config.data.rows_per_forward)
+        self.splicing = Splicing(self.model, spliced, config.data.rows_per_forward, hooks) if spliced else None
+        whole = WholePasses(self.splicing.suffix) if self.splicing else None
+        self._stream = ActivationStream(self.model, self._tokens.training, hooks, config.data, harvest, recall, whole)
+
+    def calibration(self) -> Block:
+        try:
+            return self.block(0)
+        except IndexError as error:  # a position beyond a table of position embeddings
+            raise ConfigError(
+                f"data.context={self._config.data.context}: {self._config.model.name} cannot read rows that long;"
+                " lower it"
+            ) from error
+
+    def block(self, index: int) -> Block:
+        return self._stream.block(index)
+
+    def pays_ahead(self, index: int) -> bool:
+        if self.splicing is not None:
+            return False  # steps run the model too
+        return self.device.type == "cuda" or (self._cache is not None and self._cache.holds(index, self._hooks))
+
+    def unigrams(self, hooks: Sequence[str]) -> dict[str, Tensor]:
+        return unigram_activations(self.model, hooks, harvest)
+
+    def judge(self, positions: str, means: Mapping[str, Tensor], watched: Sequence[str] = ()) -> Judge:
+        tokenizer = self.model.tokenizer
+        heldout = HeldOut(
+            tokens_RT=torch.from_numpy(self._tokens.heldout).long(),
+            special_ids=torch.tensor(tokenizer.all_special_ids if tokenizer is not None else [], dtype=torch.int64),
+            bos_id=self._bos_id,
+            rows_per_forward=self._config.data.rows_per_forward,
+            every_position=positions == "all",
+        )
+        return Evaluator(self.model, heldout, means, tuple(dict.fromkeys((*self._hooks, *watched))))
+
+    def metadata(self) -> dict[str, Any]:
+        data = self._config.data
+        return {
+            "model_name": self._config.model.path or self._config.model.name,
+            "dataset_path": data.path or data.kind,
+            "context_size": data.context,
+            "prepend_bos": self._bos_id is not None and bool((self._tokens.heldout[:, 0] == self._bos_id).all()),
+            "exclude_special_tokens": True,
+        }
+
+    @property
+    def _bos_id(self) -> int | None:
+        tokenizer = self.model.tokenizer
+        return tokenizer.bos_token_id if tokenizer is not None else None
+
+
+class ToySource:
+    """Synthetic activations (`sae_sweep/data/toy.py`): no tokens, no model, known latents."""
+
+    splicing = None
+
+    def __init__(self, config: MemberConfig) -> None:
+        self._config = config
+        self.device = resolve_device(config.model.device)
+        self._stream = ToyStream(config.data, resolve_dtype(config.model.dtype), self.device)
+
+    def calibration(self) -> Block:
+        return self.block(0)
+
+    def block(self, index: int) -> Block:
+        return self._stream.block(index)
+
+    def pays_ahead(self, index: int) -> bool:
+        return self.device.type == "cuda"
+
+    def unigrams(self, hooks: Sequence[str]) -> dict[str, Tensor]:
+        raise ConfigError("sae.lookup: toy data has no tokens; leave it none")
+
+    def judge(self, positions: str, means: Mapping[str, Tensor], watched: Sequence[str] = ()) -> Judge:
+        return ToyEvaluator(self._stream, self._config)
+
+    def metadata(self) -> dict[str, Any]:
+        return {
+            "model_name": "toy",
+            "dataset_path": "toy",
+            "context_size": self._config.data.context,
+            "prepend_bos": False,
+            "exclude_special_tokens": False,
+        }

@@ -1,0 +1,90 @@
+"""What the members of a bank read and reconstruct: a block's activations, centred and scaled as they ask."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sae_sweep.activations.scaling import SiteStatistics, input_scale, joined
+from sae_sweep.activations.stream import Block
+from sae_sweep.plan.members import Member
+from sae_sweep.saes.bank import Bank, Batch
+from sae_sweep.saes.inference import InferenceSae, Units
+from sae_sweep.saes.initial import Start
+from sae_sweep.saes.spaces import Spaces
+
+
+class Inputs:
+    """The way from raw activations to a batch, and from a trained member back to raw activations."""
+
+    def __init__(
+        self,
+        first: Member,
+        sites: Sequence[SiteStatistics],
+        targets: SiteStatistics | None,
+        device: torch.device,
+        dtype: torch.dtype,
+    ):
+        """`first` stands for its bank, `sites` are the statistics of what is read: several of a crosscoder. `targets`
+        are those of what a transcoder reconstructs."""
+        self._site, self._device, self._dtype = first.site, device, dtype
+        kind = first.config.sae.input_scale
+        self.scales = [input_scale(kind, first.d // len(sites), site) for site in sites]
+        """Of the sites that are read."""
+        self.spaces = Spaces(same=targets is None, sites=len(sites))
+        self.units = self._units_of(self.scales, sites)
+        several = len(sites) > 1
+        self.target_scale = 1.0 if several else input_scale(kind, first.d_out, targets or sites[0])
+        self._target_units = self.units if several else self._units_of([self.target_scale], [targets or sites[0]])
+
+    def measured(
+        self, sites: Sequence[SiteStatistics], targets: SiteStatistics | None
+    ) -> tuple[SiteStatistics, SiteStatistics]:
+        """The statistics of what is read and of what is reconstructed; a crosscoder's are of scaled activations."""
+        read = joined(sites, self.scales) if len(sites) > 1 else sites[0]
+        return read, targets or read
+
+    def start(self, read: SiteStatistics, written: SiteStatistics) -> Start:
+        """What members begin from, given what `measured` says."""
+
+        def seen(raw_ND: Tensor, units: Units) -> Tensor:
+            return (raw_ND if self.spaces.sites > 1 else self.scaled(raw_ND, units)).float().cpu()
+
+        outputs_ND = None if self.spaces.same else seen(written.sample, self._target_units)
+        mean_D = seen(written.mean, self._target_units)
+        return Start(seen(read.sample, self.units), mean_D, self.spaces, outputs_ND)
+
+    def raw(self, block: Block, rows: slice) -> Tensor:
+        """What members read, in raw units; a crosscoder's sites end to end."""
+        sites = (self._site, *self._site.beside)
+        parts = [block.activations[site.hook][rows] for site in sites]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def scaled(self, x_BD: Tensor, units: Units | None = None) -> Tensor:
+        """Raw activations as the members see them, those that they read unless `units` are others."""
+        return (units or self.units).applied(x_BD.to(self._device, self._dtype))
+
+    def batch(self, block: Block, rows: slice) -> Batch:
+        """Activations in the block's order."""
+        x_BD, tokens_B = self.scaled(self.raw(block, rows)), block.tokens[self._site.hook][rows]
+        if self.spaces.same:
+            return Batch(x_BD, tokens_B)
+        y_BD = block.activations[self._site.written.hook][rows]
+        return Batch(x_BD, tokens_B, self.scaled(y_BD, self._target_units))
+
+    def folded(self, bank: Bank, index: int) -> InferenceSae:
+        """A member for raw activations."""
+        if self.spaces.sites > 1:
+            assert isinstance(self.units.scale, Tensor)
+            sae = bank.fold(index, 1.0).scaled(self.units.scale)
+            return sae if self.units.mean_D is None else sae.about(self.units.mean_D)
+        return bank.fold(index, self.target_scale, self._target_units.mean_D, self.units)
+
+    def _units_of(self, scales: Sequence[float], sites: Sequence[SiteStatistics]) -> Units:
+        """Of activations of these sites, end to end."""
+        centres = [site.centre for site in sites if site.centre is not None]
+        centre_D = torch.cat(centres).to(self._device, self._dtype) if centres else None
+        if len(sites) == 1:
+            return Units(scales[0], centre_D)
+        of_site = [torch.full_like(site.mean, c) for site, c in zip(sites, scales, strict=True)]
+        return Units(torch.cat(of_site).to(self._device, self._dtype), centre_D)

@@ -1,0 +1,104 @@
+"""Adam on a bank's storage, a member at a time, and the constraint that keeps decoder rows at unit norm."""
+
+import torch
+from torch import Tensor
+from torch.linalg import vector_norm
+from torch.optim.adam import adam
+
+from sae_sweep.kernels.cpu import loops
+from sae_sweep.plan.schedules import Schedule
+from sae_sweep.saes.bank import LOOKUP, SKIP, Bank
+from sae_sweep.saes.base import Parameters
+
+
+class Adam:
+    """Moments in the bank's own layout; lr, betas, eps and clip are each member's."""
+
+    def __init__(self, bank: Bank):
+        self._bank = bank
+        self.first_moment = {name: torch.zeros_like(t) for name, t in bank.storage.items()}
+        self.second_moment = {name: torch.zeros_like(t) for name, t in bank.storage.items()}
+
+    def step(self, member: int, gradients: Parameters, schedule: Schedule, step: int) -> None:
+        """One update of one member at its step `step` (from 0); `gradients` are its own and may be changed."""
+        weights = self._bank.member(self._bank.storage, member)
+        unit = self._bank.maths.unit_decoder
+        if unit:
+            remove_radial(gradients["W_dec"], weights["W_dec"])
+        if schedule.clip:
+            clip_norm(gradients, schedule.clip)
+        lr = schedule.lr_at(step)
+        self._update(member, {n: g for n, g in gradients.items() if n not in (LOOKUP, SKIP)}, schedule, step, lr)
+        if SKIP in gradients:
+            # Every input number moves what a skip gives: with so much less for each it moves as b_dec does. With all
+            # of lr, short runs diverge.
+            self._update(member, {SKIP: gradients[SKIP]}, schedule, step, lr / gradients[SKIP].shape[1])
+        if LOOKUP in gradients:  # its own lr, on the member's schedule
+            lookup_lr = lr * self._bank.configs[member].lookup_lr / schedule.lr
+            self._update(member, {LOOKUP: gradients[LOOKUP]}, schedule, step, lookup_lr)
+        if unit:
+            normalise_rows(weights["W_dec"])
+
+    def _update(self, member: int, gradients: Parameters, schedule: Schedule, step: int, lr: float) -> None:
+        weights = self._bank.member(self._bank.storage, member)
+        m1 = self._bank.member(self.first_moment, member)
+        m2 = self._bank.member(self.second_moment, member)
+        adam(
+            [weights[name] for name in gradients],
+            # Fused on a CPU it goes over memory as if all had one layout, and autograd may hand back a transpose.
+            [gradient.contiguous() for gradient in gradients.values()],
+            [m1[name] for name in gradients],
+            [m2[name] for name in gradients],
+            [],
+            list(torch.full((len(gradients),), float(step), device=weights["b_dec"].device)),
+            foreach=False,
+            fused=True,
+            amsgrad=False,
+            beta1=schedule.beta1,
+            beta2=schedule.beta2,
+            lr=lr,
+            weight_decay=0.0,
+            eps=schedule.eps,
+            maximize=False,
+        )
+
+    def state(self, member: int) -> dict[str, Tensor]:
+        """One member's moments, as views."""
+        moments = {"first_moment": self.first_moment, "second_moment": self.second_moment}
+        return {
+            f"{kind}.{name}": tensor
+            for kind, moment in moments.items()
+            for name, tensor in self._bank.member(moment, member).items()
+        }
+
+    def forget(self, member: int, latents: Tensor, names: tuple[str, ...]) -> None:
+        """Zero the moments of some latents of one member, as after resampling them."""
+        for moment in (self.first_moment, self.second_moment):
+            own = self._bank.member(moment, member)
+            for name in names:
+                own[name][latents] = 0
+
+
+def remove_radial(gradient_FD: Tensor, unit_FD: Tensor) -> None:
+    """Take out, in place, the component of each row's gradient along that (unit-norm) row.
+
+    Before Adam, so that its moments never see it (Bricken et al. 2023, appendix).
+    """
+    if gradient_FD.device.type == "cpu":
+        loops.remove_radial(gradient_FD.numpy(), unit_FD.numpy())
+        return
+    radial_F = (gradient_FD * unit_FD).sum(dim=1, keepdim=True)
+    gradient_FD.addcmul_(radial_F, unit_FD, value=-1)
+
+
+def normalise_rows(rows_FD: Tensor) -> None:
+    """Rows to unit norm, in place; a zero row stays zero."""
+    rows_FD.div_(rows_FD.norm(dim=1, keepdim=True).clamp(min=torch.finfo(rows_FD.dtype).tiny))
+
+
+def clip_norm(gradients: Parameters, limit: float) -> None:
+    """Scale gradients, in place, so that their joint norm is at most `limit`."""
+    total = vector_norm(torch.stack([vector_norm(gradient) for gradient in gradients.values()]))
+    factor = (limit / (total + 1e-6)).clamp(max=1.0)
+    for gradient in gradients.values():
+        gradient.mul_(factor)

@@ -1,0 +1,78 @@
+"""Dead latents set anew on badly reconstructed inputs (Bricken et al. 2023, appendix "Neuron Resampling").
+
+Each dead latent draws an input with probability proportional to its squared loss (squared error plus coefficient
+times penalty) and takes its direction about b_dec, without what a lookup gives already; its encoder row gets a fifth
+of the mean norm of the living ones; its biases and Adam moments are zeroed. No input is drawn twice: two latents set
+on one input would stay one latent. A transcoder's decoder row gets what its skip leaves of the target, about b_dec, and
+its encoder row the direction of the input about the inputs' mean.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from sae_sweep.saes.bank import Bank, Batch
+from sae_sweep.saes.base import SaeMaths
+from sae_sweep.saes.inference import InferenceSae
+from sae_sweep.training.step.optimizer import Adam
+
+ENCODER_NORM_SHARE = 0.2
+SAMPLE_ROWS = 8_192
+"""Inputs the losses are measured on: the first ones of the block. Bricken et al. took 819,200 for batches of 8,192;
+what matters is many more than there are dead latents."""
+CODE_ELEMENTS = 2**23
+"""Codes held at a time, inputs x latents: of all inputs they would take more than a training step."""
+
+
+def resample(
+    bank: Bank, adam: Adam, member: int, dead_F: Tensor, batch: Batch, coefficient: float, generator: torch.Generator
+) -> Tensor:
+    """Set one member's dead latents anew on a batch as it trains on it; the latents [K] that were.
+
+    All dead ones, unless there are fewer inputs with a loss. Raises FloatingPointError when losses are not finite.
+    """
+    weights = bank.member(bank.storage, member)
+    dead_K = dead_F.nonzero().squeeze(1)
+    if len(dead_K) == 0:
+        return dead_K
+    sae = bank.fold(member, scale=1.0)
+    weight_B = _losses(sae, batch, coefficient, bank.maths).double().square().cpu()
+    if not weight_B.isfinite().all():
+        raise FloatingPointError("its losses on the inputs to resample from are not finite")
+    dead_K = dead_K[: int((weight_B > 0).sum())]
+    if len(dead_K) == 0:
+        return dead_K
+    drawn = torch.multinomial(weight_B, len(dead_K), replacement=False, generator=generator).to(dead_K.device)
+    silent = replace(sae, tensors={**sae.tensors, "W_dec": sae.tensors["W_dec"][:0]})
+    none_ND, x_ND = batch.x_BD.new_zeros(len(drawn), 0), batch.x_BD[drawn]
+    explained_ND = silent.decode(none_ND, batch.tokens_B[drawn], x_ND)  # about b_dec, the lookup's row and the skip
+    directions = _unit(batch.target_BD[drawn] - explained_ND)
+    norms_F = weights["W_enc"].norm(dim=1)
+    alive_F = ~dead_F
+    living_norm = (norms_F * alive_F).sum() / alive_F.sum() if alive_F.any() else norms_F.new_ones(())
+    encoder_norm = ENCODER_NORM_SHARE * living_norm
+    if bank.spaces.same:
+        names = bank.maths.revive(weights, dead_K, directions, encoder_norm)
+    else:
+        elsewhere = {"W_enc": torch.zeros_like(weights["W_dec"])}
+        names = bank.maths.revive(weights | elsewhere, dead_K, directions, encoder_norm)
+        weights["W_enc"][dead_K] = encoder_norm * _unit(x_ND - batch.x_BD.mean(0))
+    adam.forget(member, dead_K, names)
+    return dead_K
+
+
+def _unit(rows_KD: Tensor) -> Tensor:
+    return rows_KD / rows_KD.norm(dim=1, keepdim=True).clamp(min=torch.finfo(rows_KD.dtype).tiny)
+
+
+def _losses(sae: InferenceSae, batch: Batch, coefficient: float, maths: SaeMaths) -> Tensor:
+    """[B]: squared error plus coefficient times penalty, some inputs at a time."""
+    rows = max(1, CODE_ELEMENTS // sae.width)
+    losses = []
+    parts = (batch.x_BD.split(rows), batch.tokens_B.split(rows), batch.target_BD.split(rows))
+    for x_bD, tokens_b, y_bD in zip(*parts, strict=True):
+        f_bF = sae.encode(x_bD, tokens_b)
+        error_bD = y_bD - sae.decode(f_bF, tokens_b, x_bD)
+        losses.append(error_bD.square().sum(1) + coefficient * maths.row_penalty(f_bF))
+    return torch.cat(losses)

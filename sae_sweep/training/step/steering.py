@@ -1,0 +1,87 @@
+"""The sparsity coefficients of a bank, and how `sae.l0` finds one.
+
+A member with a penalty that is given `sae.l0` has no coefficient of its own: it is steered while training, by
+integral control in logarithms, and held for the last fifth of the run, so that the loss which shaped the final
+latents was one loss. It waits while lr rises, at the start and after each resampling: L0 is far off then whatever
+the coefficient. `trim.py` corrects what is left.
+Everything stays on the device: no step waits for a number.
+"""
+
+from collections.abc import Sequence
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+from sae_sweep.plan.schedules import Schedule
+
+GAIN = 40.0
+"""Log-coefficient per unit of log-L0 error, over a whole run: a time constant of about a fortieth of it."""
+STEP_GAIN = 0.02
+"""The same for one step, at most: L0 takes tens of steps to answer, and a short run would wind the coefficient up."""
+ERROR_LIMIT = 0.35
+"""Caps the error, so that one excursion of L0 does not undo what was found."""
+SMOOTHING_SHARE = 0.01
+"""L0 is averaged over about a hundredth of the run, at least 1 and at most 100 steps."""
+L0_FLOOR = 1e-2
+
+
+def first_guess(variance: float, l0: float, degree: float) -> float:
+    """Coefficient to start from, for a penalty of this degree in the activations.
+
+    Were the centred input carried by `l0` equal activations, each would have size sqrt(variance / l0); an activation
+    is worth its square, and the penalty should be of that order.
+    """
+    return sqrt(variance / l0) ** (2 - degree)
+
+
+class Coefficients:
+    """Coefficients [M] in the unit of the optimised loss, fixed or on their way to a target L0."""
+
+    def __init__(
+        self,
+        fixed: Sequence[float | None],
+        targets: Sequence[float | None],
+        degree: float,
+        variance: float,
+        device: torch.device,
+        worth: float = 1.0,
+    ):
+        """A member has a target to steer to, or a fixed coefficient, or (`None` twice) no use for one; with both, it is
+        steered from there.
+
+        `degree` is that of the penalty in the activations, 1 for L1 and 0 for L0; `worth` what a squared error of 1 is
+        in the unit of the loss.
+        """
+        start = [
+            worth * first_guess(variance, target, degree)
+            if value is None and target is not None
+            else float(value or 0.0)
+            for value, target in zip(fixed, targets, strict=True)
+        ]
+        self._steered = [target is not None for target in targets]
+        self._target_M = torch.tensor([target or 1.0 for target in targets], dtype=torch.float64, device=device)
+        self.value_M = torch.tensor(start, dtype=torch.float64, device=device)
+        self.smoothed_l0_M = torch.full_like(self.value_M, torch.nan)
+
+    def observe(self, members: slice, schedules: Sequence[Schedule], steps: Sequence[int], l0_M: Tensor) -> None:
+        """Take in the L0 of a step of some members; it moves no coefficient while lr rises, or from `hold_from` on."""
+        steered = self._steered[members]
+        if not any(steered):
+            return
+        free = [
+            on and step < s.hold_from and not s.warming_at(step)
+            for on, s, step in zip(steered, schedules, steps, strict=True)
+        ]
+        gain_M = l0_M.new_tensor(
+            [min(STEP_GAIN, GAIN / s.total_steps) * on for on, s in zip(free, schedules, strict=True)]
+        )
+        weight_M = l0_M.new_tensor([1 / min(100.0, max(1.0, SMOOTHING_SHARE * s.total_steps)) for s in schedules])
+        smoothed_M = self.smoothed_l0_M[members]
+        smoothed_M.copy_(torch.where(smoothed_M.isnan(), l0_M, smoothed_M + weight_M * (l0_M - smoothed_M)))
+        error_M = (smoothed_M.clamp(min=L0_FLOOR) / self._target_M[members]).log().clamp(-ERROR_LIMIT, ERROR_LIMIT)
+        self.value_M[members] *= (gain_M * error_M).exp()
+
+    def state(self, member: int) -> dict[str, Tensor]:
+        """One member's coefficient and what steers it, as views."""
+        return {"coefficient": self.value_M[member], "smoothed_l0": self.smoothed_l0_M[member]}

@@ -1,0 +1,201 @@
+"""What a plan says that a pass costs, against a run of it at toy scale."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from sae_sweep.architectures.registry import ARCHITECTURES
+from sae_sweep.cli import config_folder
+from sae_sweep.config.reading import member_config
+from sae_sweep.config.schema import MemberConfig
+from sae_sweep.evaluation.evaluate import Evaluator
+from sae_sweep.launch.local import run_sweep
+from sae_sweep.plan.costs import PassCost, checkpoint_bytes, pass_cost, result_bytes
+from sae_sweep.plan.members import Group, plan_sweep
+from sae_sweep.plan.placement import plan_passes
+from sae_sweep.training.run import checkpointing as keeper
+from sae_sweep.training.run.sources import LanguageModelSource
+
+HEADER_BYTES = 2_500
+"""Names and places of a file's tensors, and the few numbers of a member's state that are no tensors of its size."""
+SHARED = (
+    *("data.context=16", "data.block_rows=32", "data.rows_per_forward=8", "data.bos=never", "tracking=none"),
+    *("training.batch_size=64", "training.tokens=2e3", "evaluation.tokens=320", "model.device=cpu"),
+)
+TOY = ("data=toy", "data.toy.dimensions=24", "data.toy.latents=30", "data.toy.active=3", *SHARED)
+
+
+def config(*overrides: str) -> MemberConfig:
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return member_config(compose("config", list(overrides)))
+
+
+def cost(group: Group, devices: int = 1) -> PassCost:
+    (one,) = plan_passes(group, None, None, devices)
+    return pass_cost(one)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("text") / "text.txt"
+    file.write_text(Path(os.__file__).read_text(encoding="utf-8"))
+    return file
+
+
+@pytest.fixture(scope="module")
+def read(llama_folder: Path, text: Path) -> tuple[str, ...]:
+    return ("model=local", f"model.path={llama_folder}", "data=text", f"data.path={text}", *SHARED)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_bytes_of_a_checkpoint_and_of_results(
+    architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = config(*TOY, f"sae={architecture}", "sae.l0=4", "sae.width=512", f"output_dir={tmp_path}")
+    ((member,),) = [group.members for group in plan_sweep([made]).groups]
+    kept: list[int] = []
+    save = keeper.save
+
+    def seen(*arguments: Any) -> Any:
+        checkpoint = save(*arguments)
+        kept.append((checkpoint.folder / checkpoint.members[0].file).stat().st_size)
+        return checkpoint
+
+    monkeypatch.setattr(keeper, "save", seen)
+    (outcome,) = run_sweep(
+        [
+            config(
+                *TOY,
+                f"sae={architecture}",
+                "sae.l0=4",
+                "sae.width=512",
+                f"output_dir={tmp_path}",
+                "training.checkpoint_tokens=1000",
+            )
+        ]
+    )
+    assert kept
+    assert 0 <= kept[-1] - checkpoint_bytes(member) < HEADER_BYTES
+    files = [file for file in outcome.folder.iterdir() if file.suffix in (".safetensors", ".jsonl")]
+    assert 0 <= abs(sum(file.stat().st_size for file in files) - result_bytes(member)) < HEADER_BYTES
+
+
+def test_bytes_of_the_cache(read: tuple[str, ...], tmp_path: Path) -> None:
+    """No special token: all positions count but the first of each row."""
+    asked = [
+        config(
+            *read,
+            "sae=topk",
+            "sae.k=3",
+            "sae.width=40",
+            f"site.layer={layer}",
+            f"output_dir={tmp_path}",
+            f"data.cache={tmp_path}/kept",
+        )
+        for layer in (1, 2)
+    ]
+    (group,) = plan_sweep(asked).groups
+    run_sweep(asked)
+    files = list((tmp_path / "kept").rglob("*hook*.safetensors"))
+    found, said = sum(file.stat().st_size for file in files), cost(group)
+    assert len(files) == 2 * said.blocks
+    assert said.cache_bytes <= found < said.cache_bytes * 1.02
+
+
+def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+ON_A_CPU = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
+"""What torch counts on a GPU, but not here."""
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Operations of the matrix products of blocks and of judging, as torch counts them."""
+    found = {"harvest": 0.0, "judging": 0.0}
+
+    def watch(owner: type, name: str, kind: str) -> None:
+        real: Callable[..., Any] = getattr(owner, name)
+
+        def counting(*arguments: Any, **named: Any) -> Any:
+            with FlopCounterMode(display=False, custom_mapping=ON_A_CPU) as counter:
+                result = real(*arguments, **named)
+            found[kind] += counter.get_total_flops()
+            return result
+
+        monkeypatch.setattr(owner, name, counting)
+
+    watch(LanguageModelSource, "block", "harvest")
+    watch(Evaluator, "judge", "judging")
+    return found
+
+
+def test_operations_of_the_model(read: tuple[str, ...], counted: dict[str, float], tmp_path: Path) -> None:
+    """On the model that ships: of the smaller ones the parts that are not counted would be a large share."""
+    of_demo = [override for override in read if not override.startswith("model") and not override.startswith("data=")]
+    asked = [
+        config(
+            "data=demo",
+            *[o for o in of_demo if not o.startswith("data.path")],
+            "model.device=cpu",
+            "sae=topk",
+            f"sae.k={k}",
+            "sae.width=256",
+            f"site.layer={layer}",
+            f"output_dir={tmp_path}",
+            "data.context=128",
+            "evaluation.every=1000",
+            "training.batch_size=512",
+            "training.tokens=2e4",
+        )
+        for layer in (1, 2)
+        for k in (4, 8)
+    ]
+    (group,) = plan_sweep(asked).groups
+    run_sweep(asked)
+    (device,) = cost(group).devices
+    assert device.harvest_flops == pytest.approx(counted["harvest"], rel=0.15)
+    assert device.judging_flops == pytest.approx(counted["judging"], rel=0.15)
+
+
+def test_devices_share_what_one_does(read: tuple[str, ...]) -> None:
+    asked = [
+        config(*read, "sae=topk", "sae.k=3", "sae.width=40", f"site.layer={layer}", f"training.batch_size={batch}")
+        for layer in (1, 2)
+        for batch in (64, 128)
+    ]
+    (group,) = plan_sweep(asked).groups
+    one, four = cost(group), cost(group, 4)
+    (alone,) = one.devices
+    for kind in ("harvest_flops", "encoder_flops", "dense_flops"):
+        assert sum(getattr(device, kind) for device in four.devices) == getattr(alone, kind)
+    assert (alone.received_bytes, one.sent_bytes) == (0, 0)
+    # Four forward passes of 8 rows, one each; every device has one site, of 32 numbers in float32.
+    assert [device.block_bytes for device in four.devices] == [32 * 16 * 32 * 4] * 4
+    counted = 32 * 15 * 32 * 4
+    assert [device.received_bytes for device in four.devices] == [counted * 3 // 4] * 4
+    assert four.sent_bytes == 3 * counted
+
+
+def test_judging_on_the_way_costs_as_often(read: tuple[str, ...]) -> None:
+    own = (*read, "sae=topk", "sae.k=3", "sae.width=40", "site.layer=1")
+    (once,) = cost(plan_sweep([config(*own)]).groups[0]).devices
+    (thrice,) = cost(plan_sweep([config(*own, "evaluation.every=1000")]).groups[0]).devices
+    assert thrice.judging_flops == 3 * once.judging_flops
+    (at_each_block,) = cost(plan_sweep([config(*own, "evaluation.every=1")]).groups[0]).devices
+    assert at_each_block.judging_flops == 5 * once.judging_flops  # 31 steps, 7 a block
+
+
+def test_hours_are_those_of_the_slowest_device(read: tuple[str, ...]) -> None:
+    asked = [config(*read, "sae=topk", "sae.k=3", f"sae.width={width}", "site.layer=1") for width in (40, 4000)]
+    two = cost(plan_sweep(asked).groups[0], 2)
+    slow = max(device.least_flops for device in two.devices), max(device.most_flops for device in two.devices)
+    assert two.hours(1e9) == tuple(pytest.approx(flops / 1e9 / 3600) for flops in slow)
+    assert two.hours(2e9)[0] == pytest.approx(two.hours(1e9)[0] / 2)

@@ -1,0 +1,178 @@
+"""Resumed == uninterrupted, bit for bit, for every architecture and at any batch of a block; and damaged files."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sae_sweep.folder.checkpoints import Checkpoint, Company, SavedMember
+from sae_sweep.plan.members import Member
+from sae_sweep.training.run.checkpoint import Saving, load, newest_sound, place_good_state, save
+from sae_sweep.training.step.trainer import BankTrainer
+from tests.equalities.test_group_alone import members
+from tests.training.fabricate import KINDS, block, member, trainer
+
+BLOCKS = 7
+"""Of 8 batches each: 50 steps end in the last, a shorter budget in the fifth."""
+
+
+class StoppedError(Exception):
+    pass
+
+
+def train(made: BankTrainer, first: int = 0, stop: tuple[int, int] = (-1, 0)) -> BankTrainer:
+    """Train on all blocks from `first` on, from where the members are in it, or until a batch of a block was taken."""
+    for index in range(first, BLOCKS):
+
+        def after_step(index: int = index) -> None:
+            if (index, max(state.batches for state in made.states if state.blocks == index + 1)) == stop:
+                raise StoppedError
+
+        try:
+            made.consume(block(index), after_step)
+        except StoppedError:
+            return made
+    return made
+
+
+def saving(made: BankTrainer, index: int, good_step: int | None = None) -> Saving:
+    state = made.states[index]
+    identity = f"{index:016x}"
+    place = (state.step, state.blocks, state.dense, state.failed, state.batches, 0, 0, good_step)
+    return Saving(SavedMember(identity, f"member-{index}", *place), made, index)
+
+
+def saved(made: BankTrainer, company: Company, at: int = 0) -> Checkpoint:
+    before = company.newest
+    good = {m.identity: m.good_step for m in before.members} if before else {}
+    all_members = [saving(made, i, good.get(f"{i:016x}")) for i in range(len(made.states))]
+    return save(company, at, "stamp", all_members, before.folder if before else None)
+
+
+def restored(group: list[Member], company: Company, said: list[str], dtype: torch.dtype = torch.float32) -> Any:
+    made = trainer(group, dtype)
+    located = {f"{i:016x}": (made, i) for i in range(len(group))}
+    checkpoint = newest_sound(company, located, said.append)
+    if checkpoint is not None:
+        for index, own in enumerate(checkpoint.members):
+            load(checkpoint, own, made, index)
+            state = made.states[index]
+            state.step, state.blocks, state.batches = own.step, own.blocks, own.batches
+            state.dense, state.failed = own.dense, own.failed
+    return made, checkpoint
+
+
+def tensors_of(thing: object, seen: set[int]) -> Iterator[Tensor]:
+    """Every tensor that can be reached from an object of ours."""
+    if id(thing) in seen:
+        return
+    seen.add(id(thing))
+    if isinstance(thing, Tensor):
+        yield thing
+    elif isinstance(thing, dict):
+        for value in thing.values():
+            yield from tensors_of(value, seen)
+    elif isinstance(thing, list | tuple):
+        for value in thing:
+            yield from tensors_of(value, seen)
+    elif type(thing).__module__.startswith("sae_sweep."):
+        yield from tensors_of(vars(thing), seen)
+
+
+@pytest.mark.parametrize("stop", [(0, 3), (2, 8), (4, 5)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_resumed_is_uninterrupted_bit_for_bit(kind: str, stop: tuple[int, int], tmp_path: Path) -> None:
+    group, company = members(kind), Company(tmp_path / "company")
+    whole = train(trainer(group, torch.float32))
+    saved(train(trainer(group, torch.float32), stop=stop), company, stop[0])
+    made, checkpoint = restored(group, company, said := [])
+    assert (said, checkpoint.block, checkpoint.members[0].batches) == ([], *stop)
+    train(made, stop[0])
+    for index, state in enumerate(whole.states):
+        again = made.states[index]
+        assert (again.step, again.blocks, again.dense) == (state.step, state.blocks, state.dense)
+        for name, tensor in whole.state(index).items():
+            assert torch.equal(tensor.nan_to_num(), made.state(index)[name].nan_to_num()), name
+        assert made.dead_fraction(index) == whole.dead_fraction(index)
+        assert made.coefficient(index) == whole.coefficient(index)
+    records = {(r.label, r.step): r.values for r in whole.records}
+    assert all(records[r.label, r.step] == r.values for r in made.records)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_tensor_that_training_changes_is_saved(kind: str, tmp_path: Path) -> None:
+    group, company = members(kind), Company(tmp_path / "company")
+    trained = train(trainer(group, torch.float32), stop=(4, 5))
+    saved(trained, company)
+    made, _ = restored(group, company, [])
+    found, wanted = list(tensors_of(made, set())), list(tensors_of(trained, set()))
+    assert len(found) == len(wanted) > 10
+    for own, expected in zip(found, wanted, strict=True):
+        assert torch.equal(own.nan_to_num(), expected.nan_to_num())
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped byte", "flipped bit of state.json", "no state.json", "gone"])
+def test_a_damaged_checkpoint_is_said_and_the_one_before_is_taken(damage: str, tmp_path: Path) -> None:
+    group, company = members("gated"), Company(tmp_path / "company")
+    made = train(trainer(group, torch.float32), stop=(1, 1))
+    saved(made, company, 1)
+    expected = {name: t.clone() for name, t in made.state(0).items()}
+    newest = saved(train(made, 1, stop=(3, 2)), company, 3).folder
+    file = newest / ("state.json" if "state.json" in damage else f"{1:016x}.safetensors")
+    contents = bytearray(file.read_bytes())
+    contents[len(contents) // 2] ^= 1
+    match damage:
+        case "truncated":
+            file.write_bytes(file.read_bytes()[:-100])
+        case "gone" | "no state.json":
+            file.unlink()
+        case _:
+            file.write_bytes(contents)
+    again, checkpoint = restored(group, company, said := [])
+    assert (checkpoint.block, checkpoint.step) == (1, 9)
+    assert len(said) == 1
+    assert str(newest) in said[0]
+    assert "\n" not in said[0]
+    for name, tensor in expected.items():
+        assert torch.equal(tensor.nan_to_num(), again.state(0)[name].nan_to_num())
+
+
+def test_a_checkpoint_of_other_tensors_is_not_loaded(tmp_path: Path) -> None:
+    company = Company(tmp_path / "company")
+    saved(trainer([member("gated", sae_l1=0.1)]), company)
+    made, checkpoint = restored([member("gated", sae_l1=0.1, sae_width=25)], company, said := [], torch.float64)
+    assert checkpoint is None
+    assert "(25, 8)" not in said[0]
+    assert "(24, 8)" in said[0]
+    assert made.states[0].step == 0
+
+
+def test_the_last_good_state_outlives_a_state_that_is_not_finite(tmp_path: Path) -> None:
+    group, company = members("gated"), Company(tmp_path / "company")
+    made = train(trainer(group, torch.float32), stop=(0, 4))
+    assert [m.good_step for m in saved(made, company).members] == [4, 4, 4, 4]
+    good = {name: t.clone() for name, t in made.state(1).items()}
+    for stop in ((1, 1), (1, 2), (1, 3)):
+        train(made, stop[0], stop=stop)
+        made.bank.member(made.bank.storage, 1)["b_dec"][3] = torch.nan
+        checkpoint = saved(made, company)
+    assert [m.good_step for m in checkpoint.members] == [checkpoint.step, 4, checkpoint.step, checkpoint.step]
+    assert load_file(checkpoint.folder / checkpoint.members[1].file)["parameters.b_dec"].isnan().any()
+    target = tmp_path / "last_good.safetensors"
+    assert place_good_state(checkpoint, checkpoint.members[1], target)
+    for name, tensor in load_file(target).items():
+        assert torch.equal(tensor.nan_to_num(), good[name].nan_to_num())
+
+
+def test_a_member_that_never_was_finite_has_no_last_good_state(tmp_path: Path) -> None:
+    made = trainer(members("gated"), torch.float32)
+    made.bank.member(made.bank.storage, 0)["W_enc"][0, 0] = torch.inf
+    checkpoint = saved(made, Company(tmp_path / "company"))
+    assert not made.finite(0)
+    assert made.finite(1)
+    assert checkpoint.members[0].good_step is None
+    assert not place_good_state(checkpoint, checkpoint.members[0], tmp_path / "last_good.safetensors")

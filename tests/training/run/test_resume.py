@@ -1,0 +1,325 @@
+"""Sweeps that are stopped where it is awkward, in this process: between, around and inside what a group does."""
+
+import inspect
+import json
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from safetensors.torch import load_file
+
+from sae_sweep.activations.toy import ToyStream
+from sae_sweep.cli import config_folder
+from sae_sweep.config.reading import member_config
+from sae_sweep.config.schema import MemberConfig
+from sae_sweep.errors import ConfigError, StorageError
+from sae_sweep.evaluation.toy import ToyEvaluator
+from sae_sweep.folder.checkpoints import StateFolder
+from sae_sweep.folder.sweep import SweepFolder
+from sae_sweep.host.signals import Interrupted
+from sae_sweep.launch.local import Outcome, run_sweep
+from sae_sweep.training.run import checkpointing as keeper
+from tests.e2e.kills import assert_same
+
+SHARED = (
+    *("data=toy", "data.toy.dimensions=24", "data.toy.latents=30", "data.toy.active=3", "data.context=16"),
+    *("data.block_rows=32", "sae.width=40", "training.batch_size=48", "training.tokens=4e3", "training.lr=1e-2"),
+    *("evaluation.tokens=320", "evaluation.every=1000", "tracking=none", "tracking.log_every=4", "model.device=cpu"),
+)
+GATED, STANDARD, TOPK = ("sae=gated", "sae.l0=3"), ("sae=standard", "sae.l0=3"), ("sae=topk", "sae.k=3")
+SHORT = ("sae=topk", "sae.k=5", "training.tokens=1500")
+WILD = ("sae=standard", "sae.l1=0.1", "training.lr=1e6", "training.lr_warmup_steps=0")
+
+
+@cache
+def config(*overrides: str) -> MemberConfig:
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return member_config(compose("config", [*SHARED, *overrides]))
+
+
+def sweep(folder: Path, *members: tuple[str, ...], also: tuple[str, ...] = ()) -> list[Outcome]:
+    return run_sweep([config(f"output_dir={folder}", *also, *member) for member in members])
+
+
+def alone(folder: Path, *members: tuple[str, ...], also: tuple[str, ...] = ()) -> Path:
+    """A sweep that nothing stopped."""
+    assert {outcome.state for outcome in sweep(folder / "alone", *members, also=also)} <= {"finished", "failed"}
+    return folder / "alone" / "sweep"
+
+
+def forget_config(root: Path) -> Path:
+    """config.yaml states the output_dir, which differs."""
+    for file in root.glob("*/config.yaml"):
+        file.unlink()
+    return root
+
+
+def strike(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, call: int, act: Callable[[], None]) -> None:
+    """Have something happen at the n-th call of a method, from 1."""
+    real, calls = getattr(owner, name), iter(range(1, 1_000_000))
+
+    def struck(*arguments: Any, **named: Any) -> Any:
+        if next(calls) == call:
+            act()
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(owner, name, struck)
+
+
+def sigterm() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+# The calibration reads a block too, so the third call is for block 1.
+AWKWARD = {
+    "in a harvest": (ToyStream, "block", 3),
+    "while loading": (ToyStream, "block", 1),
+    "in an evaluation on the way": (ToyEvaluator, "judge", 2),
+    "in the last evaluation": (ToyEvaluator, "judge", 4),
+    "in the last correction of l0": (ToyStream, "block", 11),
+}
+
+
+@pytest.mark.parametrize("where", AWKWARD)
+def test_stopped_where_it_is_awkward(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = (GATED, STANDARD, SHORT)
+    expected = forget_config(alone(tmp_path, *members))
+    with monkeypatch.context() as patch:
+        strike(patch, *AWKWARD[where], sigterm)
+        with pytest.raises(Interrupted):
+            sweep(tmp_path, *members)
+    assert {o.state for o in sweep(tmp_path, *members)} == {"finished"}
+    assert_same(forget_config(tmp_path / "sweep"), expected)
+
+
+def test_stopped_once_in_every_few_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = (GATED, STANDARD, SHORT)
+    expected = forget_config(alone(tmp_path, *members))
+    steps, stops = iter(range(1, 1_000_000)), 0
+    real = keeper.Keeper.due
+
+    def due(own: keeper.Keeper, tokens: int) -> bool:
+        if next(steps) % 37 == 0:
+            sigterm()
+        return real(own, tokens)
+
+    monkeypatch.setattr(keeper.Keeper, "due", due)
+    while True:
+        try:
+            outcomes = sweep(tmp_path, *members)
+        except Interrupted:
+            stops += 1
+        else:
+            break
+    assert stops >= 5
+    assert {outcome.state for outcome in outcomes} == {"finished"}
+    assert_same(forget_config(tmp_path / "sweep"), expected)
+
+
+def interrupted(folder: Path, monkeypatch: pytest.MonkeyPatch, *members: tuple[str, ...], call: int = 6) -> None:
+    with monkeypatch.context() as patch:
+        strike(patch, ToyStream, "block", call, sigterm)
+        with pytest.raises(Interrupted):
+            sweep(folder, *members)
+
+
+def blocks_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    read: list[int] = []
+    real = ToyStream.block
+
+    def block(stream: ToyStream, index: int) -> Any:
+        read.append(index)
+        return real(stream, index)
+
+    monkeypatch.setattr(ToyStream, "block", block)
+    return read
+
+
+def test_a_new_member_begins_beside_those_that_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = forget_config(alone(tmp_path, GATED, TOPK))
+    interrupted(tmp_path, monkeypatch, GATED, TOPK)
+    read = blocks_read(monkeypatch)
+    outcomes = sweep(tmp_path, STANDARD, TOPK, GATED)
+    assert {outcome.state for outcome in outcomes} == {"finished"}
+    assert capsys.readouterr().err.count("resuming at step ") == 1
+    assert read.count(1) == 1  # of the new member alone
+    for outcome in outcomes[1:]:
+        for name in ("metrics.json", "metrics.jsonl", "sae_weights.safetensors"):
+            assert (outcome.folder / name).read_bytes() == (expected / outcome.label / name).read_bytes()
+    assert not (tmp_path / "sweep" / ".state").exists()
+
+
+def test_a_part_of_the_members_goes_on_and_the_others_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted(tmp_path, monkeypatch, GATED, TOPK)
+    assert [outcome.state for outcome in sweep(tmp_path, TOPK)] == ["finished"]
+    assert len(StateFolder(tmp_path / "sweep").homes()) == 2
+    read = blocks_read(monkeypatch)
+    assert [outcome.state for outcome in sweep(tmp_path, GATED, TOPK)] == ["finished", "finished"]
+    assert 1 not in read
+    assert not (tmp_path / "sweep" / ".state").exists()
+
+
+def test_a_group_that_breaks_goes_on_from_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("out of memory")
+
+    often = ("training.checkpoint_tokens=500",)
+    with monkeypatch.context() as patch:
+        strike(patch, ToyStream, "block", 6, fail)
+        (broken,) = sweep(tmp_path, TOPK, also=often)
+    assert (broken.state, broken.reason) == ("failed", "RuntimeError: out of memory")
+    capsys.readouterr()
+    assert sweep(tmp_path, TOPK, also=often)[0].state == "finished"
+    assert "resuming at step " in capsys.readouterr().err
+
+
+def test_damage_to_both_checkpoints_begins_anew_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = forget_config(alone(tmp_path, GATED, TOPK))
+    interrupted(tmp_path, monkeypatch, GATED, TOPK)
+    interrupted(tmp_path, monkeypatch, GATED, TOPK, call=4)
+    files = sorted((tmp_path / "sweep" / ".state").glob("*/*/*.safetensors"))
+    assert len(files) == 4
+    for file in files:
+        file.write_bytes(file.read_bytes()[:-1])
+    capsys.readouterr()
+    sweep(tmp_path, GATED, TOPK)
+    said = [line for line in capsys.readouterr().err.splitlines() if "checkpoint" in line]
+    assert len(said) == 3
+    assert "training begins anew" in said[2]
+    assert_same(forget_config(tmp_path / "sweep"), expected)
+
+
+def test_no_state_that_can_be_read_begins_anew_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = forget_config(alone(tmp_path, TOPK))
+    interrupted(tmp_path, monkeypatch, TOPK)
+    (state,) = (tmp_path / "sweep" / ".state").glob("*/*/state.json")
+    state.write_text("{")
+    capsys.readouterr()
+    sweep(tmp_path, TOPK)
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "checkpoint" in line]
+    assert said == f"sae-sweep: no checkpoint in {state.parent.parent} can be read; its members begin anew"
+    for name in ("metrics.json", "metrics.jsonl", "sae_weights.safetensors"):
+        for file in expected.glob(f"*/{name}"):
+            assert (tmp_path / "sweep" / file.parent.name / name).read_bytes() == file.read_bytes()
+
+
+def test_a_wild_member_is_frozen_and_its_group_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    often = ("training.checkpoint_tokens=100",)
+    expected = alone(tmp_path, TOPK, WILD, also=often)
+    healthy, wild = sweep(tmp_path, TOPK, WILD, also=often)
+    assert (healthy.state, wild.state) == ("finished", "failed")
+    assert wild.reason is not None
+    assert wild.reason.startswith("it diverged: its reconstruction loss was ")
+    assert wild.reason.endswith(" at step 4")
+    assert f"{wild.label}  {wild.reason}" in capsys.readouterr().err
+    good = load_file(wild.folder / "last_good.safetensors")
+    assert all(tensor.isfinite().all() for name, tensor in good.items() if name.startswith("parameters."))
+    interrupted(tmp_path / "again", monkeypatch, TOPK, WILD)
+    again = sweep(tmp_path / "again", TOPK, WILD)
+    assert [outcome.reason for outcome in again] == [None, wild.reason]
+    for name in ("metrics.json", "metrics.jsonl", "sae_weights.safetensors"):
+        assert (again[0].folder / name).read_bytes() == (expected / healthy.label / name).read_bytes()
+
+
+def test_parameters_that_are_no_numbers_are_noticed_where_no_loss_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overflowing = ("sae=standard_april", "sae.l1=1", "training.lr=1e38", "training.lr_warmup_steps=0")
+    healthy, broken = sweep(tmp_path, TOPK, overflowing, also=("tracking.log_every=1000", "training.tokens=2000"))
+    assert healthy.state == "finished"
+    assert broken.reason == "it diverged: its parameters were not finite at step 10"  # where its first block ends
+
+
+def test_other_tokens_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, llama_folder: Path) -> None:
+    text, contents = tmp_path / "text.txt", inspect.getsource(inspect)
+    text.write_text(contents)
+    overrides = (
+        *("model=local", f"model.path={llama_folder}", "model.device=cpu", "data=text", f"data.path={text}"),
+        *("data.context=16", "data.block_rows=32", "data.rows_per_forward=16", "site.layer=1", *TOPK, "sae.width=40"),
+        *("training.batch_size=48", "training.tokens=2e3", "evaluation.tokens=320", "tracking=none"),
+    )
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        made = member_config(compose("config", [*overrides, f"output_dir={tmp_path}"]))
+    with monkeypatch.context() as patch:
+        real, steps = keeper.Keeper.due, iter(range(1000))
+        patch.setattr(keeper.Keeper, "due", lambda own, t: (sigterm() if next(steps) == 15 else None, real(own, t))[1])
+        with pytest.raises(Interrupted):
+            run_sweep([made])
+    text.write_text(contents.swapcase())
+    (outcome,) = run_sweep([made])
+    assert outcome.state == "failed"
+    assert outcome.reason is not None
+    assert outcome.reason.startswith("data.kind=text: its tokens are not those")
+    text.write_text(contents)
+    assert run_sweep([made])[0].state == "finished"
+
+
+@pytest.fixture
+def limited() -> Iterator[Callable[[int], None]]:
+    """Sets the size that no file may pass, as a disk without room does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_no_room_for_a_checkpoint_is_said_and_training_goes_on(
+    tmp_path: Path, limited: Callable[[int], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A member's moments make its state larger than all else."""
+    limited(20_000)
+    with pytest.raises(StorageError):  # the report is larger too
+        sweep(tmp_path, TOPK, also=("training.checkpoint_tokens=1000",))
+    said = [line for line in capsys.readouterr().err.splitlines() if "no checkpoint could be written" in line]
+    assert len(said) >= 3
+    assert "File too large" in said[0]
+    assert "there is no checkpoint yet" in said[0]
+    (entry,) = SweepFolder(tmp_path / "sweep").read()["members"].values()
+    assert entry["state"] == "finished"
+
+
+def test_no_room_for_curves_ends_the_command_and_loses_nothing(tmp_path: Path, limited: Callable[[int], None]) -> None:
+    expected = forget_config(alone(tmp_path, TOPK))
+    limited(6_000)
+    with pytest.raises(StorageError) as caught:
+        sweep(tmp_path, TOPK, also=("tracking.log_every=1",))
+    assert "metrics.jsonl: File too large; what was written before is kept" in str(caught.value)
+    (curves,) = (tmp_path / "sweep").glob("*/metrics.jsonl")
+    lines = curves.read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(len(lines)))
+    limited(resource.RLIM_INFINITY)
+    sweep(tmp_path, TOPK)
+    assert_same(forget_config(tmp_path / "sweep"), expected)
+
+
+def test_no_random_state_is_needed(tmp_path: Path) -> None:
+    """Everything random is seeded by a seed and a place: torch's own generators change nothing."""
+    expected = forget_config(alone(tmp_path, GATED, ("sae=matryoshka", "sae.k=3", "sae.prefixes=sampled")))
+    torch.manual_seed(12345)
+    sweep(tmp_path, GATED, ("sae=matryoshka", "sae.k=3", "sae.prefixes=sampled"))
+    assert_same(forget_config(tmp_path / "sweep"), expected)
+
+
+def test_keys_of_a_whole_sweep(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training\.checkpoint_minutes=10,5: a whole sweep has one"):
+        sweep(tmp_path, TOPK, (*GATED, "training.checkpoint_minutes=5"))
+    with pytest.raises(ConfigError, match=r"training\.checkpoint_minutes=-1 must be at least 0"):
+        sweep(tmp_path, (*TOPK, "training.checkpoint_minutes=-1"))
+    with pytest.raises(ConfigError, match=r"training\.checkpoint_tokens=0 must be at least 1"):
+        sweep(tmp_path, (*TOPK, "training.checkpoint_tokens=0"))

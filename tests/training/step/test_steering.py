@@ -1,0 +1,130 @@
+"""Steering a coefficient to a target L0, on a made-up plant: L0 follows A coefficient^-0.8 with a lag."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from sae_sweep.plan.schedules import Schedule
+from sae_sweep.training.step.steering import Coefficients, first_guess
+from tests.training.step.test_optimizer import PLAIN
+
+CPU = torch.device("cpu")
+VARIANCE = 50.0
+
+
+@dataclass
+class Plant:
+    """L0 moves a share of the way to where the coefficient would have it, each step."""
+
+    scale: float
+    lag_steps: float
+    l0: float
+
+    def respond(self, coefficient: float) -> float:
+        self.l0 += (self.scale * coefficient**-0.8 - self.l0) / self.lag_steps
+        return self.l0
+
+
+def schedule(total: int) -> Schedule:
+    return replace(PLAIN, total_steps=total, hold_from=int(0.8 * total))
+
+
+def steer(targets: list[float], scales: list[float], total: int) -> tuple[Tensor, Tensor]:
+    """Coefficients [steps, M] in force and L0 [steps, M] seen."""
+    control = Coefficients([None] * len(targets), targets, 1.0, VARIANCE, CPU)
+    plants = [Plant(scale, 1 + total / 200, 2_000.0) for scale in scales]
+    schedules = [schedule(total)] * len(targets)
+    coefficients, seen = [], []
+    for step in range(total):
+        coefficients.append(control.value_M.clone())
+        l0 = [plant.respond(c) for plant, c in zip(plants, control.value_M.tolist(), strict=True)]
+        seen.append(torch.tensor(l0, dtype=torch.float64))
+        control.observe(slice(0, len(targets)), schedules, [step] * len(targets), seen[-1])
+    return torch.stack(coefficients), torch.stack(seen)
+
+
+@pytest.mark.parametrize("total", [2_000, 5_000])
+@pytest.mark.parametrize("scale", [2.0, 40.0, 2_000.0])
+@pytest.mark.parametrize("target", [4.0, 32.0, 200.0])
+def test_reaches_its_target_and_holds(target: float, scale: float, total: int) -> None:
+    coefficients, l0 = steer([target], [scale], total)
+    hold = int(0.8 * total)
+    assert (l0[hold:, 0] / target - 1).abs().max() < 0.03
+    assert (coefficients[hold:] == coefficients[hold]).all()
+    assert coefficients[hold - 1] != coefficients[hold // 2]
+
+
+def test_a_short_run_does_not_wind_up() -> None:
+    """L0 far above its target for as long as it lasts moves the coefficient of 100 steps by less than a factor of 2."""
+    control = Coefficients([None], [10.0], 1.0, VARIANCE, CPU)
+    for step in range(100):
+        control.observe(slice(0, 1), [schedule(100)], [step], torch.tensor([500.0], dtype=torch.float64))
+    assert 1 < control.value_M.item() / first_guess(VARIANCE, 10.0, 1.0) < 2
+
+
+def test_waits_while_lr_rises() -> None:
+    """At the start and after a resampling L0 is far off whatever the coefficient: to follow it would be to wind up."""
+    warming = replace(schedule(100), lr_warmup_steps=5, resample_steps=(40,))
+    control = Coefficients([None], [10.0], 1.0, VARIANCE, CPU)
+    moved = []
+    for step in range(100):
+        before = control.value_M.item()
+        control.observe(slice(0, 1), [warming], [step], torch.tensor([50.0], dtype=torch.float64))
+        if control.value_M.item() != before:
+            moved.append(step)
+    assert moved == [*range(5, 40), *range(45, 80)]
+
+
+def test_several_at_once_are_each_alone() -> None:
+    """Whatever the lengths of their runs."""
+    targets, totals = [4.0, 32.0, 200.0], [300, 1_500, 600]
+    seen = (torch.rand(300, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.5) * 60
+    together = Coefficients([None] * 3, targets, 1.0, VARIANCE, CPU)
+    alone = [Coefficients([None], [target], 1.0, VARIANCE, CPU) for target in targets]
+    schedules = [schedule(total) for total in totals]
+    for step, l0_M in enumerate(seen):
+        together.observe(slice(0, 3), schedules, [step] * 3, l0_M)
+        for i, one in enumerate(alone):
+            one.observe(slice(0, 1), schedules[i : i + 1], [step], l0_M[i : i + 1])
+    assert torch.equal(together.value_M, torch.cat([one.value_M for one in alone]))
+    assert (together.value_M != torch.tensor([first_guess(VARIANCE, t, 1.0) for t in targets])).all()
+
+
+def test_a_fixed_coefficient_stays_beside_a_steered_one() -> None:
+    control = Coefficients([0.25, None, None], [None, 16.0, None], 1.0, VARIANCE, CPU)
+    start = control.value_M.clone()
+    assert start.tolist() == [0.25, first_guess(VARIANCE, 16.0, 1.0), 0.0]
+    for step in range(50):
+        l0_M = torch.tensor([500.0, 500.0, 500.0], dtype=torch.float64)
+        control.observe(slice(0, 3), [schedule(100)] * 3, [step] * 3, l0_M)
+    assert control.value_M[[0, 2]].tolist() == [0.25, 0.0]
+    assert control.value_M[1] > start[1]  # too many fire: press harder
+
+
+@pytest.mark.parametrize(("l0", "sign"), [(64.0, 1), (16.0, 0), (4.0, -1), (0.0, -1)])
+def test_direction(l0: float, sign: int) -> None:
+    control = Coefficients([None], [16.0], 1.0, VARIANCE, CPU)
+    start = control.value_M.item()
+    for step in range(5):
+        control.observe(slice(0, 1), [schedule(100)], [step], torch.tensor([l0], dtype=torch.float64))
+    change = control.value_M.item() - start
+    assert change == pytest.approx(0, abs=1e-15) if sign == 0 else change * sign > 0
+    assert control.value_M.item() > 0
+
+
+def test_members_that_finish_at_different_steps_hold_each_at_its_own() -> None:
+    control = Coefficients([None, None], [16.0, 16.0], 1.0, VARIANCE, CPU)
+    l0_M = torch.tensor([64.0, 64.0], dtype=torch.float64)
+    control.observe(slice(0, 2), [schedule(100), schedule(200)], [80, 80], l0_M)
+    guess = first_guess(VARIANCE, 16.0, 1.0)
+    assert control.value_M[0].item() == guess
+    assert control.value_M[1].item() > guess
+
+
+@pytest.mark.parametrize(("degree", "expected"), [(1.0, (50 / 8) ** 0.5), (0.0, 50 / 8), (2.0, 1.0)])
+def test_the_first_guess_has_the_penaltys_unit(degree: float, expected: float) -> None:
+    """Squared error is of degree 2 in the activations; a coefficient makes up what its penalty lacks."""
+    control = Coefficients([None], [8.0], degree, VARIANCE, CPU)
+    assert control.value_M.item() == first_guess(VARIANCE, 8.0, degree) == pytest.approx(expected)
