@@ -1,0 +1,89 @@
+"""A sweep folder that an earlier version left is read, resumed and reported, and its members end as they did there.
+
+`old_sweep/stopped` is what a kill left: one finished member, and two of another architecture each in the middle of a
+block. `old_sweep/finished` is what the same version made of the same command without the kill. Sums of float32 depend
+on the processor: on one of another kind than the folder was made on, numbers are near instead of equal.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from safetensors.torch import load_file
+
+from sae_sweep.cli import config_folder, main
+from sae_sweep.config.reading import member_config
+from sae_sweep.config.schema import MemberConfig
+from sae_sweep.launch.local import run_sweep
+
+OLD = Path(__file__).parent / "old_sweep"
+SHARED = (
+    *("name=old", "data=toy", "data.toy.dimensions=12", "data.toy.latents=16", "data.toy.active=3", "data.context=16"),
+    *("data.block_rows=32", "sae.width=20", "training.batch_size=48", "training.tokens=4e3", "training.lr=1e-2"),
+    *("evaluation.tokens=320", "evaluation.every=1000", "tracking=none", "tracking.log_every=4", "model.device=cpu"),
+)
+MEMBERS = (
+    ("sae=standard", "sae.l1=0.1", "training.tokens=1500"),
+    ("sae=gated", "sae.l0=3"),
+    ("sae=topk", "sae.k=3", "training.tokens=3e3"),
+)
+
+
+def processor() -> list[str]:
+    """What sums of float32 depend on."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return [model, torch.backends.cpu.get_cpu_capability(), torch.__version__]
+
+
+SAME = processor() == json.loads((OLD / "processor.json").read_text())
+
+
+def config(root: Path, *overrides: str) -> MemberConfig:
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return member_config(compose("config", [*SHARED, f"output_dir={root}", *overrides]))
+
+
+def assert_as_before(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Every key that there was; a later version may have more."""
+    for key, value in expected.items():
+        near = isinstance(value, float) and not SAME
+        assert found[key] == (pytest.approx(value, rel=1e-2) if near else value), key
+
+
+def test_it_is_resumed_and_ends_as_it_did_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(OLD / "stopped", tmp_path / "old")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        outcomes = run_sweep([config(tmp_path, *member) for member in MEMBERS])
+    finally:
+        torch.set_num_threads(threads)
+    assert "resuming at step 28 of 83" in capsys.readouterr().err
+    assert [outcome.state for outcome in outcomes] == ["finished"] * 3
+    for outcome in outcomes:
+        before = OLD / "finished" / outcome.label
+        assert_as_before(json.loads((outcome.folder / "metrics.json").read_text()), metrics(before))
+        lines = [file.read_text().splitlines() for file in (outcome.folder / "metrics.jsonl", before / "metrics.jsonl")]
+        for found, expected in zip(*lines, strict=True):
+            assert_as_before(json.loads(found), json.loads(expected))
+        for name in ("sae_weights.safetensors", "sparsity.safetensors"):
+            weights, expected_weights = load_file(outcome.folder / name), load_file(before / name)
+            assert weights.keys() == expected_weights.keys()
+            for key, tensor in expected_weights.items():
+                torch.testing.assert_close(weights[key], tensor, rtol=0 if SAME else 1e-2, atol=0 if SAME else 1e-2)
+    assert main(["report", str(tmp_path / "old")]) == 0
+    points = json.loads((tmp_path / "old" / "pareto.json").read_text())
+    assert all(outcome.label in json.dumps(points) for outcome in outcomes)
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    """What metrics.json says."""
+    found: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
+    return found
