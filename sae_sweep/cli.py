@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from sae_sweep.config.reading import member_config
 from sae_sweep.errors import ConfigError, ProcessLost, StorageError
+from sae_sweep.folder import names
 from sae_sweep.host import allocator as process
 from sae_sweep.host.rank_processes import role, started
 from sae_sweep.host.signals import Interrupted
@@ -133,7 +134,7 @@ def _sweep_folder(command: str, arguments: Sequence[str]) -> Path:
     if len(arguments) != 1:
         raise ConfigError(f"{command}: takes one folder, as in `sae-sweep {command} outputs/demo`")
     folder = Path(arguments[0])
-    if not (folder / "sweep.json").is_file():
+    if not (folder / names.SWEEP).is_file():
         raise ConfigError(f"{command}: {folder} has no sweep.json; give the folder of a sweep, like outputs/demo")
     return folder
 

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sae_sweep.evaluation.similarity import mean_best_cosines
-from sae_sweep.interop.saelens import SPARSITY, load_sae
+from sae_sweep.folder.names import SPARSITY
+from sae_sweep.interop.saelens import load_sae
 
 NEVER = -9.5
 """log10 of a frequency: files hold log10(frequency + 1e-10)."""

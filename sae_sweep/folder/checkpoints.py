@@ -26,12 +26,11 @@ from time import time
 from typing import Any
 
 from sae_sweep.folder.files import sync, write_text_atomic
-from sae_sweep.folder.sweep import STATE, TASKS, state_place
+from sae_sweep.folder.names import CHECKPOINT, PROGRESS, STATE, TASKS
+from sae_sweep.folder.sweep import state_place
 
 VERSION = 1
 KEPT = 2
-STATE_FILE = "state.json"
-PROGRESS = "progress.json"
 READ_BYTES = 2**22
 
 
@@ -101,18 +100,18 @@ class Checkpoint:
 def read_checkpoint(folder: Path) -> Checkpoint:
     """What state.json says. Raises Damaged."""
     try:
-        entries = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+        entries = json.loads((folder / CHECKPOINT).read_text(encoding="utf-8"))
         state = entries["state"]
         if entries["crc32"] != _crc(state):
-            raise Damaged(f"the checksum of {STATE_FILE} is wrong")
+            raise Damaged(f"the checksum of {CHECKPOINT} is wrong")
         if state["version"] != VERSION:
             raise Damaged(f"it is of version {state['version']}, and this program reads version {VERSION}")
         members = tuple(SavedMember(**member) for member in state["members"])
         return Checkpoint(folder, state["block"], state["stamp"], state["time"], members)
     except OSError as error:
-        raise Damaged(f"{STATE_FILE}: {error.strerror}") from error
+        raise Damaged(f"{CHECKPOINT}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise Damaged(f"{STATE_FILE} cannot be read") from error
+        raise Damaged(f"{CHECKPOINT} cannot be read") from error
 
 
 def write_state(checkpoint: Checkpoint) -> None:
@@ -120,7 +119,7 @@ def write_state(checkpoint: Checkpoint) -> None:
     state = {"version": VERSION, **asdict(checkpoint)}
     del state["folder"]
     text = json.dumps({"crc32": _crc(state), "state": state}, indent=1)
-    (checkpoint.folder / STATE_FILE).write_text(text + "\n", encoding="utf-8")
+    (checkpoint.folder / CHECKPOINT).write_text(text + "\n", encoding="utf-8")
 
 
 def checksum(file: Path) -> str:

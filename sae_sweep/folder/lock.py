@@ -20,10 +20,10 @@ from datetime import datetime
 from pathlib import Path
 
 from sae_sweep.errors import ConfigError
+from sae_sweep.folder.names import LOCK
 from sae_sweep.folder.sweep import state_place
 from sae_sweep.host.pids import process_exists, process_start
 
-LOCK = "lock"
 JOB_VARIABLES = ("SAE_SWEEP_JOB", "SLURM_JOB_ID")
 """Environment variables that name the job a process is of, the same each time the job is run again."""
 

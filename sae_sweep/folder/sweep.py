@@ -30,6 +30,7 @@ from sae_sweep.config.reading import config_entries, flat_entries
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.config.values import shown
 from sae_sweep.errors import ConfigError
+from sae_sweep.folder import names
 from sae_sweep.folder.files import clear_leftovers, write_json_atomic, write_text_atomic
 from sae_sweep.folder.storage import is_whole_safetensors
 from sae_sweep.plan.members import Member, Plan, base_label, identity_entries, suffixed
@@ -37,22 +38,11 @@ from sae_sweep.plan.members import Member, Plan, base_label, identity_entries, s
 State = Literal["planned", "running", "interrupted", "finished", "failed"]
 
 VERSION = 1
-WEIGHTS = "sae_weights.safetensors"
-METRICS = "metrics.json"
-CURVES = "metrics.jsonl"
-LAST_GOOD = "last_good.safetensors"
-"""The resume state of a member that diverged, from before it did."""
-TRAINED_FILES = (METRICS, WEIGHTS, CURVES, "cfg.json", "sparsity.safetensors", "lookup.safetensors", LAST_GOOD)
-MILESTONES = "milestones"
-"""In a member's folder: what it was on its way, in a folder by training tokens."""
-STATE = ".state"
-TASKS = "tasks"
-STATES = "states.json"
 SHOWN_DIFFERENCES = 4
 _LABEL = re.compile(r"\w[\w.+-]*")
 _ENTRY = {"identity": str, "state": str, "config": dict}
 """What each member of sweep.json has, of which type."""
-_CONFIG = ("model", "site", "data", "sae", "training", "evaluation")
+_GROUPS = ("model", "site", "data", "sae", "training", "evaluation")
 
 
 @dataclass(frozen=True)
@@ -72,12 +62,12 @@ def sweep_root(config: MemberConfig) -> Path:
 
 def state_place(root: Path, task: str | None) -> Path:
     """Where a sweep's own state is, or that of one of its tasks."""
-    return root / STATE if task is None else root / STATE / TASKS / task
+    return root / names.STATE if task is None else root / names.STATE / names.TASKS / task
 
 
 def overlay_tasks(root: Path, members: dict[str, Any]) -> None:
     """Put the states that the tasks of a sweep have written over those of sweep.json."""
-    for file in sorted((root / STATE / TASKS).glob(f"*/{STATES}")):
+    for file in sorted((root / names.STATE / names.TASKS).glob(f"*/{names.STATES}")):
         for label, entry in _states(file).items():
             if label in members:
                 members[label] = members[label] | entry
@@ -88,7 +78,7 @@ def one_at_a_time(root: Path) -> Iterator[None]:
     """Only one process of those that train a sweep's tasks is in such a block. Without tasks, or where the file system
     has no locks, nobody is kept waiting."""
     try:
-        descriptor = os.open(root / STATE / TASKS / "write.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(root / names.STATE / names.TASKS / names.WRITE_LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError:
         yield
         return
@@ -112,18 +102,18 @@ class SweepFolder:
         return self.root / label
 
     def milestone_folder(self, label: str, tokens: int) -> Path:
-        return self.member_folder(label) / MILESTONES / str(tokens)
+        return self.member_folder(label) / names.MILESTONES / str(tokens)
 
     def has_milestone(self, label: str, tokens: int) -> bool:
         """Whether a member's snapshot is there, whole."""
-        return (self.milestone_folder(label, tokens) / METRICS).is_file()
+        return (self.milestone_folder(label, tokens) / names.METRICS).is_file()
 
     def read(self) -> dict[str, Any]:
         """The entries of sweep.json, brought up to date; without members where there is none yet.
 
         Raises ConfigError when the file cannot be read or is of another version.
         """
-        file = self.root / "sweep.json"
+        file = self.root / names.SWEEP
         if not file.exists():
             return {"version": VERSION, "name": self.root.name, "members": {}, "plan": []}
         try:
@@ -207,19 +197,19 @@ class SweepFolder:
     def _begin_member(self, member: Member, resumed: bool) -> None:
         folder = self.member_folder(member.label)
         folder.mkdir(exist_ok=True)
-        for place in (folder, *(folder / MILESTONES).glob("*")):
+        for place in (folder, *(folder / names.MILESTONES).glob("*")):
             clear_leftovers(place, own=True)
-        for name in TRAINED_FILES:  # of an attempt that did not finish
-            if name != CURVES or not resumed:
+        for name in names.TRAINED_FILES:  # of an attempt that did not finish
+            if name != names.CURVES or not resumed:
                 (folder / name).unlink(missing_ok=True)
         if not resumed:
-            shutil.rmtree(folder / MILESTONES, ignore_errors=True)
+            shutil.rmtree(folder / names.MILESTONES, ignore_errors=True)
         text = OmegaConf.to_yaml(OmegaConf.create(config_entries(member.config)))
-        write_text_atomic(folder / "config.yaml", text)
+        write_text_atomic(folder / names.CONFIG, text)
 
     def _write_own(self, marks: Mapping[str, Any]) -> None:
         if self.task is not None:
-            file = state_place(self.root, self.task) / STATES
+            file = state_place(self.root, self.task) / names.STATES
             write_json_atomic(file, {**_states(file), **marks})
 
     @contextmanager
@@ -228,11 +218,11 @@ class SweepFolder:
         with one_at_a_time(self.root):
             entries = self.read()
             yield entries
-            write_json_atomic(self.root / "sweep.json", entries)
+            write_json_atomic(self.root / names.SWEEP, entries)
 
     def read_metrics(self, label: str) -> dict[str, Any]:
         """The final metrics of a finished member."""
-        metrics: dict[str, Any] = json.loads((self.member_folder(label) / METRICS).read_text(encoding="utf-8"))
+        metrics: dict[str, Any] = json.loads((self.member_folder(label) / names.METRICS).read_text(encoding="utf-8"))
         return metrics
 
     def _make_root(self) -> None:
@@ -246,7 +236,7 @@ class SweepFolder:
     def _is_finished(self, label: str, here: Mapping[str, Any]) -> bool:
         if label not in here or here[label]["state"] != "finished":
             return False
-        if not is_whole_safetensors(self.member_folder(label) / WEIGHTS):
+        if not is_whole_safetensors(self.member_folder(label) / names.WEIGHTS):
             return False
         try:
             return isinstance(self.read_metrics(label), dict)
@@ -266,8 +256,8 @@ def damage(members: Any) -> str | None:
             return f"its member {label!r} has no plain folder name"
         if not isinstance(entry, dict) or not all(isinstance(entry.get(key), kind) for key, kind in _ENTRY.items()):
             return f"its member {label} lacks one of {', '.join(_ENTRY)}"
-        if not all(isinstance(entry["config"].get(group), dict) for group in _CONFIG):
-            return f"the config of its member {label} lacks one of {', '.join(_CONFIG)}"
+        if not all(isinstance(entry["config"].get(group), dict) for group in _GROUPS):
+            return f"the config of its member {label} lacks one of {', '.join(_GROUPS)}"
     return None
 
 

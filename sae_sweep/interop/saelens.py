@@ -22,12 +22,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sae_sweep.folder.files import replacing, write_json_atomic
+from sae_sweep.folder.names import CARD, LOOKUP, SPARSITY, WEIGHTS
 from sae_sweep.saes.inference import InferenceSae, Lookup
 
 FORMAT_VERSION = "6.54.12"
 """The sae-lens release whose inference layout this is."""
-WEIGHTS, CONFIG, SPARSITY = "sae_weights.safetensors", "cfg.json", "sparsity.safetensors"
-LOOKUP = "lookup.safetensors"
 """Of a tokenized SAE alone; SAELens loads the folder without it."""
 TENSORS = {
     "standard": ("W_enc", "b_enc", "W_dec", "b_dec"),
@@ -49,7 +48,7 @@ def save_sae(folder: Path, sae: InferenceSae, metadata: dict[str, Any], frequenc
     sparsity_F = torch.log10(frequency_F.double() + 1e-10).float().cpu().contiguous()
     names = TENSORS[sae.architecture] + (("W_skip",) if "W_skip" in sae.tensors else ())
     tensors = {name: sae.tensors[name].float().cpu().contiguous() for name in names}
-    write_json_atomic(folder / CONFIG, saelens_config(sae, metadata))
+    write_json_atomic(folder / CARD, saelens_config(sae, metadata))
     files = {SPARSITY: {"sparsity": sparsity_F}, WEIGHTS: tensors}
     if sae.lookup is not None:
         files = {LOOKUP: {"lookup": sae.lookup.rows_VD.float().cpu().contiguous()}, **files}
@@ -94,7 +93,7 @@ def _architecture(sae: InferenceSae) -> str:
 
 def load_sae(folder: Path) -> InferenceSae:
     """Read back what `save_sae` wrote. Raises ValueError when a file is damaged or is not what it should be."""
-    config = _read_config(folder / CONFIG)
+    config = _read_config(folder / CARD)
     d, width = config["d_in"], config["d_sae"]
     named = config.get("activation", "") if config["architecture"] == CROSSCODER else config["architecture"]
     plain, transcodes = named.replace("skip_", ""), "transcoder" in named
@@ -121,7 +120,7 @@ def _lookup(folder: Path, entry: Any, d: int) -> Lookup | None:
     if entry is None:
         return None
     if not isinstance(entry, dict) or not isinstance(entry.get("rows"), int) or "subtract" not in entry:
-        raise ValueError(f"{folder / CONFIG}: lookup does not say its rows, or whether it is subtracted")
+        raise ValueError(f"{folder / CARD}: lookup does not say its rows, or whether it is subtracted")
     rows_VD = _read_tensors(folder / LOOKUP, ("lookup",), "a tokenized SAE")["lookup"]
     _check_shape(folder / LOOKUP, "lookup", rows_VD, (entry["rows"], d))
     return Lookup(rows_VD, bool(entry["subtract"]))
@@ -139,7 +138,7 @@ def _read_tensors(file: Path, names: Sequence[str], owner: str) -> dict[str, Ten
 
 def _check_shape(file: Path, name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
     if tensor.shape != shape:
-        raise ValueError(f"{file}: {name} is {tuple(tensor.shape)}, not {shape} as {CONFIG} says")
+        raise ValueError(f"{file}: {name} is {tuple(tensor.shape)}, not {shape} as {CARD} says")
 
 
 def _read_config(file: Path) -> dict[str, Any]:

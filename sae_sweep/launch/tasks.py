@@ -22,12 +22,11 @@ from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder.files import write_json_atomic
 from sae_sweep.folder.lock import Holder, living_holder
-from sae_sweep.folder.sweep import STATE, TASKS, SweepFolder, state_place
+from sae_sweep.folder.names import JOB, STATE, TASK, TASKS
+from sae_sweep.folder.sweep import SweepFolder, state_place
 from sae_sweep.launch.clusters.slurm_queue import Verdict, ask_queue
 from sae_sweep.plan.members import Group, member_identity
 
-TASK_FILE = "task.json"
-JOB_FILE = "job.json"
 SLURM = "slurm"
 ENDED = ("finished", "failed")
 
@@ -79,17 +78,17 @@ class Task:
 
     def write_job(self, launcher: str, job: str | None, log: str | None) -> None:
         """Note who runs it."""
-        write_json_atomic(self.folder / JOB_FILE, {"launcher": launcher, "job": job, "log": log})
+        write_json_atomic(self.folder / JOB, {"launcher": launcher, "job": job, "log": log})
 
     def _job(self) -> dict[str, Any]:
         try:
-            entries: dict[str, Any] = json.loads((self.folder / JOB_FILE).read_text(encoding="utf-8"))
+            entries: dict[str, Any] = json.loads((self.folder / JOB).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         return entries
 
     def _entries(self) -> dict[str, Any]:
-        file = self.folder / TASK_FILE
+        file = self.folder / TASK
         try:
             entries: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -103,13 +102,13 @@ def write_task(root: Path, group: Group) -> Task:
     task = Task(root, f"{group.key}-{sha256(identities.encode()).hexdigest()[:12]}")
     task.folder.mkdir(parents=True, exist_ok=True)
     entries = {"directory": str(Path.cwd()), "configs": [config_entries(member.config) for member in group.members]}
-    write_json_atomic(task.folder / TASK_FILE, entries)
+    write_json_atomic(task.folder / TASK, entries)
     return task
 
 
 def read_tasks(root: Path) -> list[Task]:
     """All that are there."""
-    return [Task(root, file.parent.name) for file in sorted((root / STATE / TASKS).glob(f"*/{TASK_FILE}"))]
+    return [Task(root, file.parent.name) for file in sorted((root / STATE / TASKS).glob(f"*/{TASK}"))]
 
 
 def verdicts(tasks: Iterable[Task]) -> dict[str, Verdict]:

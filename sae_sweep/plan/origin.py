@@ -8,22 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from sae_sweep.errors import ConfigError
+from sae_sweep.folder.names import CARD, LOOKUP, METRICS, WEIGHTS
 
-CARD, METRICS = "cfg.json", "metrics.json"
-WEIGHTS = ("sae_weights.safetensors", "lookup.safetensors")
-"""Its tensors; the second of a tokenized SAE alone."""
 READ_BYTES = 2**22
 
 
 def weights_hash(folder: str) -> str:
     """Hash of a member's weights, wherever they lie: 16 hex digits. Raises ConfigError where there are none."""
-    files = [Path(folder).expanduser() / name for name in WEIGHTS]
+    files = [Path(folder).expanduser() / name for name in (WEIGHTS, LOOKUP)]
     try:
         found = [(file, file.stat()) for file in files if file == files[0] or file.exists()]
         return _hash(tuple((str(file), state.st_mtime_ns, state.st_size) for file, state in found))
     except OSError as error:
         raise ConfigError(
-            f"init_from={folder} holds no finished member ({WEIGHTS[0]}: {error.strerror}); give the folder of one"
+            f"init_from={folder} holds no finished member ({WEIGHTS}: {error.strerror}); give the folder of one"
         ) from error
 
 

@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from sae_sweep.folder.names import CURVES
 from sae_sweep.reporting.columns import Column, cell_title, count, knob, number, report_columns
 from sae_sweep.reporting.curves import read_curves
 from sae_sweep.reporting.glossary import (
@@ -257,7 +258,7 @@ def _of_model(cell: Mapping[str, Any]) -> bool:
 def _curves(folder: Path, points: Iterable[Point]) -> list[dict[str, Any]]:
     return [
         {"member": point["member"], "architecture": point["architecture"]}
-        | read_curves(folder / point["member"] / "metrics.jsonl")
+        | read_curves(folder / point["member"] / CURVES)
         for point in points
     ]
 

@@ -10,6 +10,7 @@ from typing import Any
 from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.architectures.registry import ARCHITECTURES
 from sae_sweep.errors import ConfigError
+from sae_sweep.folder import names
 from sae_sweep.folder.sweep import damage, overlay_tasks
 from sae_sweep.model.sites import HOOK_OF_KIND, parse_hook
 
@@ -78,7 +79,7 @@ class SweepRecord:
 
 def read_sweep(folder: Path) -> SweepRecord:
     """Read sweep.json and each finished member's metrics.json. Raises ConfigError where sweep.json cannot be read."""
-    sweep = _read_sweep_json(folder / "sweep.json")
+    sweep = _read_sweep_json(folder / names.SWEEP)
     overlay_tasks(folder, sweep["members"])
     record = SweepRecord(str(sweep.get("name", folder.name)), [], [], [])
     for label, entry in sweep["members"].items():
@@ -96,8 +97,8 @@ def read_sweep(folder: Path) -> SweepRecord:
 
 def read_point(folder: Path, label: str, config: Mapping[str, Any]) -> Point:
     """The point of one finished member. Raises ValueError, in one line, on metrics that cannot be used."""
-    metrics = read_metrics(folder / "metrics.json")
-    exported = _read_export(folder / "cfg.json")
+    metrics = read_metrics(folder / names.METRICS)
+    exported = _read_export(folder / names.CARD)
     sae, training = config["sae"], config["training"]
     width = sae.get("width") or exported.get("d_sae") or _width_from_expansion(config)
     knob, value = _knob(sae)

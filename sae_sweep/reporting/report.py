@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from sae_sweep.folder.files import write_text_atomic
+from sae_sweep.folder.names import PARETO, REPORT
 from sae_sweep.reporting.columns import cell_title, count, number
 from sae_sweep.reporting.html import report_html
 from sae_sweep.reporting.pareto import cells, disagreements, pareto_json
@@ -23,7 +24,7 @@ def write_report(folder: Path, console: Console | None = None) -> list[dict[str,
     record = read_sweep(folder)
     found = cells(record.points)
     notes = [*record.notes, *(line for cell in found for line in disagreements(cell))]
-    pareto, html = folder / "pareto.json", folder / "report.html"
+    pareto, html = folder / PARETO, folder / REPORT
     write_text_atomic(pareto, json.dumps(pareto_json(found), indent=1, allow_nan=False) + "\n")
     write_text_atomic(html, report_html(folder, record, found, notes))
     for cell in found:

@@ -14,7 +14,7 @@ from typing import Any
 
 from sae_sweep.config.schema import TrackingConfig
 from sae_sweep.folder.files import replacing, sync
-from sae_sweep.folder.sweep import CURVES
+from sae_sweep.folder.names import CURVES
 from sae_sweep.reporting.points import finite
 from sae_sweep.tracking.wandb_runs import WandbRuns
 

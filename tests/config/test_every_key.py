@@ -28,7 +28,7 @@ from sae_sweep.cli import config_folder
 from sae_sweep.config.reading import config_entries, flat_entries, known_keys, member_config
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
-from sae_sweep.folder.sweep import WEIGHTS
+from sae_sweep.folder.names import WEIGHTS
 from sae_sweep.launch.local import Outcome, run_sweep
 from sae_sweep.plan.estimates import estimate
 from sae_sweep.plan.members import FACTS, identity_entries, member_identity, plan_sweep, stream_key

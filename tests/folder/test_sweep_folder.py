@@ -13,7 +13,8 @@ from sae_sweep.config.reading import member_config
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder.files import host_token, write_json_atomic
-from sae_sweep.folder.sweep import METRICS, WEIGHTS, SweepFolder, sweep_root
+from sae_sweep.folder.names import METRICS, WEIGHTS
+from sae_sweep.folder.sweep import SweepFolder, sweep_root
 from sae_sweep.plan.members import Plan, plan_sweep
 from sae_sweep.reporting.points import read_sweep
 from tests.folder.test_files import dead_pid

@@ -14,7 +14,8 @@ from safetensors.numpy import save_file
 from sae_sweep.cli import main
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder.files import write_json_atomic
-from sae_sweep.folder.sweep import METRICS, WEIGHTS, MemberResult, SweepFolder
+from sae_sweep.folder.names import METRICS, WEIGHTS
+from sae_sweep.folder.sweep import MemberResult, SweepFolder
 from sae_sweep.plan.members import Group
 from sae_sweep.plan.placement import Wave, plan_passes
 

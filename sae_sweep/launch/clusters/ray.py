@@ -16,12 +16,12 @@ from sae_sweep.config.schema import MemberConfig
 from sae_sweep.config.values import SCALARS, shown
 from sae_sweep.errors import ConfigError, ProcessLost
 from sae_sweep.folder.lock import JOB_VARIABLES
+from sae_sweep.folder.names import LOG
 from sae_sweep.host.signals import Interrupted, Stop
 from sae_sweep.launch.local import Outcome
 from sae_sweep.launch.remote import run_remote
 from sae_sweep.launch.tasks import Task, settle
 
-LOG = "log.txt"
 POLL_SECONDS = 1.0
 PARTING_SECONDS = 60.0
 """That workers get to leave a checkpoint when the command is told to stop."""

@@ -15,7 +15,7 @@ from typing import Any
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.config.values import shown
 from sae_sweep.errors import ConfigError
-from sae_sweep.folder.sweep import STATE
+from sae_sweep.folder.names import SLURM_LOGS, STATE
 from sae_sweep.host.signals import Interrupted, Stop
 from sae_sweep.launch.clusters.slurm_job import GroupJob
 from sae_sweep.launch.clusters.slurm_queue import Verdict
@@ -25,7 +25,6 @@ from sae_sweep.launch.tasks import SLURM, Task, over, settle, verdicts
 
 POLL_SECONDS = (1.0, 15.0)
 """Between two looks at the queue: at first, and after a while."""
-LOGS = "slurm"
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ class SlurmCluster:
 
         root = tasks[0].root
         try:
-            executor = submitit.SlurmExecutor(folder=root / STATE / LOGS)
+            executor = submitit.SlurmExecutor(folder=root / STATE / SLURM_LOGS)
             executor.update_parameters(job_name=self._name, **self._options.parameters())
             jobs = executor.map_array(GroupJob(), [str(task.folder) for task in tasks])
         except (FailedJobError, FailedSubmissionError, CalledProcessError) as error:

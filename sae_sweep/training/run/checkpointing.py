@@ -11,7 +11,8 @@ from typing import Any
 from sae_sweep.config.schema import TrainingConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder.checkpoints import Checkpoint, Company, SavedMember, StateFolder
-from sae_sweep.folder.sweep import LAST_GOOD, SweepFolder
+from sae_sweep.folder.names import LAST_GOOD
+from sae_sweep.folder.sweep import SweepFolder
 from sae_sweep.plan.members import Group
 from sae_sweep.tracking.progress import Progress
 from sae_sweep.tracking.tracker import Tracker

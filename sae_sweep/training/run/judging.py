@@ -13,7 +13,8 @@ from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation import later, recovery, splice
 from sae_sweep.evaluation.evaluate import Judgement
 from sae_sweep.folder.files import write_json_atomic
-from sae_sweep.folder.sweep import LAST_GOOD, METRICS, MemberResult
+from sae_sweep.folder.names import LAST_GOOD, METRICS
+from sae_sweep.folder.sweep import MemberResult
 from sae_sweep.host.memory import OUT_OF_MEMORY, give_back, is_out_of_memory
 from sae_sweep.interop.saelens import save_sae
 from sae_sweep.model.sites import Site

@@ -11,7 +11,8 @@ from sae_sweep.activations.stream import Block
 from sae_sweep.config.reading import config_entries
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder.checkpoints import SavedMember
-from sae_sweep.folder.sweep import CURVES, MemberResult, SweepFolder
+from sae_sweep.folder.names import CURVES
+from sae_sweep.folder.sweep import MemberResult, SweepFolder
 from sae_sweep.host.memory import give_back
 from sae_sweep.host.signals import Interrupted, Stop
 from sae_sweep.plan.members import Group

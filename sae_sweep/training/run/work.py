@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from sae_sweep.folder.names import LOG
 from sae_sweep.folder.sweep import SweepFolder
 from sae_sweep.host.signals import Stop
 from sae_sweep.tracking.progress import Progress
@@ -24,5 +25,5 @@ class Work:
 
     def note(self, label: str, text: str) -> None:
         """A line with the time in the member's log.txt; metrics never hold wall-clock."""
-        with (self.folder.member_folder(label) / "log.txt").open("a") as file:
+        with (self.folder.member_folder(label) / LOG).open("a") as file:
             file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")

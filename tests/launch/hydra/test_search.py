@@ -34,7 +34,8 @@ def test_the_same_command_proposes_the_same_and_trains_nothing(program: Any) -> 
 def test_results_lead_the_proposals(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """With one metric to minimise, the later half of many proposals lies lower than the first."""
     from sae_sweep.folder.files import write_json_atomic
-    from sae_sweep.folder.sweep import METRICS, WEIGHTS, MemberResult
+    from sae_sweep.folder.names import METRICS, WEIGHTS
+    from sae_sweep.folder.sweep import MemberResult
 
     def train(label: str, folder: Any) -> MemberResult:
         metrics = {"l0": float(label.split("_")[1].split("-")[0])}

@@ -19,7 +19,7 @@ from sae_sweep.config.reading import member_config
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluate import Candidate, Evaluator
 from sae_sweep.evaluation.toy import ToyEvaluator
-from sae_sweep.folder.sweep import STATE
+from sae_sweep.folder.names import STATE
 from sae_sweep.host.memory import is_out_of_memory
 from sae_sweep.launch.local import run_sweep
 from sae_sweep.saes.inference import InferenceSae
