@@ -1,26 +1,22 @@
-"""The command `sae-sweep`: a Hydra program, with `report` and `status` beside it.
+"""The command `sae-sweep`: one table of commands, and training where the command line names none of them.
 
-`sae-sweep [+experiment=NAME] [group=option ...] [key=value ...]` trains what is missing of a sweep. Exit codes:
-0 done, 1 a member failed or the disk takes no more, 2 the command asked for something that cannot be, or another
-process is at it, 128 + n stopped by signal n (130 SIGINT, 143 SIGTERM, 140 SIGUSR2): the same command goes on.
+Exit codes: 0 done, 1 a member failed or the disk takes no more, 2 the command asked for something that cannot be, or
+another process is at it, 128 + n stopped by signal n (130 SIGINT, 143 SIGTERM, 140 SIGUSR2): the same command goes on.
 """
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
-from omegaconf import DictConfig
-
-from sae_sweep.config.reading import member_config
-from sae_sweep.errors import ConfigError, ProcessLost, StorageError
+from sae_sweep import __version__
+from sae_sweep.errors import ConfigError, ProcessLost, StorageError, SweepFailed
 from sae_sweep.folder import names
 from sae_sweep.host import allocator as process
 from sae_sweep.host.rank_processes import role, started
 from sae_sweep.host.signals import Interrupted
-from sae_sweep.launch.hydra.command_line import prepared
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,21 +48,10 @@ def _followed() -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    from hydra.errors import HydraException
-
-    from sae_sweep.launch.local import SweepFailed
-
     try:
-        if arguments and arguments[0] in SUBCOMMANDS:
-            SUBCOMMANDS[arguments[0]](arguments[1:])
-        else:
-            _run_hydra(arguments)
+        _dispatch(arguments)
     except ConfigError as error:
         return _refused(str(error))
-    except HydraException as error:
-        from sae_sweep.launch.hydra.explanations import explained
-
-        return _refused(explained(error))
     except SweepFailed:
         return 1
     except StorageError as error:
@@ -83,6 +68,23 @@ def _run(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _dispatch(arguments: Sequence[str]) -> None:
+    """Call the command that the first word names; without any word that is `help`."""
+    name, *rest = arguments or ["help"]
+    if name in COMMANDS:
+        if {"-h", "--help"} & set(rest):
+            print(_usage([name]))
+        else:
+            COMMANDS[name].run(rest)
+    elif "=" in name or name.startswith(("-", "~")):
+        _train(arguments)
+    else:
+        near = get_close_matches(name, COMMANDS, n=1)
+        guess = f"; did you mean {near[0]}?" if near else ""
+        words = ", ".join(word for word in COMMANDS if not word.startswith("-"))
+        raise ConfigError(f"{name}: neither a command ({words}) nor key=value{guess}")
+
+
 def config_folder() -> Path:
     """`configs/` of the checkout where there is one, else the copy inside the installed package."""
     package = Path(__file__).resolve().parent
@@ -90,31 +92,33 @@ def config_folder() -> Path:
     return checkout / "configs" if (checkout / "pyproject.toml").is_file() else package / "configs"
 
 
-def report(arguments: Sequence[str]) -> None:
-    """`sae-sweep report DIR`: rewrite pareto.json and report.html from the members' metrics."""
+def _train(arguments: Sequence[str]) -> None:
+    from sae_sweep.launch.hydra.program import run  # brings in Hydra
+
+    run(arguments, config_folder(), _usage(COMMANDS))
+
+
+def _report(arguments: Sequence[str]) -> None:
     folder = _sweep_folder("report", arguments)
     from sae_sweep.reporting.report import write_report  # brings in plotly
 
     write_report(folder)
 
 
-def status(arguments: Sequence[str]) -> None:
-    """`sae-sweep status DIR [--json]`: how far a sweep is, whoever trains it."""
+def _status(arguments: Sequence[str]) -> None:
     from sae_sweep.launch.status import print_status
 
     folder = _sweep_folder("status", [argument for argument in arguments if argument != "--json"])
     print_status(folder, as_json="--json" in arguments)
 
 
-def cancel(arguments: Sequence[str]) -> None:
-    """`sae-sweep cancel DIR`: end the jobs of a sweep that a cluster has; what they have written stays."""
+def _cancel(arguments: Sequence[str]) -> None:
     from sae_sweep.launch.cancel import cancel_sweep
 
     cancel_sweep(_sweep_folder("cancel", arguments))
 
 
-def work(arguments: Sequence[str]) -> None:
-    """`sae-sweep work DIR`: what a worker of a cluster runs; DIR is one of a sweep's `.state/tasks/`."""
+def _work(arguments: Sequence[str]) -> None:
     from sae_sweep.launch.worker import train_task
 
     if len(arguments) != 1:
@@ -122,12 +126,31 @@ def work(arguments: Sequence[str]) -> None:
     train_task(Path(arguments[0]).absolute())
 
 
-SUBCOMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {
-    "report": report,
-    "status": status,
-    "cancel": cancel,
-    "work": work,
+@dataclass(frozen=True)
+class Command:
+    """A first word of the command line that does something else than train."""
+
+    arguments: str
+    does: str
+    """For `--help`, in one line."""
+    run: Callable[[Sequence[str]], None]
+    """Is given the words after it."""
+
+
+COMMANDS: Mapping[str, Command] = {
+    "report": Command("DIR", "rewrite pareto.json and report.html of a sweep", _report),
+    "status": Command("DIR [--json]", "how far a sweep is, whoever trains it", _status),
+    "cancel": Command("DIR", "end the jobs that a cluster has of a sweep", _cancel),
+    "work": Command("DIR", "train one group in a cluster's worker: DIR is of a sweep's .state/tasks/", _work),
+    "help": Command("", "print this", lambda _: _train(["--help"])),
+    "--version": Command("", "print the version", lambda _: print(f"sae-sweep {__version__}")),
 }
+
+
+def _usage(commands: Iterable[str]) -> str:
+    """One line for each of the commands."""
+    lines = [(f"sae-sweep {name} {COMMANDS[name].arguments}", COMMANDS[name].does) for name in commands]
+    return "\n".join(f"  {line:<65}  {does}" for line, does in lines)
 
 
 def _sweep_folder(command: str, arguments: Sequence[str]) -> Path:
@@ -137,49 +160,6 @@ def _sweep_folder(command: str, arguments: Sequence[str]) -> Path:
     if not (folder / names.SWEEP).is_file():
         raise ConfigError(f"{command}: {folder} has no sweep.json; give the folder of a sweep, like outputs/demo")
     return folder
-
-
-def _run_hydra(arguments: Sequence[str]) -> None:
-    import hydra
-
-    refused: list[ConfigError] = []
-
-    def run_one(config: DictConfig) -> None:
-        """Of hydra.mode=RUN only; a launcher calls `run_sweep` for all its jobs at once."""
-        try:
-            _run_one(config)
-        except ConfigError as error:
-            refused.append(error)  # raised here, Hydra would print a line of its own
-
-    base = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}  # 1.4 warns when it is given
-    program: Callable[[], Any] = hydra.main(str(config_folder()), "config", **base)(run_one)
-    with _process(["sae-sweep", *prepared(arguments)]):
-        program()
-    if refused:
-        raise refused[0]
-
-
-def _run_one(config: DictConfig) -> None:
-    from sae_sweep.launch.local import SweepFailed, run_sweep
-
-    if run_sweep([member_config(config)])[0].state == "failed":
-        raise SweepFailed
-
-
-@contextmanager
-def _process(argv: list[str]) -> Iterator[None]:
-    """The process as `hydra.main` must see it: its argv, and the variable that makes Hydra raise, not print, errors."""
-    before_argv, before_variable = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = argv
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    try:
-        yield
-    finally:
-        sys.argv = before_argv
-        if before_variable is None:
-            del os.environ["HYDRA_FULL_ERROR"]
-        else:
-            os.environ["HYDRA_FULL_ERROR"] = before_variable
 
 
 def _refused(reason: str, code: int = 2) -> int:

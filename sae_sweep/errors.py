@@ -15,6 +15,10 @@ class StorageError(Exception):
     """The disk takes no more. The message is one line that names the file, and says what is kept."""
 
 
+class SweepFailed(Exception):  # noqa: N818 - what happened, not a defect
+    """Some members failed; the others finished, and the failures have been printed."""
+
+
 class ProcessLost(Exception):  # noqa: N818 - what happened
     """Another process that trained the same group is gone; the message says which, where that is known."""
 

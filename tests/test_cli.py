@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sae_sweep.cli import main
+from sae_sweep import __version__
+from sae_sweep.cli import COMMANDS, main
 from sae_sweep.errors import ConfigError
 from sae_sweep.launch.hydra.command_line import prepared
 
@@ -72,7 +73,9 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (("--config-dir", "gone"), "gone' not found"),
         (("--config-name", "gone"), "gone: no such config"),
         (("--cfg", "job", "training.lrr=1"), "training.lrr: no such key"),
-        (("demo",), "demo: neither a command (report, status, cancel) nor key=value"),
+        (("demo",), "demo: neither a command (report, status, cancel, work, help) nor key=value"),
+        (("reprot", "x"), "nor key=value; did you mean report?"),
+        (("seed=1", "report"), "report: neither key=value nor a command, which comes first"),
         (("report",), "report: takes one folder"),
         (("report", "gone"), "report: gone has no sweep.json"),
         (("status",), "status: takes one folder"),
@@ -150,6 +153,21 @@ def test_help_lists_groups_and_examples_without_torch() -> None:
     assert "experiment: architectures, demo, e2e, e2e_finetune, gated_gemma, gated_gemma_l0" in text
     assert "sae-sweep +experiment=demo" in text
     assert "batch_size: 1024" in text
+
+
+def test_nothing_at_all_is_a_call_for_help(empty_folder: Path) -> None:
+    text = answer()
+    assert text == answer("help") == answer("--help")
+    assert text.count("sae-sweep report DIR ") == 1
+    assert all(f"  sae-sweep {name}" in text and command.does in text for name, command in COMMANDS.items())
+    assert list(empty_folder.iterdir()) == []
+
+
+def test_the_version_and_a_commands_own_help() -> None:
+    assert answer("--version") == f"sae-sweep {__version__}\n"
+    assert " ".join(answer("status", "--help").split()) == (
+        "sae-sweep status DIR [--json] how far a sweep is, whoever trains it"
+    )
 
 
 def test_a_config_is_shown_without_torch_even_of_a_sweep() -> None:

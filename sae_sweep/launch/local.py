@@ -26,10 +26,6 @@ if TYPE_CHECKING:
     from sae_sweep.training.run.loop import GroupRun
 
 
-class SweepFailed(Exception):  # noqa: N818 - what happened, not a defect
-    """Some members failed; the others finished, and the failures have been printed."""
-
-
 @dataclass(frozen=True)
 class Outcome:
     """Where one member stands after the command."""

@@ -3,12 +3,12 @@
 import os
 from pathlib import Path
 
-from sae_sweep.errors import ConfigError
+from sae_sweep.errors import ConfigError, SweepFailed
 from sae_sweep.folder.lock import held
 from sae_sweep.folder.storage import storage_errors
 from sae_sweep.folder.sweep import SweepFolder
 from sae_sweep.host.signals import stopping
-from sae_sweep.launch.local import SweepFailed, train, write_reports
+from sae_sweep.launch.local import train, write_reports
 from sae_sweep.launch.tasks import Task
 from sae_sweep.plan.members import plan_sweep
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-PLUGINS = REPOSITORY / "sae_sweep" / "launch" / "plugin"
+PLUGINS = REPOSITORY / "sae_sweep" / "launch" / "hydra" / "plugin"
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_a_wheel_holds_configs_and_plugins_once(installed: Path) -> None:
     assert {f"sae_sweep/{name}" for name in configs} <= files
     plugins = {str(path.relative_to(PLUGINS)) for path in PLUGINS.rglob("*.py")}
     assert plugins <= files
-    assert not any("launch/plugin" in name for name in files)
+    assert not any("hydra/plugin" in name for name in files)
     assert "hydra_plugins/__init__.py" not in files, "other packages have plugins too"
     assert not any(name.startswith(("tests/", "scripts/", "configs/", "outputs/")) for name in files)
 

@@ -67,7 +67,7 @@ def _override_places(arguments: Sequence[str]) -> list[int]:
 
 def _parsed(text: str) -> Override:
     if "=" not in text and not text.startswith("~"):
-        raise ConfigError(f"{text}: neither a command (report, status, cancel) nor key=value")
+        raise ConfigError(f"{text}: neither key=value nor a command, which comes first")
     override: Override = OverridesParser.create().parse_overrides([text])[0]
     key, value = override.key_or_group, override.value()
     if key == "experiment" and override.is_sweep_override():

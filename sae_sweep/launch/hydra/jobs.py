@@ -12,10 +12,10 @@ from omegaconf import DictConfig
 
 from sae_sweep.config.reading import member_config
 from sae_sweep.config.schema import MemberConfig
-from sae_sweep.errors import ConfigError
+from sae_sweep.errors import ConfigError, SweepFailed
 from sae_sweep.launch.hydra.composition import GroupKeys, compose_jobs
 from sae_sweep.launch.hydra.grids import sweep_jobs
-from sae_sweep.launch.local import Outcome, SweepFailed
+from sae_sweep.launch.local import Outcome
 
 
 def launch_grids(

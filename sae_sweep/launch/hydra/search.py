@@ -14,8 +14,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
 from sae_sweep.config.values import shown
-from sae_sweep.errors import ConfigError
-from sae_sweep.launch.local import SweepFailed
+from sae_sweep.errors import ConfigError, SweepFailed
 
 if TYPE_CHECKING:
     from optuna import Study

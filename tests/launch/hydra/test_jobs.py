@@ -11,9 +11,9 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from sae_sweep.cli import config_folder
 from sae_sweep.config.schema import MemberConfig
-from sae_sweep.errors import ConfigError
+from sae_sweep.errors import ConfigError, SweepFailed
 from sae_sweep.launch.hydra.jobs import launch_jobs
-from sae_sweep.launch.local import SweepFailed, run_sweep
+from sae_sweep.launch.local import run_sweep
 
 Launch = Callable[[Sequence[Sequence[str]], Sequence[str] | None], list[JobReturn]]
 
