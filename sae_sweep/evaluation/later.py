@@ -14,7 +14,7 @@ KEY = "later_fvu"
 
 
 class LaterSites:
-    """Sums of one candidate at some hooks after its own, over counted positions."""
+    """Sums of one SAE at some hooks after its own, over counted positions."""
 
     def __init__(self, hooks: Sequence[str], d: int, device: torch.device) -> None:
         self.hooks = tuple(hooks)

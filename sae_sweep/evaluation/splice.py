@@ -1,6 +1,6 @@
 """What the language model loses when a site's activation is replaced: cross-entropy and KL divergence, in nats.
 
-Every pass (clean, zero, mean, one per member) is judged on the same target positions. Logits exist for a chunk of
+Every pass (clean, zero, mean, one per member) is measured at the same target positions. Logits exist for a chunk of
 positions at a time, so a vocabulary of 256k needs no more memory than one of 4k.
 """
 
@@ -19,7 +19,7 @@ LOGIT_ELEMENTS = {"cpu": 2**18, "cuda": 2**24}
 they stay in cache."""
 
 
-class Divergence:
+class PassLosses:
     """Sums per held-out sequence, in float64: one pass's cross-entropy, and its KL from the clean pass."""
 
     def __init__(self, sequences: int, device: torch.device):
@@ -31,11 +31,11 @@ class Divergence:
         self.kl_R.index_add_(0, sequence_N, kl_N.double())
 
 
-def average(passes: Sequence[Divergence]) -> Divergence:
+def average(passes: Sequence[PassLosses]) -> PassLosses:
     """Of several passes, per sequence."""
     if len(passes) == 1:
         return passes[0]
-    made = Divergence(len(passes[0].ce_R), passes[0].ce_R.device)
+    made = PassLosses(len(passes[0].ce_R), passes[0].ce_R.device)
     made.ce_R = torch.stack([one.ce_R for one in passes]).mean(0)
     made.kl_R = torch.stack([one.kl_R for one in passes]).mean(0)
     return made
@@ -47,7 +47,7 @@ def accumulate(
     passes: Mapping[str, Tensor],
     target_N: Tensor,
     sequence_N: Tensor,
-    sums: Mapping[str, Divergence],
+    sums: Mapping[str, PassLosses],
 ) -> None:
     """Add N target positions. `passes` are final hidden states [N, D] by the names of `sums`, "clean" left out."""
     step = max(1, LOGIT_ELEMENTS[model.device.type] // model.facts.vocab_size)
@@ -58,18 +58,18 @@ def accumulate(
 
     with head_of(model) as head:
 
-        def judge(part: slice) -> None:
+        def measure(part: slice) -> None:
             hidden = {name: hidden_ND[part] for name, hidden_ND in passes.items()}
-            for name, (ce_N, kl_N) in _divergences(head, clean_ND[part], hidden, target_N[part, None]):
+            for name, (ce_N, kl_N) in _losses_of(head, clean_ND[part], hidden, target_N[part, None]):
                 found[name][0, part], found[name][1, part] = ce_N, kl_N
 
-        for _ in side_by_side(judge, parts, model.device):
+        for _ in side_by_side(measure, parts, model.device):
             pass
     for name, (ce_N, kl_N) in found.items():
         sums[name].add(sequence_N, ce_N, kl_N)
 
 
-def _divergences(
+def _losses_of(
     head: Callable[[Tensor], Tensor], clean_ND: Tensor, passes: Mapping[str, Tensor], target: Tensor
 ) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
     """Each pass's cross-entropy [N], and its KL [N] from the clean one: sum p log p - sum p log q."""
@@ -91,7 +91,7 @@ KEYS = (
 
 
 def splice_metrics(
-    clean: Divergence, zero: Divergence, mean: Divergence, sae: Divergence, targets_R: Tensor
+    clean: PassLosses, zero: PassLosses, mean: PassLosses, sae: PassLosses, targets_R: Tensor
 ) -> dict[str, float | None]:
     """Ratios of means, never clipped. ce_recovered is about zero ablation, ce_recovered_mean about mean ablation.
 

@@ -48,7 +48,7 @@ ROW_BYTES = 16
 FOLD_BYTES = 4
 """Per number of a member that is judged: its inference form is a copy."""
 CODE_BYTES, CODES = 24, {"cpu": 2**20, "cuda": 2**24}
-"""Per code of those a judge holds at a time (`evaluate.CODE_ELEMENTS`)."""
+"""Per code of those a judge holds at a time (`sums.CODE_ELEMENTS`)."""
 LOGIT_BYTES, LOGITS = 21, {"cpu": 2**18, "cuda": 2**24}
 """Per logit of those a judge holds at a time (`splice.LOGIT_ELEMENTS`): log-softmax of two passes, and their KL."""
 SPLICED_LOGIT_BYTES = 36

@@ -1,4 +1,4 @@
-"""What the sides of the sweep benchmark share: the rows of tokens, and the judge."""
+"""What the sides of the sweep benchmark share: the rows of tokens, and the evaluator."""
 
 import json
 import math
@@ -12,7 +12,7 @@ import torch
 from sae_sweep.activations.scaling import site_statistics
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.data.tokens import open_tokens
-from sae_sweep.evaluation.evaluate import Candidate
+from sae_sweep.evaluation.evaluator import SplicedSae
 from sae_sweep.interop.saelens import load_sae
 from sae_sweep.plan.members import plan_sweep
 from sae_sweep.reporting.points import finite
@@ -34,7 +34,7 @@ class CommonGround:
         self._source = LanguageModelSource(config, [hook])
         block = self._source.calibration()
         means = {hook: site_statistics(block)[hook].mean}
-        self._judge = self._source.judge(config.evaluation.positions, means)
+        self._evaluator = self._source.evaluator(config.evaluation.positions, means)
 
     @classmethod
     def of(cls, sweep: Sweep) -> "CommonGround":
@@ -59,13 +59,13 @@ class CommonGround:
             return [_point(file.parent.name, json.loads(file.read_text(encoding="utf-8"))) for file in files]
         folders = {name: run.folder / name for name in sweep.members[side].named()}
         readers = {SAELENS: load_sae, DICTIONARY: lambda folder: _dictionary(folder, run)}
-        judged = self._judge.judge([self._candidate(name, readers[side](path)) for name, path in folders.items()])
-        return [_point(name, judgement.metrics) for name, judgement in judged.items()]
+        found = self._evaluator.evaluate([self._spliced(name, readers[side](path)) for name, path in folders.items()])
+        return [_point(name, evaluation.metrics) for name, evaluation in found.items()]
 
-    def _candidate(self, name: str, sae: InferenceSae) -> Candidate:
+    def _spliced(self, name: str, sae: InferenceSae) -> SplicedSae:
         for key, tensor in sae.tensors.items():
             sae.tensors[key] = tensor.to(self._source.device, torch.float32)
-        return Candidate(name, self._hook, sae)
+        return SplicedSae(name, self._hook, sae)
 
 
 def _dictionary(folder: Path, run: Run) -> InferenceSae:

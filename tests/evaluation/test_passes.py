@@ -1,4 +1,4 @@
-"""What judging costs: passes that are shared, passes that a candidate adds, and blocks that do not run."""
+"""What evaluation costs: passes that are shared, passes that an SAE adds, and blocks that do not run."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sae_sweep.evaluation.evaluate import Candidate, Evaluator, HeldOut
+from sae_sweep.evaluation.evaluator import SplicedSae
+from sae_sweep.evaluation.language_model import HeldOut, LanguageModelEvaluator
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.saes.inference import InferenceSae
 
@@ -18,9 +19,9 @@ BATCHES = 3  # of 8 rows
 HOOKS = ("blocks.2.hook_resid_post", "blocks.1.hook_mlp_out", "blocks.2.attn.hook_z")
 
 
-def candidates_at(hooks: tuple[str, ...], each: int, random_sae: Callable[..., InferenceSae]) -> list[Candidate]:
+def saes_at(hooks: tuple[str, ...], each: int, random_sae: Callable[..., InferenceSae]) -> list[SplicedSae]:
     return [
-        Candidate(f"{hook} {seed}", hook, random_sae("standard", 32, 16, seed, 1.0))
+        SplicedSae(f"{hook} {seed}", hook, random_sae("standard", 32, 16, seed, 1.0))
         for hook in hooks
         for seed in range(each)
     ]
@@ -32,18 +33,22 @@ def model(llama_folder: Path, load_float64: Callable[[Path], LanguageModel]) -> 
 
 
 @pytest.fixture
-def evaluator(model: LanguageModel, tokens_RT: Tensor) -> Evaluator:
+def evaluator(model: LanguageModel, tokens_RT: Tensor) -> LanguageModelEvaluator:
     heldout = HeldOut(tokens_RT, torch.tensor([0, 1, 2]), 1, ROWS_PER_FORWARD, every_position=False)
-    return Evaluator(model, heldout, {hook: torch.zeros(32, dtype=torch.float64) for hook in HOOKS})
+    return LanguageModelEvaluator(model, heldout, {hook: torch.zeros(32, dtype=torch.float64) for hook in HOOKS})
 
 
 @pytest.mark.parametrize("sites", [1, 2, 3])
 @pytest.mark.parametrize("each", [1, 4])
 def test_passes(
-    evaluator: Evaluator, model: LanguageModel, random_sae: Callable[..., InferenceSae], sites: int, each: int
+    evaluator: LanguageModelEvaluator,
+    model: LanguageModel,
+    random_sae: Callable[..., InferenceSae],
+    sites: int,
+    each: int,
 ) -> None:
-    """A batch costs one clean pass, two ablations a site, and one pass for each candidate."""
-    evaluator.judge(candidates_at(HOOKS[:sites], each, random_sae))
+    """A batch costs one clean pass, two ablations a site, and one pass for each SAE."""
+    evaluator.evaluate(saes_at(HOOKS[:sites], each, random_sae))
     assert model.passes.clean == BATCHES
     assert model.passes.suffix == BATCHES * (2 * sites + sites * each)
     assert model.passes.harvest == 0
@@ -76,7 +81,7 @@ def runs(model: LanguageModel, part: str) -> Iterator[list[int]]:
     ],
 )
 def test_what_comes_before_the_site_does_not_run(
-    evaluator: Evaluator,
+    evaluator: LanguageModelEvaluator,
     model: LanguageModel,
     random_sae: Callable[..., InferenceSae],
     hook: str,
@@ -84,10 +89,10 @@ def test_what_comes_before_the_site_does_not_run(
     mlp_runs: tuple[int, ...],
 ) -> None:
     """By block, what runs in a suffix pass: nothing before the site, everything after it."""
-    candidates = candidates_at((hook,), 3, random_sae)
+    saes = saes_at((hook,), 3, random_sae)
     with runs(model, "self_attn.q_proj") as attention, runs(model, "mlp.up_proj") as mlp:
-        evaluator.judge(candidates)
-    suffixes = 2 + len(candidates)
+        evaluator.evaluate(saes)
+    suffixes = 2 + len(saes)
     assert attention == [BATCHES * (1 + suffixes * ran) for ran in attention_runs]
     assert mlp == [BATCHES * (1 + suffixes * ran) for ran in mlp_runs]
 
@@ -97,29 +102,29 @@ def test_candidates_of_several_places_have_their_metrics_in_any_company_and_batc
 ) -> None:
     """A transcoder and a crosscoder beside an autoencoder: a pass for each hook, and what it reads in every batch."""
     reads, writes, across = "blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out", HOOKS[:2]
-    candidates = [
-        Candidate("transcoder", writes, replace(random_sae("standard", 32, 16, 1, 1.0), transcodes=True), reads=reads),
-        Candidate("crosscoder", across[0], replace(random_sae("topk", 64, 16, 2, 1.0), sites=2), beside=(across[1],)),
-        Candidate("autoencoder", writes, random_sae("standard", 32, 16, 3, 1.0)),
+    saes = [
+        SplicedSae("transcoder", writes, replace(random_sae("standard", 32, 16, 1, 1.0), transcodes=True), reads=reads),
+        SplicedSae("crosscoder", across[0], replace(random_sae("topk", 64, 16, 2, 1.0), sites=2), beside=(across[1],)),
+        SplicedSae("autoencoder", writes, random_sae("standard", 32, 16, 3, 1.0)),
     ]
     means = {hook: torch.zeros(32, dtype=torch.float64) for hook in across}
     heldout = HeldOut(tokens_RT, torch.tensor([0, 1, 2]), 1, 2, every_position=False)
     watched = "blocks.3.hook_resid_post"
-    candidates = [replace(candidate, watched=(watched,)) for candidate in candidates]
-    evaluator = Evaluator(model, heldout, means, [reads, watched])
-    together = evaluator.judge(candidates)
+    saes = [replace(spliced, watched=(watched,)) for spliced in saes]
+    evaluator = LanguageModelEvaluator(model, heldout, means, [reads, watched])
+    together = evaluator.evaluate(saes)
     assert model.passes.suffix == 4 * (2 * 2 + 1 + 2 + 1)
     smaller = evaluator.in_smaller_batches()
     assert smaller is not None
-    for candidate in candidates:
-        own = together[candidate.label].metrics
-        assert evaluator.judge([candidate])[candidate.label].metrics == own
-        assert smaller.judge([candidate])[candidate.label].metrics == pytest.approx(own, rel=1e-9)
+    for spliced in saes:
+        own = together[spliced.label].metrics
+        assert evaluator.evaluate([spliced])[spliced.label].metrics == own
+        assert smaller.evaluate([spliced])[spliced.label].metrics == pytest.approx(own, rel=1e-9)
 
 
-def test_company_changes_nothing(evaluator: Evaluator, random_sae: Callable[..., InferenceSae]) -> None:
-    """A candidate judged among others has the metrics it has alone, to the last bit."""
-    candidates = candidates_at(HOOKS, 2, random_sae)
-    together = evaluator.judge(candidates)
-    for candidate in candidates:
-        assert evaluator.judge([candidate])[candidate.label].metrics == together[candidate.label].metrics
+def test_company_changes_nothing(evaluator: LanguageModelEvaluator, random_sae: Callable[..., InferenceSae]) -> None:
+    """An SAE evaluated among others has the metrics it has alone, to the last bit."""
+    saes = saes_at(HOOKS, 2, random_sae)
+    together = evaluator.evaluate(saes)
+    for spliced in saes:
+        assert evaluator.evaluate([spliced])[spliced.label].metrics == together[spliced.label].metrics

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sae_sweep.evaluation.evaluate import Candidate, Evaluator, HeldOut, Judgement
+from sae_sweep.evaluation.evaluator import Evaluation, SplicedSae
+from sae_sweep.evaluation.language_model import HeldOut, LanguageModelEvaluator
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.saes.inference import InferenceSae
 from tests.evaluation.definitions import HOOKS, Metrics, PlainModel, PlainSae, Question, recomputed
@@ -35,19 +36,19 @@ KEYS = {
 
 @dataclass(frozen=True)
 class Judged:
-    """One model's candidates, judged together by the evaluator."""
+    """One model's SAEs, judged together by the evaluator."""
 
     plain: PlainModel
-    candidates: dict[str, Candidate]
+    saes: dict[str, SplicedSae]
     means: dict[str, Tensor]
-    judgements: dict[str, Judgement]
+    evaluations: dict[str, Evaluation]
     every_position: bool
 
     def expected(self, label: str, kind: str, tokens_RT: Tensor) -> Metrics:
-        candidate = self.candidates[label]
-        sae = candidate.sae
+        spliced = self.saes[label]
+        sae = spliced.sae
         question = Question(
-            *(kind, LAYER, tokens_RT, {EOS, BOS, PAD}, BOS, self.means[candidate.hook], self.every_position),
+            *(kind, LAYER, tokens_RT, {EOS, BOS, PAD}, BOS, self.means[spliced.hook], self.every_position),
             ends=tuple(WATCHED[kind]),
         )
         return recomputed(self.plain, PlainSae(sae.architecture, sae.tensors, sae.subtract_b_dec, sae.k), question)
@@ -57,10 +58,10 @@ def label_of(kind: str, architecture: str) -> str:
     return f"{kind} {architecture}"
 
 
-def make_candidates(
+def make_saes(
     plain: PlainModel, random_sae: Callable[..., InferenceSae], tokens_RT: Tensor
-) -> tuple[dict[str, Candidate], dict[str, Tensor]]:
-    candidates, means = {}, {}
+) -> tuple[dict[str, SplicedSae], dict[str, Tensor]]:
+    saes, means = {}, {}
     for kind in KINDS:
         hook = HOOKS[kind].format(layer=LAYER)
         x_TD = plain.activation(kind, LAYER, tokens_RT[0])
@@ -70,8 +71,8 @@ def make_candidates(
             name = "standard" if architecture == "no b_dec" else architecture
             sae = random_sae(name, x_TD.shape[1], WIDTH, seed, scale, subtract=architecture != "no b_dec")
             label = label_of(kind, architecture)
-            candidates[label] = Candidate(label, hook, sae, watched=tuple(WATCHED[kind].values()))
-    return candidates, means
+            saes[label] = SplicedSae(label, hook, sae, watched=tuple(WATCHED[kind].values()))
+    return saes, means
 
 
 @pytest.fixture(
@@ -88,17 +89,17 @@ def judged(
     family, every_position = request.param
     folder = request.getfixturevalue(f"{family}_folder")
     plain = PlainModel(family, folder)
-    candidates, means = make_candidates(plain, random_sae, tokens_RT)
+    saes, means = make_saes(plain, random_sae, tokens_RT)
     heldout = HeldOut(tokens_RT, torch.tensor([EOS, BOS, PAD]), BOS, 3, every_position)  # 8 rows: 3, 3 and 2
-    judgements = Evaluator(load_float64(folder), heldout, means, READ).judge(list(candidates.values()))
-    return Judged(plain, candidates, means, judgements, every_position)
+    evaluations = LanguageModelEvaluator(load_float64(folder), heldout, means, READ).evaluate(list(saes.values()))
+    return Judged(plain, saes, means, evaluations, every_position)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_metrics_are_as_defined(judged: Judged, kind: str, architecture: str, tokens_RT: Tensor) -> None:
     label = label_of(kind, architecture)
-    found = judged.judgements[label].metrics
+    found = judged.evaluations[label].metrics
     expected = judged.expected(label, kind, tokens_RT)
     assert set(found) == set(expected) == KEYS
     assert found == pytest.approx(expected, rel=1e-9, abs=1e-12)
@@ -107,7 +108,7 @@ def test_metrics_are_as_defined(judged: Judged, kind: str, architecture: str, to
 
 def test_frequencies_are_shares_of_counted_tokens(judged: Judged, tokens_RT: Tensor) -> None:
     label = label_of("resid_post", "gated")
-    sae = judged.candidates[label].sae
+    sae = judged.saes[label].sae
     special = torch.tensor([EOS, BOS, PAD])
     fired_F = torch.zeros(WIDTH, dtype=torch.float64)
     tokens = 0
@@ -117,7 +118,7 @@ def test_frequencies_are_shares_of_counted_tokens(judged: Judged, tokens_RT: Ten
         own[0] = False
         fired_F += (PlainSae("gated", sae.tensors, True, None).encode(x_TD[own]) > 0).sum(0)
         tokens += int(own.sum())
-    assert torch.equal(judged.judgements[label].frequency_F, fired_F / tokens)
+    assert torch.equal(judged.evaluations[label].frequency_F, fired_F / tokens)
 
 
 def test_the_two_policies_differ_where_they_should(
@@ -127,13 +128,13 @@ def test_the_two_policies_differ_where_they_should(
     tokens_RT: Tensor,
 ) -> None:
     """Splicing every position changes what the model loses, and never what is averaged over."""
-    candidates, means = make_candidates(PlainModel("gpt2", gpt2_folder), random_sae, tokens_RT)
+    saes, means = make_saes(PlainModel("gpt2", gpt2_folder), random_sae, tokens_RT)
     model = load_float64(gpt2_folder)
     special = torch.tensor([EOS, BOS, PAD])
     label = label_of("resid_post", "standard")
     counted, every = (
-        Evaluator(model, HeldOut(tokens_RT, special, BOS, 4, every_position), means, READ)
-        .judge([candidates[label]])[label]
+        LanguageModelEvaluator(model, HeldOut(tokens_RT, special, BOS, 4, every_position), means, READ)
+        .evaluate([saes[label]])[label]
         .metrics
         for every_position in (False, True)
     )
@@ -155,9 +156,9 @@ def test_batches_change_nothing(
     family = request.node.callspec.params["judged"][0]
     model = load_float64(request.getfixturevalue(f"{family}_folder"))
     heldout = HeldOut(tokens_RT, torch.tensor([EOS, BOS, PAD]), BOS, rows_per_forward, judged.every_position)
-    again = Evaluator(model, heldout, judged.means, READ).judge(list(judged.candidates.values()))
-    for label, judgement in judged.judgements.items():
-        assert again[label].metrics == pytest.approx(judgement.metrics, rel=1e-9, abs=1e-12)
+    again = LanguageModelEvaluator(model, heldout, judged.means, READ).evaluate(list(judged.saes.values()))
+    for label, evaluation in judged.evaluations.items():
+        assert again[label].metrics == pytest.approx(evaluation.metrics, rel=1e-9, abs=1e-12)
 
 
 def test_a_perfect_sae_loses_nothing(
@@ -173,8 +174,10 @@ def test_a_perfect_sae_loses_nothing(
     }
     hook = "blocks.2.hook_resid_post"
     heldout = HeldOut(tokens_RT, torch.tensor([EOS, BOS, PAD]), BOS, 4, every_position=False)
-    evaluator = Evaluator(load_float64(llama_folder), heldout, {hook: torch.ones(32, dtype=torch.float64)})
-    metrics = evaluator.judge([Candidate("identity", hook, InferenceSae("standard", tensors, False, None))])["identity"]
+    evaluator = LanguageModelEvaluator(load_float64(llama_folder), heldout, {hook: torch.ones(32, dtype=torch.float64)})
+    metrics = evaluator.evaluate([SplicedSae("identity", hook, InferenceSae("standard", tensors, False, None))])[
+        "identity"
+    ]
     expected = {
         **dict.fromkeys(("mse", "fvu", "ce_delta", "kl"), 0.0),
         **dict.fromkeys(("explained_variance", "cosine", "gamma", "ce_recovered", "ce_recovered_mean"), 1.0),
@@ -190,7 +193,7 @@ def test_an_sae_that_is_zero_is_zero_ablation(
     hook = "blocks.1.hook_mlp_out"
     mean_D = torch.linspace(-1, 1, 32, dtype=torch.float64)
     heldout = HeldOut(tokens_RT, torch.tensor([EOS, BOS, PAD]), BOS, 4, every_position=False)
-    evaluator = Evaluator(load_float64(gpt2_folder), heldout, {hook: mean_D})
+    evaluator = LanguageModelEvaluator(load_float64(gpt2_folder), heldout, {hook: mean_D})
 
     def dead(b_dec: Tensor) -> InferenceSae:
         never = torch.full((4,), -1.0, dtype=torch.float64)
@@ -198,8 +201,8 @@ def test_an_sae_that_is_zero_is_zero_ablation(
         tensors = {"W_enc": zeros, "b_enc": never, "W_dec": torch.eye(4, 32, dtype=torch.float64), "b_dec": b_dec}
         return InferenceSae("standard", tensors, False, None)
 
-    candidates = [Candidate("zero", hook, dead(torch.zeros_like(mean_D))), Candidate("mean", hook, dead(mean_D))]
-    judged = evaluator.judge(candidates)
+    saes = [SplicedSae("zero", hook, dead(torch.zeros_like(mean_D))), SplicedSae("mean", hook, dead(mean_D))]
+    judged = evaluator.evaluate(saes)
     zero, mean = judged["zero"].metrics, judged["mean"].metrics
     assert (zero["l0"], zero["l1"], zero["alive"], zero["cosine"]) == (0.0, 0.0, 0.0, 0.0)
     assert zero["later_fvu"] is None  # nobody asked
@@ -214,6 +217,6 @@ def test_an_sae_that_is_zero_is_zero_ablation(
 def test_topk_is_tested_where_some_of_the_k_are_negative(judged: Judged) -> None:
     """Or nothing would tell whether they count; k is 5."""
     for kind in KINDS:
-        l0 = judged.judgements[label_of(kind, "topk")].metrics["l0"]
+        l0 = judged.evaluations[label_of(kind, "topk")].metrics["l0"]
         assert l0 is not None
         assert 0.5 < l0 < 4.5

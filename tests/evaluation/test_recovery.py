@@ -6,7 +6,7 @@ from torch import Tensor
 
 from sae_sweep.activations.toy import ToyStream
 from sae_sweep.config.schema import MemberConfig
-from sae_sweep.evaluation.evaluate import Candidate, Judgement
+from sae_sweep.evaluation.evaluator import Evaluation, SplicedSae
 from sae_sweep.evaluation.recovery import KEYS, best_cosines, mmcs, recovery_metrics
 from sae_sweep.evaluation.toy import ToyEvaluator
 from sae_sweep.saes.inference import InferenceSae
@@ -95,11 +95,11 @@ def perfect_sae(stream: ToyStream) -> InferenceSae:
     return InferenceSae(architecture="standard", tensors=tensors, subtract_b_dec=False, k=None)
 
 
-def judged(made: MemberConfig, *steps: int) -> list[Judgement]:
+def judged(made: MemberConfig, *steps: int) -> list[Evaluation]:
     stream = ToyStream(made.data, torch.float32, torch.device("cpu"))
     sae = perfect_sae(stream)
-    candidates = [Candidate(str(step), "toy", sae, step, 50) for step in steps]
-    found = ToyEvaluator(stream, made).judge(candidates)
+    saes = [SplicedSae(str(step), "toy", sae, step, 50) for step in steps]
+    found = ToyEvaluator(stream, made).evaluate(saes)
     return [found[str(step)] for step in steps]
 
 
@@ -122,5 +122,5 @@ def test_held_out_rows_follow_the_dtype_of_the_model() -> None:
     made = config(*SMALL)
     exact = judged(made, 20)[0].metrics["mse"]
     stream = ToyStream(made.data, torch.bfloat16, torch.device("cpu"))
-    rounded = ToyEvaluator(stream, replace(made)).judge([Candidate("a", "toy", perfect_sae(stream), 0, 50)])
+    rounded = ToyEvaluator(stream, replace(made)).evaluate([SplicedSae("a", "toy", perfect_sae(stream), 0, 50)])
     assert rounded["a"].metrics["mse"] != exact

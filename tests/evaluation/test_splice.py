@@ -9,14 +9,14 @@ from torch import Tensor
 from torch.distributions import Categorical, kl_divergence
 
 import sae_sweep.evaluation.splice as splice
-from sae_sweep.evaluation.splice import Divergence, accumulate, splice_metrics
+from sae_sweep.evaluation.splice import PassLosses, accumulate, splice_metrics
 from sae_sweep.model.language_model import LanguageModel
 
 CPU = torch.device("cpu")
 
 
-def divergence(ce: list[float], kl: list[float] | None = None) -> Divergence:
-    made = Divergence(len(ce), CPU)
+def losses(ce: list[float], kl: list[float] | None = None) -> PassLosses:
+    made = PassLosses(len(ce), CPU)
     made.ce_R += torch.tensor(ce, dtype=torch.float64)
     made.kl_R += torch.tensor(kl if kl is not None else [0.0] * len(ce), dtype=torch.float64)
     return made
@@ -25,10 +25,10 @@ def divergence(ce: list[float], kl: list[float] | None = None) -> Divergence:
 def judged(sae: list[float]) -> dict[str, float | None]:
     """Two sequences of 1 and 3 targets; sums of CE 2 and 6 clean, 12 and 8 with zero ablation, 4 and 8 with mean."""
     return splice_metrics(
-        divergence([2.0, 6.0]),
-        divergence([12.0, 8.0], [6.0, 4.0]),
-        divergence([4.0, 8.0]),
-        divergence(sae, [1.0, 0.5]),
+        losses([2.0, 6.0]),
+        losses([12.0, 8.0], [6.0, 4.0]),
+        losses([4.0, 8.0]),
+        losses(sae, [1.0, 0.5]),
         torch.tensor([1.0, 3.0], dtype=torch.float64),
     )
 
@@ -66,28 +66,26 @@ def test_recovered_is_not_clipped() -> None:
 
 
 def test_an_ablation_that_costs_nothing_leaves_recovery_undefined() -> None:
-    clean, sae = divergence([2.0, 6.0]), divergence([3.0, 7.0])
+    clean, sae = losses([2.0, 6.0]), losses([3.0, 7.0])
     targets_R = torch.tensor([1.0, 3.0], dtype=torch.float64)
-    found = splice_metrics(clean, divergence([2.0, 6.0]), divergence([4.0, 8.0]), sae, targets_R)
+    found = splice_metrics(clean, losses([2.0, 6.0]), losses([4.0, 8.0]), sae, targets_R)
     assert (found["ce_recovered"], found["ce_recovered_se"]) == (None, None)
     assert found["ce_recovered_mean"] == pytest.approx(0.5)
-    found = splice_metrics(clean, divergence([4.0, 8.0]), divergence([2.0, 6.0]), sae, targets_R)
+    found = splice_metrics(clean, losses([4.0, 8.0]), losses([2.0, 6.0]), sae, targets_R)
     assert found["ce_recovered_mean"] is None
     assert found["ce_recovered"] == pytest.approx(0.5)
 
 
 def test_ablation_that_helps() -> None:
     """Zero below clean: the ratio is still what it says. Clean 2, zero 1, sae 1.5 are half way."""
-    found = splice_metrics(
-        divergence([8.0]), divergence([4.0]), divergence([4.0]), divergence([6.0]), torch.tensor([4.0]).double()
-    )
+    found = splice_metrics(losses([8.0]), losses([4.0]), losses([4.0]), losses([6.0]), torch.tensor([4.0]).double())
     assert found["ce_recovered"] == pytest.approx(0.5)
     assert found["ce_recovered_se"] is None  # one sequence
 
 
 def test_without_targets_everything_is_undefined() -> None:
     """Rows whose counted positions all come before a special token or the row's end."""
-    empty = divergence([0.0, 0.0])
+    empty = losses([0.0, 0.0])
     found = splice_metrics(empty, empty, empty, empty, torch.zeros(2, dtype=torch.float64))
     assert set(found.values()) == {None}
 
@@ -97,8 +95,8 @@ def model(gpt2_folder: Path, load_float64: Callable[[Path], LanguageModel]) -> L
     return load_float64(gpt2_folder)
 
 
-def accumulated(model: LanguageModel, clean_ND: Tensor, other_ND: Tensor, next_N: Tensor) -> dict[str, Divergence]:
-    sums = {name: Divergence(2, CPU) for name in ("clean", "other")}
+def accumulated(model: LanguageModel, clean_ND: Tensor, other_ND: Tensor, next_N: Tensor) -> dict[str, PassLosses]:
+    sums = {name: PassLosses(2, CPU) for name in ("clean", "other")}
     sequence_N = torch.arange(len(next_N)) % 2
     accumulate(model, clean_ND, {"other": other_ND}, next_N, sequence_N, sums)
     return sums

@@ -14,7 +14,7 @@ from sae_sweep.architectures.registry import ARCHITECTURES
 from sae_sweep.cli import config_folder
 from sae_sweep.config.reading import member_config
 from sae_sweep.config.schema import MemberConfig
-from sae_sweep.evaluation.evaluate import Evaluator
+from sae_sweep.evaluation.language_model import LanguageModelEvaluator
 from sae_sweep.launch.local import run_sweep
 from sae_sweep.plan.costs import PassCost, checkpoint_bytes, pass_cost, result_bytes
 from sae_sweep.plan.members import Group, plan_sweep
@@ -133,7 +133,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
         monkeypatch.setattr(owner, name, counting)
 
     watch(LanguageModelSource, "block", "harvest")
-    watch(Evaluator, "judge", "judging")
+    watch(LanguageModelEvaluator, "evaluate", "judging")
     return found
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from sae_sweep.activations import scaling
 from sae_sweep.architectures.registry import ARCHITECTURES
-from sae_sweep.evaluation import evaluate, recovery, splice
+from sae_sweep.evaluation import recovery, splice, sums
 from sae_sweep.kernels import sparse
 from sae_sweep.plan.members import members as plan
 from sae_sweep.plan.members import memory as peaks
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the resident si
 
 def test_a_plan_counts_what_the_code_holds() -> None:
     """Planning loads no torch, so it has these numbers a second time."""
-    assert peaks.CODES == evaluate.CODE_ELEMENTS
+    assert peaks.CODES == sums.CODE_ELEMENTS
     assert peaks.LOGITS == splice.LOGIT_ELEMENTS
     told = peaks.TRIM_ROWS, peaks.TRIM_FEWEST, peaks.TRIM_MARGINS
     assert told == (trim.ROWS_AT_ONCE, trim.FEWEST_ROWS, trim.MARGINS_AT_ONCE)

@@ -11,7 +11,7 @@ from sae_sweep.activations.prefetch import Prefetch
 from sae_sweep.activations.stream import Block
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation import later, recovery, splice
-from sae_sweep.evaluation.evaluate import Judgement
+from sae_sweep.evaluation.evaluator import Evaluation, Evaluator
 from sae_sweep.folder.files import write_json_atomic
 from sae_sweep.folder.names import LAST_GOOD, METRICS
 from sae_sweep.folder.sweep import MemberResult
@@ -21,7 +21,6 @@ from sae_sweep.model.sites import Site
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.training.devices.waves import Waves
 from sae_sweep.training.run.place import Place
-from sae_sweep.training.run.sources import Judge
 from sae_sweep.training.run.trim import ROWS_AT_ONCE, rows_together
 from sae_sweep.training.run.work import Work
 
@@ -30,10 +29,10 @@ class Judging:
     """The court of one group: the same held-out rows for every member, on the way and at the end."""
 
     def __init__(
-        self, waves: Waves, judges: Mapping[str, Judge], blocks: Prefetch, source_metadata: Mapping[str, Any]
+        self, waves: Waves, evaluators: Mapping[str, Evaluator], blocks: Prefetch, source_metadata: Mapping[str, Any]
     ) -> None:
-        """`judges` by value of `evaluation.positions`; `source_metadata` is what cfg.json says of the source."""
-        self._waves, self._judges, self._blocks = waves, dict(judges), blocks
+        """`evaluators` by value of `evaluation.positions`; `source_metadata` is what cfg.json says of the source."""
+        self._waves, self._evaluators, self._blocks = waves, dict(evaluators), blocks
         self._source_metadata = source_metadata
         self._most: int | None = None
         """Members that have room to be judged together; None where memory never was short."""
@@ -41,40 +40,40 @@ class Judging:
 
     def judge(
         self, places: Sequence[Place], work: Work, done: Callable[[float], None]
-    ) -> Iterator[tuple[Place, Judgement]]:
-        """Judge members, those together that are on the device together; `done` is told the share of each reading
+    ) -> Iterator[tuple[Place, Evaluation]]:
+        """Evaluate members, those together that are on the device together; `done` is told the share of each reading
         of the held-out rows."""
         self._blocks.rest()  # judging runs the model too
         for trainers in self._waves.each():
-            for positions in list(self._judges):
+            for positions in list(self._evaluators):
                 own = [p for p in places if p.member.config.evaluation.positions == positions and p.trainer in trainers]
                 yield from self._in_parts(positions, own, work, done)
 
     def _in_parts(
         self, positions: str, places: Sequence[Place], work: Work, done: Callable[[float], None]
-    ) -> Iterator[tuple[Place, Judgement]]:
-        """Judge members of one judge together, or in as many parts as there is memory for: each is judged by itself,
+    ) -> Iterator[tuple[Place, Evaluation]]:
+        """Evaluate members of one evaluator together, or in as many parts as there is memory for: each by itself,
         so that its company changes nothing. One that has no room alone is judged in smaller batches of rows. Raises
         ConfigError where they cannot be smaller."""
         left = list(places)
         while left:
             part = left[: self._most]
-            judgements = self._together(self._judges[positions], part, work, done)
-            if judgements is None:
+            evaluations = self._together(self._evaluators[positions], part, work, done)
+            if evaluations is None:
                 self._shrink(positions, part, work)
                 continue
             del left[: len(part)]
-            yield from ((p, judgements.pop(p.member.label)) for p in part)
+            yield from ((p, evaluations.pop(p.member.label)) for p in part)
 
     def _together(
-        self, judge: Judge, places: Sequence[Place], work: Work, done: Callable[[float], None]
-    ) -> dict[str, Judgement] | None:
-        """Judge members at once; None where memory does not last."""
+        self, evaluator: Evaluator, places: Sequence[Place], work: Work, done: Callable[[float], None]
+    ) -> dict[str, Evaluation] | None:
+        """Evaluate members at once; None where memory does not last."""
         try:
             with self._waves.here([p.trainer for p in places]):
-                candidates = [p.candidate() for p in places]
+                saes = [p.spliced() for p in places]
             with work.stop.at_once(work.ranks.alone):
-                return judge.judge(candidates, done)
+                return evaluator.evaluate(saes, done)
         except OUT_OF_MEMORY as error:
             if not is_out_of_memory(error):
                 raise
@@ -87,13 +86,13 @@ class Judging:
             self._most = len(part) // 2
             how = f"at most {self._most} of {len(part)} members together"
         else:
-            smaller = self._judges[positions].in_smaller_batches()
+            smaller = self._evaluators[positions].in_smaller_batches()
             if smaller is None:
                 raise ConfigError(
                     f"launcher.memory_gb: {part[0].member.label} cannot be judged, memory does not last for one row of"
                     " data.context tokens; the same command goes on from the checkpoint where there is more"
                 )
-            self._judges[positions] = smaller
+            self._evaluators[positions] = smaller
             how = f"{part[0].member.label} alone, in batches of half as many rows"
         work.progress.message(f"launcher.memory_gb: out of memory while judging; from here on {how}")
 
@@ -108,13 +107,13 @@ class Judging:
             self._trim([p for p in living if p.member.config.sae.l0 is not None], work)
         part(work)
         diverged = {p.member.label: p.failed for p in places if p.failed is not None}
-        for place, judgement in self.judge(living, work, done):
-            label, metrics = place.member.label, _metrics(place, judgement)
-            if broken := _not_finite(judgement.sae, metrics):
+        for place, evaluation in self.judge(living, work, done):
+            label, metrics = place.member.label, _metrics(place, evaluation)
+            if broken := _not_finite(evaluation.sae, metrics):
                 diverged[label] = f"it diverged: {broken}"
                 continue
             work.tracker.sync()
-            self._write(work.folder.member_folder(label), place, judgement, metrics)
+            self._write(work.folder.member_folder(label), place, evaluation, metrics)
             work.tracker.finish(label, metrics)
             results[label] = MemberResult(metrics, None)
             work.stop.poll()
@@ -124,22 +123,22 @@ class Judging:
         return results
 
     def keep(self, places: Sequence[Place], work: Work, done: Callable[[float], None]) -> None:
-        """Judge and save members that are at a milestone, as they are: `sae.l0` is corrected at the end only."""
-        for place, judgement in self.judge(places, work, done):
-            label, metrics = place.member.label, _metrics(place, judgement)
+        """Evaluate and save members that are at a milestone, as they are: `sae.l0` is corrected at the end only."""
+        for place, evaluation in self.judge(places, work, done):
+            label, metrics = place.member.label, _metrics(place, evaluation)
             for tokens in place.milestones:
-                if broken := _not_finite(judgement.sae, metrics):
+                if broken := _not_finite(evaluation.sae, metrics):
                     work.note(label, f"milestone {tokens} is not kept: {broken}")
                     continue
                 folder = work.folder.milestone_folder(label, tokens)
                 folder.mkdir(parents=True, exist_ok=True)
-                self._write(folder, place, judgement, metrics)
+                self._write(folder, place, evaluation, metrics)
             place.kept_step = place.state.step
 
-    def _write(self, folder: Path, place: Place, judgement: Judgement, metrics: Mapping[str, Any]) -> None:
+    def _write(self, folder: Path, place: Place, evaluation: Evaluation, metrics: Mapping[str, Any]) -> None:
         """The files of a judged member; metrics.json, which says that they are whole, last."""
         metadata = {**self._source_metadata, **_metadata(place)}
-        save_sae(folder, judgement.sae, metadata, judgement.frequency_F)
+        save_sae(folder, evaluation.sae, metadata, evaluation.frequency_F)
         write_json_atomic(folder / METRICS, metrics)
 
     def _trim(self, places: Sequence[Place], work: Work) -> None:
@@ -198,11 +197,11 @@ def _not_finite(sae: InferenceSae, metrics: Mapping[str, Any]) -> str | None:
     return f"its {', '.join(broken)} are not finite" if broken else None
 
 
-def _metrics(place: Place, judgement: Judgement) -> dict[str, Any]:
+def _metrics(place: Place, evaluation: Evaluation) -> dict[str, Any]:
     state = place.state
     return {
         **dict.fromkeys((*splice.KEYS, later.KEY, *recovery.KEYS)),  # null where the source has no model, or no truth
-        **judgement.metrics,
+        **evaluation.metrics,
         "dead_fraction": place.trainer.dead_fraction(place.index),
         "dead_window_tokens": state.dead_window_tokens,
         "coefficient_final": place.trainer.coefficient(place.index),

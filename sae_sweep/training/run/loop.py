@@ -10,6 +10,7 @@ from sae_sweep.activations.prefetch import Prefetch
 from sae_sweep.activations.stream import Block
 from sae_sweep.config.reading import config_entries
 from sae_sweep.errors import ConfigError
+from sae_sweep.evaluation.evaluator import Evaluator
 from sae_sweep.folder.checkpoints import SavedMember
 from sae_sweep.folder.names import CURVES
 from sae_sweep.folder.sweep import MemberResult, SweepFolder
@@ -26,7 +27,7 @@ from sae_sweep.training.run.checkpoint import Saving
 from sae_sweep.training.run.checkpointing import Keeper, when
 from sae_sweep.training.run.judging import Judging
 from sae_sweep.training.run.place import Place
-from sae_sweep.training.run.sources import Judge, Source
+from sae_sweep.training.run.sources import Source
 from sae_sweep.training.run.work import Work
 
 BLOCKS_WITHOUT_STEP = 10
@@ -41,16 +42,16 @@ class GroupRun:
         group: Group,
         source: Source,
         waves: Waves,
-        judges: Mapping[str, Judge],
+        evaluators: Mapping[str, Evaluator],
         stamp: str = "",
         ranks: Ranks = ALONE,
     ):
         """`stamp` says which stream it is: a checkpoint of another is of no use. `group` is that of all ranks, `waves`
-        and `judges` are this one's."""
+        and `evaluators` are this one's."""
         self.source, self._ranks = source, ranks
         self._group, self._waves, self._stamp = group, waves, stamp
         self._blocks = Prefetch(source.block, source.device, source.pays_ahead)
-        self._judging = Judging(waves, judges, self._blocks, source.metadata())
+        self._judging = Judging(waves, evaluators, self._blocks, source.metadata())
         self._places = [
             Place(state.member, trainer, i) for trainer in waves.trainers for i, state in enumerate(trainer.states)
         ]
@@ -143,9 +144,9 @@ class GroupRun:
             self._check_steps(block)
             del block  # before the next one is made: two would need twice the room
             due = [p for p in self._places if p.due and p.state.running]
-            for place, judgement in self._judging.judge(due, work, partial(self._judged, work)):
+            for place, evaluation in self._judging.judge(due, work, partial(self._judged, work)):
                 place.judged_tokens = place.tokens
-                values = {f"heldout/{key}": value for key, value in judgement.metrics.items()}
+                values = {f"heldout/{key}": value for key, value in evaluation.metrics.items()}
                 work.tracker.log(place.member.label, place.state.step, place.tokens, values)
             self._block += 1
 

@@ -1,4 +1,4 @@
-"""How a group is opened: its source, the trainers of its banks, its judges, made from the first block."""
+"""How a group is opened: its source, the trainers of its banks, its evaluators, made from the first block."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -98,10 +98,10 @@ def _opened(group: Group, waves: Sequence[Wave], ranks: Ranks) -> "GroupRun":
     means = {hook: statistics[False][hook].mean for hook in spliced}
     positions = {member.config.evaluation.positions for bank in banks for member in bank.members}
     watched = dict.fromkeys(hook for bank in banks for member in bank.members for hook in member.watched)
-    judges = {each: source.judge(each, means, tuple(watched)) for each in sorted(positions)}
+    evaluators = {each: source.evaluator(each, means, tuple(watched)) for each in sorted(positions)}
     give_back()  # tokenising a text and measuring a block take more than is left of them
     ranks.exchange(None)  # nothing is written before all are ready
-    return GroupRun(group, source, turns, judges, stamp, ranks)
+    return GroupRun(group, source, turns, evaluators, stamp, ranks)
 
 
 def _objective(bank: Bank) -> tuple[object, ...]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from sae_sweep.activations.stream import Block
-from sae_sweep.evaluation.evaluate import Candidate
+from sae_sweep.evaluation.evaluator import SplicedSae
 from sae_sweep.folder.checkpoints import Checkpoint, SavedMember
 from sae_sweep.plan.members import Member
 from sae_sweep.plan.milestones import Milestone
@@ -46,18 +46,20 @@ class Place:
     def failed(self) -> str | None:
         return self.state.failed
 
-    def candidate(self) -> Candidate:
-        """The member as it is judged now."""
+    def spliced(self) -> SplicedSae:
+        """The member as it is evaluated now."""
         step, trainer = self.trainer.states[self.index].step, self.trainer
         sae = trainer.inference(self.index)
         if self.trimmed is not None:
             sae = replace(sae, tensors={**sae.tensors, **self.trimmed})
-        if sae.transcodes and sae.architecture == "gated":  # what is judged is what is saved, and SAELens has no other
+        if (
+            sae.transcodes and sae.architecture == "gated"
+        ):  # what is evaluated is what is saved, and SAELens has no other
             sae = sae.with_thresholds()
         site = self.member.site
         reads, beside = site.hook if site.output else None, tuple(other.hook for other in site.beside)
         where = (site.written.hook, sae, step, trainer.batch_size, reads, beside)
-        return Candidate(self.member.label, *where, self.member.watched)
+        return SplicedSae(self.member.label, *where, self.member.watched)
 
     def saving(self, lines: int, before: SavedMember | None) -> Saving:
         """The member on its way to a checkpoint; `before` is what the one before holds of it."""

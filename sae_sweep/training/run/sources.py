@@ -1,6 +1,6 @@
 """Where a group's activations come from: a language model at some sites, or a generator of synthetic ones."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -14,7 +14,8 @@ from sae_sweep.activations.unigrams import unigram_activations
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.data.tokens import open_tokens
 from sae_sweep.errors import ConfigError
-from sae_sweep.evaluation.evaluate import Candidate, Evaluator, HeldOut, Judgement
+from sae_sweep.evaluation.evaluator import Evaluator
+from sae_sweep.evaluation.language_model import HeldOut, LanguageModelEvaluator
 from sae_sweep.evaluation.toy import ToyEvaluator
 from sae_sweep.model.harvest import harvest
 from sae_sweep.model.load import load_model, resolve_device, resolve_dtype
@@ -22,20 +23,8 @@ from sae_sweep.training.devices.ranks import ALONE, Ranks
 from sae_sweep.training.step.objectives import Splicing
 
 
-class Judge(Protocol):
-    """Judges members on held-out rows, the same each time."""
-
-    def judge(
-        self, candidates: Sequence[Candidate], done: Callable[[float], None] = lambda share: None
-    ) -> dict[str, Judgement]:
-        """Metrics of every candidate, by label; `done` is told the share of held-out rows that have been read."""
-
-    def in_smaller_batches(self) -> "Judge | None":
-        """The same judge, reading half as many rows at a time; None where that is not to be had."""
-
-
 class Source(Protocol):
-    """What a group is trained on, and how its members are judged."""
+    """What a group is trained on, and how its members are evaluated."""
 
     device: torch.device
 
@@ -55,8 +44,8 @@ class Source(Protocol):
     def unigrams(self, hooks: Sequence[str]) -> dict[str, Tensor]:
         """[V, d] by hook: activations of each token by itself, for lookup tables. Raises ConfigError without tokens."""
 
-    def judge(self, positions: str, means: Mapping[str, Tensor], watched: Sequence[str] = ()) -> Judge:
-        """The judge for one value of `evaluation.positions`; `means` are the mean activations [d] by the hooks that
+    def evaluator(self, positions: str, means: Mapping[str, Tensor], watched: Sequence[str] = ()) -> Evaluator:
+        """The evaluator for one value of `evaluation.positions`; `means` are the mean activations [d] by the hooks that
         are spliced, `watched` hooks at which spliced and clean passes are compared."""
 
     def metadata(self) -> dict[str, Any]:
@@ -116,7 +105,7 @@ class LanguageModelSource:
     def unigrams(self, hooks: Sequence[str]) -> dict[str, Tensor]:
         return unigram_activations(self.model, hooks, harvest)
 
-    def judge(self, positions: str, means: Mapping[str, Tensor], watched: Sequence[str] = ()) -> Judge:
+    def evaluator(self, positions: str, means: Mapping[str, Tensor], watched: Sequence[str] = ()) -> Evaluator:
         tokenizer = self.model.tokenizer
         heldout = HeldOut(
             tokens_RT=torch.from_numpy(self._tokens.heldout).long(),
@@ -125,7 +114,7 @@ class LanguageModelSource:
             rows_per_forward=self._config.data.rows_per_forward,
             every_position=positions == "all",
         )
-        return Evaluator(self.model, heldout, means, tuple(dict.fromkeys((*self._hooks, *watched))))
+        return LanguageModelEvaluator(self.model, heldout, means, tuple(dict.fromkeys((*self._hooks, *watched))))
 
     def metadata(self) -> dict[str, Any]:
         data = self._config.data
@@ -165,7 +154,7 @@ class ToySource:
     def unigrams(self, hooks: Sequence[str]) -> dict[str, Tensor]:
         raise ConfigError("sae.lookup: toy data has no tokens; leave it none")
 
-    def judge(self, positions: str, means: Mapping[str, Tensor], watched: Sequence[str] = ()) -> Judge:
+    def evaluator(self, positions: str, means: Mapping[str, Tensor], watched: Sequence[str] = ()) -> Evaluator:
         return ToyEvaluator(self._stream, self._config)
 
     def metadata(self) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from hydra import compose, initialize_config_dir
 from sae_sweep.cli import config_folder
 from sae_sweep.config.reading import member_config
 from sae_sweep.errors import ConfigError
-from sae_sweep.evaluation.evaluate import Candidate, Evaluator
+from sae_sweep.evaluation.evaluator import SplicedSae
+from sae_sweep.evaluation.language_model import LanguageModelEvaluator
 from sae_sweep.evaluation.toy import ToyEvaluator
 from sae_sweep.folder.names import STATE
 from sae_sweep.host.memory import is_out_of_memory
@@ -41,18 +42,18 @@ def refused() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 bytes.")
 
 
-def short_of_memory(monkeypatch: pytest.MonkeyPatch, judge: type, most: int) -> list[int]:
-    """Let a judge run out of memory with more candidates than `most`; how many each reading was of."""
-    real: Callable[..., Any] = judge.judge  # type: ignore[attr-defined]
+def short_of_memory(monkeypatch: pytest.MonkeyPatch, evaluator: type, most: int) -> list[int]:
+    """Let an evaluator run out of memory with more SAEs than `most`; how many each reading was of."""
+    real: Callable[..., Any] = evaluator.evaluate  # type: ignore[attr-defined]
     readings: list[int] = []
 
-    def judged(self: Any, candidates: Sequence[Candidate], *rest: Any) -> Any:
-        if len(candidates) > most:
+    def evaluated(self: Any, saes: Sequence[SplicedSae], *rest: Any) -> Any:
+        if len(saes) > most:
             refused()
-        readings.append(len(candidates))
-        return real(self, candidates, *rest)
+        readings.append(len(saes))
+        return real(self, saes, *rest)
 
-    monkeypatch.setattr(judge, "judge", judged)
+    monkeypatch.setattr(evaluator, "evaluate", evaluated)
     return readings
 
 
@@ -103,16 +104,16 @@ def test_rows_that_have_no_room_together_are_read_in_smaller_batches(
     text_file.write_text(inspect.getsource(inspect))
     found = {}
     overrides = [*small(tmp_path, llama_folder, text_file), "training.batch_size=48", "training.tokens=480"]
-    real = Evaluator._ablated
+    real = LanguageModelEvaluator._ablated
     for name, most in (("whole", 16), ("parts", 2)):
 
-        def ablated(self: Evaluator, batch: Any, hooks: Sequence[str], most: int = most) -> Any:
+        def ablated(self: LanguageModelEvaluator, batch: Any, hooks: Sequence[str], most: int = most) -> Any:
             if len(batch.counted_RT) > most:
                 raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
             return real(self, batch, hooks)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Evaluator, "_ablated", ablated)
+            patch.setattr(LanguageModelEvaluator, "_ablated", ablated)
             made = planned([*overrides, f"name={name}"], {"topk": MEMBERS["topk"]})
             (result,) = open_group(made.group).run(made.folder).values()
         assert result.metrics is not None, result.reason
@@ -169,7 +170,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path: Path, monkeyp
     def judged(*_: Any) -> None:
         raise RuntimeError("shapes differ")
 
-    monkeypatch.setattr(ToyEvaluator, "judge", judged)
+    monkeypatch.setattr(ToyEvaluator, "evaluate", judged)
     with pytest.raises(RuntimeError, match="shapes differ"):
         run(tmp_path)
 

@@ -121,10 +121,10 @@ def test_a_milestone_in_a_group_is_one_alone(tmp_path: Path) -> None:
 # The first member that is written at a milestone, and so on; the calibration reads a block too.
 AWKWARD = {
     "in the block of a milestone": (ToyStream, "block", 3),
-    "while a milestone is judged": (ToyEvaluator, "judge", 2),
-    "while the first milestone is judged": (ToyEvaluator, "judge", 1),
-    "in the evaluation after it": (ToyEvaluator, "judge", 5),
-    "in the last evaluation": (ToyEvaluator, "judge", 7),
+    "while a milestone is judged": (ToyEvaluator, "evaluate", 2),
+    "while the first milestone is judged": (ToyEvaluator, "evaluate", 1),
+    "in the evaluation after it": (ToyEvaluator, "evaluate", 5),
+    "in the last evaluation": (ToyEvaluator, "evaluate", 7),
 }
 
 

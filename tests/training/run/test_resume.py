@@ -81,8 +81,8 @@ def sigterm() -> None:
 AWKWARD = {
     "in a harvest": (ToyStream, "block", 3),
     "while loading": (ToyStream, "block", 1),
-    "in an evaluation on the way": (ToyEvaluator, "judge", 2),
-    "in the last evaluation": (ToyEvaluator, "judge", 4),
+    "in an evaluation on the way": (ToyEvaluator, "evaluate", 2),
+    "in the last evaluation": (ToyEvaluator, "evaluate", 4),
     "in the last correction of l0": (ToyStream, "block", 11),
 }
 

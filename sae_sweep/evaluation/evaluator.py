@@ -1,0 +1,54 @@
+"""What is evaluated, what comes of it, and what does it: one kind of evaluator for each source of activations."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from sae_sweep.saes.inference import InferenceSae
+
+
+@dataclass(frozen=True)
+class SplicedSae:
+    """An SAE to evaluate, and the site where its reconstructions are spliced in."""
+
+    label: str
+    hook: str
+    sae: InferenceSae
+    steps: int = 0
+    """Training steps it has taken."""
+    batch_size: int = 1
+    """Rows of each."""
+    reads: str | None = None
+    """The hook that it reads; None is `hook`."""
+    beside: tuple[str, ...] = ()
+    """A crosscoder's other hooks, read and spliced as `hook` is."""
+    watched: tuple[str, ...] = ()
+    """Hooks after all these, where the spliced model's activations are compared with clean ones."""
+
+    @property
+    def hooks(self) -> tuple[str, ...]:
+        """Where it is spliced, in one pass each."""
+        return (self.hook, *self.beside)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The metrics of one SAE, and the share of counted tokens that each of its latents fires on."""
+
+    sae: InferenceSae
+    metrics: dict[str, float | None]
+    frequency_F: Tensor
+
+
+class Evaluator(Protocol):
+    """Evaluates any number of SAEs on held-out rows, the same each time."""
+
+    def evaluate(
+        self, saes: Sequence[SplicedSae], done: Callable[[float], None] = lambda share: None
+    ) -> dict[str, Evaluation]:
+        """Evaluate SAEs, and return what is found by label; `done` is told the share of held-out rows that are read."""
+
+    def in_smaller_batches(self) -> "Evaluator | None":
+        """Return the same evaluator, reading half as many rows at a time; None where that is not to be had."""

@@ -1,0 +1,47 @@
+"""What is accumulated of one SAE's codes and reconstructions."""
+
+import torch
+from torch import Tensor
+
+from sae_sweep.evaluation.reconstruction import Reconstruction
+from sae_sweep.evaluation.sparsity import Sparsity
+from sae_sweep.kernels.entries import rows_where
+from sae_sweep.saes.inference import InferenceSae
+
+CODE_ELEMENTS = {"cpu": 2**20, "cuda": 2**24}
+"""Codes held at a time, tokens x latents. A CPU goes over them faster while they stay in cache."""
+
+
+class SaeSums:
+    """Sums over R held-out sequences, of which ratios are taken once at the end."""
+
+    def __init__(self, sae: InferenceSae, sequences: int, device: torch.device):
+        self._sae = sae
+        self.reconstruction = Reconstruction(sae.d_out, device)
+        self.sparsity = Sparsity(sae.width, sae.decoder_norms, sequences, device)
+
+    def add(
+        self, x_ND: Tensor, tokens_N: Tensor, counts_N: Tensor, sequence_N: Tensor, y_ND: Tensor | None = None
+    ) -> Tensor:
+        """The reconstructions [N, D] of N activations, or from them of y; those that count go into the sums."""
+        x_ND = x_ND.to(self._sae.tensors["W_enc"].dtype)
+        y_ND = x_ND if y_ND is None else y_ND.to(x_ND.dtype)
+        x_hat_ND = torch.empty_like(y_ND)
+        step = max(1, CODE_ELEMENTS[x_ND.device.type] // self._sae.width)
+        for start in range(0, len(x_ND), step):
+            part = slice(start, start + step)
+            x_BD, y_BD, tokens_B, counts_B = x_ND[part], y_ND[part], tokens_N[part], counts_N[part]
+            fired, x_hat_BD = self._sae.coded(x_BD, tokens_B)
+            x_hat_ND[part] = x_hat_BD
+            if not counts_B.all():
+                fired, y_BD, x_hat_BD = rows_where(counts_B, fired), y_BD[counts_B], x_hat_BD[counts_B]
+            self.reconstruction.update(y_BD, x_hat_BD)
+            self.sparsity.update(fired, sequence_N[part][counts_B])
+        return x_hat_ND
+
+    def metrics(self) -> dict[str, float | None]:
+        return {
+            **self.sparsity.metrics(),
+            **self.reconstruction.metrics(),
+            "tokens_evaluated": self.sparsity.tokens,
+        }
