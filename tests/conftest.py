@@ -1,6 +1,8 @@
-"""Small random models in Hugging Face layout, each with a byte-level tokenizer, for any test that needs a model."""
+"""Small random models in Hugging Face layout, each with a byte-level tokenizer, for any test that needs a model; and
+packages that are installed for one test."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedTokenizerFast,
 )
+
+from sae_sweep.host import kinds
 
 VOCABULARY = 300
 SPECIALS = ("<eos>", "<bos>", "<pad>")  # ids 0, 1, 2; bytes follow
@@ -88,3 +92,30 @@ def neox_folder(build_model: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="session")
 def gemma_folder(build_model: Callable[..., Path]) -> Path:
     return build_model("gemma", GemmaConfig, num_key_value_heads=1, head_dim=16)
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Until the test ends, installs a package of that name, with texts by file and those of its entry points."""
+    packages = []
+
+    def made(package: str, files: Mapping[str, str], entry_points: str = "") -> None:
+        information = f"../{package}-1.0.dist-info"
+        metadata = f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n"
+        files = {**files, f"{information}/METADATA": metadata, f"{information}/entry_points.txt": entry_points}
+        for name, text in files.items():
+            file = tmp_path / "installed" / package / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        packages.append(package)
+        monkeypatch.syspath_prepend(tmp_path / "installed")
+        forget()
+
+    def forget() -> None:
+        kinds._installed.cache_clear()
+        kinds._own.cache_clear()
+        for name in [name for name in sys.modules if name.split(".")[0] in packages]:
+            del sys.modules[name]
+
+    yield made
+    forget()

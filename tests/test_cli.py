@@ -49,9 +49,9 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (("dry_run=1",), "dry_run=1 is not true or false"),
         (
             ("sae=gated", "sae.k=8"),
-            "sae.k: gated has no such key (it is topk, batchtopk, matryoshka's); its keys are architecture,",
+            "sae.k: gated has no such key (it is batchtopk, matryoshka, topk's); its keys are architecture,",
         ),
-        (("sae=gated,topk", "sae.k=8,16"), "sae.k: gated has no such key (it is topk, batchtopk, matryoshka's)"),
+        (("sae=gated,topk", "sae.k=8,16"), "sae.k: gated has no such key (it is batchtopk, matryoshka, topk's)"),
         (("sae.l1=0.1", "sae.l0=8"), "sae.l1=0.1 and sae.l0=8 both set the sparsity"),
         (("sae=topk", "sae.k=99", "sae.width=64"), "sae.k=99 must be at least 1 and at most the width, 64 latents"),
         (("site.layer=9",), "site.layer=9 is beyond the model: 0 to 3"),

@@ -1,7 +1,7 @@
 """What an architecture is before any tensor: its config and the facts the planner and the schedules need.
 
-Each file beside this one holds one architecture's config class; its equations are in the file of the same
-name in `sae_sweep/saes/`. Nothing here imports torch.
+Each folder beside this file is an architecture: `facts.py` holds its config class and calls it `Config`, `maths.py` its
+equations, called `Maths`. Nothing here and in facts imports torch.
 """
 
 from abc import ABC, abstractmethod
@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from math import inf
 
 from sae_sweep.errors import ConfigError
+from sae_sweep.host.kinds import Kinds
 
+ARCHITECTURES = Kinds("sae_sweep.architectures", "sae_sweep.architectures", inside="facts")
+"""The facts of every architecture, by the name that `sae.architecture` takes."""
 INPUT_SCALES = ("none", "sqrt_d", "unit")
 COEFFICIENT_UNITS = ("sum", "mean_d", "mean_d_norm", "mean_square", "variance")
 DECODER_INITS = ("random", "data")
@@ -81,11 +84,8 @@ class SaeConfig(ABC):
     """Take the row out of the encoder's input as well."""
     skip: bool
     """A transcoder's linear path beside the latents, W_skip x (Paulo et al. 2025, arXiv 2501.18823)."""
-
-    @classmethod
-    @abstractmethod
-    def maths(cls) -> str:
-        """Where its equations are: module and class, with a dot between."""
+    trims = True
+    """Whether the last correction of `l0` can change its inference form; no key, but a fact of the architecture."""
 
     @classmethod
     @abstractmethod
@@ -112,6 +112,17 @@ class SaeConfig(ABC):
     def dead_after(self) -> float:
         """Tokens without firing after which the maths may treat a latent as dead."""
         return inf
+
+    @property
+    def pair_bytes(self) -> int:
+        """What a step on the dense route, which every member's first one takes, holds per (token, latent) pair:
+        pre-activations, the support, values, and what autograd keeps of them and makes on the way back. It is
+        measured by `scripts/bench/memory.py`; an architecture that was not takes this."""
+        return 30
+
+    def saved_beside(self, width: int) -> int:
+        """How many numbers its inference form has that are no parameters of it."""
+        return 0
 
     @abstractmethod
     def parameters(self, d: int, width: int) -> dict[str, tuple[int, ...]]:

@@ -1,13 +1,13 @@
 """From a config to its equations."""
 
-from importlib import import_module
-
 from sae_sweep.architectures.base import SaeConfig
+from sae_sweep.host.kinds import Kinds
 from sae_sweep.saes.base import SaeMaths
+
+EQUATIONS = Kinds("sae_sweep.architectures", "sae_sweep.architectures", inside="maths")
 
 
 def maths_of(config: SaeConfig) -> SaeMaths:
     """The equations of one config; members of one bank share them."""
-    module, _, name = config.maths().rpartition(".")
-    maths: SaeMaths = getattr(import_module(module), name)(config)
+    maths: SaeMaths = EQUATIONS[config.architecture].Maths(config)
     return maths

@@ -12,8 +12,7 @@ from typing import Any, get_args, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sae_sweep.architectures.base import SaeConfig
-from sae_sweep.architectures.registry import ARCHITECTURES
+from sae_sweep.architectures.base import ARCHITECTURES, SaeConfig
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.config.values import SCALARS, shown
 from sae_sweep.errors import ConfigError
@@ -51,14 +50,14 @@ def flat_entries(entries: Mapping[str, Any], prefix: str = "") -> dict[str, Any]
 def known_keys() -> list[str]:
     """Every dotted key that some member has."""
     keys = [key for key in _keys_of(MemberConfig, "") if not key.startswith("sae.")]
-    return keys + sorted({key for architecture in ARCHITECTURES.values() for key in _keys_of(architecture, "sae.")})
+    return keys + sorted({key for facts in ARCHITECTURES.values() for key in _keys_of(facts.Config, "sae.")})
 
 
 def unknown_key(key: str, architecture: str | None) -> ConfigError:
     """The error for a key that no config has, or not the one of this architecture where it is known."""
-    owners = [name for name, cls in ARCHITECTURES.items() if key in _keys_of(cls, "sae.")]
-    if owners and architecture in ARCHITECTURES:
-        own = ", ".join(field.name for field in fields(ARCHITECTURES[architecture]))
+    owners = [name for name, facts in ARCHITECTURES.items() if key in _keys_of(facts.Config, "sae.")]
+    if owners and architecture is not None and architecture in ARCHITECTURES:
+        own = ", ".join(field.name for field in fields(ARCHITECTURES[architecture].Config))
         return ConfigError(f"{key}: {architecture} has no such key (it is {', '.join(owners)}'s); its keys are {own}")
     if owners:
         return ConfigError(f"{key}: the chosen architecture has no such key; it is {', '.join(owners)}'s")
@@ -105,7 +104,8 @@ def _typed(cls: Any, entries: Any, prefix: str) -> Any:
 def _architecture(name: Any) -> type[SaeConfig]:
     if name not in ARCHITECTURES:
         raise ConfigError(f"sae.architecture={shown(name)} is not one of {', '.join(ARCHITECTURES)}")
-    return ARCHITECTURES[name]
+    config: type[SaeConfig] = ARCHITECTURES[name].Config
+    return config
 
 
 def _value(kind: Any, value: Any, key: str) -> Any:

@@ -20,8 +20,6 @@ SILENT_BYTES = 8
 """Per latent in a checkpoint: for how long it has not fired."""
 NUMBER_BYTES = 4
 """Of what is saved at the end."""
-WITH_THRESHOLD = ("batchtopk", "matryoshka")
-"""Architectures that are saved with a threshold per latent which is no parameter of theirs."""
 LINE_BYTES = 330
 """Of metrics.jsonl, per logged step, about."""
 
@@ -114,9 +112,9 @@ def checkpoint_bytes(member: Member) -> int:
 
 def result_bytes(member: Member) -> int:
     """Of what a member leaves: weights, the share of tokens that each latent fires on, and its curves."""
-    threshold = member.width if member.config.sae.architecture in WITH_THRESHOLD else 0
+    numbers = member_numbers(member) + member.config.sae.saved_beside(member.width) + member.width
     lines = member.schedule.total_steps // member.config.tracking.log_every
-    return NUMBER_BYTES * (member_numbers(member) + threshold + member.width) + LINE_BYTES * lines
+    return NUMBER_BYTES * numbers + LINE_BYTES * lines
 
 
 def counted_positions(config: MemberConfig) -> int:

@@ -26,23 +26,6 @@ from sae_sweep.plan.sizes import (
 
 GRADIENT_BYTES = 8
 """Per trained number of the members that step together: the gradient, and what projecting and applying it makes."""
-PAIR_BYTES = {
-    "standard": 15,
-    "standard_april": 13,
-    "p_anneal": 35,
-    "gated": 27,
-    "gated_decoder_norm": 26,
-    "topk": 16,
-    "batchtopk": 15,
-    "matryoshka": 16,
-    "jumprelu": 27,
-    "jumprelu_anthropic": 29,
-}
-"""Per (token, latent) pair of a step on the dense route, which every member's first step takes: pre-activations, the
-support, values, and what autograd keeps of them and makes on the way back. Other variants are like their
-architecture's own."""
-OTHER_PAIR_BYTES = 30
-"""The same of an architecture that was not measured."""
 ROW_BYTES = 16
 """Per number of a batch [B, d], and of each member's reconstruction: inputs, output, error, gradient."""
 FOLD_BYTES = 4
@@ -121,7 +104,7 @@ def phases(group: Group, banks: Sequence[Bank], on_the_way: int = 0) -> list[Pea
         Peak("training", state | block | ahead | {"steps": _steps_bytes(group, banks)} | _processes(group, banks)),
         Peak("judging", state | judging),
     ]
-    trimmed = [m for m in members if m.config.sae.l0 is not None and m.config.sae.architecture != "topk"]
+    trimmed = [m for m in members if m.config.sae.l0 is not None and m.config.sae.trims]
     if trimmed:
         kept = max(member_numbers(member) * FOLD_BYTES for member in trimmed)
         trim = TRIM_BYTES * max(_trimmed_together(member.width) * member.width for member in trimmed)
@@ -150,13 +133,11 @@ def _steps_bytes(group: Group, banks: Sequence[Bank]) -> int:
 
 def _chunk_bytes(chunk: Bank) -> int:
     first, members = chunk.members[0], chunk.members
-    own = first.config.sae.architecture
-    each = PAIR_BYTES.get("_".join([own, *first.config.sae.variations()]), PAIR_BYTES.get(own, OTHER_PAIR_BYTES))
     tokens = first.config.training.batch_size
     pairs = tokens * sum(member.width for member in members)
     rows = tokens * (first.d + first.d_out * len(members))
     numbers = sum(map(member_parameters, members))
-    return pairs * each + rows * ROW_BYTES + numbers * GRADIENT_BYTES
+    return pairs * first.config.sae.pair_bytes + rows * ROW_BYTES + numbers * GRADIENT_BYTES
 
 
 def _threads() -> int:

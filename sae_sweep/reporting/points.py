@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sae_sweep.architectures.base import SaeConfig
-from sae_sweep.architectures.registry import ARCHITECTURES
+from sae_sweep.architectures.base import ARCHITECTURES, SaeConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder import names
 from sae_sweep.folder.sweep import damage, overlay_tasks
@@ -239,7 +238,7 @@ def _knob(sae: Mapping[str, Any]) -> tuple[str, float | None]:
     if sae.get("l0") is not None:
         return "l0", sae["l0"]
     known = ARCHITECTURES.get(str(sae["architecture"]))
-    names = ("l1", "k", "l0_coefficient") if known is None else (known.knob(),)
+    names = ("l1", "k", "l0_coefficient") if known is None else (known.Config.knob(),)
     return next(((name, sae[name]) for name in names if sae.get(name) is not None), (names[0], None))
 
 
@@ -258,7 +257,7 @@ def _sae_config(sae: Mapping[str, Any]) -> SaeConfig | None:
     """The typed config of saved entries; None for those of another version, of which less is shown."""
     known = ARCHITECTURES.get(str(sae["architecture"]))
     try:
-        return None if known is None else known(**sae)
+        return None if known is None else known.Config(**sae)
     except TypeError:
         return None
 

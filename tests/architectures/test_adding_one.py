@@ -1,21 +1,18 @@
-"""A new architecture is its facts, its maths, its yaml and one line of the registry, here from outside the package."""
+"""A new architecture is its facts, its maths and its yaml, here those of another installed package."""
 
-import importlib
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from sae_sweep.architectures.registry import ARCHITECTURES
 from sae_sweep.cli import main
 from sae_sweep.interop.saelens import load_sae
 from sae_sweep.reporting.points import METRICS
 
-PACKAGE = "an_architecture_of_my_own"
-FACTS = f'''
+FACTS = """
 from dataclasses import dataclass
 
 from sae_sweep.architectures.base import Coefficient, PenaltyConfig, Recipe
@@ -25,10 +22,6 @@ from sae_sweep.architectures.base import Coefficient, PenaltyConfig, Recipe
 class ElasticConfig(PenaltyConfig):
     strength: float | None
     l1_share: float
-
-    @classmethod
-    def maths(cls):
-        return "{PACKAGE}.maths.Elastic"
 
     @classmethod
     def knob(cls):
@@ -41,8 +34,11 @@ class ElasticConfig(PenaltyConfig):
         return Recipe(lr=1e-2, resample_every=25_000 if self.resample else 0)
 
     def parameters(self, d, width):
-        return {{"W_enc": (width, d), "b_enc": (width,), "W_dec": (width, d), "b_dec": (d,)}}
-'''
+        return {"W_enc": (width, d), "b_enc": (width,), "W_dec": (width, d), "b_dec": (d,)}
+
+
+Config = ElasticConfig
+"""
 MATHS = '''
 import torch
 
@@ -85,6 +81,9 @@ class Elastic(SaeMaths):
         p["W_dec"][latents], p["W_enc"][latents] = directions_KD, directions_KD * encoder_norm
         p["b_enc"][latents] = 0
         return ("W_dec", "W_enc", "b_enc")
+
+
+Maths = Elastic
 '''
 YAML = """
 defaults:
@@ -100,19 +99,15 @@ resample: true
 
 
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, llama_folder: Path) -> list[str]:
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, install: Callable[..., None], llama_folder: Path
+) -> list[str]:
     """The beginning of a command line that knows `sae=elastic`."""
-    package, folder = tmp_path / "mine" / PACKAGE, tmp_path / "configs" / "sae"
-    package.mkdir(parents=True)
+    files = {"__init__.py": "", "elastic/__init__.py": "", "elastic/facts.py": FACTS, "elastic/maths.py": MATHS}
+    install("theirs", files, "[sae_sweep.architectures]\nelastic = theirs.elastic\n")
+    folder = tmp_path / "configs" / "sae"
     folder.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    (package / "facts.py").write_text(FACTS)
-    (package / "maths.py").write_text(MATHS)
     (folder / "elastic.yaml").write_text(YAML)
-    monkeypatch.syspath_prepend(tmp_path / "mine")
-    monkeypatch.setitem(ARCHITECTURES, "elastic", importlib.import_module(f"{PACKAGE}.facts").ElasticConfig)
-    for name in [name for name in sys.modules if name.startswith(PACKAGE)]:
-        monkeypatch.delitem(sys.modules, name)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.txt").write_text("".join(f"{number} is followed by {number + 1}.\n" for number in range(9_000)))
     return [

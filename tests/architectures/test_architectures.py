@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from sae_sweep.architectures.base import SaeConfig
+from sae_sweep.architectures.base import ARCHITECTURES, SaeConfig
 from sae_sweep.architectures.maths import maths_of
-from sae_sweep.architectures.registry import ARCHITECTURES
 from sae_sweep.errors import ConfigError
 from sae_sweep.saes.base import SaeMaths
 from sae_sweep.saes.initial import Start
@@ -22,7 +21,7 @@ STANDARD, GATED, TOPK, JUMPRELU = ALL["standard"], ALL["gated"], ALL["topk"], AL
 def test_every_architecture_is_here() -> None:
     assert {made.architecture for made in ALL.values()} == ARCHITECTURES.keys()
     for made in ALL.values():
-        assert type(made) is ARCHITECTURES[made.architecture]
+        assert type(made) is ARCHITECTURES[made.architecture].Config
         assert isinstance(maths_of(made), SaeMaths)
 
 

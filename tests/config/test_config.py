@@ -108,7 +108,7 @@ def test_values_get_their_types() -> None:
         (
             "sae__architecture",
             "nope",
-            "sae.architecture=nope is not one of standard, p_anneal, gated, jumprelu, topk, batchtopk, matryoshka",
+            "sae.architecture=nope is not one of batchtopk, gated, jumprelu, matryoshka, p_anneal, standard, topk",
         ),
     ],
 )
@@ -125,10 +125,10 @@ def test_an_unknown_key_names_the_nearest() -> None:
 def test_a_key_of_another_architecture_names_the_keys_this_one_has() -> None:
     message = refusal("sae=gated", sae__k=8)
     assert message.startswith(
-        "sae.k: gated has no such key (it is topk, batchtopk, matryoshka's); its keys are architecture, expansion,"
+        "sae.k: gated has no such key (it is batchtopk, matryoshka, topk's); its keys are architecture, expansion,"
     )
     assert "l1" in message
-    assert "standard, gated, jumprelu's" in str(unknown_key("sae.variant", "topk"))
+    assert "gated, jumprelu, standard's" in str(unknown_key("sae.variant", "topk"))
 
 
 def test_a_key_left_out_is_named() -> None:

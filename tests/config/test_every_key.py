@@ -22,8 +22,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sae_sweep.architectures.base import SaeConfig
-from sae_sweep.architectures.registry import ARCHITECTURES
+from sae_sweep.architectures.base import ARCHITECTURES, SaeConfig
 from sae_sweep.cli import config_folder
 from sae_sweep.config.reading import config_entries, flat_entries, known_keys, member_config
 from sae_sweep.config.schema import MemberConfig
@@ -173,8 +172,8 @@ def test_the_table_has_every_key_of_every_architecture(places: Places) -> None:
     shown: dict[str, set[str]] = {name: set() for name in ARCHITECTURES}
     for row in TABLE:
         shown[before_and_after(row, places)[0].sae.architecture].add(row.key)
-    for name, architecture in ARCHITECTURES.items():
-        own = {f"sae.{field.name}" for field in fields(architecture)} - {"sae.architecture"}
+    for name, facts in ARCHITECTURES.items():
+        own = {f"sae.{field.name}" for field in fields(facts.Config)} - {"sae.architecture"}
         assert own <= shown[name], name
 
 

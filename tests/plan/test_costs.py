@@ -10,7 +10,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from sae_sweep.architectures.registry import ARCHITECTURES
+from sae_sweep.architectures.base import ARCHITECTURES
 from sae_sweep.cli import config_folder
 from sae_sweep.config.reading import member_config
 from sae_sweep.config.schema import MemberConfig

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from sae_sweep.architectures.base import SaeConfig
-from sae_sweep.architectures.registry import ARCHITECTURES
+from sae_sweep.architectures.base import ARCHITECTURES, SaeConfig
 
 KINDS = (
     *("bricken", "april", "gated", "topk"),
@@ -78,7 +77,7 @@ OWN: dict[str, tuple[dict[str, Any], ...]] = {
 
 def config(kind: str, **keys: Any) -> SaeConfig:
     entries = {**COMMON, **KEYS[kind], **keys}
-    return ARCHITECTURES[entries["architecture"]](**entries)
+    return ARCHITECTURES[entries["architecture"]].Config(**entries)
 
 
 def configs(kind: str, ks: tuple[int, ...], **keys: Any) -> list[SaeConfig]:

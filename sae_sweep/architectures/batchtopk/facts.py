@@ -10,10 +10,16 @@ from sae_sweep.architectures.topk.facts import TopKConfig
 class BatchTopKConfig(TopKConfig):
     """Config of `sae=batchtopk`; k is the mean number of latents that fire on a token."""
 
-    @classmethod
-    def maths(cls) -> str:
-        return "sae_sweep.architectures.batchtopk.maths.BatchTopK"
+    trims = True
+    pair_bytes = 15
 
     def recipe(self, width: int) -> Recipe:
         """Section 4: Adam, lr 3e-4, betas 0.9 and 0.99."""
         return Recipe(lr=3e-4, beta2=0.99)
+
+    def saved_beside(self, width: int) -> int:
+        """A threshold per latent."""
+        return width
+
+
+Config = BatchTopKConfig

@@ -56,3 +56,6 @@ def threshold_after(smallest_M: Tensor, step: Step) -> Tensor:
 def mean_weight(clock: Clock) -> float:
     """A plain mean at first, then an exponential one."""
     return max(1 / (clock.step + 1), 1 / min(MEAN_STEPS, max(1, clock.total_steps // 20)))
+
+
+Maths = BatchTopK

@@ -14,10 +14,6 @@ class GatedConfig(L1Config):
     variant: str
     """`unit_norm`: the paper's; `decoder_norm`: free decoder, the gate's penalty weighted by its norms."""
 
-    @classmethod
-    def maths(cls) -> str:
-        return "sae_sweep.architectures.gated.maths.Gated"
-
     @property
     def unit_decoder(self) -> bool:
         return self.variant == "unit_norm"
@@ -32,6 +28,10 @@ class GatedConfig(L1Config):
         """
         warmup = 0 if self.unit_decoder else 10_000
         return Recipe(lr=3e-4, beta1=0.0, sparsity_warmup_steps=warmup, resample_every=25_000 if self.resample else 0)
+
+    @property
+    def pair_bytes(self) -> int:
+        return 27 if self.unit_decoder else 26
 
     def parameters(self, d: int, width: int) -> dict[str, tuple[int, ...]]:
         return {
@@ -49,3 +49,6 @@ class GatedConfig(L1Config):
     def check(self, d: int, width: int) -> None:
         super().check(d, width)
         one_of("variant", self.variant, VARIANTS)
+
+
+Config = GatedConfig

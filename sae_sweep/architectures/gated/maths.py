@@ -80,3 +80,6 @@ class Gated(SaeMaths):
         for name in ("b_gate", "b_mag", "r_mag"):
             p[name][latents] = 0
         return ("W_dec", "W_enc", "b_gate", "b_mag", "r_mag")
+
+
+Maths = Gated

@@ -43,10 +43,6 @@ class JumpReluConfig(PenaltyConfig):
     """Of the loss that lifts the pre-activations below their thresholds; 0 is none."""
 
     @classmethod
-    def maths(cls) -> str:
-        return "sae_sweep.architectures.jumprelu.maths.JumpRelu"
-
-    @classmethod
     def knob(cls) -> str:
         return "l0_coefficient"
 
@@ -90,6 +86,10 @@ class JumpReluConfig(PenaltyConfig):
             return Recipe(lr=7e-5, beta1=0.0, sparsity_warmup_steps=10_000, resample_every=every)
         return Recipe(lr=2e-4, clip=1.0, lr_decay_fraction=0.2, sparsity_warmup_fraction=1.0, resample_every=every)
 
+    @property
+    def pair_bytes(self) -> int:
+        return 27 if self.deepmind else 29
+
     def parameters(self, d: int, width: int) -> dict[str, tuple[int, ...]]:
         rows = {"W_enc": (width, d), "W_dec": (width, d)}
         return {**rows, "b_enc": (width,), "log_threshold": (width,), "b_dec": (d,)}
@@ -110,3 +110,6 @@ class JumpReluConfig(PenaltyConfig):
             if value is not None:
                 above_zero(key, value)
         not_negative("preactivation_coefficient", self.preactivation_coefficient)
+
+
+Config = JumpReluConfig

@@ -234,3 +234,6 @@ def _configs(step: Step) -> list[JumpReluConfig]:
     configs = [config for config in step.configs if isinstance(config, JumpReluConfig)]
     assert len(configs) == len(step.configs)
     return configs
+
+
+Maths = JumpRelu

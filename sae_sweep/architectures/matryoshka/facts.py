@@ -17,10 +17,7 @@ class MatryoshkaConfig(BatchTopKConfig):
     """Nested prefixes of the latents that must each reconstruct alone; the last is all of them."""
     prefixes: str
     """`fixed`: the first is 2^-groups of the width, each group twice the one before; `sampled`: drawn every step."""
-
-    @classmethod
-    def maths(cls) -> str:
-        return "sae_sweep.architectures.matryoshka.maths.Matryoshka"
+    pair_bytes = 16
 
     def variations(self) -> tuple[str, ...]:
         return () if self.prefixes == "fixed" else (self.prefixes,)
@@ -35,3 +32,6 @@ class MatryoshkaConfig(BatchTopKConfig):
                 f"sae.groups={self.groups}: the first prefix, 2^-{self.groups} of {width} latents, would be empty;"
                 f" at most {width.bit_length() - 1}"
             )
+
+
+Config = MatryoshkaConfig

@@ -74,3 +74,6 @@ def prefix_sizes(config: SaeConfig, width: int, clock: Clock) -> list[int]:
         drawn = (1 - uniform * (1 - width**-PARETO_ALPHA)) ** (-1 / PARETO_ALPHA)
         sizes = drawn.long().clamp(1, width).tolist()
     return sorted({*sizes, width} - {0})
+
+
+Maths = Matryoshka

@@ -17,10 +17,7 @@ class PAnnealConfig(L1Config):
     """The exponent of the penalty falls from 1 to this."""
     anneal_after_steps: int
     """It begins to fall after so many steps (at most a twentieth of the run)."""
-
-    @classmethod
-    def maths(cls) -> str:
-        return "sae_sweep.architectures.p_anneal.maths.PAnneal"
+    pair_bytes = 35
 
     @property
     def unit_decoder(self) -> bool:
@@ -44,3 +41,6 @@ class PAnnealConfig(L1Config):
             raise ConfigError(f"sae.p_end={self.p_end:g} must be above 0 and at most 1")
         if self.anneal_after_steps < 0:
             raise ConfigError(f"sae.anneal_after_steps={self.anneal_after_steps} must not be negative")
+
+
+Config = PAnnealConfig

@@ -88,3 +88,6 @@ def annealing(config: PAnnealConfig, clock: Clock) -> tuple[int, int]:
     """The steps between which p falls."""
     first = min(config.anneal_after_steps, int(START_SHARE * clock.total_steps))
     return first, max(first + 1, int(END_SHARE * clock.total_steps))
+
+
+Maths = PAnneal

@@ -14,10 +14,6 @@ class StandardConfig(L1Config):
     variant: str
     """`bricken`: unit-norm decoder, pre-encoder bias; `april`: free decoder, penalty weighted by its norms."""
 
-    @classmethod
-    def maths(cls) -> str:
-        return "sae_sweep.architectures.standard.maths.Standard"
-
     @property
     def unit_decoder(self) -> bool:
         return self.variant == "bricken"
@@ -32,6 +28,10 @@ class StandardConfig(L1Config):
             return Recipe(lr=1e-3, resample_every=every)
         return Recipe(lr=5e-5, clip=1.0, lr_decay_fraction=0.2, sparsity_warmup_steps=10_000, resample_every=every)
 
+    @property
+    def pair_bytes(self) -> int:
+        return 15 if self.unit_decoder else 13
+
     def parameters(self, d: int, width: int) -> dict[str, tuple[int, ...]]:
         return {"W_enc": (width, d), "b_enc": (width,), "W_dec": (width, d), "b_dec": (d,)}
 
@@ -41,3 +41,6 @@ class StandardConfig(L1Config):
     def check(self, d: int, width: int) -> None:
         super().check(d, width)
         one_of("variant", self.variant, VARIANTS)
+
+
+Config = StandardConfig

@@ -79,3 +79,6 @@ class Standard(SaeMaths):
         p["W_enc"][latents] = directions_KD * encoder_norm
         p["b_enc"][latents] = 0
         return ("W_dec", "W_enc", "b_enc")
+
+
+Maths = Standard

@@ -18,10 +18,8 @@ class TopKConfig(SaeConfig):
     auxk_coefficient: float
     dead_after_tokens: float
     """A latent is dead when it has not fired for this many tokens (at most a quarter of the run)."""
-
-    @classmethod
-    def maths(cls) -> str:
-        return "sae_sweep.architectures.topk.maths.TopK"
+    trims = False
+    pair_bytes = 16
 
     @classmethod
     def knob(cls) -> str:
@@ -55,3 +53,6 @@ class TopKConfig(SaeConfig):
             raise ConfigError(f"sae.auxk={self.auxk} must be between 0 and the width, {width} latents")
         not_negative("auxk_coefficient", self.auxk_coefficient)
         above_zero("dead_after_tokens", self.dead_after_tokens)
+
+
+Config = TopKConfig

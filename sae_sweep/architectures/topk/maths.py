@@ -76,3 +76,6 @@ def kept(step: Step) -> list[int]:
     """How many latents of each member fire, per token."""
     configs = [config for config in step.configs if isinstance(config, TopKConfig)]
     return [config.active() for config in configs]
+
+
+Maths = TopK

@@ -15,7 +15,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-from sae_sweep.architectures.registry import ARCHITECTURES
+from sae_sweep.architectures.base import ARCHITECTURES
 from sae_sweep.config.values import shown
 from sae_sweep.errors import ConfigError
 
@@ -23,7 +23,7 @@ Axes = dict[str, list[str]]
 """Values by key, each as the whole override (`sae.l1=0.001`)."""
 
 L0 = "sae.l0"
-SPARSITY = frozenset({L0, *(f"sae.{architecture.knob()}" for architecture in ARCHITECTURES.values())})
+SPARSITY = frozenset({L0, *(f"sae.{facts.Config.knob()}" for facts in ARCHITECTURES.values())})
 """The keys of which a member takes one."""
 
 
