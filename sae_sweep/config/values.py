@@ -1,4 +1,4 @@
-"""Reading the single values of a config, and showing them.
+"""Reading the single values of a config, and writing numbers short.
 
 Nothing is guessed, so `true` is no number and `8.5` no whole one.
 """
@@ -85,3 +85,25 @@ def shown(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(shown, value))}]"
     return str(value)
+
+
+def finite(value: float | None) -> float | None:
+    """The value, or None where it is NaN or infinite, which JSON cannot say."""
+    return value if value is not None and isfinite(value) else None
+
+
+def number(value: float | None) -> str:
+    """A configured number, short: 0.0006, 1e-05, 16384."""
+    if value is None:
+        return "-"
+    return f"{value:d}" if isinstance(value, int) else f"{value:.6g}"
+
+
+def count(value: float | None) -> str:
+    """A count of tokens, short: 1.5k, 200M."""
+    if value is None:
+        return "-"
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.0f}"

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from sae_sweep.evaluation.reconstruction import Reconstruction
 
-KEY = "later_fvu"
-
 
 class LaterSites:
     """Sums of one SAE at some hooks after its own, over counted positions."""
@@ -29,4 +27,4 @@ class LaterSites:
         """later_fvu: the unexplained variance, averaged over hooks; None without any."""
         found = [sums.metrics()["fvu"] for sums in self._found.values()]
         known = [fvu for fvu in found if fvu is not None]
-        return {KEY: sum(known) / len(known) if known else None}
+        return {"later_fvu": sum(known) / len(known) if known else None}

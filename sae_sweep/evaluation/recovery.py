@@ -7,7 +7,6 @@ learned ones it asks what was found; the other way round, whether what was found
 import torch
 from torch import Tensor
 
-KEYS = ("mmcs_truth", "mmcs_truth_frequent", "mmcs_latents")
 COSINE_ELEMENTS = 2**24
 """Cosines held at a time, rows x rows."""
 
@@ -42,7 +41,11 @@ def recovery_metrics(
     alive_AD = decoder_FD[alive_F]
     found_G = best_cosines(truth_GD, alive_AD)
     frequent = found_G[frequent_G] if len(found_G) else found_G
-    return dict(zip(KEYS, (_mean(found_G), _mean(frequent), mmcs(alive_AD, truth_GD)), strict=True))
+    return {
+        "mmcs_truth": _mean(found_G),
+        "mmcs_truth_frequent": _mean(frequent),
+        "mmcs_latents": mmcs(alive_AD, truth_GD),
+    }
 
 
 def _unit(rows_FD: Tensor) -> Tensor:

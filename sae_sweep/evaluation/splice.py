@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sae_sweep.evaluation.jackknife import ratio_standard_error
+from sae_sweep.evaluation.metrics import undefined_without_a_model
 from sae_sweep.host.cores import side_by_side
 from sae_sweep.model.head import head_of
 from sae_sweep.model.language_model import LanguageModel
@@ -84,12 +85,6 @@ def _losses_of(
         yield name, (ce_N, negative_entropy_N - log_NV.mul_(probability_NV).sum(1))
 
 
-KEYS = (
-    *("ce_clean", "ce_sae", "ce_zero", "ce_mean", "ce_delta"),
-    *("ce_recovered", "ce_recovered_se", "ce_recovered_mean", "kl", "kl_zero"),
-)
-
-
 def splice_metrics(
     clean: PassLosses, zero: PassLosses, mean: PassLosses, sae: PassLosses, targets_R: Tensor
 ) -> dict[str, float | None]:
@@ -99,16 +94,20 @@ def splice_metrics(
     """
     targets = targets_R.sum().item()
     if targets == 0:
-        return dict.fromkeys(KEYS)
+        return undefined_without_a_model()
     ce_clean, ce_zero, ce_mean, ce_sae = (one.ce_R.sum().item() / targets for one in (clean, zero, mean, sae))
-    values = (
-        *(ce_clean, ce_sae, ce_zero, ce_mean, ce_sae - ce_clean),
-        _recovered(ce_zero, ce_sae, ce_clean),
-        ratio_standard_error(zero.ce_R - sae.ce_R, zero.ce_R - clean.ce_R),
-        _recovered(ce_mean, ce_sae, ce_clean),
-        *(sae.kl_R.sum().item() / targets, zero.kl_R.sum().item() / targets),
-    )
-    return dict(zip(KEYS, values, strict=True))
+    return {
+        "ce_clean": ce_clean,
+        "ce_sae": ce_sae,
+        "ce_zero": ce_zero,
+        "ce_mean": ce_mean,
+        "ce_delta": ce_sae - ce_clean,
+        "ce_recovered": _recovered(ce_zero, ce_sae, ce_clean),
+        "ce_recovered_se": ratio_standard_error(zero.ce_R - sae.ce_R, zero.ce_R - clean.ce_R),
+        "ce_recovered_mean": _recovered(ce_mean, ce_sae, ce_clean),
+        "kl": sae.kl_R.sum().item() / targets,
+        "kl_zero": zero.kl_R.sum().item() / targets,
+    }
 
 
 def _recovered(ce_ablated: float, ce_sae: float, ce_clean: float) -> float | None:

@@ -8,14 +8,13 @@ from pathlib import Path
 from time import time
 from typing import Any
 
-from sae_sweep.config.values import shown
+from sae_sweep.config.values import count, shown
 from sae_sweep.folder.checkpoints import Checkpoint, StateFolder
 from sae_sweep.folder.lock import Holder, living_holder
 from sae_sweep.folder.sweep import SweepFolder
 from sae_sweep.launch.clusters.slurm_queue import Verdict
 from sae_sweep.launch.tables import print_table
 from sae_sweep.launch.tasks import ENDED, Task, read_tasks, states, verdicts
-from sae_sweep.reporting.columns import count
 from sae_sweep.tracking.progress import duration
 
 HEADER = ("member", "state", "steps", "tokens", "checkpoint", "reason")

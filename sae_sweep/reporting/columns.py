@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sae_sweep.reporting.points import Point, finite, true_latents
+from sae_sweep.config.values import finite, number
+from sae_sweep.reporting.points import Point, true_latents
 
 
 @dataclass(frozen=True)
@@ -84,26 +85,9 @@ def _watched(cell: Mapping[str, Any]) -> bool:
     return any(LATER_FVU.value(point) is not None for point in cell["points"])
 
 
-def number(value: float | None) -> str:
-    """A configured number, short: 0.0006, 1e-05, 16384."""
-    if value is None:
-        return "-"
-    return f"{value:d}" if isinstance(value, int) else f"{value:.6g}"
-
-
 def knob(point: Point) -> str:
     """What set the member's sparsity: `l1=0.0006`."""
     return f"{point['knob']}={number(point['knob_value'])}"
-
-
-def count(value: float | None) -> str:
-    """A count of tokens, short: 1.5k, 200M."""
-    if value is None:
-        return "-"
-    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.0f}"
 
 
 def cell_title(key: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sae_sweep.reporting.points import finite
+from sae_sweep.config.values import finite
 
 CURVES = ("l0", "loss")
 MOST_POINTS = 240

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping
 from statistics import fmean
 from typing import Any
 
+from sae_sweep.config.values import finite
 from sae_sweep.reporting.glossary import MAPS
-from sae_sweep.reporting.points import Point, finite, true_latents
+from sae_sweep.reporting.points import Point, true_latents
 
 
 def grids(cell: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -9,8 +9,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from sae_sweep.config.values import count, number
 from sae_sweep.folder.names import CURVES
-from sae_sweep.reporting.columns import Column, cell_title, count, knob, number, report_columns
+from sae_sweep.reporting.columns import Column, cell_title, knob, report_columns
 from sae_sweep.reporting.curves import read_curves
 from sae_sweep.reporting.glossary import (
     FIDELITIES,

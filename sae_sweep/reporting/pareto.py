@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from sae_sweep.reporting.points import BASELINES, Point, fidelity, finite
+from sae_sweep.config.values import finite
+from sae_sweep.reporting.points import BASELINES, Point, fidelity
 
 PARETO_VERSION = 1
 L0_TOLERANCE = 0.05
@@ -81,10 +82,9 @@ def disagreements(cell: Mapping[str, Any]) -> list[str]:
         )
     for point in cell["points"]:
         target = point["knob_value"] if point["knob"] == "l0" else None
-        if target is not None and abs(point["l0"] - target) > max(0.5, L0_TOLERANCE * target):
-            lines.append(
-                f"L0 missed: {point['member']} has {point['l0']:.3g}, not the {target:g} asked for; train longer"
-            )
+        l0 = finite(point["l0"])
+        if target is not None and l0 is not None and abs(l0 - target) > max(0.5, L0_TOLERANCE * target):
+            lines.append(f"L0 missed: {point['member']} has {l0:.3g}, not the {target:g} asked for; train longer")
         untrimmed = finite(point.get("l0_untrimmed"))
         if target is not None and untrimmed is not None and abs(untrimmed - target) > TRIM_TOLERANCE * target:
             lines.append(

@@ -1,14 +1,15 @@
 """A sweep's folder read back: one point per finished member, and what became of the others."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sae_sweep.architectures.base import ARCHITECTURES, SaeConfig
+from sae_sweep.config.values import finite
 from sae_sweep.errors import ConfigError
+from sae_sweep.evaluation.metrics import METRICS, closed
 from sae_sweep.folder import names
 from sae_sweep.folder.sweep import damage, overlay_tasks
 from sae_sweep.model.sites import HOOK_OF_KIND, parse_hook
@@ -18,40 +19,6 @@ Point = dict[str, Any]
 
 FACTS = ("member", "architecture", "variant", "width", "knob", "knob_value", "lr", "seed")
 BASELINES = ("ce_clean", "ce_zero", "ce_mean")
-METRICS = [
-    "l0",
-    "l1",
-    "mse",
-    "fvu",
-    "explained_variance",
-    "cosine",
-    "gamma",
-    "ce_clean",
-    "ce_sae",
-    "ce_zero",
-    "ce_mean",
-    "ce_delta",
-    "ce_recovered",
-    "ce_recovered_mean",
-    "kl",
-    "kl_zero",
-    "later_fvu",
-    "dead_fraction",
-    "dead_window_tokens",
-    "alive",
-    "density_over_1pct",
-    "density_over_10pct",
-    "mmcs_truth",
-    "mmcs_truth_frequent",
-    "mmcs_latents",
-    "l0_untrimmed",
-    "l0_se",
-    "ce_recovered_se",
-    "coefficient_final",
-    "threshold_mode",
-    "tokens_trained",
-    "tokens_evaluated",
-]
 
 SWEEP_VERSION = 1
 DEMO_MODEL = "demo"
@@ -116,7 +83,10 @@ def read_point(folder: Path, label: str, config: Mapping[str, Any]) -> Point:
 
 
 def read_metrics(file: Path) -> dict[str, Any]:
-    """A member's metrics, non-finite values as None. Raises ValueError where the file is not this version's."""
+    """A member's metrics: non-finite values and missing keys as None, and keys that are not ours as they are.
+
+    Raises ValueError where the file cannot be read, or holds something else than a number.
+    """
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -125,13 +95,10 @@ def read_metrics(file: Path) -> dict[str, Any]:
         raise ValueError("metrics.json is damaged (not valid JSON)") from error
     if not isinstance(raw, dict):
         raise ValueError("metrics.json is damaged (not a JSON object)")
-    missing = [key for key in METRICS if key not in raw]
-    if missing:
-        raise ValueError(f"metrics.json is of another version (it lacks {', '.join(missing[:3])})")
-    wrong = [key for key in METRICS if key != "threshold_mode" and not _is_number(raw[key])]
+    wrong = [key for key, metric in METRICS.items() if metric.is_number and not _is_number(raw.get(key))]
     if wrong:
         raise ValueError(f"metrics.json is damaged ({wrong[0]} is {str(raw[wrong[0]])[:40]!r}, not a number)")
-    return {key: finite(value) if _is_number(value) else value for key, value in raw.items()}
+    return closed({key: finite(value) if _is_number(value) else value for key, value in raw.items()})
 
 
 def architecture_label(config: Mapping[str, Any]) -> str:
@@ -178,11 +145,6 @@ def fidelity(key: Mapping[str, Any]) -> str:
     """The metric that is weighed against L0 in a cell: what a language model keeps, or of synthetic activations what
     is explained."""
     return "ce_recovered" if true_latents(key) is None else "explained_variance"
-
-
-def finite(value: float | None) -> float | None:
-    """The value, or None where it is NaN or infinite, which JSON cannot say."""
-    return value if value is not None and math.isfinite(value) else None
 
 
 def _read_sweep_json(file: Path) -> dict[str, Any]:

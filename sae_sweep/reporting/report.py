@@ -6,9 +6,10 @@ from typing import Any
 
 from rich.console import Console
 
+from sae_sweep.config.values import count, number
 from sae_sweep.folder.files import write_text_atomic
 from sae_sweep.folder.names import PARETO, REPORT
-from sae_sweep.reporting.columns import cell_title, count, number
+from sae_sweep.reporting.columns import cell_title
 from sae_sweep.reporting.html import report_html
 from sae_sweep.reporting.pareto import cells, disagreements, pareto_json
 from sae_sweep.reporting.points import SweepRecord, read_sweep, true_latents

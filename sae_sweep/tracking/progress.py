@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sae_sweep.reporting.columns import count
+from sae_sweep.config.values import count
 
 LIVE_SECONDS = 0.5
 PLAIN_SECONDS = 15.0

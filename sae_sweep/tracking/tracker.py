@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from sae_sweep.config.schema import TrackingConfig
+from sae_sweep.config.values import finite
 from sae_sweep.folder.files import replacing, sync
 from sae_sweep.folder.names import CURVES
-from sae_sweep.reporting.points import finite
 from sae_sweep.tracking.wandb_runs import WandbRuns
 
 

@@ -11,11 +11,11 @@ import torch
 
 from sae_sweep.activations.scaling import site_statistics
 from sae_sweep.config.schema import MemberConfig
+from sae_sweep.config.values import finite
 from sae_sweep.data.tokens import open_tokens
 from sae_sweep.evaluation.evaluator import SplicedSae
 from sae_sweep.interop.saelens import load_sae
 from sae_sweep.plan.members import plan_sweep
-from sae_sweep.reporting.points import finite
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.training.run.sources import LanguageModelSource
 from scripts.bench.conversion import load_dictionary_learning

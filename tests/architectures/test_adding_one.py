@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from sae_sweep.cli import main
+from sae_sweep.evaluation.metrics import METRICS
 from sae_sweep.interop.saelens import load_sae
-from sae_sweep.reporting.points import METRICS
 
 FACTS = """
 from dataclasses import dataclass

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from sae_sweep.cli import config_folder
+from sae_sweep.evaluation.metrics import METRICS
 from sae_sweep.interop.saelens import load_sae
 from sae_sweep.launch.local import run_sweep
 from sae_sweep.plan.members import plan_sweep
-from sae_sweep.reporting.points import METRICS
 from tests.architectures.options import KNOBS, WIDTH, D, member
 
 FORMS = {

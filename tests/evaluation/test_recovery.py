@@ -7,7 +7,7 @@ from torch import Tensor
 from sae_sweep.activations.toy import ToyStream
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.evaluation.evaluator import Evaluation, SplicedSae
-from sae_sweep.evaluation.recovery import KEYS, best_cosines, mmcs, recovery_metrics
+from sae_sweep.evaluation.recovery import best_cosines, mmcs, recovery_metrics
 from sae_sweep.evaluation.toy import ToyEvaluator
 from sae_sweep.saes.inference import InferenceSae
 from tests.plan.test_plan import config
@@ -70,7 +70,8 @@ def test_only_alive_latents_and_frequent_truths_count() -> None:
 def test_without_alive_latents_or_frequent_truths_there_is_no_number() -> None:
     truth, decoder = rows([1.0, 0.0]), rows([1.0, 0.0], [0.0, 1.0])
     none, both = torch.zeros(2, dtype=torch.bool), torch.ones(2, dtype=torch.bool)
-    assert recovery_metrics(decoder, none, truth, torch.tensor([True])) == dict.fromkeys(KEYS)
+    undefined = recovery_metrics(decoder, none, truth, torch.tensor([True]))
+    assert undefined == {"mmcs_truth": None, "mmcs_truth_frequent": None, "mmcs_latents": None}
     found = recovery_metrics(decoder, both, truth, torch.tensor([False]))
     assert (found["mmcs_truth"], found["mmcs_truth_frequent"]) == (1.0, None)
 

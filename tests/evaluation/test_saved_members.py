@@ -34,7 +34,7 @@ KEYS = {
         "l0_untrimmed",
         "later_fvu",
     ),
-    *("tokens_trained", "tokens_evaluated", "mmcs_truth", "mmcs_truth_frequent", "mmcs_latents"),
+    *("version", "tokens_trained", "tokens_evaluated", "mmcs_truth", "mmcs_truth_frequent", "mmcs_latents"),
 }
 """The closed list, the same for every architecture."""
 

@@ -91,6 +91,7 @@ def member_metrics(facts: dict[str, Any], l0: float, noise: random.Random) -> di
         "l0_untrimmed": None,
         "tokens_trained": 200_000_000,
         "tokens_evaluated": 1_003_520,
+        "version": 1,
     }
 
 

@@ -1,3 +1,4 @@
+import io
 import json
 import math
 from collections.abc import Callable
@@ -6,12 +7,15 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from rich.console import Console
 
 from sae_sweep.cli import config_folder
 from sae_sweep.config.reading import config_entries, member_config
 from sae_sweep.errors import ConfigError
+from sae_sweep.evaluation.metrics import METRICS
 from sae_sweep.reporting.pareto import cells, disagreements, frontier, interpolate, pareto_json
-from sae_sweep.reporting.points import METRICS, architecture_label, read_sweep
+from sae_sweep.reporting.points import architecture_label, read_sweep
+from sae_sweep.reporting.report import write_report
 
 
 def point(member: str, l0: float | None, ce: float | None) -> dict[str, Any]:
@@ -144,7 +148,6 @@ def test_what_the_config_leaves_open_is_read_from_the_export(sweep: Path) -> Non
     [
         ('{"l0": 3', "damaged (not valid JSON)"),
         ("[]", "damaged (not a JSON object)"),
-        ('{"l0": 3}', "another version (it lacks l1"),
         (None, "cannot be read"),
     ],
 )
@@ -157,6 +160,26 @@ def test_metrics_that_cannot_be_used_leave_their_member_out(sweep: Path, content
     assert note.startswith("topk-k_24-x16: left out, ")
     assert said in note
     assert "\n" not in note
+
+
+def test_a_missing_metric_is_undefined_and_an_unknown_one_is_kept(sweep: Path) -> None:
+    file = sweep / "topk-k_24-x16" / "metrics.json"
+    file.write_text('{"l0": 3.5, "of_another_program": "kept", "theirs": NaN}')
+    record = read_sweep(sweep)
+    found = next(point for point in record.points if point["member"] == "topk-k_24-x16")
+    assert record.notes == []
+    assert {key: found[key] for key in METRICS if found[key] is not None} == {"l0": 3.5}
+    assert (found["of_another_program"], found["theirs"]) == ("kept", None)
+
+
+def test_members_without_any_metric_are_reported(sweep: Path) -> None:
+    """One of them was to have an L0 of 24."""
+    for folder in sweep.glob("*-*"):
+        (folder / "metrics.json").write_text("{}")
+    edit(sweep / "sweep.json", lambda sweep: sweep["members"]["topk-k_24-x16"]["config"]["sae"].update(l0=24.0))
+    console = Console(file=io.StringIO(), width=200)
+    assert [len(cell["points"]) for cell in write_report(sweep, console)] == [16]
+    assert "member" in console.file.getvalue()
 
 
 def test_a_metric_that_is_no_number_is_damage(sweep: Path) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from sae_sweep.evaluation.metrics import METRICS
 from sae_sweep.reporting.heatmaps import grids
 from sae_sweep.reporting.pareto import cells
-from sae_sweep.reporting.points import METRICS, read_sweep
+from sae_sweep.reporting.points import read_sweep
 from sae_sweep.reporting.report import write_report
 from tests.reporting.conftest import sae_entries
 from tests.reporting.test_report import Page, said

@@ -10,8 +10,8 @@ from sae_sweep import __version__
 from sae_sweep.activations.prefetch import Prefetch
 from sae_sweep.activations.stream import Block
 from sae_sweep.errors import ConfigError
-from sae_sweep.evaluation import later, recovery, splice
 from sae_sweep.evaluation.evaluator import Evaluation, Evaluator
+from sae_sweep.evaluation.metrics import VERSION, closed
 from sae_sweep.folder.files import write_json_atomic
 from sae_sweep.folder.names import LAST_GOOD, METRICS
 from sae_sweep.folder.sweep import MemberResult
@@ -199,15 +199,14 @@ def _not_finite(sae: InferenceSae, metrics: Mapping[str, Any]) -> str | None:
 
 def _metrics(place: Place, evaluation: Evaluation) -> dict[str, Any]:
     state = place.state
-    return {
-        **dict.fromkeys((*splice.KEYS, later.KEY, *recovery.KEYS)),  # null where the source has no model, or no truth
-        **evaluation.metrics,
+    return closed(evaluation.metrics) | {
         "dead_fraction": place.trainer.dead_fraction(place.index),
         "dead_window_tokens": state.dead_window_tokens,
         "coefficient_final": place.trainer.coefficient(place.index),
         "threshold_mode": place.threshold_mode,
         "l0_untrimmed": place.l0_untrimmed,
         "tokens_trained": state.tokens,
+        "version": VERSION,
     }
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from sae_sweep.evaluation.metrics import METRICS
 from sae_sweep.folder.sweep import MemberResult
-from sae_sweep.reporting.points import METRICS
 from sae_sweep.reporting.report import write_report
 from sae_sweep.training.run.opening import open_group
 from tests.evaluation.groups import Planned, planned
