@@ -118,6 +118,13 @@ def _cancel(arguments: Sequence[str]) -> None:
     cancel_sweep(_sweep_folder("cancel", arguments))
 
 
+def _eval(arguments: Sequence[str]) -> None:
+    folder = _sweep_folder("eval", arguments[:1])
+    from sae_sweep.analyses.session.command import analyse  # brings in torch
+
+    analyse(folder, arguments[1:], config_folder())
+
+
 def _work(arguments: Sequence[str]) -> None:
     from sae_sweep.launch.worker import train_task
 
@@ -141,6 +148,7 @@ COMMANDS: Mapping[str, Command] = {
     "report": Command("DIR", "rewrite pareto.json and report.html of a sweep", _report),
     "status": Command("DIR [--json]", "how far a sweep is, whoever trains it", _status),
     "cancel": Command("DIR", "end the jobs that a cluster has of a sweep", _cancel),
+    "eval": Command("DIR --analysis NAME[,NAME] [analysis.NAME.KEY=V]", "ask analyses of finished members", _eval),
     "work": Command("DIR", "train one group in a cluster's worker: DIR is of a sweep's .state/tasks/", _work),
     "help": Command("", "print this", lambda _: _train(["--help"])),
     "--version": Command("", "print the version", lambda _: print(f"sae-sweep {__version__}")),

@@ -13,8 +13,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from sae_sweep.analyses.matching import matched
+from sae_sweep.analyses.session.finished import finished_saes
 from scripts.claims import Point, concluded, points_of
-from scripts.compare_seeds import likeness
 
 SWEEPS = ("e2e", "e2e_seed1", "e2e_finetune", "transcoders")
 KEPT = ("l0", "ce_recovered", "ce_recovered_se", "ce_delta", "kl", "fvu", "later_fvu", "alive")
@@ -43,6 +44,15 @@ def seed_claims(alike: dict[str, tuple[float, float]], labels: dict[str, str]) -
     """Matched both ways."""
     pairs = zip(alike[labels[E2E]], alike[labels[LOCAL]], strict=True)
     return {"seeds of e2e are less alike than those of local, both ways": all(e2e < local for e2e, local in pairs)}
+
+
+def likeness(first: Path, second: Path) -> dict[str, tuple[float, float]]:
+    """Of each member that both sweeps have, the mean best cosine of its latents: first in second, second in first."""
+    one, other = ({sae.label: sae for sae in finished_saes(folder)} for folder in (first, second))
+    rows = {
+        key: [own[key].sae.tensors["W_dec"][own[key].alive_F] for own in (one, other)] for key in one.keys() & other
+    }
+    return {key: (matched(a, b).value, matched(b, a).value) for key, (a, b) in sorted(rows.items())}
 
 
 def skip_pairs(points: list[Point]) -> list[tuple[Point, Point]]:

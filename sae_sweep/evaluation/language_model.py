@@ -22,6 +22,7 @@ from sae_sweep.evaluation.later import LaterSites
 from sae_sweep.evaluation.splice import PassLosses, accumulate, average, splice_metrics
 from sae_sweep.evaluation.sums import SaeSums
 from sae_sweep.host.cores import side_by_side, workers
+from sae_sweep.kernels.entries import Entries
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.model.suffix import CleanPass, Suffix
 
@@ -40,7 +41,7 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class _Batch:
+class HeldOutBatch:
     """Some held-out rows after their clean pass."""
 
     clean: CleanPass
@@ -73,7 +74,7 @@ class LanguageModelEvaluator:
         sums = {one.label: SaeSums(one.sae, sequences, device) for one in saes}
         later = {one.label: LaterSites(one.watched, self._model.facts.d_model, device) for one in saes}
         targets_R = torch.zeros(sequences, dtype=torch.float64, device=device)
-        for batch in self._batches():
+        for batch in self.batches():
             finals = self._ablated(batch, hooks)
             for one, spliced in zip(saes, self._spliced(saes, batch, sums), strict=True):
                 for hook, activation_RTd in spliced.items():
@@ -89,7 +90,7 @@ class LanguageModelEvaluator:
         return {one.label: _evaluation(one, sums[one.label], later[one.label], losses, targets_R) for one in saes}
 
     def _spliced(
-        self, saes: Sequence[SplicedSae], batch: _Batch, sums: Mapping[str, SaeSums]
+        self, saes: Sequence[SplicedSae], batch: HeldOutBatch, sums: Mapping[str, SaeSums]
     ) -> Iterator[dict[str, Tensor]]:
         """Each SAE's activations, by hook, with reconstructions in place; side by side where it pays."""
         device, count = self._model.device, workers(self._model.device, len(saes))
@@ -106,7 +107,10 @@ class LanguageModelEvaluator:
             self._model, replace(self._heldout, rows_per_forward=rows // 2), self._means, self._read
         )
 
-    def _batches(self) -> Iterator[_Batch]:
+    @torch.no_grad()
+    def batches(self) -> Iterator[HeldOutBatch]:
+        """The held-out rows in their order, each batch after its clean pass. Raises ConfigError where the model gives
+        what is no number."""
         heldout, device = self._heldout, self._model.device
         special_ids = heldout.special_ids.to(device)
         for first in range(0, len(heldout.tokens_RT), heldout.rows_per_forward):
@@ -119,9 +123,20 @@ class LanguageModelEvaluator:
                 check_finite(
                     activation_RTd[replaced_RT], hook, f"held-out rows {first} to {first + len(tokens_RT) - 1}"
                 )
-            yield _Batch(clean, first, counted_RT, replaced_RT, target_RT)
+            yield HeldOutBatch(clean, first, counted_RT, replaced_RT, target_RT)
 
-    def _ablated(self, batch: _Batch, hooks: Sequence[str]) -> dict[str, Tensor]:
+    def codes(self, one: SplicedSae, batch: HeldOutBatch) -> Entries:
+        """The codes above 0 of an SAE at the counted positions, in the order of the rows."""
+        x_ND, _ = _read(one, batch, batch.counted_RT)
+        return one.sae.coded(x_ND.to(one.sae.tensors["W_enc"].dtype), batch.clean.tokens_RT[batch.counted_RT])[0]
+
+    def finals(self, one: SplicedSae, batch: HeldOutBatch) -> dict[str, Tensor]:
+        """The final hidden states [R, T, D] with an SAE's reconstructions in place, by the hook they are put at."""
+        sums = SaeSums(one.sae, len(self._heldout.tokens_RT), self._model.device)
+        spliced = _reconstructed(one, batch, sums)
+        return {hook: self._suffix.run(hook, batch.clean, value_RTd) for hook, value_RTd in spliced.items()}
+
+    def _ablated(self, batch: HeldOutBatch, hooks: Sequence[str]) -> dict[str, Tensor]:
         """Final hidden states at the targets with each site's activation zeroed, and at its mean."""
         finals = {}
         for hook in hooks:
@@ -143,14 +158,20 @@ def _replaced(activation_RTd: Tensor, where_RT: Tensor, value: Tensor) -> Tensor
     return copy
 
 
-def _reconstructed(one: SplicedSae, batch: _Batch, sums: SaeSums) -> dict[str, Tensor]:
+def _read(one: SplicedSae, batch: HeldOutBatch, where_RT: Tensor) -> tuple[Tensor, Tensor]:
+    """What an SAE reads and what it is to reconstruct, at the positions of the mask."""
+    activations = batch.clean.activations
+    y_ND = torch.cat([activations[hook][where_RT] for hook in one.hooks], dim=1)
+    return (y_ND if one.reads is None else activations[one.reads][where_RT]), y_ND
+
+
+def _reconstructed(one: SplicedSae, batch: HeldOutBatch, sums: SaeSums) -> dict[str, Tensor]:
     """Each site's activation with reconstructions in place; those of counted positions go into the sums too."""
     activations = batch.clean.activations
     sequence_N = batch.replaced_RT.nonzero()[:, 0] + batch.first
     counts_N = batch.counted_RT[batch.replaced_RT]
     tokens_N = batch.clean.tokens_RT[batch.replaced_RT]
-    y_ND = torch.cat([activations[hook][batch.replaced_RT] for hook in one.hooks], dim=1)
-    x_ND = y_ND if one.reads is None else activations[one.reads][batch.replaced_RT]
+    x_ND, y_ND = _read(one, batch, batch.replaced_RT)
     x_hat_ND = sums.add(x_ND, tokens_N, counts_N, sequence_N, y_ND)
     parts = zip(one.hooks, x_hat_ND.chunk(len(one.hooks), dim=1), strict=True)
     return {hook: _replaced(activations[hook], batch.replaced_RT, part_ND) for hook, part_ND in parts}

@@ -19,6 +19,9 @@ LAST_GOOD = "last_good.safetensors"
 TRAINED_FILES = (METRICS, WEIGHTS, CURVES, CARD, SPARSITY, LOOKUP, LAST_GOOD)
 """What training leaves of a member."""
 
+ANALYSES = "analyses"
+"""Results of analyses, of a sweep or a member, a file each."""
+
 STATE = ".state"
 """While members are unfinished: how to go on, and who does."""
 LOCK, WRITE_LOCK, PROGRESS = "lock", "write.lock", "progress.json"

@@ -105,7 +105,9 @@ class LanguageModelSource:
     def unigrams(self, hooks: Sequence[str]) -> dict[str, Tensor]:
         return unigram_activations(self.model, hooks, harvest)
 
-    def evaluator(self, positions: str, means: Mapping[str, Tensor], watched: Sequence[str] = ()) -> Evaluator:
+    def evaluator(
+        self, positions: str, means: Mapping[str, Tensor], watched: Sequence[str] = ()
+    ) -> LanguageModelEvaluator:
         tokenizer = self.model.tokenizer
         heldout = HeldOut(
             tokens_RT=torch.from_numpy(self._tokens.heldout).long(),

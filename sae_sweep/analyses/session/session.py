@@ -1,0 +1,108 @@
+"""What the analyses of one command share: a finished sweep, its language models, and passes over held-out rows."""
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from threading import RLock
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from sae_sweep.analyses.session.finished import FinishedSae
+from sae_sweep.analyses.session.rounds import Rounds
+from sae_sweep.errors import ConfigError
+from sae_sweep.evaluation.evaluator import SplicedSae
+from sae_sweep.evaluation.language_model import HeldOutBatch, LanguageModelEvaluator
+from sae_sweep.kernels.entries import Entries
+from sae_sweep.model.language_model import LanguageModel
+from sae_sweep.plan.members import stream_key
+from sae_sweep.training.run.sources import LanguageModelSource
+
+Made = TypeVar("Made")
+
+
+class Batch:
+    """Some held-out rows after their clean pass, and what members make of them, each made once."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        rows: HeldOutBatch,
+        evaluator: LanguageModelEvaluator,
+        saes: Mapping[str, SplicedSae],
+    ) -> None:
+        """`saes` are the members that read these rows, by label."""
+        self.model, self.rows, self.saes = model, rows, saes
+        self._evaluator, self._turn = evaluator, RLock()
+        self._made: dict[Hashable, Any] = {}
+
+    def codes(self, label: str) -> Entries:
+        """The codes above 0 of a member at the counted positions, in the order of the rows."""
+        return self._once(("codes", label), lambda: self._evaluator.codes(self.saes[label], self.rows))
+
+    def spliced(self, label: str) -> dict[str, Tensor]:
+        """The final hidden states [R, T, D] with a member's reconstructions in place, by the hook they are put at."""
+        return self._once(("spliced", label), lambda: self._evaluator.finals(self.saes[label], self.rows))
+
+    def _once(self, name: Hashable, make: Callable[[], Made]) -> Made:
+        with self._turn, torch.no_grad():  # a pass changes the model's modules for as long as it lasts
+            if name not in self._made:
+                self._made[name] = make()
+            made: Made = self._made[name]
+            return made
+
+
+class Session:
+    """The finished members of a sweep, for analyses that run side by side, each in a thread of its own."""
+
+    def __init__(self, saes: Sequence[FinishedSae], readers: int = 1) -> None:
+        """`readers` is how many analyses there are."""
+        self.saes = tuple(saes)
+        self._rounds = Rounds(self._batches, readers)
+
+    def batches(self) -> Iterator[Batch]:
+        """Batches of held-out rows, of each stream of tokens in turn. Raises ConfigError for toy data, which has none.
+
+        A batch is made once for all analyses that go over them at the time, and is gone after it.
+        """
+        return self._rounds.batches()
+
+    def done(self) -> None:
+        """Say that the analysis of the calling thread has ended."""
+        self._rounds.done()
+
+    @cached_property
+    def _streams(self) -> list[tuple[LanguageModelSource, LanguageModelEvaluator, dict[str, SplicedSae]]]:
+        """Each language model with its tokens, and the members that read them, on its device."""
+        if any(sae.member.config.data.toy is not None for sae in self.saes):
+            raise ConfigError("eval: toy data has no language model, which this analysis runs; take another sweep")
+        streams: dict[str, list[FinishedSae]] = {}
+        for sae in self.saes:
+            streams.setdefault(stream_key(sae.member.config), []).append(sae)
+        return [self._opened(saes) for saes in streams.values()]
+
+    @staticmethod
+    def _opened(
+        saes: Sequence[FinishedSae],
+    ) -> tuple[LanguageModelSource, LanguageModelEvaluator, dict[str, SplicedSae]]:
+        spliced = {sae.label: sae.spliced for sae in saes}
+        hooks = tuple(dict.fromkeys(hook for one in spliced.values() for hook in one.hooks))
+        reads = tuple(dict.fromkeys(one.reads for one in spliced.values() if one.reads is not None))
+        config = saes[0].member.config
+        source = LanguageModelSource(config, (*hooks, *reads), [sae.member.config for sae in saes])
+        no_means = {hook: torch.zeros(0) for hook in hooks}  # nothing is ablated
+        evaluator = source.evaluator(config.evaluation.positions, no_means)
+        return source, evaluator, {label: _on(one, source.device) for label, one in spliced.items()}
+
+    def _batches(self) -> Iterator[Batch]:
+        for source, evaluator, saes in self._streams:
+            for rows in evaluator.batches():
+                yield Batch(source.model, rows, evaluator, saes)
+
+
+def _on(one: SplicedSae, device: torch.device) -> SplicedSae:
+    sae = one.sae
+    tensors = {name: tensor.to(device) for name, tensor in sae.tensors.items()}
+    lookup = replace(sae.lookup, rows_VD=sae.lookup.rows_VD.to(device)) if sae.lookup is not None else None
+    return replace(one, sae=replace(sae, tensors=tensors, lookup=lookup))
