@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from sae_sweep.errors import ConfigError
+from sae_sweep.model.blocks import close, patched
 from sae_sweep.model.language_model import LanguageModel
-from sae_sweep.model.layout import close, patched
 
 
 class _BackboneOutput:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from sae_sweep.config.schema import ModelConfig
+from sae_sweep.model.blocks import BlockMap
 from sae_sweep.model.facts import ModelFacts
-from sae_sweep.model.layout import Layout
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Passes:
 class LanguageModel:
     """A frozen causal language model on its device, and its tokenizer (None where the folder ships none).
 
-    Exactly one of `layout` (model.backend=hf) and `bridge` (transformer_lens) is set. The bridge rebuilds `module`
+    Exactly one of `block_map` (model.backend=hf) and `bridge` (transformer_lens) is set. The bridge rebuilds `module`
     in place, so `module` is what runs with either.
     """
 
@@ -34,7 +34,7 @@ class LanguageModel:
     device: torch.device
     config: ModelConfig
     facts: ModelFacts
-    layout: Layout | None = None
+    block_map: BlockMap | None = None
     bridge: Any = None
     lm_head: nn.Linear | None = None
     """Where logits are nothing but its product with final hidden states (`head.check_head` finds out)."""

@@ -11,10 +11,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from sae_sweep.config.schema import ModelConfig
 from sae_sweep.errors import ConfigError
+from sae_sweep.model.blocks import map_blocks
 from sae_sweep.model.facts import complete_sizes, model_facts, model_folder, read_sizes
 from sae_sweep.model.head import check_head
 from sae_sweep.model.language_model import LanguageModel, Passes
-from sae_sweep.model.layout import find_layout
 
 __all__ = ["LanguageModel", "Passes", "load_model", "load_tokenizer", "resolve_device", "resolve_dtype"]
 
@@ -142,7 +142,7 @@ def _measure(model: LanguageModel, dtype: torch.dtype) -> None:
     """Find what the backend needs in the model, and check its head, on a few tokens."""
     probe_RT = model.probe_tokens()
     if model.config.backend == "hf":
-        model.layout = find_layout(model.module, model.facts.n_layers, lambda: model.final_hidden(probe_RT))
+        model.block_map = map_blocks(model.module, model.facts.n_layers, lambda: model.final_hidden(probe_RT))
     else:
         model.bridge = _bridge(model, dtype)
     check_head(model, probe_RT)

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from sae_sweep.errors import ConfigError
+from sae_sweep.model.blocks import Block, BlockMap, first, input_of
 from sae_sweep.model.language_model import LanguageModel
-from sae_sweep.model.layout import Block, Layout, first, input_of
 from sae_sweep.model.sites import HOOK_OF_KIND, Site, parse_hook, site_width
 
 Sink = Callable[[str, Tensor], None]
@@ -23,7 +23,7 @@ def check_hook(model: LanguageModel, hook: str) -> Site:
     site = parse_hook(hook)
     if site.layer is not None and site.layer >= model.facts.n_layers:
         raise ConfigError(f"site.hook={hook} is beyond the model: blocks 0 to {model.facts.n_layers - 1}")
-    if model.layout is None:
+    if model.block_map is None:
         _check_bridge_hook(model, hook)
         return site
     if site.kind is None or site.layer is None:
@@ -31,7 +31,7 @@ def check_hook(model: LanguageModel, hook: str) -> Site:
             f"site.hook={hook}: model.backend=hf serves only the kinds {', '.join(HOOK_OF_KIND)}"
             f" (blocks.L.{HOOK_OF_KIND['resid_post']}, ...); use model.backend=transformer_lens for any other hook"
         )
-    problem = _missing(model.layout, site.kind, site.layer)
+    problem = _missing(model.block_map, site.kind, site.layer)
     if problem:
         raise ConfigError(f"site.kind={site.kind}: {type(model.module).__name__} {problem}")
     return site
@@ -44,13 +44,13 @@ def observing(model: LanguageModel, sites: Sequence[Site], sink: Sink) -> Iterat
     def flat(hook: str, activation: Tensor) -> None:
         sink(hook, activation.flatten(2) if activation.ndim > 3 else activation)
 
-    if model.layout is None:
+    if model.block_map is None:
         with model.bridge.hooks(fwd_hooks=[(site.hook, _bridge_hook(site.hook, flat)) for site in sites]):
             yield
         return
     with ExitStack() as stack:
         for site in sites:
-            for handle in _observe(model.layout, site, flat):
+            for handle in _observe(model.block_map, site, flat):
                 stack.callback(handle.remove)
         yield
 
@@ -80,9 +80,9 @@ def _check_bridge_hook(model: LanguageModel, hook: str) -> None:
         raise ConfigError(f"site.hook={hook} never fires: {error}") from error
 
 
-def _missing(layout: Layout, kind: str, layer: int) -> str | None:
+def _missing(block_map: BlockMap, kind: str, layer: int) -> str | None:
     """Why a block has no such site, or None where it has."""
-    block = layout.blocks[layer]
+    block = block_map.blocks[layer]
     part = {
         "attn_z": block.attention_projection,
         "attn_out": block.attention_added,
@@ -92,18 +92,18 @@ def _missing(layout: Layout, kind: str, layer: int) -> str | None:
     }.get(kind, block.module)
     if part is None:
         return f"keeps it in block {layer} where model.backend=hf cannot find it; use model.backend=transformer_lens"
-    if kind in _ADDED_KINDS and not layout.plain:
+    if kind in _ADDED_KINDS and not block_map.plain:
         return "adds more or less to the residual than its attention and MLP return; use another kind"
-    if kind == "resid_mid" and layout.parallel:
+    if kind == "resid_mid" and block_map.parallel:
         return "runs attention and MLP in parallel, so there is no residual between them; use resid_pre or resid_post"
     return None
 
 
-def _observe(layout: Layout, site: Site, sink: Sink) -> list[Any]:
+def _observe(block_map: BlockMap, site: Site, sink: Sink) -> list[Any]:
     """Register the module hooks of a site that its block has."""
     assert site.kind is not None
     assert site.layer is not None
-    block = layout.blocks[site.layer]
+    block = block_map.blocks[site.layer]
     if site.kind == "resid_mid":
         return _observe_resid_mid(block, site.hook, sink)
     inputs = {

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from sae_sweep.errors import ConfigError
+from sae_sweep.model.blocks import Block, BlockMap, close, first, input_of, patched
 from sae_sweep.model.harvest import collect
 from sae_sweep.model.language_model import LanguageModel
-from sae_sweep.model.layout import Block, Layout, close, first, input_of, patched
 from sae_sweep.model.observe import check_hook, observing
 from sae_sweep.model.sites import HOOK_OF_KIND, Site, parse_hook
 
@@ -57,9 +57,9 @@ class Suffix:
         self.model = model
         self.sites = {hook: check_hook(model, hook) for hook in hooks}
         self._recorded = self.sites | {hook: check_hook(model, hook) for hook in read}
-        if model.layout is not None:
+        if model.block_map is not None:
             for site in self.sites.values():
-                self._recorded.update({hook: parse_hook(hook) for hook in _recorded_hooks(model.layout, site)})
+                self._recorded.update({hook: parse_hook(hook) for hook in _recorded_hooks(model.block_map, site)})
         self._verify()
 
     @torch.no_grad()
@@ -100,8 +100,8 @@ class Suffix:
             raise ValueError(f"{hook}: replacement of shape {tuple(replacement_RTd.shape)}, not {tuple(own.shape)}")
         # A copy: some blocks add to what they are given in place.
         value = replacement_RTd.to(own.device, own.dtype, copy=True)
-        layout, site = self.model.layout, self.sites[hook]
-        replacing = _replaced_by_hook(self.model, site, value) if layout is None else _cut(layout, site, clean, value)
+        found, site = self.model.block_map, self.sites[hook]
+        replacing = _replaced_by_hook(self.model, site, value) if found is None else _cut(found, site, clean, value)
         with replacing:
             return self.model.final_hidden(clean.tokens_RT)
 
@@ -121,64 +121,64 @@ class Suffix:
                 )
 
 
-def _recorded_hooks(layout: Layout, site: Site) -> list[str]:
+def _recorded_hooks(block_map: BlockMap, site: Site) -> list[str]:
     assert site.layer is not None
     kinds = _RECORDED.get(site.kind or "", ())
-    if layout.blocks[site.layer].attention_added is None:
+    if block_map.blocks[site.layer].attention_added is None:
         kinds = kinds[:1]
     return [f"blocks.{site.layer}.{HOOK_OF_KIND[kind]}" for kind in kinds]
 
 
 @contextmanager
-def _cut(layout: Layout, site: Site, clean: CleanPass, value: Tensor) -> Iterator[None]:
+def _cut(block_map: BlockMap, site: Site, clean: CleanPass, value: Tensor) -> Iterator[None]:
     """While this lasts, a forward pass starts at the site with `value` as its activation."""
     assert site.layer is not None
     # Copies, as of the value: the clean pass serves every member, and a block may add to what it is given in place.
-    recorded = [clean.activations[hook].clone() for hook in _recorded_hooks(layout, site)]
-    block = layout.blocks[site.layer]
+    recorded = [clean.activations[hook].clone() for hook in _recorded_hooks(block_map, site)]
+    block = block_map.blocks[site.layer]
     with ExitStack() as stack:
-        _start_at(layout, site.layer + (site.kind == "resid_post"), recorded[0] if recorded else value, stack)
+        _start_at(block_map, site.layer + (site.kind == "resid_post"), recorded[0] if recorded else value, stack)
         for added in recorded[1:]:
-            _bypass_attention(layout, block, added, stack)
+            _bypass_attention(block_map, block, added, stack)
         if site.kind == "resid_mid":
             # The residual stream enters the block as it is to leave attention, which then adds nothing.
-            _bypass_attention(layout, block, torch.zeros_like(value), stack)
+            _bypass_attention(block_map, block, torch.zeros_like(value), stack)
         elif site.kind == "attn_out":
-            _bypass_attention(layout, block, value, stack)
+            _bypass_attention(block_map, block, value, stack)
         elif site.kind == "attn_z":
-            _return_from(layout, block.attention, _apply(block.attention_projection, value), stack)
+            _return_from(block_map, block.attention, _apply(block.attention_projection, value), stack)
         elif site.kind == "mlp_in":
-            _return_from(layout, block.mlp, _apply(block.mlp, value), stack)
+            _return_from(block_map, block.mlp, _apply(block.mlp, value), stack)
         elif site.kind == "mlp_out":
-            _return_from(layout, block.mlp, value, stack)
-            _return_from(layout, block.mlp_added, value, stack)
+            _return_from(block_map, block.mlp, value, stack)
+            _return_from(block_map, block.mlp_added, value, stack)
         elif site.kind == "mlp_post":
-            _return_from(layout, block.mlp, _apply(block.mlp_projection, value), stack)
+            _return_from(block_map, block.mlp, _apply(block.mlp_projection, value), stack)
         yield
 
 
-def _start_at(layout: Layout, live: int, start_RTD: Tensor, stack: ExitStack) -> None:
+def _start_at(block_map: BlockMap, live: int, start_RTD: Tensor, stack: ExitStack) -> None:
     """Let the blocks before `live` hand on `start_RTD` instead of running."""
-    for block in layout.blocks[:live]:
-        _return_from(layout, block.module, start_RTD, stack)
+    for block in block_map.blocks[:live]:
+        _return_from(block_map, block.module, start_RTD, stack)
     if live == 0:
 
         def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
             input_of(args, kwargs)
             return ((start_RTD, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": start_RTD})
 
-        handle = layout.blocks[0].module.register_forward_pre_hook(enter, with_kwargs=True)
+        handle = block_map.blocks[0].module.register_forward_pre_hook(enter, with_kwargs=True)
         stack.callback(handle.remove)
 
 
-def _bypass_attention(layout: Layout, block: Block, added: Tensor, stack: ExitStack) -> None:
-    _return_from(layout, block.attention, added, stack)
-    _return_from(layout, block.attention_added, added, stack)
+def _bypass_attention(block_map: BlockMap, block: Block, added: Tensor, stack: ExitStack) -> None:
+    _return_from(block_map, block.attention, added, stack)
+    _return_from(block_map, block.attention_added, added, stack)
 
 
-def _return_from(layout: Layout, module: nn.Module | None, value: Tensor, stack: ExitStack) -> None:
+def _return_from(block_map: BlockMap, module: nn.Module | None, value: Tensor, stack: ExitStack) -> None:
     assert module is not None
-    output = layout.as_output(module, value)
+    output = block_map.as_output(module, value)
     stack.enter_context(patched(module, lambda *_, **__: output))
 
 

@@ -57,10 +57,10 @@ def test_activations_may_be_used_by_autograd_and_changed(case: Case, tokens_RT: 
 
 
 def test_it_stops_after_the_last_site(case: Case, tokens_RT: Tensor) -> None:
-    assert case.model.layout is not None
+    assert case.model.block_map is not None
     ran: list[int] = []
     with ExitStack() as stack:
-        for layer, block in enumerate(case.model.layout.blocks):
+        for layer, block in enumerate(case.model.block_map.blocks):
             note = block.module.register_forward_pre_hook(lambda _, __, layer=layer: ran.append(layer))
             stack.callback(note.remove)
         before = case.model.passes.harvest

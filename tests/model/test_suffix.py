@@ -51,14 +51,14 @@ def test_the_clean_activation_gives_the_clean_result(case: Case, tokens_RT: Tens
 
 
 def test_the_blocks_before_the_site_do_not_run(case: Case, tokens_RT: Tensor) -> None:
-    assert case.model.layout is not None
+    assert case.model.block_map is not None
     suffix = Suffix(case.model, _hooks(case.kinds))
     clean = suffix.clean(tokens_RT)
     ran: set[int] = set()
     with ExitStack() as stack:
         for layer in range(4):
             # A projection in the MLP runs exactly when its block does, unless the MLP is what is replaced.
-            down = case.model.layout.blocks[layer].mlp_projection
+            down = case.model.block_map.blocks[layer].mlp_projection
             assert down is not None
             note = down.register_forward_pre_hook(lambda _, __, layer=layer: ran.add(layer))
             stack.callback(note.remove)
@@ -71,8 +71,8 @@ def test_the_blocks_before_the_site_do_not_run(case: Case, tokens_RT: Tensor) ->
 
 
 def test_the_replaced_part_does_not_run(case: Case, tokens_RT: Tensor) -> None:
-    assert case.model.layout is not None
-    block = case.model.layout.blocks[2]
+    assert case.model.block_map is not None
+    block = case.model.block_map.blocks[2]
     assert block.attention is not None
     suffix = Suffix(case.model, _hooks(case.kinds))
     clean = suffix.clean(tokens_RT)
@@ -91,10 +91,10 @@ def test_the_replaced_part_does_not_run(case: Case, tokens_RT: Tensor) -> None:
 
 
 def test_everything_is_restored_after_an_error(case: Case, tokens_RT: Tensor) -> None:
-    assert case.model.layout is not None
+    assert case.model.block_map is not None
     suffix = Suffix(case.model, _hooks(case.kinds))
     clean = suffix.clean(tokens_RT)
-    last = case.model.layout.blocks[3].module
+    last = case.model.block_map.blocks[3].module
 
     def fail(*_: object) -> None:
         raise ArithmeticError

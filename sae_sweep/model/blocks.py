@@ -44,7 +44,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Layout:
+class BlockMap:
     """The blocks in order, and what was measured of them."""
 
     blocks: tuple[Block, ...]
@@ -89,16 +89,17 @@ def input_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     return value
 
 
-def find_layout(module: nn.Module, n_layers: int, run: Callable[[], object]) -> Layout:
-    """The layout of a causal language model with `n_layers` blocks; `run` is a forward pass over a few tokens.
+def map_blocks(module: nn.Module, n_layers: int, run: Callable[[], object]) -> BlockMap:
+    """The map of a causal language model with `n_layers` blocks; `run` is a forward pass over a few tokens.
 
     Raises ConfigError when there is no list of that many blocks.
     """
     blocks = tuple(_find_parts(block) for block in _find_blocks(module, n_layers))
     seen = _record(blocks, run)
     lengths = {part: len(output) for part, output in seen.outputs.items() if isinstance(output, tuple)}
-    layout = Layout(blocks, parallel=False, plain=all(_adds_plainly(block, seen) for block in blocks), lengths=lengths)
-    return replace(layout, parallel=_is_parallel(layout, seen, run))
+    plain = all(_adds_plainly(block, seen) for block in blocks)
+    found = BlockMap(blocks, parallel=False, plain=plain, lengths=lengths)
+    return replace(found, parallel=_is_parallel(found, seen, run))
 
 
 @dataclass(frozen=True)
@@ -177,15 +178,15 @@ def _adds_plainly(block: Block, seen: _Seen) -> bool:
     return close(total, output.double(), output.dtype)
 
 
-def _is_parallel(layout: Layout, seen: _Seen, run: Callable[[], object]) -> bool:
+def _is_parallel(block_map: BlockMap, seen: _Seen, run: Callable[[], object]) -> bool:
     """Whether the first block's MLP writes the same when attention writes nothing."""
-    attention, mlp = layout.blocks[0].attention_added, layout.blocks[0].mlp_added
+    attention, mlp = block_map.blocks[0].attention_added, block_map.blocks[0].mlp_added
     if attention is None or mlp is None:
         return False
     written: list[Tensor] = []
 
     def silence(_: object, __: object, output: Any) -> Any:
-        return layout.as_output(attention, torch.zeros_like(first(output)))
+        return block_map.as_output(attention, torch.zeros_like(first(output)))
 
     def note(_: object, __: object, output: Any) -> None:
         written.append(first(output).clone())
