@@ -33,7 +33,7 @@ from torch.nn.functional import cross_entropy, pad
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from sae_sweep.data.demo import demo_documents
+from sae_sweep.data.kinds.demo import demo_documents
 
 EOS = "<|endoftext|>"  # the only special token: it opens every row and parts the documents
 EOS_ID = 0
@@ -235,7 +235,7 @@ embeddings, {report.parameters:,} parameters.
 - **Tokenizer**: byte-level BPE, {VOCABULARY:,} tokens, trained on the same text. `{EOS}` is its only special token,
   both bos and eos. The tokenizer adds none by itself; each row of training began with one, and one ends each document.
 - **Text**: the standard library's source files in Python {platform.python_version()}, without its tests, character
-  tables and installed packages (`sae_sweep/data/demo.py`): {report.train_tokens:,} tokens to train on and
+  tables and installed packages (`sae_sweep/data/kinds/demo.py`): {report.train_tokens:,} tokens to train on and
   {report.heldout_tokens:,} held out, split by file path. The library has near-duplicates (lib2to3's tokenizer is a copy
   of the other one), a few of them across the split.
 - **Training**: `scripts/train_demo_lm.py`, seed {args.seed}, {step:,} of {args.steps:,} steps, {args.batch_rows} rows

@@ -7,16 +7,18 @@ from torch import Tensor
 
 from sae_sweep.activations.stream import Block
 from sae_sweep.config.schema import DataConfig
-from sae_sweep.data.toy import ToyData
-from sae_sweep.model.sites import TOY_SITE
+from sae_sweep.data.kinds import synthetic_kind
+from sae_sweep.model.sites import synthetic_site
 
 
 class ToyStream:
     """Blocks of `data.block_rows` x `data.context` rows, without end and without repetition."""
 
     def __init__(self, config: DataConfig, dtype: torch.dtype, device: torch.device) -> None:
-        assert config.toy is not None
-        self._data = ToyData(config.toy, config.seed)
+        kind = synthetic_kind(config.kind)
+        assert kind is not None
+        self._data = kind.open_synthetic(config)
+        self._hook = synthetic_site(config.kind).hook
         self._rows = config.block_rows * config.context
         self._dtype, self._device = dtype, device
         self._fired: dict[int, Tensor] = {}  # [G] of each whole block that was drawn
@@ -37,7 +39,7 @@ class ToyStream:
             start += len(x_bD)
         self._fired[index] = fired_G
         tokens_B = torch.zeros(self._rows, dtype=torch.int64, device=self._device)
-        return Block(index, 0, {TOY_SITE.hook: x_BD.to(self._device)}, {TOY_SITE.hook: tokens_B})
+        return Block(index, 0, {self._hook: x_BD.to(self._device)}, {self._hook: tokens_B})
 
     def heldout(self, rows: int) -> Iterator[Tensor]:
         """So many activations that no block has, some [b, D] at a time."""

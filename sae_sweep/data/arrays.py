@@ -1,15 +1,13 @@
-"""Token ids from numpy files and from columns of lists, as sheets: arrays [n, length] of rows of one length."""
+"""Token ids from numpy files, as sheets: arrays [n, length] of rows of one length."""
 
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sae_sweep.data.columns import Column
-from sae_sweep.data.documents import Origin
+from sae_sweep.data.origin import Origin
 from sae_sweep.errors import ConfigError
 
 
@@ -27,8 +25,6 @@ def load_sheet(origin: Origin, context: int) -> npt.NDArray[Any]:
 
 
 def _load(file: Path, origin: Origin) -> npt.NDArray[Any]:
-    if not file.is_file():
-        raise ConfigError(f"{origin.label} does not exist")
     try:
         loaded = np.load(file, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
@@ -43,16 +39,3 @@ def _load(file: Path, origin: Origin) -> npt.NDArray[Any]:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"{origin.label} cannot be read as a numpy file of plain numbers: {reason}") from error
-
-
-def column_sheets(column: Column) -> Iterator[npt.NDArray[Any]]:
-    """The rows of a column of lists: one sheet per batch where all are of one length, else one per row."""
-    for batch in column.batches():
-        same = len({len(ids) if isinstance(ids, list) else -1 for ids in batch}) == 1
-        for rows in [batch] if same else [[ids] for ids in batch]:
-            sheet = np.array(rows)
-            if sheet.ndim != 2:
-                raise ConfigError(
-                    f"data.field={column.origin.field} of {column.origin.label} has a row that is no list of ids"
-                )
-            yield sheet

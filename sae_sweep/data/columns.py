@@ -7,18 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from sae_sweep.data.documents import Origin
+import numpy as np
+import numpy.typing as npt
+
+from sae_sweep.data.origin import Origin
+from sae_sweep.data.packing import PackedText, RowFormat, RowSource, Tokenizer, TokenRows
 from sae_sweep.errors import ConfigError
 
 _BATCH_ROWS = 256
 _SAVED_MARKS = ("state.json", "dataset_dict.json")  # what `save_to_disk` leaves in the folder
-
-
-def missing_locally(path: str) -> bool:
-    """Whether the path can only mean a local file or folder, and it is not there."""
-    local = Path(path).expanduser()
-    looks_local = path.startswith(("/", "./", "../", "~")) or local.suffix in (".arrow", ".npy", ".npz")
-    return looks_local and not local.exists()
 
 
 class Column:
@@ -45,6 +42,12 @@ class Column:
             f"data.field={self.origin.field} of {self.origin.label} holds {kind}: neither text nor lists of token ids"
         )
 
+    def rows(self, tokenizer: Tokenizer | None, form: RowFormat) -> RowSource:
+        """The rows of its documents or of its ids. ConfigError for documents without a tokenizer."""
+        if self.content == "ids":
+            return TokenRows(self.sheets, form, self.origin.label, kept=False)
+        return PackedText(self.documents, tokenizer, form, self.origin.label, kept=False)
+
     def batches(self) -> Iterator[list[Any]]:
         """The values, some hundreds at a time, from the first."""
         for batch in self._dataset.iter(batch_size=_BATCH_ROWS):
@@ -59,14 +62,24 @@ class Column:
                     raise ConfigError(f"data.field={self.origin.field} of {self.origin.label} holds {kind}, not text")
                 yield document
 
+    def sheets(self) -> Iterator[npt.NDArray[Any]]:
+        """The rows of a column of lists: one sheet per batch where all are of one length, else one per row."""
+        for batch in self.batches():
+            same = len({len(ids) if isinstance(ids, list) else -1 for ids in batch}) == 1
+            for rows in [batch] if same else [[ids] for ids in batch]:
+                sheet = np.array(rows)
+                if sheet.ndim != 2:
+                    raise ConfigError(
+                        f"data.field={self.origin.field} of {self.origin.label} has a row that is no list of ids"
+                    )
+                yield sheet
+
 
 def _open(origin: Origin) -> tuple[Any, dict[str, Any] | None]:
     """A Dataset or IterableDataset of plain Python values, and its first row."""
     import datasets
 
     path = origin.single_path()
-    if missing_locally(path):
-        raise ConfigError(f"{origin.label} does not exist")
     local = Path(path).expanduser()
     try:
         if local.suffix == ".arrow":

@@ -3,37 +3,12 @@
 import glob
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from sae_sweep.data.origin import Origin
 from sae_sweep.errors import ConfigError
 
 PIECE_CHARACTERS = 16_384
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where tokens come from, and the keys that said so."""
-
-    key: str
-    """`data.path` or `data.heldout_path`: what messages name."""
-    path: Any
-    name: str | None
-    split_key: str
-    """`data.split` or `data.heldout_split`."""
-    split: str
-    field: str
-
-    @property
-    def label(self) -> str:
-        return f"{self.key}={self.path}"
-
-    def single_path(self) -> str:
-        """The path of a source that has only one. ConfigError for a list or an empty one."""
-        if not isinstance(self.path, str) or not self.path:
-            raise ConfigError(f"{self.label} must be one path: only data.kind=text takes several")
-        return self.path
 
 
 def text_files(origin: Origin) -> list[Path]:

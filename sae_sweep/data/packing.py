@@ -11,6 +11,7 @@ import numpy.typing as npt
 from sae_sweep.errors import ConfigError
 
 Ids = npt.NDArray[np.int32]
+Documents = Callable[[], Iterator[str]]
 
 _BATCH_DOCUMENTS = 512
 _BATCH_CHARACTERS = 500_000
@@ -34,8 +35,10 @@ class RowFormat:
 
     context: int
     bos_id: int | None
-    """The id each row begins with; None where rows begin with any token."""
+    """The id each row of text begins with; None where rows begin with any token."""
     vocab_size: int
+    ids_begin_so: bool = False
+    """Whether rows of ids, which are used as they are, must begin with it too."""
 
 
 class RowSource(Protocol):
@@ -76,8 +79,11 @@ class PackedText:
     """Documents tokenised without special tokens, laid end to end with a separator between them, and cut into rows."""
 
     def __init__(
-        self, documents: Callable[[], Iterator[str]], tokenizer: Tokenizer, form: RowFormat, label: str, kept: bool
+        self, documents: Documents, tokenizer: Tokenizer | None, form: RowFormat, label: str, kept: bool
     ) -> None:
+        """ConfigError where there is no tokenizer."""
+        if tokenizer is None:
+            raise ConfigError(f"{label} is text, and the model has no tokenizer for it; give token ids (data=tokens)")
         self.label = label
         self.kept = kept
         self._documents = documents
@@ -170,6 +176,12 @@ class TokenRows:
         self._sheets = sheets
         self._form = form
 
+    @classmethod
+    def of_sheet(cls, sheet: npt.NDArray[Any], form: RowFormat, label: str) -> "TokenRows":
+        """Of one sheet in memory."""
+        ids = checked_ids(sheet, form.vocab_size, label)
+        return cls(lambda: iter([ids]), form, label, kept=True)
+
     def head(self, rows: int) -> tuple[Ids, int]:
         parts = [np.empty((0, self._form.context), dtype=np.int32)]
         missing, taken = rows, 0
@@ -198,7 +210,7 @@ class TokenRows:
             )
         ids = checked_ids(sheet[:, : length // context * context], self._form.vocab_size, self.label)
         rows = ids.reshape(-1, context)
-        if self._form.bos_id is not None and not (rows[:, 0] == self._form.bos_id).all():
+        if self._form.ids_begin_so and not (rows[:, 0] == self._form.bos_id).all():
             raise ConfigError(
                 f"data.bos=always, but {self.label} has rows that do not begin with BOS (id {self._form.bos_id}); "
                 "token ids are used as they are, so take data.bos=auto"

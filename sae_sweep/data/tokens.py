@@ -3,12 +3,13 @@
 import logging
 import math
 from dataclasses import dataclass
+from typing import cast
 
 from sae_sweep.config.schema import DataConfig
 from sae_sweep.data.checks import check_data
-from sae_sweep.data.packing import Ids, RowSource, Tokenizer
+from sae_sweep.data.kinds import TokenKind, data_kind
+from sae_sweep.data.packing import Ids, RowFormat, RowSource, Tokenizer
 from sae_sweep.data.rows import RowReader, TokenStream
-from sae_sweep.data.sources import heldout_source, training_source
 from sae_sweep.errors import ConfigError
 
 SMALL_SHARE = 5
@@ -36,8 +37,8 @@ def open_tokens(config: DataConfig, evaluation_tokens: float, tokenizer: Tokeniz
     if not 1 <= evaluation_tokens < math.inf:
         raise ConfigError(f"evaluation.tokens={evaluation_tokens:g} must be at least 1")
     asked = math.ceil(evaluation_tokens / config.context)
-    training = training_source(config, tokenizer, vocab_size)
-    own = heldout_source(config, tokenizer, vocab_size)
+    kind = cast(TokenKind, data_kind(config.kind))
+    training, own = kind.open_rows(config, tokenizer, _row_format(config, tokenizer, vocab_size))
     if own is not None:
         heldout, _ = _head(own, asked, config)
         reader = _reader(training, 0, config)
@@ -61,6 +62,13 @@ def open_tokens(config: DataConfig, evaluation_tokens: float, tokenizer: Tokeniz
     if found < config.block_rows:
         log.warning("%s has %d rows to train on; a block of %d repeats them", training.label, found, config.block_rows)
     return Tokens(heldout[:asked], TokenStream(reader, config.seed, config.window_rows, config.block_rows))
+
+
+def _row_format(config: DataConfig, tokenizer: Tokenizer | None, vocab_size: int) -> RowFormat:
+    bos, always = tokenizer.bos_token_id if tokenizer is not None else None, config.bos == "always"
+    if always and bos is None:
+        raise ConfigError("data.bos=always, but the model has no tokenizer with a BOS token; take auto or never")
+    return RowFormat(config.context, None if config.bos == "never" else bos, vocab_size, always)
 
 
 def _head(source: RowSource, rows: int, config: DataConfig) -> tuple[Ids, int]:

@@ -15,7 +15,6 @@ G true latents; the rest of the legend is the package's.
 """
 
 from collections.abc import Iterator
-from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +22,7 @@ import torch
 from torch import Tensor
 
 from sae_sweep.config.schema import ToyConfig
-
-Part: TypeAlias = Literal["training", "heldout"]
+from sae_sweep.data.kinds import Part
 
 # What random numbers are for, so that no two draw the same; rows.py has 1 and 2.
 _TRUTH, _CODES, _NOISE = 3, 4, 5

@@ -2,10 +2,12 @@
 
 import sys
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from sae_sweep.activations.cache_folder import blocks_needed, cache_key, files_there
 from sae_sweep.config.values import shown
+from sae_sweep.data.kinds import synthetic_kind
 from sae_sweep.launch.tables import print_table
 from sae_sweep.plan.costs import PassCost, pass_cost
 from sae_sweep.plan.estimates import Estimate, estimate
@@ -56,12 +58,11 @@ def counted(number: int, noun: str) -> str:
 
 
 def _title(group: Group) -> str:
-    config, toy = group.members[0].config, group.members[0].config.data.toy
-    if toy is not None:
-        return (
-            f"group {group.key}: synthetic activations ({toy.latents} true latents in {toy.dimensions} dimensions,"
-            f" {config.model.dtype}, {config.model.device})"
-        )
+    config = group.members[0].config
+    made = synthetic_kind(config.data.kind)
+    if made is not None:
+        told = f"{made.title(asdict(config.data))}, {config.model.dtype}, {config.model.device}"
+        return f"group {group.key}: synthetic activations ({told})"
     return (
         f"group {group.key}: model {config.model.name} ({config.model.backend}, {config.model.dtype},"
         f" {config.model.device}), data {config.data.kind}, context {config.data.context},"

@@ -52,8 +52,9 @@ class Site:
         return (" + " if self.beside else " -> ").join(self.hooks)
 
 
-TOY_SITE = Site(None, None, "toy")
-"""Where activations are that come from no model."""
+def synthetic_site(kind: str) -> Site:
+    """Where activations are that come from no model: they have the name of their kind of data."""
+    return Site(None, None, kind)
 
 
 def resolve_site(config: SiteConfig, facts: ModelFacts) -> Site:

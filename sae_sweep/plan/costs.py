@@ -8,12 +8,13 @@ from math import ceil
 
 from sae_sweep.activations.cache_folder import blocks_needed
 from sae_sweep.config.schema import MemberConfig
-from sae_sweep.model.facts import ModelFacts, model_facts
+from sae_sweep.data.kinds import data_kind
+from sae_sweep.model.facts import ModelFacts
 from sae_sweep.model.sites import Site
 from sae_sweep.plan.estimates import flops_per_token
 from sae_sweep.plan.members import Bank, Member
 from sae_sweep.plan.placement import Pass, at
-from sae_sweep.plan.sizes import FROZEN_BYTES, STATE_BYTES, block_bytes, member_numbers, member_parameters
+from sae_sweep.plan.sizes import FROZEN_BYTES, STATE_BYTES, block_bytes, facts_of, member_numbers, member_parameters
 from sae_sweep.plan.spread import shares
 
 SILENT_BYTES = 8
@@ -119,7 +120,7 @@ def result_bytes(member: Member) -> int:
 
 def counted_positions(config: MemberConfig) -> int:
     """Of a row without special tokens: BOS, or the first token where there is none, does not count."""
-    return config.data.context - (config.data.toy is None)
+    return config.data.context - data_kind(config.data.kind).MODEL
 
 
 def _rows(config: MemberConfig, forwards: range) -> int:
@@ -135,7 +136,7 @@ def _device_cost(made: Pass, device: int, rows: int, blocks: int) -> DeviceCost:
     group, banks = made.group, [bank for wave in made.at(device) for bank in wave.banks]
     config, members = group.members[0].config, [member for bank in banks for member in bank.members]
     own = block_bytes(at(group, made.sites(device))) if members else 0
-    facts = model_facts(config.model) if config.data.toy is None else None
+    facts = facts_of(group)
     harvest = judging = 0.0
     if facts is not None:
         deepest = max(flops_per_token(bank.site, facts, config.data.context) for bank in group.banks)
@@ -144,7 +145,7 @@ def _device_cost(made: Pass, device: int, rows: int, blocks: int) -> DeviceCost:
     products = sum(member.config.training.tokens * member.d * member.width for member in members)
     of_others = (config.data.block_rows - rows) * counted_positions(config)
     each = own // (config.data.block_rows * config.data.context)
-    received = each * of_others if facts is not None else 0  # each device draws toy data for itself
+    received = each * of_others if facts is not None else 0  # each device draws synthetic data for itself
     return DeviceCost(harvest, judging, 2.0 * products, 12.0 * products, own, received)
 
 

@@ -7,6 +7,7 @@ from math import inf
 from sae_sweep.config.schema import OBJECTIVE_KEYS, MemberConfig
 from sae_sweep.config.values import shown
 from sae_sweep.data.checks import check_data
+from sae_sweep.data.kinds import synthetic_kind
 from sae_sweep.errors import ConfigError
 
 BACKENDS = ("hf", "transformer_lens")
@@ -25,7 +26,7 @@ def check_config(config: MemberConfig) -> None:
     _within("seed", config.seed, 0, 2**31, "from 0 to below 2^31")
     _check_model(config)
     check_data(config.data)
-    _check_toy(config)
+    _check_synthetic(config)
     _check_map(config)
     _check_training(config)
     _check_objective(config)
@@ -58,18 +59,19 @@ def _check_model(config: MemberConfig) -> None:
         raise ConfigError(f"model.device={config.model.device} is not auto, cpu, cuda or cuda:N")
 
 
-def _check_toy(config: MemberConfig) -> None:
-    """Toy data has neither a model nor sites nor tokens."""
-    if config.data.toy is None:
+def _check_synthetic(config: MemberConfig) -> None:
+    """Synthetic data has neither a model nor sites nor tokens."""
+    kind = config.data.kind
+    if synthetic_kind(kind) is None:
         return
     unread = {"model": ("path", "revision"), "site": ("layer", "hook", "width", "output", "across")}
     for group, keys in unread.items():
         for key in keys:
             value = getattr(getattr(config, group), key)
             if value is not None:
-                raise ConfigError(f"{group}.{key}={shown(value)} is not read with data.kind=toy, which has no model")
+                raise ConfigError(f"{group}.{key}={shown(value)} is not read with data.kind={kind}, which has no model")
     if config.sae.lookup != "none":
-        raise ConfigError(f"sae.lookup={config.sae.lookup} looks tokens up, and data.kind=toy has none; take none")
+        raise ConfigError(f"sae.lookup={config.sae.lookup} looks tokens up, and data.kind={kind} has none; take none")
 
 
 def _check_map(config: MemberConfig) -> None:
@@ -138,8 +140,8 @@ def _check_objective(config: MemberConfig) -> None:
     if training.local:
         return
     asked = f"training.objective={training.objective}"
-    if data.toy is not None:
-        raise ConfigError(f"{asked} runs a language model, and data.kind=toy has none; take local")
+    if synthetic_kind(data.kind) is not None:
+        raise ConfigError(f"{asked} runs a language model, and data.kind={data.kind} has none; take local")
     if data.max_norm_ratio is not None:
         raise ConfigError(
             f"data.max_norm_ratio={shown(data.max_norm_ratio)} drops activations, and {asked} takes whole rows; leave"

@@ -13,9 +13,10 @@ from typing import Any
 from sae_sweep.config.reading import config_entries, flat_entries
 from sae_sweep.config.schema import OBJECTIVE_KEYS, MemberConfig, ModelConfig, SiteConfig
 from sae_sweep.config.values import shown
+from sae_sweep.data.kinds import synthetic_kind
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.facts import ModelFacts, model_facts, model_folder
-from sae_sweep.model.sites import TOY_SITE, Site, later_sites, resolve_site, site_width
+from sae_sweep.model.sites import Site, later_sites, resolve_site, site_width, synthetic_site
 from sae_sweep.plan.limits import check_config, check_width
 from sae_sweep.plan.origin import check_origin, weights_hash
 from sae_sweep.plan.schedules import Schedule, resolve_schedule
@@ -236,9 +237,11 @@ def _new_labels(members: Iterable[Member]) -> dict[str, str]:
 
 def _member(config: MemberConfig, identity: str) -> Member:
     check_config(config)
-    if config.data.toy is not None:
-        site, d, later, watched = TOY_SITE, config.data.toy.dimensions, tuple[str, ...](), tuple[str, ...]()
-        d_out, sites = d, 1
+    made = synthetic_kind(config.data.kind)
+    if made is not None:
+        site, later, watched = synthetic_site(config.data.kind), tuple[str, ...](), tuple[str, ...]()
+        d = d_out = made.dimensions(config.data)
+        sites = 1
     else:
         config = replace(config, model=_own_facts(config.model))
         facts = model_facts(config.model)

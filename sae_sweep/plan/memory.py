@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sae_sweep.config.schema import MemberConfig
+from sae_sweep.data.kinds import data_kind
 from sae_sweep.plan.members import Bank, Group, Member, parted
 from sae_sweep.plan.sizes import (
     block_bytes,
@@ -86,7 +87,7 @@ def phases(group: Group, banks: Sequence[Bank], on_the_way: int = 0) -> list[Pea
     if not on_gpu(first):
         state["libraries"] = LIBRARY_BYTES
         state["allocator"] += sum(4 * member_numbers(m) for m in members if 4 * m.d * m.width < HEAP_TENSOR)
-        if first.data.kind in ("demo", "text", "hub"):
+        if data_kind(first.data.kind).TOKENIZES:
             state["text"] = TEXT_BYTES
     block = {"block of activations": block_bytes(group)}
     making = {"model's forward pass": _forward_bytes(group), "exchange with other devices": on_the_way}

@@ -4,6 +4,7 @@ from math import prod
 from pathlib import Path
 
 from sae_sweep.config.schema import MemberConfig
+from sae_sweep.data.kinds import data_kind
 from sae_sweep.model.facts import ModelFacts, model_facts
 from sae_sweep.model.sites import parse_hook, site_width
 from sae_sweep.plan.members import Group, Member
@@ -70,7 +71,7 @@ def forward_positions(group: Group) -> int:
 
 
 def model_bytes(group: Group) -> int:
-    """Of the model; toy data has none."""
+    """Of the model; synthetic data has none."""
     facts = facts_of(group)
     return model_parameters(facts) * number_bytes(group) if facts else 0
 
@@ -91,9 +92,9 @@ def number_bytes(group: Group) -> int:
 
 
 def facts_of(group: Group) -> ModelFacts | None:
-    """Of the group's model; toy data has none."""
+    """Of the group's model; synthetic data has none."""
     config = group.members[0].config
-    return model_facts(config.model) if config.data.toy is None else None
+    return model_facts(config.model) if data_kind(config.data.kind).MODEL else None
 
 
 def on_gpu(config: MemberConfig) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sae_sweep.config.values import finite, number
-from sae_sweep.reporting.points import Point, true_latents
+from sae_sweep.reporting.points import Point, synthetic
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,14 @@ TOY_REPORT_COLUMNS = (L0, EXPLAINED, *MMCS_COLUMNS, FVU, COSINE, GAMMA, DEAD, AL
 
 def terminal_columns(cell: Mapping[str, Any]) -> tuple[Column, ...]:
     """What the terminal's table of a cell shows."""
-    if true_latents(cell["key"]) is not None:
+    if synthetic(cell["key"]) is not None:
         return TOY_TERMINAL_COLUMNS
     return TERMINAL_COLUMNS + ((LATER_FVU,) if _watched(cell) else ())
 
 
 def report_columns(cells: Sequence[Mapping[str, Any]]) -> tuple[Column, ...]:
     """What the report's one table of all cells shows: whatever one of them has."""
-    kinds = {true_latents(cell["key"]) is None for cell in cells}
+    kinds = {synthetic(cell["key"]) is None for cell in cells}
     found = (REPORT_COLUMNS if True in kinds else ()) + (TOY_REPORT_COLUMNS if False in kinds else ())
     return tuple(dict.fromkeys(found + ((LATER_FVU,) if any(map(_watched, cells)) else ())))
 
@@ -92,9 +92,9 @@ def knob(point: Point) -> str:
 
 def cell_title(key: Mapping[str, Any]) -> str:
     """A cell in a line: model, revision and site, or what synthetic activations are made of."""
-    toy, site = true_latents(key), key["site"]
-    if toy is not None:
-        return f"synthetic activations · {toy['latents']} true latents in {toy['dimensions']} dimensions"
+    made, site = synthetic(key), key["site"]
+    if made is not None:
+        return f"synthetic activations · {made.title(key['evaluation']['data'])}"
     model = str(key["model"]).rstrip("/").rpartition("/")[2]
     revision = f" @ {key['revision']}" if key["revision"] else ""
     places = site["in"] if site["in"] == site["out"] else f"{site['in']} → {site['out']}"

@@ -6,7 +6,7 @@ from typing import Any
 
 from sae_sweep.config.values import finite
 from sae_sweep.reporting.glossary import MAPS
-from sae_sweep.reporting.points import Point, true_latents
+from sae_sweep.reporting.points import Point, synthetic
 
 
 def grids(cell: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -17,7 +17,7 @@ def grids(cell: Mapping[str, Any]) -> list[dict[str, Any]]:
     numbers [width][value]. Where members differ in something else, such as their seed, a number is their mean; it is
     None where there are none.
     """
-    if true_latents(cell["key"]) is None:
+    if synthetic(cell["key"]) is None:
         return []
     places: dict[tuple[str, str], dict[tuple[float, float], list[Point]]] = {}
     for point in cell["points"]:

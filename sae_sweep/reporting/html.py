@@ -25,7 +25,7 @@ from sae_sweep.reporting.glossary import (
 )
 from sae_sweep.reporting.heatmaps import grids
 from sae_sweep.reporting.pareto import by_architecture, interpolate
-from sae_sweep.reporting.points import Point, SweepRecord, true_latents
+from sae_sweep.reporting.points import Point, SweepRecord, synthetic
 from sae_sweep.reporting.table import frontier_marks, in_order
 
 
@@ -94,15 +94,10 @@ def _cell_section(index: int, cell: Mapping[str, Any]) -> str:
 
 
 def _facts(cell: Mapping[str, Any]) -> str:
-    base, key, toy = cell["baselines"], cell["key"], true_latents(cell["key"])
-    if toy is not None:
-        active = f"{toy['active']:g}, {'correlated' if toy['correlated'] else 'each for itself'}"
+    base, key, made = cell["baselines"], cell["key"], synthetic(cell["key"])
+    if made is not None:
         facts = [
-            ("True latents", str(toy["latents"])),
-            ("Dimensions", str(toy["dimensions"])),
-            ("Active in a row", active),
-            ("Decay of frequencies", f"{toy['decay']:g}"),
-            ("Noise", f"{toy['noise']:g}"),
+            *made.facts(key["evaluation"]["data"]),
             ("Held-out activations", count(cell["tokens"])),
             ("Precision", str(key["dtype"])),
         ]
@@ -253,7 +248,7 @@ def _definitions(cells: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _of_model(cell: Mapping[str, Any]) -> bool:
-    return true_latents(cell["key"]) is None
+    return synthetic(cell["key"]) is None
 
 
 def _curves(folder: Path, points: Iterable[Point]) -> list[dict[str, Any]]:

@@ -8,11 +8,12 @@ from typing import Any
 
 from sae_sweep.architectures.base import ARCHITECTURES, SaeConfig
 from sae_sweep.config.values import finite
+from sae_sweep.data.kinds import SyntheticKind, data_kind, synthetic_kind
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.metrics import METRICS, closed
 from sae_sweep.folder import names
 from sae_sweep.folder.sweep import damage, overlay_tasks
-from sae_sweep.model.sites import HOOK_OF_KIND, parse_hook
+from sae_sweep.model.sites import HOOK_OF_KIND, parse_hook, synthetic_site
 
 Point = dict[str, Any]
 """A finished member, flat: `member`, what it is (FACTS), every metric, and `cell`, the key of its cell."""
@@ -23,11 +24,6 @@ BASELINES = ("ce_clean", "ce_zero", "ce_mean")
 SWEEP_VERSION = 1
 DEMO_MODEL = "demo"
 """What reports call the model that ships, whose path is null."""
-TOY = "toy"
-"""The kind of data that is synthetic: no model, and true latents that are known."""
-# What the held-out tokens follow from, beside their number.
-_HELDOUT_KEYS = ("kind", "path", "name", "split", "field", "heldout_path", "heldout_split", "context", "bos")
-_TOY_HELDOUT_KEYS = ("kind", "toy", "seed", "context")
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,7 @@ def read_sweep(folder: Path) -> SweepRecord:
             continue
         try:
             record.points.append(read_point(folder / label, label, entry["config"]))
-        except ValueError as error:
+        except (ValueError, ConfigError) as error:
             record.notes.append(f"{label}: left out, {error}")
     return record
 
@@ -119,32 +115,32 @@ def cell_key(
     dtype is part of it because the baselines depend on it. Of synthetic activations: what they were drawn from.
     """
     model, evaluation, data = config["model"], config["evaluation"], config["data"]
-    toy = data.get("kind") == TOY
-    hook, output = (TOY, None) if toy else (_hook(config["site"], exported_hook), config["site"].get("output"))
+    kind = data_kind(data["kind"])
+    hook, output = synthetic_site(data["kind"]).hook, None
+    if kind.MODEL:
+        hook, output = _hook(config["site"], exported_hook), config["site"].get("output")
     return {
-        "model": TOY if toy else model.get("path") or DEMO_MODEL,
+        "model": model.get("path") or DEMO_MODEL if kind.MODEL else data["kind"],
         "revision": model.get("revision"),
         "dtype": model.get("dtype"),
         "site": {"in": hook, "out": hook if output is None else exported_output or _in_block(output, hook)},
-        "positions": None if toy else evaluation.get("positions"),
+        "positions": evaluation.get("positions") if kind.MODEL else None,
         "evaluation": {
             "tokens": evaluation.get("tokens"),
-            "data": {key: data.get(key) for key in (_TOY_HELDOUT_KEYS if toy else _HELDOUT_KEYS)},
+            "data": {key: data.get(key) for key in kind.HELDOUT},
         },
     }
 
 
-def true_latents(key: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a cell's synthetic activations are like (the keys of `data.toy`); None for a language model's."""
-    data = key["evaluation"]["data"]
-    toy: dict[str, Any] | None = data["toy"] if data["kind"] == TOY else None
-    return toy
+def synthetic(key: Mapping[str, Any]) -> SyntheticKind | None:
+    """The kind of a cell's synthetic activations; None for a language model's."""
+    return synthetic_kind(key["evaluation"]["data"]["kind"])
 
 
 def fidelity(key: Mapping[str, Any]) -> str:
     """The metric that is weighed against L0 in a cell: what a language model keeps, or of synthetic activations what
     is explained."""
-    return "ce_recovered" if true_latents(key) is None else "explained_variance"
+    return "ce_recovered" if synthetic(key) is None else "explained_variance"
 
 
 def _read_sweep_json(file: Path) -> dict[str, Any]:

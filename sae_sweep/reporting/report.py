@@ -12,7 +12,7 @@ from sae_sweep.folder.names import PARETO, REPORT
 from sae_sweep.reporting.columns import cell_title
 from sae_sweep.reporting.html import report_html
 from sae_sweep.reporting.pareto import cells, disagreements, pareto_json
-from sae_sweep.reporting.points import SweepRecord, read_sweep, true_latents
+from sae_sweep.reporting.points import SweepRecord, read_sweep, synthetic
 from sae_sweep.reporting.table import print_frontier
 
 
@@ -36,7 +36,7 @@ def write_report(folder: Path, console: Console | None = None) -> list[dict[str,
 
 
 def _print_cell(cell: dict[str, Any], console: Console) -> None:
-    if true_latents(cell["key"]) is None:
+    if synthetic(cell["key"]) is None:
         baselines = "  ".join(f"{name} {number(value)}" for name, value in cell["baselines"].items())
         told = f"{baselines}  on {count(cell['tokens'])} held-out tokens"
     else:

@@ -18,7 +18,7 @@ from sae_sweep.activations.toy import ToyStream
 from sae_sweep.cli import config_folder
 from sae_sweep.config.reading import member_config
 from sae_sweep.config.schema import MemberConfig
-from sae_sweep.model.sites import TOY_SITE
+from sae_sweep.model.sites import synthetic_site
 from sae_sweep.plan.members import plan_sweep
 from sae_sweep.saes.base import Parameters
 from sae_sweep.training.step.trainer import BankTrainer
@@ -27,7 +27,7 @@ ARCHITECTURES = (
     *("standard", "gated", "topk", "batchtopk", "jumprelu"),
     *("matryoshka", "p_anneal", "jumprelu_anthropic"),
 )
-HOOK = TOY_SITE.hook
+HOOK = synthetic_site("toy").hook
 CONTEXT = 32
 """`data.context`: a block is so many times `data.block_rows`."""
 BATCHES_PER_BLOCK = 4

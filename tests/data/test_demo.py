@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 import sae_sweep
-from sae_sweep.data.demo import demo_documents, demo_files, is_heldout
+from sae_sweep.data.kinds.demo import demo_documents, demo_files, is_heldout
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO_LM = Path(sae_sweep.__file__).parent / "assets" / "demo_lm"
@@ -85,7 +85,7 @@ def test_documents_follow_the_files_and_are_never_empty() -> None:
 
 
 def test_corpus_needs_no_torch() -> None:
-    code = "import sys, sae_sweep.data.demo as demo; demo.demo_files(); sys.exit('torch' in sys.modules)"
+    code = "import sys, sae_sweep.data.kinds.demo as demo; demo.demo_files(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 

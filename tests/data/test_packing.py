@@ -84,7 +84,8 @@ def test_a_tokenizer_beyond_the_model_is_refused(tokenizer: Any) -> None:
 
 
 def sheets(*arrays: Any, context: int = 2, bos_id: int | None = None) -> Any:
-    return TokenRows(lambda: iter([np.array(a) for a in arrays]), RowFormat(context, bos_id, 100), "data.path=x", False)
+    form = RowFormat(context, bos_id, 100, ids_begin_so=bos_id is not None)
+    return TokenRows(lambda: iter([np.array(a) for a in arrays]), form, "data.path=x", False)
 
 
 def test_source_rows_are_cut_and_their_remainder_dropped() -> None:

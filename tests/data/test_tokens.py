@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sae_sweep.data.documents import PIECE_CHARACTERS, Origin, text_documents, text_files
+from sae_sweep.data.documents import PIECE_CHARACTERS, text_documents, text_files
+from sae_sweep.data.origin import Origin
 from sae_sweep.data.tokens import open_tokens
 from sae_sweep.errors import ConfigError
 
@@ -121,7 +122,7 @@ def test_a_path_of_its_own_for_the_held_out_set(
 
 def test_the_demo_corpus(make_config: Any, make_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     splits = {"train": ["abc", "def", "ghi"], "heldout": ["xyz"]}
-    monkeypatch.setattr("sae_sweep.data.sources.demo_documents", lambda split: iter(splits[split]))
+    monkeypatch.setattr("sae_sweep.data.kinds.demo.demo_documents", lambda split: iter(splits[split]))
     tokens = open_tokens(make_config("demo", bos="never", context=3), 3, make_tokenizer(eos_token_id=None), VOCABULARY)
     assert tokens.heldout.tolist() == words("xyz")
     a, b, c, d, e, f, g = words("abcdefg")[0]
@@ -331,7 +332,7 @@ def test_keys_that_would_not_be_read(write: Any, arrays: Any, make_config: Any, 
     refused(r"data\.path=x is not read with data\.kind=demo", make_config("demo", "x"), tokenizer)
     refused(r"data\.heldout_split=test is not read", make_config("demo", heldout_split="test"), tokenizer)
     text = make_config("text", write("a.txt", "abc"), heldout_split="test")
-    refused(r"data\.heldout_split=test: files have no splits", text, tokenizer)
+    refused(r"data\.heldout_split=test is not read with data\.kind=text \(it is with hub, tok", text, tokenizer)
     ids = make_config("tokens", arrays("a.npy", x=np.arange(9)), heldout_split="test")
     refused(r"data\.heldout_split=test: files have no splits", ids, tokenizer)
 
@@ -339,7 +340,7 @@ def test_keys_that_would_not_be_read(write: Any, arrays: Any, make_config: Any, 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kind": "web"}, r"data\.kind=web is not one of demo, text, hub, tokens"),
+        ({"kind": "web"}, r"data\.kind=web is not one of demo, hub, text, tokens, toy"),
         ({"bos": "yes"}, r"data\.bos=yes is not one of auto, always, never"),
         ({"context": 1}, r"data\.context=1 must be at least 2"),
         ({"seed": -1}, r"data\.seed=-1 must be at least 0"),

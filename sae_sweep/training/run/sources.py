@@ -12,6 +12,7 @@ from sae_sweep.activations.stream import ActivationStream, Block
 from sae_sweep.activations.toy import ToyStream
 from sae_sweep.activations.unigrams import unigram_activations
 from sae_sweep.config.schema import MemberConfig
+from sae_sweep.data.kinds import synthetic_kind
 from sae_sweep.data.tokens import open_tokens
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import Evaluator
@@ -58,7 +59,9 @@ def open_source(
     """Load what the members of a group share, which have these configs; `hooks` are those of this rank's, and `spliced`
     the sites for which their objectives need whole passes. Raises ConfigError."""
     config = members[0]
-    return LanguageModelSource(config, hooks, members, spliced, ranks) if config.data.toy is None else ToySource(config)
+    if synthetic_kind(config.data.kind) is not None:
+        return ToySource(config)
+    return LanguageModelSource(config, hooks, members, spliced, ranks)
 
 
 class LanguageModelSource:
@@ -135,7 +138,7 @@ class LanguageModelSource:
 
 
 class ToySource:
-    """Synthetic activations (`sae_sweep/data/toy.py`): no tokens, no model, known latents."""
+    """Synthetic activations: no tokens, no model, known latents."""
 
     splicing = None
 
@@ -154,15 +157,15 @@ class ToySource:
         return self.device.type == "cuda"
 
     def unigrams(self, hooks: Sequence[str]) -> dict[str, Tensor]:
-        raise ConfigError("sae.lookup: toy data has no tokens; leave it none")
+        raise ConfigError("sae.lookup: synthetic data has no tokens; leave it none")
 
     def evaluator(self, positions: str, means: Mapping[str, Tensor], watched: Sequence[str] = ()) -> Evaluator:
         return ToyEvaluator(self._stream, self._config)
 
     def metadata(self) -> dict[str, Any]:
         return {
-            "model_name": "toy",
-            "dataset_path": "toy",
+            "model_name": self._config.data.kind,
+            "dataset_path": self._config.data.kind,
             "context_size": self._config.data.context,
             "prepend_bos": False,
             "exclude_special_tokens": False,

@@ -7,9 +7,19 @@ import hashlib
 import os
 import sysconfig
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from sae_sweep.config.schema import DataConfig
+from sae_sweep.data.origin import HELDOUT_KEYS
+
+if TYPE_CHECKING:
+    from sae_sweep.data.packing import PackedText, RowFormat, Tokenizer
+
+MODEL = TOKENIZES = True
+READS = ()
+HELDOUT = HELDOUT_KEYS
 Split = Literal["train", "heldout"]
 
 # Folders that are not the library's own writing (installed packages, build records), that distributions often leave
@@ -20,6 +30,19 @@ _SKIPPED_FOLDERS = frozenset(
 _SKIPPED_PREFIXES = ("config-", "_sysconfigdata")  # written by the build, different on every machine
 
 _HELDOUT_ONE_IN = 20
+
+
+def check(config: DataConfig) -> None:
+    """There is nothing to check: every interpreter has its library."""
+
+
+def open_rows(config: DataConfig, tokenizer: "Tokenizer | None", form: "RowFormat") -> "tuple[PackedText, PackedText]":
+    from sae_sweep.data.packing import PackedText
+
+    def open_one(split: Split) -> PackedText:
+        return PackedText(partial(demo_documents, split), tokenizer, form, "data.kind=demo", kept=True)
+
+    return open_one("train"), open_one("heldout")
 
 
 def _keeps(name: str) -> bool:

@@ -1,0 +1,34 @@
+"""Text files on this machine: `data=text data.path=FILE_OR_GLOB`."""
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from sae_sweep.config.schema import DataConfig
+from sae_sweep.data.documents import text_documents, text_files
+from sae_sweep.data.origin import HELDOUT_KEYS, Origin, opened
+from sae_sweep.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sae_sweep.data.packing import PackedText, RowFormat, Tokenizer
+
+MODEL = TOKENIZES = True
+READS = ("path", "heldout_path")
+HELDOUT = HELDOUT_KEYS
+
+
+def check(config: DataConfig) -> None:
+    train, heldout = opened(config, lambda origin: {file.resolve() for file in text_files(origin)})
+    if heldout and train & heldout:
+        label = f"data.heldout_path={config.heldout_path}"
+        raise ConfigError(f"{label} names files of data.path too, such as {min(train & heldout)}")
+
+
+def open_rows(
+    config: DataConfig, tokenizer: "Tokenizer | None", form: "RowFormat"
+) -> "tuple[PackedText, PackedText | None]":
+    from sae_sweep.data.packing import PackedText
+
+    def open_one(origin: Origin) -> PackedText:
+        return PackedText(partial(text_documents, text_files(origin), origin), tokenizer, form, origin.label, kept=True)
+
+    return opened(config, open_one)

@@ -1,0 +1,39 @@
+"""Token ids made beforehand: `data=tokens data.path=FILE`, or a saved dataset, or a hub id."""
+
+from typing import TYPE_CHECKING
+
+from sae_sweep.config.schema import DataConfig
+from sae_sweep.data.origin import HELDOUT_KEYS, Origin, opened, origins
+from sae_sweep.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sae_sweep.data.packing import RowFormat, RowSource, Tokenizer
+
+MODEL, TOKENIZES = True, False
+READS = ("path", "name", "heldout_path", "heldout_split")
+HELDOUT = HELDOUT_KEYS
+
+
+def check(config: DataConfig) -> None:
+    train, heldout = origins(config)
+    if config.heldout_split is not None and (heldout or train).is_array:
+        raise ConfigError(f"data.heldout_split={config.heldout_split}: files have no splits; take data.heldout_path")
+    opened(config, Origin.single_path)
+
+
+def open_rows(
+    config: DataConfig, tokenizer: "Tokenizer | None", form: "RowFormat"
+) -> "tuple[RowSource, RowSource | None]":
+    from sae_sweep.data.arrays import load_sheet
+    from sae_sweep.data.columns import Column
+    from sae_sweep.data.packing import TokenRows
+
+    def open_one(origin: Origin) -> "RowSource":
+        if origin.is_array:
+            return TokenRows.of_sheet(load_sheet(origin, form.context), form, origin.label)
+        column = Column(origin)
+        if column.content == "text":
+            raise ConfigError(f"data.field={origin.field} of {origin.label} holds text, not token ids; take data=hub")
+        return column.rows(tokenizer, form)
+
+    return opened(config, open_one)

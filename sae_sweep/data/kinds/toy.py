@@ -1,0 +1,58 @@
+"""Synthetic activations whose true latents are known: `data=toy`, made from data.seed as `data/toy.py` says."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from sae_sweep.config.schema import DataConfig, ToyConfig
+from sae_sweep.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sae_sweep.data.toy import ToyData
+
+MODEL = TOKENIZES = False
+READS = ("toy",)
+HELDOUT = ("kind", "toy", "seed", "context")
+
+
+def check(config: DataConfig) -> None:
+    toy = _given(config)
+    for name in ("dimensions", "latents"):
+        if getattr(toy, name) < 1:
+            raise ConfigError(f"data.toy.{name}={getattr(toy, name)} must be at least 1")
+    if not 0 < toy.active <= toy.latents:
+        raise ConfigError(f"data.toy.active={toy.active:g} must be above 0 and at most data.toy.latents={toy.latents}")
+    if not 0 < toy.decay <= 1:
+        raise ConfigError(f"data.toy.decay={toy.decay:g} must be above 0 and at most 1")
+    if toy.noise < 0:
+        raise ConfigError(f"data.toy.noise={toy.noise:g} must not be negative")
+
+
+def _given(config: DataConfig) -> ToyConfig:
+    if config.toy is None:
+        raise ConfigError("data.kind=toy needs data.toy; data=toy sets both")
+    return config.toy
+
+
+def dimensions(config: DataConfig) -> int:
+    return _given(config).dimensions
+
+
+def title(data: Mapping[str, Any]) -> str:
+    return f"{data['toy']['latents']} true latents in {data['toy']['dimensions']} dimensions"
+
+
+def facts(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    toy = data["toy"]
+    return [
+        ("True latents", str(toy["latents"])),
+        ("Dimensions", str(toy["dimensions"])),
+        ("Active in a row", f"{toy['active']:g}, {'correlated' if toy['correlated'] else 'each for itself'}"),
+        ("Decay of frequencies", f"{toy['decay']:g}"),
+        ("Noise", f"{toy['noise']:g}"),
+    ]
+
+
+def open_synthetic(config: DataConfig) -> "ToyData":
+    from sae_sweep.data.toy import ToyData
+
+    return ToyData(_given(config), config.seed)

@@ -1,0 +1,72 @@
+"""Where tokens come from: the paths and splits that a config names. No torch, no numpy."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sae_sweep.config.schema import DataConfig
+from sae_sweep.errors import ConfigError
+
+HELDOUT_KEYS = ("kind", "path", "name", "split", "field", "heldout_path", "heldout_split", "context", "bos")
+"""What the held-out tokens of any source follow from, beside their number."""
+
+Opened = TypeVar("Opened")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where tokens come from, and the keys that said so."""
+
+    key: str
+    """`data.path` or `data.heldout_path`: what messages name."""
+    path: Any
+    name: str | None
+    split_key: str
+    """`data.split` or `data.heldout_split`."""
+    split: str
+    field: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.key}={self.path}"
+
+    @property
+    def is_array(self) -> bool:
+        return isinstance(self.path, str) and Path(self.path).suffix in (".npz", ".npy")
+
+    def single_path(self) -> str:
+        """The path of a source that has only one. ConfigError for a list, an empty one, and a file that is missing."""
+        if not isinstance(self.path, str) or not self.path:
+            raise ConfigError(f"{self.label} must be one path: only data.kind=text takes several")
+        local = Path(self.path).expanduser()
+        looks_local = self.path.startswith(("/", "./", "../", "~")) or local.suffix in (".arrow", ".npy", ".npz")
+        if looks_local and not local.exists():
+            raise ConfigError(f"{self.label} does not exist")
+        return self.path
+
+
+def origins(config: DataConfig) -> tuple[Origin, Origin | None]:
+    """Of the training rows, and of the held-out ones where they have one of their own. Raises ConfigError."""
+    if not config.path:
+        raise ConfigError(f"data.path is needed with data.kind={config.kind}")
+    train = Origin("data.path", config.path, config.name, "data.split", config.split, config.field)
+    split_key, split = "data.heldout_split", config.heldout_split
+    if split is None and config.heldout_path is None:
+        return train, None
+    if split is None:
+        split_key, split = "data.split", config.split
+    heldout = replace(train, split_key=split_key, split=split)
+    if config.heldout_path is not None:  # another dataset, so data.name, a configuration of the first, is not its
+        heldout = replace(heldout, key="data.heldout_path", path=config.heldout_path, name=None)
+    if (train.path, train.split) == (heldout.path, heldout.split):
+        raise ConfigError(
+            f"{heldout.label} ({heldout.split_key}={heldout.split}) is the training data, which cannot be held out"
+        )
+    return train, heldout
+
+
+def opened(config: DataConfig, open_one: Callable[[Origin], Opened]) -> tuple[Opened, Opened | None]:
+    """Both origins of a config, opened."""
+    train, heldout = origins(config)
+    return open_one(train), None if heldout is None else open_one(heldout)
