@@ -1,16 +1,19 @@
-"""The numbers of a matrix that were chosen, by row; and choosing them, on a CPU by loops (`choosing.py`)."""
+"""The numbers of a matrix that were chosen, by row; and choosing them, on a CPU by loops (`cpu/choosing.py`)."""
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from sae_sweep.kernels.cpu import choosing
-from sae_sweep.kernels.cpu.compiling import Array
+from sae_sweep.kernels import cpu
 from sae_sweep.kernels.sparse import located
+
+if TYPE_CHECKING:
+    from sae_sweep.kernels.cpu import choosing
 
 NARROW = 2**31 - 1
 """As many entries as int32 counts; half as wide as int64 is read and written twice as fast."""
@@ -40,7 +43,7 @@ def above(z_RF: Tensor, floor_F: Tensor | float = 0, bias_F: Tensor | None = Non
     floor_F = torch.as_tensor(floor_F, dtype=z_RF.dtype).expand(z_RF.shape[1]).contiguous()
     room = room_for(len(z_RF), z_RF.numel(), z_RF.dtype)
     bias_F = z_RF.new_zeros(z_RF.shape[1]) if bias_F is None else bias_F
-    return listed(room, choosing.above(z_RF.contiguous().numpy(), bias_F.numpy(), floor_F.numpy(), room))
+    return listed(room, cpu.choosing.above(z_RF.contiguous().numpy(), bias_F.numpy(), floor_F.numpy(), room))
 
 
 def largest_of_rows(
@@ -51,20 +54,20 @@ def largest_of_rows(
     room = room_for(len(z_RF), z_RF.numel(), z_RF.dtype)
     bias_F = z_RF.new_zeros(z_RF.shape[1]) if bias_F is None else bias_F
     numbers = z_RF.contiguous().numpy(), bias_F.numpy()
-    return listed(room, choosing.largest_of_rows(*numbers, parts_of(z_RF, widths, counts), room))
+    return listed(room, cpu.choosing.largest_of_rows(*numbers, parts_of(z_RF, widths, counts), room))
 
 
 def largest_of_entries(entries: Entries, widths: Sequence[int], counts: Sequence[int]) -> Entries:
     """The same, among the entries of a matrix, which are ordered by column in each row."""
     room = room_for(len(entries.offsets) - 1, len(entries.value_N), entries.value_N.dtype)
     parts = parts_of(entries.value_N, widths, counts)
-    return listed(room, choosing.largest_of_entries(*_arrays(entries), parts, room))
+    return listed(room, cpu.choosing.largest_of_entries(*_arrays(entries), parts, room))
 
 
 def kept(entries: Entries, floor_F: Tensor, inclusive: bool = False) -> Entries:
     """Of some entries those above their column's floor, or at it too."""
     room = _arrays(Entries(*(tensor.clone() for tensor in entries)))
-    return listed(room, choosing.keep_above(*room, floor_F.numpy(), inclusive))
+    return listed(room, cpu.choosing.keep_above(*room, floor_F.numpy(), inclusive))
 
 
 def rows_where(chosen_R: Tensor, entries: Entries) -> Entries:
@@ -92,30 +95,30 @@ def joined(pieces: Sequence[Entries]) -> Entries:
     return Entries(offsets, column_N, torch.cat([piece.value_N for piece in pieces]))
 
 
-def room_for(rows: int, most: int, dtype: torch.dtype) -> choosing.Room:
+def room_for(rows: int, most: int, dtype: torch.dtype) -> "choosing.Room":
     """For as many entries as there can be. Memory that is not written to is none."""
     integer = torch.int32 if most <= NARROW else torch.int64
     offsets, columns = torch.empty(rows + 1, dtype=integer), torch.empty(most, dtype=integer)
     return _arrays(Entries(offsets, columns, torch.empty(most, dtype=dtype)))
 
 
-def _arrays(entries: Entries) -> choosing.Room:
+def _arrays(entries: Entries) -> "choosing.Room":
     return entries.offsets.numpy(), entries.column_N.numpy(), entries.value_N.numpy()
 
 
-def listed(room: choosing.Room, count: int) -> Entries:
+def listed(room: "choosing.Room", count: int) -> Entries:
     """The entries that fill so much of the room."""
     offsets, columns, values = room
     return Entries(*(torch.from_numpy(part) for part in (offsets, columns[:count].copy(), values[:count].copy())))
 
 
-def parts_of(values: Tensor, widths: Sequence[int], counts: Sequence[int]) -> choosing.Parts:
+def parts_of(values: Tensor, widths: Sequence[int], counts: Sequence[int]) -> "choosing.Parts":
     """Where each part begins, each part's count, and room for a row's values, also as integers."""
     bounds = _bounds(tuple(widths))
-    room = torch.empty(int(bounds[-1]) + choosing.VECTORS, dtype=values.dtype).numpy()
+    room = torch.empty(int(bounds[-1]) + cpu.choosing.VECTORS, dtype=values.dtype).numpy()
     return bounds, np.array(counts), room, room.view(f"i{room.itemsize}")
 
 
 @lru_cache(64)
-def _bounds(widths: tuple[int, ...]) -> Array:
+def _bounds(widths: tuple[int, ...]) -> NDArray[Any]:
     return np.concatenate([[0], np.cumsum(widths)])

@@ -1,5 +1,5 @@
 """The sparse kernels of a training step, never differentiated through: torch's own and, where it has none or is
-slower on one core, loops (`loops.py`) on a CPU; `triton_sparse.py` and torch's on CUDA.
+slower on one core, loops (`cpu/loops.py`) on a CPU; `cuda/sparse.py` and torch's on CUDA.
 
 N entries, R rows, F latents, D model width. "Bags" are consecutive runs of entries given by their offsets.
 Measured on 2 cores (d = 512, F = 4096, batch 4096, L0 = 33): 1.5 ms for a weighted sum of rows and 2.7 ms for
@@ -8,13 +8,14 @@ the sampled product, where the dense encoder product takes 103 ms and a gathered
 
 import warnings
 from functools import lru_cache
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from sae_sweep.kernels.cpu import loops
-from sae_sweep.kernels.cpu.compiling import Array
+from sae_sweep.kernels import cpu
 from sae_sweep.kernels.device import on_triton
 
 CACHE_BYTES = 2**20
@@ -57,7 +58,7 @@ def sampled_products(left_RD: Tensor, right_FD: Tensor, index_N: Tensor, offsets
         pattern = torch.sparse_csr_tensor(offsets, index_N, zeros_N, size=size, check_invariants=False)
         return torch.sparse.sampled_addmm(pattern, left_RD, right_FD.T, beta=0.0).values()
     products_N = left_RD.new_empty(index_N.shape)
-    loops.sampled_products(*map(_array, (offsets, index_N, left_RD, right_FD, products_N)))
+    cpu.loops.sampled_products(*map(_array, (offsets, index_N, left_RD, right_FD, products_N)))
     return products_N
 
 
@@ -70,7 +71,7 @@ def sampled_pairs(
         return left_N, other_N
     left_N, other_N = left_RD.new_empty(index_N.shape), left_RD.new_empty(index_N.shape)
     lefts, products = (_array(left_RD), _array(other_RD)), (_array(left_N), _array(other_N))
-    loops.sampled_pairs(_array(offsets), _array(index_N), lefts, _array(right_FD), products)
+    cpu.loops.sampled_pairs(_array(offsets), _array(index_N), lefts, _array(right_FD), products)
     return left_N, other_N
 
 
@@ -79,7 +80,7 @@ def _on_one_core(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and not on_triton(tensor) and torch.get_num_threads() == 1
 
 
-def _array(tensor: Tensor) -> Array:
+def _array(tensor: Tensor) -> NDArray[Any]:
     return tensor.detach().contiguous().numpy()
 
 
@@ -120,7 +121,7 @@ def ordered_sums(values_N: Tensor, order_N: Tensor, offsets: Tensor) -> tuple[Te
         return ordered_N, bag_sums(ordered_N, offsets)
     values_N = values_N.detach()
     ordered_N, sums = torch.empty_like(values_N), values_N.new_empty(len(offsets) - 1)
-    loops.ordered_sums(*(each.numpy() for each in (values_N, order_N, offsets, ordered_N, sums)))
+    cpu.loops.ordered_sums(*(each.numpy() for each in (values_N, order_N, offsets, ordered_N, sums)))
     return ordered_N, sums
 
 
@@ -129,7 +130,7 @@ def positive_counts(values_N: Tensor, column_N: Tensor, columns: int) -> Tensor:
     counts = torch.zeros(columns, dtype=torch.int64, device=values_N.device)
     if values_N.device.type != "cpu" or on_triton(values_N):
         return counts.index_add_(0, column_N, (values_N > 0).long())
-    loops.count_positive(values_N.numpy(), column_N.numpy(), counts.numpy())
+    cpu.loops.count_positive(values_N.numpy(), column_N.numpy(), counts.numpy())
     return counts
 
 
@@ -141,5 +142,5 @@ def transposed(offsets: Tensor, column_N: Tensor, columns: int) -> tuple[Tensor,
         row_N = bag_of_each(offsets, len(column_N))
         return sorted_offsets(ordered_N, columns), order_N, row_N.index_select(0, order_N)
     found = column_N.new_empty(columns + 1), torch.empty_like(column_N), torch.empty_like(column_N)
-    loops.transpose(offsets.numpy(), column_N.numpy(), *(each.numpy() for each in found))
+    cpu.loops.transpose(offsets.numpy(), column_N.numpy(), *(each.numpy() for each in found))
     return found

@@ -20,7 +20,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from sae_sweep.kernels.cpu import choosing
+from sae_sweep.kernels import cpu
 from sae_sweep.kernels.entries import Entries, listed, parts_of, room_for
 from sae_sweep.kernels.selection import sampled_cut
 
@@ -85,7 +85,7 @@ def likely_largest(bounds: Bounds, widths: Sequence[int], counts: Sequence[int])
     bits_BF = bounds.bits_BF
     room = room_for(len(bits_BF), bits_BF.numel(), bits_BF.dtype)
     parts = parts_of(bits_BF, widths, counts)
-    return listed(room, choosing.likely_largest(bits_BF.numpy(), bounds.slack_B.numpy(), UP, parts, room))
+    return listed(room, cpu.choosing.likely_largest(bits_BF.numpy(), bounds.slack_B.numpy(), UP, parts, room))
 
 
 def likely_cut(bits_BF: Tensor, count: int) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sae_sweep.kernels.cpu.products import largest_products, products_above
+from sae_sweep.kernels import cpu
 from sae_sweep.kernels.entries import Entries
 from sae_sweep.kernels.selection import SAMPLE, sampled_cut
 from sae_sweep.saes.codes import Codes
@@ -25,7 +25,7 @@ class PiecewiseEncoder(Encoder):
 
     def largest_of_rows(self, counts: Sequence[int]) -> tuple[Codes, Tensor]:
         x_BD, W_enc = self._x_BD.detach(), self._W_enc.detach()
-        return self._listed(largest_products(x_BD, W_enc, self._layout.widths, counts, self._offset_F))
+        return self._listed(cpu.products.largest_products(x_BD, W_enc, self._layout.widths, counts, self._offset_F))
 
     def largest_of_all(self, counts: Sequence[int], layout: Layout | None = None) -> tuple[Codes, Tensor]:
         cut_M = self._likely_cuts(counts)
@@ -34,7 +34,7 @@ class PiecewiseEncoder(Encoder):
         return self._listed(largest, layout)
 
     def _above(self, floor_F: Tensor | float) -> Entries:
-        return products_above(self._x_BD.detach(), self._W_enc.detach(), floor_F, self._offset_F)
+        return cpu.products.products_above(self._x_BD.detach(), self._W_enc.detach(), floor_F, self._offset_F)
 
     def _likely_cuts(self, counts: Sequence[int]) -> Tensor:
         """[M]: what rather more than each member's `count` of z are likely to be above, given some tokens."""

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 from torch.optim.adam import adam
 
-from sae_sweep.kernels.cpu import loops
+from sae_sweep.kernels import cpu
 from sae_sweep.plan.schedules import Schedule
 from sae_sweep.saes.bank import LOOKUP, SKIP, Bank
 from sae_sweep.saes.base import Parameters
@@ -85,7 +85,7 @@ def remove_radial(gradient_FD: Tensor, unit_FD: Tensor) -> None:
     Before Adam, so that its moments never see it (Bricken et al. 2023, appendix).
     """
     if gradient_FD.device.type == "cpu":
-        loops.remove_radial(gradient_FD.numpy(), unit_FD.numpy())
+        cpu.loops.remove_radial(gradient_FD.numpy(), unit_FD.numpy())
         return
     radial_F = (gradient_FD * unit_FD).sum(dim=1, keepdim=True)
     gradient_FD.addcmul_(radial_F, unit_FD, value=-1)
