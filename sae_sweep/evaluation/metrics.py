@@ -29,8 +29,8 @@ class Shown(Flag):
     """A heat map of dictionary sizes and sparsities."""
 
 
-NOWHERE, REPORT, AXIS, MAP = Shown.NOWHERE, Shown.REPORT, Shown.AXIS, Shown.MAP
-TABLES = Shown.TERMINAL | REPORT
+NOWHERE, TERMINAL, REPORT, AXIS, MAP = Shown.NOWHERE, Shown.TERMINAL, Shown.REPORT, Shown.AXIS, Shown.MAP
+TABLES = TERMINAL | REPORT
 
 
 @dataclass(frozen=True)

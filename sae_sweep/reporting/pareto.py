@@ -7,7 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 from sae_sweep.config.values import finite
-from sae_sweep.reporting.points import BASELINES, Point, fidelity
+from sae_sweep.reporting.cell import fidelity
+from sae_sweep.reporting.points import BASELINES, Point
 
 PARETO_VERSION = 1
 L0_TOLERANCE = 0.05

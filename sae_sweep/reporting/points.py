@@ -8,12 +8,11 @@ from typing import Any
 
 from sae_sweep.architectures.base import ARCHITECTURES, SaeConfig
 from sae_sweep.config.values import finite
-from sae_sweep.data.kinds import SyntheticKind, data_kind, synthetic_kind
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.metrics import METRICS, closed
 from sae_sweep.folder import names
 from sae_sweep.folder.sweep import damage, overlay_tasks
-from sae_sweep.model.sites import HOOK_OF_KIND, parse_hook, synthetic_site
+from sae_sweep.reporting.cell import cell_key
 
 Point = dict[str, Any]
 """A finished member, flat: `member`, what it is (FACTS), every metric, and `cell`, the key of its cell."""
@@ -22,8 +21,6 @@ FACTS = ("member", "architecture", "variant", "width", "knob", "knob_value", "lr
 BASELINES = ("ce_clean", "ce_zero", "ce_mean")
 
 SWEEP_VERSION = 1
-DEMO_MODEL = "demo"
-"""What reports call the model that ships, whose path is null."""
 
 
 @dataclass(frozen=True)
@@ -107,42 +104,6 @@ def architecture_label(config: Mapping[str, Any]) -> str:
     return " ".join(word for word in (name, objective if objective != "local" else "", origin) if word)
 
 
-def cell_key(
-    config: Mapping[str, Any], exported_hook: str | None, exported_output: str | None = None
-) -> dict[str, Any]:
-    """What members must share to be compared: model, site, counted positions and held-out tokens.
-
-    dtype is part of it because the baselines depend on it. Of synthetic activations: what they were drawn from.
-    """
-    model, evaluation, data = config["model"], config["evaluation"], config["data"]
-    kind = data_kind(data["kind"])
-    hook, output = synthetic_site(data["kind"]).hook, None
-    if kind.MODEL:
-        hook, output = _hook(config["site"], exported_hook), config["site"].get("output")
-    return {
-        "model": model.get("path") or DEMO_MODEL if kind.MODEL else data["kind"],
-        "revision": model.get("revision"),
-        "dtype": model.get("dtype"),
-        "site": {"in": hook, "out": hook if output is None else exported_output or _in_block(output, hook)},
-        "positions": evaluation.get("positions") if kind.MODEL else None,
-        "evaluation": {
-            "tokens": evaluation.get("tokens"),
-            "data": {key: data.get(key) for key in kind.HELDOUT},
-        },
-    }
-
-
-def synthetic(key: Mapping[str, Any]) -> SyntheticKind | None:
-    """The kind of a cell's synthetic activations; None for a language model's."""
-    return synthetic_kind(key["evaluation"]["data"]["kind"])
-
-
-def fidelity(key: Mapping[str, Any]) -> str:
-    """The metric that is weighed against L0 in a cell: what a language model keeps, or of synthetic activations what
-    is explained."""
-    return "ce_recovered" if synthetic(key) is None else "explained_variance"
-
-
 def _read_sweep_json(file: Path) -> dict[str, Any]:
     try:
         sweep = json.loads(file.read_text(encoding="utf-8"))
@@ -171,24 +132,6 @@ def _read_export(file: Path) -> dict[str, Any]:
         return {}
     metadata = raw.get("metadata")
     return {**raw, **metadata} if isinstance(metadata, dict) else raw
-
-
-def _hook(site: Mapping[str, Any], exported: str | None) -> str:
-    if site.get("across"):
-        end = HOOK_OF_KIND.get(str(site["kind"]), str(site["kind"]))
-        return " + ".join(at if isinstance(at, str) else f"blocks.{at}.{end}" for at in site["across"])
-    if site.get("hook"):
-        return str(site["hook"])
-    if site.get("layer") is not None:
-        kind = str(site["kind"])
-        return f"blocks.{site['layer']}.{HOOK_OF_KIND.get(kind, kind)}"
-    return exported or f"{site['kind']} of the middle block"
-
-
-def _in_block(output: str, hook: str) -> str:
-    """The hook of `site.output`, which may be a kind in the block of the one that is read."""
-    layer = parse_hook(hook).layer
-    return output if output not in HOOK_OF_KIND or layer is None else f"blocks.{layer}.{HOOK_OF_KIND[output]}"
 
 
 def _knob(sae: Mapping[str, Any]) -> tuple[str, float | None]:

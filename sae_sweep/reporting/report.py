@@ -9,10 +9,10 @@ from rich.console import Console
 from sae_sweep.config.values import count, number
 from sae_sweep.folder.files import write_text_atomic
 from sae_sweep.folder.names import PARETO, REPORT
-from sae_sweep.reporting.columns import cell_title
-from sae_sweep.reporting.html import report_html
+from sae_sweep.reporting.cell import cell_title, synthetic
+from sae_sweep.reporting.page import Page, report_html
 from sae_sweep.reporting.pareto import cells, disagreements, pareto_json
-from sae_sweep.reporting.points import SweepRecord, read_sweep, synthetic
+from sae_sweep.reporting.points import SweepRecord, read_sweep
 from sae_sweep.reporting.table import print_frontier
 
 
@@ -27,7 +27,7 @@ def write_report(folder: Path, console: Console | None = None) -> list[dict[str,
     notes = [*record.notes, *(line for cell in found for line in disagreements(cell))]
     pareto, html = folder / PARETO, folder / REPORT
     write_text_atomic(pareto, json.dumps(pareto_json(found), indent=1, allow_nan=False) + "\n")
-    write_text_atomic(html, report_html(folder, record, found, notes))
+    write_text_atomic(html, report_html(Page(folder, record, found, notes)))
     for cell in found:
         _print_cell(cell, console)
     for line in [*notes, *_states(record), str(html), str(pareto)]:

@@ -6,7 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sae_sweep.reporting.columns import terminal_columns
+from sae_sweep.evaluation.metrics import METRICS, TERMINAL, Metric, Shown, shown
+from sae_sweep.reporting.cell import synthetic
 from sae_sweep.reporting.points import Point
 
 OVERALL, OWN = "overall", "own"
@@ -16,10 +17,10 @@ OVERALL, OWN = "overall", "own"
 def print_frontier(cell: Mapping[str, Any], console: Console | None = None) -> None:
     """Print the members of one cell by architecture, then L0: a drawn table on a terminal, else aligned text."""
     console = console or Console()
-    columns, marks = terminal_columns(cell), frontier_marks(cell)
-    titles = ["member", *(column.title for column in columns), "frontier"]
+    metrics, marks = columns([cell], TERMINAL), frontier_marks(cell)
+    titles = ["member", *(metric.title for metric in metrics), "frontier"]
     rows = [
-        [point["member"], *(column.text(point) for column in columns), marks.get(point["member"], "")]
+        [point["member"], *(metric.text(point) for metric in metrics), marks.get(point["member"], "")]
         for point in in_order(cell["points"])
     ]
     if console.is_terminal:
@@ -27,6 +28,17 @@ def print_frontier(cell: Mapping[str, Any], console: Console | None = None) -> N
         return
     for line in aligned(titles, rows):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def columns(cells: Sequence[Mapping[str, Any]], where: Shown) -> list[Metric]:
+    """The metrics that some member of the cells has, among those that are shown there."""
+    found = {
+        metric.key
+        for cell in cells
+        for metric in shown(where, toy=synthetic(cell["key"]) is not None)
+        if any(metric.value(point) is not None for point in cell["points"])
+    }
+    return [metric for key, metric in METRICS.items() if key in found]
 
 
 def in_order(points: Sequence[Point]) -> list[Point]:

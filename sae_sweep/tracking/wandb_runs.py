@@ -11,7 +11,7 @@ from typing import Any
 from sae_sweep.config.schema import TrackingConfig
 from sae_sweep.config.values import finite
 from sae_sweep.evaluation.metrics import METRICS
-from sae_sweep.reporting.columns import cell_title
+from sae_sweep.reporting.cell import cell_title
 from sae_sweep.reporting.points import FACTS, architecture_label
 from sae_sweep.tracking.wandb_files import last_offline_step
 

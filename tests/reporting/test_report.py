@@ -6,15 +6,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import pytest
 from rich.console import Console
 
-from sae_sweep.reporting.columns import LATER_FVU, report_columns
-from sae_sweep.reporting.curves import MOST_POINTS, read_curves, thinned
+from sae_sweep.evaluation.metrics import METRICS, REPORT
 from sae_sweep.reporting.pareto import cells
 from sae_sweep.reporting.points import read_sweep
 from sae_sweep.reporting.report import write_report
-from sae_sweep.reporting.table import aligned, frontier_marks, print_frontier
+from sae_sweep.reporting.sections.curves import MOST_POINTS, read_curves, thinned
+from sae_sweep.reporting.table import aligned, columns, frontier_marks, print_frontier
 
 
 class Page(HTMLParser):
@@ -80,8 +79,11 @@ def test_page_carries_its_data_and_plotly_once(sweep: Path) -> None:
     page = Page(text)
     data = json.loads(page.scripts["data"])
     assert data["cells"] == json.loads(json.dumps(found))
-    assert [curve["member"] for curve in data["curves"]] == [point["member"] for point in found[0]["points"]]
-    assert all(len(curve["tokens"]) == len(curve["l0"]) == len(curve["loss"]) == 40 for curve in data["curves"])
+    curves = data["sections"]["curves"]
+    assert [curve["member"] for curve in curves] == [point["member"] for point in found[0]["points"]]
+    assert all(
+        len(curve["tokens"]) == len(curve["l0"]) == len(curve["loss"]) == 40 for curve in data["sections"]["curves"]
+    )
     assert len(re.findall(r"\* plotly\.js v", text)) == 1
 
 
@@ -184,8 +186,8 @@ def test_later_sites_have_a_column_where_they_were_watched(sweep: Path) -> None:
     row = next(line for line in lines if line.startswith(points[0]["member"]))
     assert "0.2500" in row.split()
     assert "\n".join(lines).count("0.2500") == 1
-    assert LATER_FVU in report_columns([cell | {"points": points}])
-    assert LATER_FVU not in report_columns([cell])
+    assert METRICS["later_fvu"] in columns([cell | {"points": points}], REPORT)
+    assert METRICS["later_fvu"] not in columns([cell], REPORT)
 
 
 def test_drawn_table_on_a_terminal(sweep: Path) -> None:
@@ -205,10 +207,3 @@ def test_frontier_marks(sweep: Path) -> None:
 
 def test_columns_line_up() -> None:
     assert aligned(["m", "n", "f"], [["aa", "1", "x"], ["b", "10", ""]]) == ["m    n  f", "aa   1  x", "b   10"]
-
-
-@pytest.mark.parametrize("name", ["report.css", "report.js"])
-def test_page_parts_are_package_data(name: str) -> None:
-    import sae_sweep.reporting.html as html
-
-    assert (Path(html.__file__).parent / name).is_file()

@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 
 from sae_sweep.evaluation.metrics import METRICS
-from sae_sweep.reporting.heatmaps import grids
 from sae_sweep.reporting.pareto import cells
 from sae_sweep.reporting.points import read_sweep
 from sae_sweep.reporting.report import write_report
+from sae_sweep.reporting.sections.heatmaps import grids, maps
 from tests.reporting.conftest import sae_entries
 from tests.reporting.test_report import Page, said
 
@@ -94,7 +94,7 @@ def test_the_grid_holds_every_number_in_its_place(toy: Path) -> None:
     assert grid["maps"]["mmcs_truth"] == [[0.032, 0.032], [0.128, 0.128], [0.512, 0.512]]
     assert grid["maps"]["fvu"] == [[0.1, 0.3]] * 3
     assert grid["maps"]["mmcs_latents"] == [[None, None], [0.5, 0.5], [0.5, 0.5]]
-    assert list(grid["maps"]) == ["mmcs_truth", "mmcs_truth_frequent", "mmcs_latents", "fvu", "l0", "dead_fraction"]
+    assert list(grid["maps"]) == ["mmcs_truth", "mmcs_truth_frequent", "mmcs_latents", "l0", "fvu", "dead_fraction"]
 
 
 def test_members_of_one_place_are_averaged_and_a_gap_stays_empty(write_toy: Callable[..., Path]) -> None:
@@ -120,9 +120,9 @@ def test_the_page_has_a_map_for_each_number_and_nothing_of_a_model(toy: Path) ->
     text = (toy / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     data = json.loads(page.scripts["data"])
-    assert data["grids"] == json.loads(json.dumps([grids(cell) for cell in data["cells"]]))
-    for key, _ in data["maps"]:
-        assert text.count(f"data-map={key} ") == 1
+    assert data["sections"]["heatmaps"] == json.loads(json.dumps([grids(cell) for cell in data["cells"]]))
+    for metric in maps():
+        assert text.count(f"data-map={metric.key} ") == 1
     shown = " ".join(page.shown)
     for expected in (
         "512 true latents in 256 dimensions",
@@ -140,7 +140,7 @@ def test_the_page_has_a_map_for_each_number_and_nothing_of_a_model(toy: Path) ->
 def test_a_language_models_page_has_no_map(sweep: Path) -> None:
     write_report(sweep, Console(file=io.StringIO()))
     page = Page((sweep / "report.html").read_text(encoding="utf-8"))
-    assert json.loads(page.scripts["data"])["grids"] == [[]]
+    assert json.loads(page.scripts["data"])["sections"]["heatmaps"] == [[]]
     assert "MMCS" not in " ".join(page.shown)
 
 

@@ -1,19 +1,45 @@
-"""Training curves read back from metrics.jsonl, thinned for a report."""
+"""Training curves, read back from metrics.jsonl and thinned."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from sae_sweep.config.values import finite
+from sae_sweep.folder.names import CURVES
+from sae_sweep.reporting.page import Cell, Page
 
-CURVES = ("l0", "loss")
+PLACE, SPAN = 70, "page"
+DRAWN = ("l0", "loss")
 MOST_POINTS = 240
 
 
+def html(page: Page, cell: Cell | None) -> str:
+    """The charts' places; nothing without a finished member."""
+    if not page.cells:
+        return ""
+    return (
+        "<section class=curves><h2>Training</h2><p class=quiet>Click a name to hide or show it, an architecture to"
+        " toggle all of its members.</p><div class=legend></div><div class=pair>"
+        "<div><h3>L0</h3><div class=chart data-curve=l0></div></div>"
+        "<div><h3>Training loss</h3><div class=chart data-curve=loss></div></div></div>"
+        "<p class=quiet>Losses of different architectures have different terms; compare a member with itself.</p>"
+        "</section>"
+    )
+
+
+def data(page: Page) -> list[dict[str, Any]]:
+    """One member's curves after another's."""
+    return [
+        {"member": point["member"], "architecture": point["architecture"]}
+        | read_curves(page.folder / point["member"] / CURVES)
+        for point in page.record.points
+    ]
+
+
 def read_curves(file: Path) -> dict[str, list[float | None]]:
-    """`tokens` and each of CURVES, one value per kept line; no lines where the file is missing or holds none."""
+    """`tokens` and each of DRAWN, one value per kept line; no lines where the file is missing or holds none."""
     lines = thinned(_read_lines(file))
-    curves = {key: [_short(_number(line.get(key))) for line in lines] for key in CURVES}
+    curves = {key: [_short(_number(line.get(key))) for line in lines] for key in DRAWN}
     return {"tokens": [_number(line["tokens"]) for line in lines], **curves}
 
 
@@ -38,7 +64,7 @@ def _read_lines(file: Path) -> list[dict[str, Any]]:
                 continue
             if isinstance(entry, dict) and _number(entry.get("tokens")) is not None:
                 lines.append(entry)
-    return [line for line in lines if any(_number(line.get(key)) is not None for key in CURVES)]
+    return [line for line in lines if any(_number(line.get(key)) is not None for key in DRAWN)]
 
 
 def _number(value: object) -> float | None:

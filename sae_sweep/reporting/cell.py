@@ -1,0 +1,75 @@
+"""Cells: what members must share to be compared."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sae_sweep.data.kinds import SyntheticKind, data_kind, synthetic_kind
+from sae_sweep.model.sites import HOOK_OF_KIND, parse_hook, synthetic_site
+
+DEMO_MODEL = "demo"
+"""What reports call the model that ships, whose path is null."""
+
+
+def cell_key(
+    config: Mapping[str, Any], exported_hook: str | None, exported_output: str | None = None
+) -> dict[str, Any]:
+    """What members must share to be compared: model, site, counted positions and held-out tokens.
+
+    dtype is part of it because the baselines depend on it. Of synthetic activations: what they were drawn from.
+    """
+    model, evaluation, data = config["model"], config["evaluation"], config["data"]
+    kind = data_kind(data["kind"])
+    hook, output = synthetic_site(data["kind"]).hook, None
+    if kind.MODEL:
+        hook, output = _hook(config["site"], exported_hook), config["site"].get("output")
+    return {
+        "model": model.get("path") or DEMO_MODEL if kind.MODEL else data["kind"],
+        "revision": model.get("revision"),
+        "dtype": model.get("dtype"),
+        "site": {"in": hook, "out": hook if output is None else exported_output or _in_block(output, hook)},
+        "positions": evaluation.get("positions") if kind.MODEL else None,
+        "evaluation": {
+            "tokens": evaluation.get("tokens"),
+            "data": {key: data.get(key) for key in kind.HELDOUT},
+        },
+    }
+
+
+def cell_title(key: Mapping[str, Any]) -> str:
+    """A cell in a line: model, revision and site, or what synthetic activations are made of."""
+    made, site = synthetic(key), key["site"]
+    if made is not None:
+        return f"synthetic activations · {made.title(key['evaluation']['data'])}"
+    model = str(key["model"]).rstrip("/").rpartition("/")[2]
+    revision = f" @ {key['revision']}" if key["revision"] else ""
+    places = site["in"] if site["in"] == site["out"] else f"{site['in']} → {site['out']}"
+    return f"{model}{revision} · {places}"
+
+
+def synthetic(key: Mapping[str, Any]) -> SyntheticKind | None:
+    """The kind of a cell's synthetic activations; None for a language model's."""
+    return synthetic_kind(key["evaluation"]["data"]["kind"])
+
+
+def fidelity(key: Mapping[str, Any]) -> str:
+    """The metric that is weighed against L0 in a cell: what a language model keeps, or of synthetic activations what
+    is explained."""
+    return "ce_recovered" if synthetic(key) is None else "explained_variance"
+
+
+def _hook(site: Mapping[str, Any], exported: str | None) -> str:
+    if site.get("across"):
+        end = HOOK_OF_KIND.get(str(site["kind"]), str(site["kind"]))
+        return " + ".join(at if isinstance(at, str) else f"blocks.{at}.{end}" for at in site["across"])
+    if site.get("hook"):
+        return str(site["hook"])
+    if site.get("layer") is not None:
+        kind = str(site["kind"])
+        return f"blocks.{site['layer']}.{HOOK_OF_KIND.get(kind, kind)}"
+    return exported or f"{site['kind']} of the middle block"
+
+
+def _in_block(output: str, hook: str) -> str:
+    """The hook of `site.output`, which may be a kind in the block of the one that is read."""
+    layer = parse_hook(hook).layer
+    return output if output not in HOOK_OF_KIND or layer is None else f"blocks.{layer}.{HOOK_OF_KIND[output]}"

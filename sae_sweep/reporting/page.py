@@ -1,0 +1,116 @@
+"""report.html: one file, with its data and plotly inside, that opens without a network.
+
+It is made of sections, each a file of `sections/` or an entry point in the group `sae_sweep.sections`. What all their
+scripts use is in page.js, and how everything looks in report.css, beside this file.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast
+
+from sae_sweep.evaluation.metrics import AXIS, METRICS
+from sae_sweep.host.kinds import Kinds
+from sae_sweep.reporting.cell import cell_title
+from sae_sweep.reporting.points import SweepRecord
+from sae_sweep.reporting.table import columns
+
+SAID = ("title", "heading", "axis", "digits", "scale", "most", "error", "better")
+"""What scripts know of a metric."""
+Cell = Mapping[str, Any]
+"""As pareto.json has it."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """What sections are made from."""
+
+    folder: Path
+    """The sweep's."""
+    record: SweepRecord
+    cells: Sequence[Cell]
+    notes: Sequence[str]
+    """What readers must know of the numbers, a line each."""
+
+
+class Section(Protocol):
+    """A module that makes one section; a script of the same name beside it may draw what is in it.
+
+    The script runs once. It has what page.js has and, as `data`, what the module's `data(page)` gives in JSON's types,
+    where there is such a function; what it adds to `draws` is called once, and again when colours change.
+    """
+
+    PLACE: int
+    """Sections stand in rising order."""
+    SPAN: Literal["page", "cell", "half"]
+    """The page has one, or each cell has one: as wide as the page, or half as wide with its neighbour beside it."""
+    __file__: str
+
+    def html(self, page: Page, cell: Cell | None) -> str:
+        """Of the page, or of one cell of it."""
+        ...
+
+
+SECTIONS = Kinds("sae_sweep.reporting.sections", "sae_sweep.sections")
+
+
+def report_html(page: Page) -> str:
+    """The whole page. Training curves are read from the members' folders."""
+    from plotly.offline import get_plotlyjs
+
+    sections = {name: cast(Section, SECTIONS[name]) for name in SECTIONS}
+    scripts = {name: Path(section.__file__).with_suffix(".js") for name, section in sections.items()}
+    scripts = {name: file for name, file in scripts.items() if file.is_file()}
+    data = {
+        "cells": page.cells,
+        "choices": [[metric.key for metric in columns([cell], AXIS)] for cell in page.cells],
+        "metrics": {key: {name: getattr(metric, name) for name in SAID} for key, metric in METRICS.items()},
+        "sections": {name: section.data(page) for name, section in sections.items() if hasattr(section, "data")},
+    }
+    here = Path(__file__).parent
+    own = [
+        f'{{\nconst data = sections["{name}"];\n{file.read_text(encoding="utf-8")}}}\n'
+        for name, file in scripts.items()
+    ]
+    script = "".join([(here / "page.js").read_text(encoding="utf-8"), *own, "start();\n"])
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{escape(page.record.name)}: SAE frontier</title>\n"
+        f"<style>\n{(here / 'report.css').read_text(encoding='utf-8')}</style>\n</head>\n"
+        f"<body>\n<main>\n{_body(page, list(sections.values()))}\n</main>\n"
+        f'<script type="application/json" id="data">{_script_json(data)}</script>\n'
+        f"<script>{get_plotlyjs() if page.cells else ''}</script>\n<script>\n{script}</script>\n</body>\n</html>\n"
+    )
+
+
+def _body(page: Page, sections: Sequence[Section]) -> str:
+    """The sections in their order; those of cells that follow each other are together in a panel for each cell."""
+    parts = []
+    for of_page, run in groupby(sorted(sections, key=lambda one: one.PLACE), key=lambda one: one.SPAN == "page"):
+        some = list(run)
+        if of_page:
+            parts += [section.html(page, None) for section in some]
+        else:
+            parts += [_panel(page, index, some) for index in range(len(page.cells))]
+    return "\n".join(parts)
+
+
+def _panel(page: Page, index: int, sections: Sequence[Section]) -> str:
+    cell = page.cells[index]
+    parts = []
+    for span, run in groupby(sections, key=lambda one: one.SPAN):
+        made = [section.html(page, cell) for section in run]
+        halves = "".join(f"<div>{half}</div>" for half in made)
+        parts.append(f"<div class=pair>{halves}</div>" if span == "half" else "".join(made))
+    title = escape(cell_title(cell["key"]))
+    return f'<section class=cell data-cell="{index}"><h2>{title}</h2>{"".join(parts)}</section>'
+
+
+def _script_json(data: object) -> str:
+    """JSON that cannot end the script element it stands in."""
+    return json.dumps(data, allow_nan=False, ensure_ascii=False).replace("<", "\\u003c")

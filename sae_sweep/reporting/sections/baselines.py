@@ -1,0 +1,36 @@
+"""What a cell's numbers are held against: the model without an SAE, or what synthetic activations are made of."""
+
+from html import escape
+
+from sae_sweep.config.values import count
+from sae_sweep.reporting.cell import synthetic
+from sae_sweep.reporting.page import Cell, Page
+
+PLACE, SPAN = 10, "cell"
+
+
+def html(page: Page, cell: Cell) -> str:
+    """A list of facts."""
+    made, key = synthetic(cell["key"]), cell["key"]
+    if made is None:
+        facts = _of_model(cell)
+    else:
+        told = ("Held-out activations", count(cell["tokens"])), ("Precision", str(key["dtype"]))
+        facts = [*made.facts(key["evaluation"]["data"]), *told]
+    return "<dl class=facts>" + "".join(f"<div><dt>{t}</dt><dd>{escape(v)}</dd></div>" for t, v in facts) + "</dl>"
+
+
+def _of_model(cell: Cell) -> list[tuple[str, str]]:
+    base, key = cell["baselines"], cell["key"]
+    return [
+        ("CE, clean model", _nats(base["ce_clean"])),
+        ("CE, zero ablation", _nats(base["ce_zero"])),
+        ("CE, mean ablation", _nats(base["ce_mean"])),
+        ("Held-out tokens", count(cell["tokens"])),
+        ("Positions", str(key["positions"])),
+        ("Model precision", str(key["dtype"])),
+    ]
+
+
+def _nats(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f} nats"
