@@ -1,10 +1,5 @@
-"""The command `sae-sweep`: one table of commands, and training where the command line names none of them.
+"""The command `sae-sweep`: one table of commands, and training where the command line names none of them."""
 
-Exit codes: 0 done, 1 a member failed or the disk takes no more, 2 the command asked for something that cannot be, or
-another process is at it, 128 + n stopped by signal n (130 SIGINT, 143 SIGTERM, 140 SIGUSR2): the same command goes on.
-"""
-
-import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,60 +7,23 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from sae_sweep import __version__
-from sae_sweep.errors import ConfigError, ProcessLost, StorageError, SweepFailed
+from sae_sweep.errors import ConfigError
 from sae_sweep.folder import names
-from sae_sweep.host import allocator as process
-from sae_sweep.host.rank_processes import role, started
-from sae_sweep.host.signals import Interrupted
+from sae_sweep.host.rank_processes import role
+from sae_sweep.launch.exits import exit_code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (by default the process's own) and return the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    process.tune()
-    own = role()
-    if own.rank > 0:
-        return _followed()
-    code = _run(arguments)
-    if code < 128 and (own.size > 1 or started()):  # who is interrupted may be in the middle of a talk
-        from sae_sweep.training.devices.joining import dismiss  # brings in torch
-
-        dismiss()
-    return code
+    return exit_code(_follow if role().rank > 0 else lambda: _dispatch(arguments))
 
 
-def _followed() -> int:
+def _follow() -> None:
     """As a rank that torchrun or the command started: what is wrong is rank 0's to say, but that it is gone."""
     from sae_sweep.training.run.opening import follow  # brings in torch
 
-    try:
-        follow()
-    except ProcessLost as error:
-        return _refused(str(error), error.exit_code)
-    except Interrupted as interrupted:
-        return interrupted.exit_code
-    return 0
-
-
-def _run(arguments: Sequence[str]) -> int:
-    try:
-        _dispatch(arguments)
-    except ConfigError as error:
-        return _refused(str(error))
-    except SweepFailed:
-        return 1
-    except StorageError as error:
-        return _refused(str(error), 1)
-    except ProcessLost as error:
-        return _refused(str(error), error.exit_code)
-    except Interrupted as interrupted:
-        return interrupted.exit_code
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # `sae-sweep ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    return 0
+    follow()
 
 
 def _dispatch(arguments: Sequence[str]) -> None:
@@ -168,11 +126,6 @@ def _sweep_folder(command: str, arguments: Sequence[str]) -> Path:
     if not (folder / names.SWEEP).is_file():
         raise ConfigError(f"{command}: {folder} has no sweep.json; give the folder of a sweep, like outputs/demo")
     return folder
-
-
-def _refused(reason: str, code: int = 2) -> int:
-    print(f"sae-sweep: error: {reason}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

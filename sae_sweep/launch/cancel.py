@@ -1,28 +1,30 @@
-"""`sae-sweep cancel DIR`: end what a cluster has of a sweep."""
+"""`sae-sweep cancel DIR`: end what clusters have of a sweep."""
 
 from pathlib import Path
 
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder.lock import living_holder
-from sae_sweep.launch.clusters.slurm_queue import cancel_jobs
-from sae_sweep.launch.tasks import SLURM, over, read_tasks, verdicts
+from sae_sweep.launch.clusters import cluster_kind
+from sae_sweep.launch.standing import over, verdicts, words
+from sae_sweep.launch.tasks import read_tasks
 
 
 def cancel_sweep(root: Path) -> None:
-    """Cancel the SLURM jobs of a sweep that are not over, and say which.
+    """Cancel the jobs of a sweep that are not over, and say which.
 
-    Raises ConfigError where SLURM refuses, and where there are none but a process trains here, which must be told.
+    Raises ConfigError where a cluster refuses, and where there are none but a process trains here, which must be told.
     """
-    tasks = [task for task in read_tasks(root) if task.launcher == SLURM]
+    tasks = read_tasks(root)
     said = verdicts(tasks)
-    jobs = [str(task.job) for task in tasks if not over(task, said)]
+    left = [task for task in tasks if task.cluster and task.job and not over(task, said.get(task.name))]
     holder = living_holder(root)
-    if jobs:
-        refused = cancel_jobs(jobs)
-        if refused is not None:
-            raise ConfigError(f"cancel: SLURM refuses: {refused}")
-        print(f"cancelled SLURM jobs {', '.join(jobs)}; the same command goes on from their checkpoints")
+    for name in dict.fromkeys(str(task.cluster) for task in left):
+        cluster_kind(name).cancel([str(task.job) for task in left if task.cluster == name])
+    if left:
+        print(f"cancelled {', '.join(map(words, left))}; the same command goes on from the checkpoints")
     elif holder is not None:
-        raise ConfigError(f"cancel: no SLURM job, but {holder} trains in {root}; end it there: kill {holder.pid}")
+        raise ConfigError(
+            f"cancel: no job of a cluster, but {holder} trains in {root}; end it there: kill {holder.pid}"
+        )
     else:
         print(f"{root}: nothing to cancel")

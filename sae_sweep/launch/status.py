@@ -12,9 +12,10 @@ from sae_sweep.config.values import count, shown
 from sae_sweep.folder.checkpoints import Checkpoint, StateFolder
 from sae_sweep.folder.lock import Holder, living_holder
 from sae_sweep.folder.sweep import SweepFolder
-from sae_sweep.launch.clusters.slurm_queue import Verdict
+from sae_sweep.launch.clusters import Verdict
+from sae_sweep.launch.standing import ENDED, ending, states, verdicts, words
 from sae_sweep.launch.tables import print_table
-from sae_sweep.launch.tasks import ENDED, Task, read_tasks, states, verdicts
+from sae_sweep.launch.tasks import Task, read_tasks
 from sae_sweep.tracking.progress import duration
 
 HEADER = ("member", "state", "steps", "tokens", "checkpoint", "reason")
@@ -45,11 +46,13 @@ class TaskStatus:
 
     task: str
     job: str | None
-    """SLURM's id of it."""
+    """The cluster's id of its job."""
+    words: str
+    """What people call it."""
     state: str
-    """What SLURM says of its job, in SLURM's words, and of others `working` or `gone`."""
+    """What the cluster says of its job, in the cluster's words, and of others `working` or `gone`."""
     reason: str | None
-    """Why it waits, in SLURM's words."""
+    """Why it waits, in the cluster's words."""
     holder: Holder | None
     """Who works on it; None where nobody does, yet or any more."""
     doing: str | None
@@ -115,25 +118,34 @@ class _Beat:
 
 
 def _in_hand(member: MemberStatus, task: Task, verdict: Verdict | None) -> MemberStatus:
-    """The member's state with what SLURM says of its job."""
-    if verdict is None or member.state in ENDED:
+    """The member's state with what the cluster says of its job."""
+    if verdict is None or verdict.stage == "untold" or member.state in ENDED:
         return member
     if verdict.over:
-        state = "interrupted" if verdict.cancelled else "failed"
-        log = f"; its log is {task.log}" if task.log else ""
-        return replace(member, state=state, reason=f"SLURM job {task.job} ended as {verdict.state}{log}")
-    if verdict.runs and member.state == "running":
+        state, reason = ending(task, verdict)
+        return replace(member, state=state, reason=reason)
+    if verdict.stage == "runs" and member.state == "running":
         return member
     why = f" ({verdict.reason})" if verdict.reason else ""
     state = "planned" if member.checkpoint_step is None else "interrupted"
-    return replace(member, state=state, reason=f"SLURM job {task.job} is {verdict.state}{why}")
+    return replace(member, state=state, reason=f"{words(task)} is {verdict.state}{why}")
 
 
 def _task(task: Task, beat: _Beat, verdict: Verdict | None) -> TaskStatus:
-    said = verdict.state if verdict else "working" if beat.holder else "gone"
-    reason = verdict.reason if verdict else None
-    labels = tuple(states(task))
-    return TaskStatus(task.name, task.job, said, reason, beat.holder, beat.doing, beat.eta, labels, task.log)
+    if verdict is None or (verdict.stage == "untold" and beat.holder):
+        verdict = Verdict("runs", "working") if beat.holder else Verdict("over", "gone")
+    return TaskStatus(
+        task=task.name,
+        job=task.job,
+        words=words(task),
+        state=verdict.state,
+        reason=verdict.reason,
+        holder=beat.holder,
+        doing=beat.doing,
+        eta=beat.eta,
+        members=tuple(states(task)),
+        log=task.log,
+    )
 
 
 def print_status(root: Path, *, as_json: bool) -> None:
@@ -192,8 +204,7 @@ def _headline(status: SweepStatus) -> str:
 
 
 def _task_line(task: TaskStatus) -> str:
-    name = f"SLURM job {task.job}" if task.job else f"task {task.task}"
-    parts = [f"{name}: {task.state}" + (f" ({task.reason})" if task.reason else "")]
+    parts = [f"{task.words}: {task.state}" + (f" ({task.reason})" if task.reason else "")]
     if task.holder:
         parts.append(str(task.holder))
     if task.doing:

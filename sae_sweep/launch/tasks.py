@@ -1,8 +1,8 @@
-"""Groups given to workers elsewhere: what a worker is handed, and what becomes of it.
+"""Groups given to workers elsewhere: what a worker is handed, and who has it.
 
     <sweep>/.state/tasks/<group>-<members>/
       task.json        the members' resolved configs and the folder that relative paths start from, as submitted
-      job.json         who runs it: the launcher, and the cluster's id of the job
+      job.json         who runs it: the cluster, its id of the job, and the worker's log
       states.json      its members' states, and lock and progress.json: written by the worker
 
 A worker is handed the name of such a folder and nothing else, so what changes after the submission (a file of
@@ -10,8 +10,6 @@ configs/, the command line's default) does not reach it. No torch here.
 """
 
 import json
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -23,12 +21,8 @@ from sae_sweep.errors import ConfigError
 from sae_sweep.folder.files import write_json_atomic
 from sae_sweep.folder.lock import Holder, living_holder
 from sae_sweep.folder.names import JOB, STATE, TASK, TASKS
-from sae_sweep.folder.sweep import SweepFolder, state_place
-from sae_sweep.launch.clusters.slurm_queue import Verdict, ask_queue
+from sae_sweep.folder.sweep import state_place
 from sae_sweep.plan.members import Group, member_identity
-
-SLURM = "slurm"
-ENDED = ("finished", "failed")
 
 
 @dataclass(frozen=True)
@@ -38,6 +32,11 @@ class Task:
     root: Path
     """Of the sweep."""
     name: str
+
+    @staticmethod
+    def at(place: Path) -> "Task":
+        """The task of a folder."""
+        return Task(place.parents[2], place.name)
 
     @property
     def folder(self) -> Path:
@@ -59,11 +58,12 @@ class Task:
 
     @property
     def job(self) -> str | None:
-        """The cluster's id of its job; None before it is submitted, and where there are none."""
+        """The cluster's id of its job; None before it is submitted."""
         return self._job().get("job")
 
     @property
-    def launcher(self) -> str | None:
+    def cluster(self) -> str | None:
+        """The kind of cluster that its job is of."""
         return self._job().get("launcher")
 
     @property
@@ -76,9 +76,9 @@ class Task:
         """Who works on it."""
         return living_holder(self.root, self.name)
 
-    def write_job(self, launcher: str, job: str | None, log: str | None) -> None:
+    def write_job(self, cluster: str, job: str | None, log: str | None) -> None:
         """Note who runs it."""
-        write_json_atomic(self.folder / JOB, {"launcher": launcher, "job": job, "log": log})
+        write_json_atomic(self.folder / JOB, {"launcher": cluster, "job": job, "log": log})
 
     def _job(self) -> dict[str, Any]:
         try:
@@ -109,70 +109,3 @@ def write_task(root: Path, group: Group) -> Task:
 def read_tasks(root: Path) -> list[Task]:
     """All that are there."""
     return [Task(root, file.parent.name) for file in sorted((root / STATE / TASKS).glob(f"*/{TASK}"))]
-
-
-def verdicts(tasks: Iterable[Task]) -> dict[str, Verdict]:
-    """What the cluster says of each task, by name; nothing of those that it has no job of, or cannot be asked about."""
-    jobs = {task.name: task.job for task in tasks if task.launcher == SLURM}
-    said = ask_queue([job for job in jobs.values() if job is not None])
-    return {name: said[job] for name, job in jobs.items() if job in said}
-
-
-def over(task: Task, said: Mapping[str, Verdict]) -> bool:
-    """Whether nobody works on a task any more, or will."""
-    verdict = said.get(task.name)
-    if verdict is not None:
-        return verdict.over
-    if task.holder is not None:
-        return False
-    if task.launcher == SLURM:  # SLURM cannot be asked, so the job may be waiting for its turn
-        return all(entry["state"] in ENDED for entry in states(task).values())
-    return True
-
-
-def states(task: Task) -> dict[str, Any]:
-    """The entries of sweep.json of a task's members, by label."""
-    identities = set(task.identities)
-    here = SweepFolder(task.root).read()["members"]
-    return {label: entry for label, entry in here.items() if entry["identity"] in identities}
-
-
-def settle(task: Task, said: Mapping[str, Verdict], ending: str | None = None) -> None:
-    """Of a task that is over: those of its members that neither finished nor failed get the state they have come to.
-
-    `ending` is why, where that is known already.
-    """
-    left = [label for label, entry in states(task).items() if entry["state"] not in ENDED]
-    verdict = said.get(task.name)
-    cancelled = verdict is not None and verdict.cancelled
-    gone = f"SLURM job {task.job} ended as {verdict.state}" if verdict is not None else "its worker is gone"
-    why = ending or gone
-    log = f"; its log is {task.log}" if task.log else ""
-    if left:
-        SweepFolder(task.root, task.name).mark(left, "interrupted" if cancelled else "failed", why + log)
-
-
-def clear_over(root: Path) -> dict[str, Task]:
-    """Remove the tasks that are over, and keep what they have said; the others by the identities of their members.
-
-    For who has the sweep's lock.
-    """
-    tasks = read_tasks(root)
-    said = verdicts(tasks)
-    others: dict[str, Task] = {}
-    for task in tasks:
-        if not over(task, said):
-            others |= dict.fromkeys(task.identities, task)
-            continue
-        settle(task, said)
-        shutil.rmtree(task.folder, ignore_errors=True)
-    return others
-
-
-def refuse_elsewhere(labels: Sequence[str], task: Task) -> ConfigError:
-    """The error for members that somebody else has in hand."""
-    by = f"SLURM job {task.job}" if task.launcher == SLURM else f"a worker ({task.holder})"
-    return ConfigError(
-        f"{task.root}: {', '.join(labels[:3])}{' ...' * (len(labels) > 3)} {'is' if len(labels) == 1 else 'are'} in"
-        f" the hands of {by}; see `sae-sweep status {task.root}`, or `sae-sweep cancel {task.root}`"
-    )

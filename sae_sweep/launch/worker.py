@@ -5,10 +5,10 @@ from pathlib import Path
 
 from sae_sweep.errors import ConfigError, SweepFailed
 from sae_sweep.folder.lock import held
-from sae_sweep.folder.storage import storage_errors
 from sae_sweep.folder.sweep import SweepFolder
 from sae_sweep.host.signals import stopping
-from sae_sweep.launch.local import train, write_reports
+from sae_sweep.launch.groups import train_missing
+from sae_sweep.launch.standing import states
 from sae_sweep.launch.tasks import Task
 from sae_sweep.plan.members import plan_sweep
 
@@ -16,21 +16,18 @@ from sae_sweep.plan.members import plan_sweep
 def train_task(place: Path) -> None:
     """Train what is missing of the task in the folder `place`; it goes on from the newest checkpoint there is.
 
-    Raises SweepFailed when a member failed, and what `run_sweep` raises.
+    Raises SweepFailed when a member failed, and what `train_missing` raises.
     """
-    task = Task(place.parents[2], place.name)
+    task = Task.at(place)
     configs = task.configs
     os.chdir(task.directory)
     folder = SweepFolder(task.root, task.name)
     with held(task.root, task.name), stopping(once=True) as stop:
         plan = folder.named(plan_sweep(configs))
-        finished = folder.finished(plan)
-        with storage_errors():
-            try:
-                reasons = train(plan, finished, folder, stop)
-            except ConfigError as error:  # it shows only where the model and its data are
-                folder.mark([member.label for member in plan.members], "failed", str(error))
-                raise
-            write_reports(folder, configs[0], trained=len(finished) < len(plan.members))
-    if reasons:
-        raise SweepFailed
+        try:
+            train_missing(plan, folder, stop)
+        except ConfigError as error:  # it shows only where the model and its data are
+            folder.mark([member.label for member in plan.members], "failed", str(error))
+            raise
+        if any(entry["state"] == "failed" for entry in states(task).values()):
+            raise SweepFailed

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -17,7 +17,7 @@ from sae_sweep.folder.files import write_json_atomic
 from sae_sweep.folder.names import METRICS, WEIGHTS
 from sae_sweep.folder.sweep import MemberResult, SweepFolder
 from sae_sweep.plan.members import Group
-from sae_sweep.plan.placement import Wave, plan_passes
+from sae_sweep.plan.placement import Pass, Wave, plan_passes
 
 
 class Training:
@@ -27,13 +27,19 @@ class Training:
         self.groups: list[list[str]] = []
         self.failing: dict[str, str] = {}
         self.raises: BaseException | None = None
-        self.refuses: ConfigError | None = None
+        self.refusing: dict[int, str] = {}
+        """Why a group cannot be opened, by its data.seed."""
+        self.unplanned: dict[int, str] = {}
+        """Why it cannot be planned on this machine."""
         self.reports: list[Path] = []
         self.summaries: list[tuple[Any, ...]] = []
 
+    def passes(self, group: Group) -> list[Pass]:
+        _refuse(group, self.unplanned)
+        return plan_passes(group, None, None)
+
     def open_group(self, group: Group, waves: Sequence[Wave] = ()) -> SimpleNamespace:
-        if self.refuses is not None:
-            raise self.refuses
+        _refuse(group, self.refusing)
         return SimpleNamespace(run=lambda folder, stop: self._run(group, folder))
 
     def _run(self, group: Group, folder: SweepFolder) -> dict[str, MemberResult]:
@@ -54,6 +60,11 @@ class Training:
     def labels(self) -> list[str]:
         """Of every member that was trained, over all calls."""
         return [label for group in self.groups for label in group]
+
+
+def _refuse(group: Group, reasons: Mapping[int, str]) -> None:
+    if (seed := group.members[0].config.data.seed) in reasons:
+        raise ConfigError(reasons[seed])
 
 
 class Program:
@@ -82,7 +93,7 @@ def training(monkeypatch: pytest.MonkeyPatch) -> Training:
     stand_in = Training()
     group, report = ModuleType("group"), ModuleType("report")
     vars(group)["open_group"] = stand_in.open_group
-    vars(group)["passes"] = lambda one: plan_passes(one, None, None)
+    vars(group)["passes"] = stand_in.passes
     vars(report)["write_report"] = stand_in.reports.append
     monkeypatch.setitem(sys.modules, "sae_sweep.training.run.opening", group)
     monkeypatch.setitem(sys.modules, "sae_sweep.reporting.report", report)

@@ -44,6 +44,7 @@ def test_a_wheel_holds_configs_and_plugins_once(installed: Path) -> None:
     configs = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "configs").rglob("*.yaml")}
     assert {f"sae_sweep/{name}" for name in configs} <= files
     plugins = {str(path.relative_to(PLUGINS)) for path in PLUGINS.rglob("*.py")}
+    assert plugins == {"hydra_plugins/sae_sweep.py"}
     assert plugins <= files
     assert not any("hydra/plugin" in name for name in files)
     assert "hydra_plugins/__init__.py" not in files, "other packages have plugins too"
@@ -63,12 +64,9 @@ def test_an_installed_wheel_finds_its_configs_and_plugins(installed: Path, tmp_p
 
 
 def test_the_plugins_in_use_are_those_of_this_checkout() -> None:
-    names = [file.stem for file in (PLUGINS / "hydra_plugins" / "sae_sweep_plugins").glob("[a-z]*.py")]
-    assert len(names) == 5
-    for module in (import_module(f"hydra_plugins.sae_sweep_plugins.{name}") for name in names):
-        name = Path(str(module.__file__)).name
-        here = PLUGINS / "hydra_plugins" / "sae_sweep_plugins" / name
-        assert Path(str(module.__file__)).read_text() == here.read_text(), "an installed copy is out of date"
+    module = import_module("hydra_plugins.sae_sweep")
+    here = PLUGINS / "hydra_plugins" / "sae_sweep.py"
+    assert Path(str(module.__file__)).read_text() == here.read_text(), "an installed copy is out of date"
 
 
 def test_a_checkout_uses_its_own_configs() -> None:

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from safetensors import SafetensorError
 
-from sae_sweep.errors import ConfigError
 from sae_sweep.folder.lock import held
 from sae_sweep.host.signals import Interrupted
 
@@ -143,7 +142,7 @@ def test_a_group_that_breaks_shows_its_traceback_and_the_others_go_on(program: A
 
 
 def test_a_bug_outside_the_groups_shows_its_traceback(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sae_sweep.launch.local.plan_sweep", lambda configs: 1 // 0)
+    monkeypatch.setattr("sae_sweep.launch.sweep.plan_sweep", lambda configs: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         program("seed=0")
 
@@ -155,11 +154,35 @@ def test_a_sweep_has_one_summary_run_and_none_when_nothing_was_trained(program: 
     assert len(program.training.summaries) == 1
 
 
-def test_what_only_loading_shows_is_refused_in_one_line(program: Any) -> None:
-    program.training.refuses = ConfigError("data.bos=always: the tokenizer has no BOS")
-    assert program("seed=0") == 2
-    assert program.err == "sae-sweep: error: data.bos=always: the tokenizer has no BOS\n"
+def test_where_no_group_can_be_opened_nothing_is_written(program: Any) -> None:
+    program.training.refusing = {0: "model.path=x: no such model", 1: "data.bos=always: the tokenizer has no BOS"}
+    assert program("data.seed=1,0") == 2
+    assert program.err.splitlines()[-1] == "sae-sweep: error: data.bos=always: the tokenizer has no BOS"
     assert program.written == []
+
+
+@pytest.mark.parametrize("seeds", ["0,1", "1,0"])
+def test_a_group_that_cannot_be_opened_fails_and_the_others_go_on_whichever_is_first(program: Any, seeds: str) -> None:
+    program.training.refusing = {0: "data.bos=always: the tokenizer has no BOS"}
+    assert program(f"data.seed={seeds}", "sae=topk") == 1
+    (line,) = [line for line in program.err.splitlines() if line.startswith("sae-sweep: ")]
+    assert line.endswith(" cannot be trained: data.bos=always: the tokenizer has no BOS")
+    members = program.sweep("sweep")["members"].values()
+    assert {entry["config"]["data"]["seed"]: (entry["state"], entry["reason"]) for entry in members} == {
+        0: ("failed", "data.bos=always: the tokenizer has no BOS"),
+        1: ("finished", None),
+    }
+    program.training.refusing = {}
+    assert program(f"data.seed={seeds}", "sae=topk") == 0
+
+
+@pytest.mark.parametrize("seeds", ["0,1", "1,0"])
+def test_what_shows_before_anything_is_loaded_is_told_of_every_group_first(program: Any, seeds: str) -> None:
+    program.training.unplanned = {0: "launcher.memory_gb=1: topk alone needs 2 GB"}
+    assert program(f"data.seed={seeds}", "sae=topk") == 2
+    assert program.err == "sae-sweep: error: launcher.memory_gb=1: topk alone needs 2 GB\n"
+    assert program.written == []
+    assert program.training.groups == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])

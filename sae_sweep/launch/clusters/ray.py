@@ -12,15 +12,16 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from sae_sweep.config.schema import MemberConfig
 from sae_sweep.config.values import SCALARS, shown
 from sae_sweep.errors import ConfigError, ProcessLost
 from sae_sweep.folder.lock import JOB_VARIABLES
 from sae_sweep.folder.names import LOG
-from sae_sweep.host.signals import Interrupted, Stop
-from sae_sweep.launch.local import Outcome
-from sae_sweep.launch.remote import run_remote
-from sae_sweep.launch.tasks import Task, settle
+from sae_sweep.host.signals import Interrupted
+from sae_sweep.launch.clusters import Verdict
+from sae_sweep.launch.exits import exit_code
+from sae_sweep.launch.standing import settle
+from sae_sweep.launch.tasks import Task
+from sae_sweep.launch.worker import train_task
 
 POLL_SECONDS = 1.0
 PARTING_SECONDS = 60.0
@@ -69,9 +70,24 @@ class RayOptions:
         return ", ".join(f"{shown(float(amount))} {name}" for name, amount in amounts.items() if amount)
 
 
-def run_ray(configs: Sequence[MemberConfig], options: Mapping[str, Any]) -> list[Outcome]:
-    """As `run_sweep`, in Ray tasks. Raises ConfigError for options that cannot be."""
-    return run_remote(configs, RayCluster(RayOptions.checked(**options)))
+def opened(options: Mapping[str, Any], name: str) -> "RayCluster":
+    """Ray with the keys of `hydra.launcher`. Raises ConfigError for one that cannot be."""
+    return RayCluster(RayOptions.checked(**options))
+
+
+def words(job: str) -> str:
+    """What people call a job."""
+    return f"Ray task {job}"
+
+
+def ask(jobs: Sequence[str]) -> dict[str, Verdict]:
+    """Nothing: Ray's tasks are the command's that submitted them, which tells how they end."""
+    return {}
+
+
+def cancel(jobs: Sequence[str]) -> None:
+    """Raises ConfigError: Ray's tasks end with the command that submitted them."""
+    raise ConfigError("cancel: Ray's tasks end with the command that waits for them; `sae-sweep status` says where")
 
 
 class RayCluster:
@@ -115,23 +131,22 @@ class RayCluster:
         # max_calls: what a task held on the device goes with its process
         given = ray.remote(**needs, max_retries=options.retries, max_calls=1)(_work)
         for task in tasks:
-            task.write_job("ray", None, str(task.folder / LOG))
             job = f"{task.name}-{token_hex(4)}"
+            task.write_job("ray", job, str(task.folder / LOG))
             self._running[given.remote(str(task.folder), job)] = task
         _say(f"{len(tasks)} tasks given to Ray, each with {options.words()}")
 
-    def wait(self, tasks: Sequence[Task], stop: Stop) -> None:
+    def wait(self, tasks: Sequence[Task]) -> None:
         """Until every task is over. Told to stop, tells the workers, who leave a checkpoint."""
         if not tasks:
             return
         import ray
 
-        del stop  # its handler raises, wherever this is
         try:
             while self._running:
                 for done in ray.wait(list(self._running), timeout=POLL_SECONDS)[0]:
                     task = self._running.pop(done)
-                    settle(task, {}, _ending(ray, done))
+                    settle(task, _ending(ray, done))
                     _say(f"{len(tasks) - len(self._running)} of {len(tasks)} tasks are over")
         except Interrupted as interrupted:
             for reference in self._running:
@@ -143,26 +158,23 @@ class RayCluster:
             ray.shutdown()
 
 
-def _work(place: str, job: str) -> int:
-    """In Ray's worker: the exit code of `sae-sweep work`."""
-    from sae_sweep.cli import main
-
+def _work(place: str, job: str) -> None:
+    """In Ray's worker: what `sae-sweep work` does."""
     log = os.open(Path(place) / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (1, 2):
         os.dup2(log, stream)
     os.environ[JOB_VARIABLES[0]] = job  # run again, it may take over the lock it left
-    code = main(["work", str(Path(place))])
+    code = exit_code(lambda: train_task(Path(place)))
     if code == ProcessLost.exit_code:
         os._exit(code)  # which Ray retries, as where this process is killed
-    return code
 
 
-def _ending(ray: Any, reference: Any) -> str | None:
-    """Why a task has no result, in one line."""
+def _ending(ray: Any, reference: Any) -> Verdict | None:
+    """How a task ended that has no result."""
     try:
         ray.get(reference)
     except Exception as error:  # Ray raises of many kinds
-        return f"its Ray task ended: {_line(error)}"
+        return Verdict("over", _line(error))
     return None
 
 

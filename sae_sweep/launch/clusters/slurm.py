@@ -9,22 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CalledProcessError
-from time import sleep
 from typing import Any
 
-from sae_sweep.config.schema import MemberConfig
 from sae_sweep.config.values import shown
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder.names import SLURM_LOGS, STATE
-from sae_sweep.host.signals import Interrupted, Stop
-from sae_sweep.launch.clusters.slurm_job import GroupJob
-from sae_sweep.launch.clusters.slurm_queue import Verdict
-from sae_sweep.launch.local import Outcome
-from sae_sweep.launch.remote import run_remote
-from sae_sweep.launch.tasks import SLURM, Task, over, settle, verdicts
-
-POLL_SECONDS = (1.0, 15.0)
-"""Between two looks at the queue: at first, and after a while."""
+from sae_sweep.host.signals import Interrupted
+from sae_sweep.launch.clusters._slurm_job import GroupJob
+from sae_sweep.launch.clusters._slurm_queue import ask_queue, cancel_jobs
+from sae_sweep.launch.standing import over, verdicts, wait_for
+from sae_sweep.launch.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -107,14 +101,17 @@ _KINDS: dict[str, tuple[type, str]] = {
 _NULLABLE = ("partition", "account", "time", "mem", "parallel")
 
 
-def run_slurm(
-    configs: Sequence[MemberConfig], options: Mapping[str, Any], targets: Sequence[str] | None
-) -> list[Outcome]:
-    """As `run_sweep`, in SLURM jobs. Raises ConfigError for options that cannot be."""
-    checked = SlurmOptions.checked(**options)
-    if targets is not None and not checked.wait:
-        raise ConfigError("hydra.launcher.wait=false: the sweeper needs the results; leave it out")
-    return run_remote(configs, SlurmCluster(checked, configs[0].name))
+def opened(options: Mapping[str, Any], name: str) -> "SlurmCluster":
+    """SLURM with the keys of `hydra.launcher`. Raises ConfigError for one that cannot be."""
+    return SlurmCluster(SlurmOptions.checked(**options), name)
+
+
+def words(job: str) -> str:
+    """What people call a job."""
+    return f"SLURM job {job}"
+
+
+ask, cancel = ask_queue, cancel_jobs
 
 
 class SlurmCluster:
@@ -145,29 +142,18 @@ class SlurmCluster:
         except RuntimeError as error:
             raise ConfigError(f"hydra/launcher=slurm: {error}") from error
         for task, job in zip(tasks, jobs, strict=True):
-            task.write_job(SLURM, job.job_id, str(Path(job.paths.stdout)))
+            task.write_job("slurm", job.job_id, str(Path(job.paths.stdout)))
         _say(f"submitted {_counted(tasks)}: {', '.join(job.job_id for job in jobs)}")
         if not self.waits:
             _say_how(root)
 
-    def wait(self, tasks: Sequence[Task], stop: Stop) -> None:
+    def wait(self, tasks: Sequence[Task]) -> None:
         """Until every job is over. Told to stop, says what goes on without it."""
-        del stop  # its handler raises, wherever this is
-        left, pause, said = list(tasks), POLL_SECONDS[0], ""
         try:
-            while left:
-                found = verdicts(left)
-                for task in [task for task in left if over(task, found)]:
-                    settle(task, found)
-                    left.remove(task)
-                line = _standing(left, found, len(tasks))
-                if line != said:
-                    _say(line)
-                said = line
-                if left:
-                    sleep(pause)
-                    pause = min(pause * 1.5, POLL_SECONDS[1])
+            wait_for(tasks, lambda counts: _say(f"SLURM: {counts}"))
         except Interrupted as interrupted:
+            found = verdicts(tasks)
+            left = [task for task in tasks if not over(task, found.get(task.name))]
             jobs = ", ".join(str(task.job) for task in left)
             _say(
                 f"{interrupted.name}: SLURM goes on with {_counted(left)} ({jobs});"
@@ -175,13 +161,6 @@ class SlurmCluster:
             )
             _say_how(tasks[0].root)
             raise
-
-
-def _standing(left: Sequence[Task], found: Mapping[str, Verdict], total: int) -> str:
-    running = sum(found[task.name].runs for task in left if task.name in found)
-    waiting = sum(found[task.name].waits for task in left if task.name in found)
-    unknown = f", {len(left) - running - waiting} that SLURM does not tell of" * (len(left) > running + waiting)
-    return f"SLURM: {running} running, {waiting} waiting, {total - len(left)} of {total} over{unknown}"
 
 
 def _counted(tasks: Sequence[Task]) -> str:

@@ -1,6 +1,6 @@
 """Between Hydra and a sweep: from lists of overrides to members, and from outcomes to what Hydra expects back."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,12 @@ from omegaconf import DictConfig
 from sae_sweep.config.reading import member_config
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError, SweepFailed
+from sae_sweep.launch.clusters import cluster_kind
 from sae_sweep.launch.hydra.composition import GroupKeys, compose_jobs
 from sae_sweep.launch.hydra.grids import sweep_jobs
-from sae_sweep.launch.local import Outcome
+from sae_sweep.launch.local import run_sweep
+from sae_sweep.launch.remote import run_remote
+from sae_sweep.launch.sweep import Outcome
 
 
 def launch_grids(
@@ -38,21 +41,33 @@ def launch_jobs(
     jobs: Sequence[Sequence[str]],
     targets: Sequence[str] | None,
     earlier: list[MemberConfig],
-    run: Callable[[Sequence[MemberConfig]], list[Outcome]],
+    cluster: str | None,
+    options: Mapping[str, Any],
 ) -> list[JobReturn]:
-    """What a launcher does with one batch; `run` says where.
+    """What a launcher does with one batch, on the cluster with these `options`; in this process where there is none.
 
     `earlier` holds the configs of the batches before and is extended: to the sweep folder they are one command,
     so a later batch neither clashes with their names nor trains them again.
     """
     composed = compose_jobs(loader, master, jobs)
     configs = [member_config(config) for config in composed]
-    outcomes = run([*earlier, *configs])[len(earlier) :]
+    outcomes = _outcomes([*earlier, *configs], cluster, options, targets)[len(earlier) :]
     earlier.extend(configs)
     return [
         _job_return(job, config, outcome, targets)
         for job, config, outcome in zip(jobs, composed, outcomes, strict=True)
     ]
+
+
+def _outcomes(
+    configs: Sequence[MemberConfig], cluster: str | None, options: Mapping[str, Any], targets: Sequence[str] | None
+) -> list[Outcome]:
+    if cluster is None:
+        return run_sweep(configs)
+    opened = cluster_kind(cluster).opened(options, configs[0].name)
+    if targets is not None and not opened.waits:
+        raise ConfigError("hydra.launcher.wait=false: the sweeper needs the results; leave it out")
+    return run_remote(configs, opened)
 
 
 def _job_return(job: Sequence[str], config: DictConfig, outcome: Outcome, targets: Sequence[str] | None) -> JobReturn:

@@ -12,8 +12,8 @@ from sae_sweep.folder.sweep import SweepFolder
 from sae_sweep.host.rank_processes import Role
 from sae_sweep.host.signals import Interrupted
 from sae_sweep.launch import remote
-from sae_sweep.launch.clusters import slurm_job
-from sae_sweep.launch.clusters.slurm_queue import GONE, Verdict, ask_queue
+from sae_sweep.launch.clusters import Verdict, _slurm_job
+from sae_sweep.launch.clusters._slurm_queue import GONE, ask_queue
 from sae_sweep.launch.tasks import Task, read_tasks
 from sae_sweep.launch.worker import train_task
 
@@ -234,7 +234,7 @@ def test_what_waits_in_the_queue_is_not_trained_here(program: Any, cluster: Clus
 def test_without_an_answer_from_slurm_a_job_may_still_be_waiting(program: Any, cluster: Cluster) -> None:
     assert program(*SLURM, "data.seed=0") == 0
     cluster.answer("squeue", "", "exit 1")
-    assert ask_queue(["17"]) == {}
+    assert ask_queue(["17"])["17"].stage == "untold"
     assert program("sae=topk") == 2
     assert "in the hands of SLURM job" in program.err
 
@@ -258,7 +258,7 @@ def test_ctrl_c_while_waiting_says_what_goes_on(
     def interrupted(seconds: float) -> None:
         raise Interrupted(signal.SIGINT)
 
-    monkeypatch.setattr("sae_sweep.launch.clusters.slurm.sleep", interrupted)
+    monkeypatch.setattr("sae_sweep.launch.standing.sleep", interrupted)
     assert program("hydra/launcher=slurm", "sae=topk") == 130
     assert "SIGINT: SLURM goes on with 1 SLURM job (17); the same command waits for them again" in program.err
     assert f"sae-sweep cancel {program.folder / 'outputs' / 'sweep'}" in program.err
@@ -268,9 +268,9 @@ def test_the_queue_is_read_by_either_name_of_an_array_task(cluster: Cluster) -> 
     cluster.queue("21|17_3|RUNNING|None", "17_4|17_4|PENDING|Priority")
     cluster.answer("sacct", "17_5|TIMEOUT")
     assert ask_queue(["17_3", "17_4", "17_5", "17_6"]) == {
-        "17_3": Verdict("RUNNING", None),
-        "17_4": Verdict("PENDING", "Priority"),
-        "17_5": Verdict("TIMEOUT", None),
+        "17_3": Verdict("runs", "RUNNING"),
+        "17_4": Verdict("waits", "PENDING", "Priority"),
+        "17_5": Verdict("over", "TIMEOUT"),
         "17_6": GONE,
     }
 
@@ -294,10 +294,10 @@ def test_which_jobs_go_back_into_the_queue(
     steps = iter((5, 9 if further else 5))
     cluster.answer("scontrol", "   JobState=RUNNING Reason=None", f'echo "$@" >> {cluster.folder}/told')
     monkeypatch.setenv("SLURM_JOB_ID", "17")
-    monkeypatch.setattr(slurm_job, "_work", lambda place: code)
-    monkeypatch.setattr(slurm_job, "_steps", lambda task: next(steps))
+    monkeypatch.setattr(_slurm_job, "_work", lambda place: code)
+    monkeypatch.setattr(_slurm_job, "_steps", lambda task: next(steps))
     with pytest.raises(SystemExit) as ended:
-        slurm_job.GroupJob()(str(task.folder))
+        _slurm_job.GroupJob()(str(task.folder))
     assert ended.value.code == (code if code > 0 else 128 - code)
     told = cluster.folder / "told"
     assert ("requeue 17" in (told.read_text() if told.exists() else "")) == requeued
@@ -307,9 +307,9 @@ def test_a_cancelled_job_does_not_come_back(program: Any, cluster: Cluster, monk
     assert program(*SLURM, "data.seed=0") == 0
     cluster.answer("scontrol", "   JobState=COMPLETING Reason=None", f'echo "$@" >> {cluster.folder}/told')
     monkeypatch.setenv("SLURM_JOB_ID", "17")
-    monkeypatch.setattr(slurm_job, "_work", lambda place: 143)
+    monkeypatch.setattr(_slurm_job, "_work", lambda place: 143)
     with pytest.raises(SystemExit):
-        slurm_job.GroupJob()(str(read_tasks(program.folder / "outputs" / "sweep")[0].folder))
+        _slurm_job.GroupJob()(str(read_tasks(program.folder / "outputs" / "sweep")[0].folder))
     assert "requeue" not in (cluster.folder / "told").read_text()
 
 

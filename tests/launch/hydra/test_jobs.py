@@ -13,7 +13,6 @@ from sae_sweep.cli import config_folder
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError, SweepFailed
 from sae_sweep.launch.hydra.jobs import launch_jobs
-from sae_sweep.launch.local import run_sweep
 
 Launch = Callable[[Sequence[Sequence[str]], Sequence[str] | None], list[JobReturn]]
 
@@ -26,7 +25,7 @@ def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Launch]:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         master = compose("config", return_hydra_config=True)
         loader = GlobalHydra.instance().config_loader()
-        yield lambda jobs, targets: launch_jobs(loader, master, jobs, targets, earlier, run_sweep)
+        yield lambda jobs, targets: launch_jobs(loader, master, jobs, targets, earlier, None, {})
 
 
 def test_a_job_returns_its_metrics_or_the_targets(launch: Launch, training: Any) -> None:

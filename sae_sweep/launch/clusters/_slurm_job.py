@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sae_sweep.errors import ProcessLost
 from sae_sweep.folder.checkpoints import StateFolder
-from sae_sweep.launch.clusters.slurm_queue import TIMEOUT
+from sae_sweep.launch.clusters._slurm_queue import TIMEOUT
 from sae_sweep.launch.tasks import Task
 
 PREEMPTED = (128 + signal.SIGTERM, -signal.SIGTERM)
@@ -25,7 +25,7 @@ class GroupJob:
 
     def __call__(self, place: str) -> None:
         """Work on a task; the process ends with the worker's exit code, unless that is 0."""
-        task = Task(Path(place).parents[2], Path(place).name)
+        task = Task.at(Path(place))
         before = _steps(task)
         code = _work(place)
         if code == 0:

@@ -1,0 +1,157 @@
+"""Trains the groups of a plan in this process, one after the other, into the folder of their sweep.
+
+What can be told before anything is loaded is told of all groups first, by a ConfigError. What shows only when a group
+is opened (its model, its data) fails the members of that group, and the others go on; where none could be opened it is
+the command that cannot be, and nothing has been written.
+"""
+
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sae_sweep.errors import ConfigError, ProcessLost
+from sae_sweep.folder.checkpoints import Checkpoint, StateFolder
+from sae_sweep.folder.storage import of_storage, storage_errors
+from sae_sweep.folder.sweep import MemberResult, SweepFolder
+from sae_sweep.host.signals import Interrupted, Stop
+from sae_sweep.launch.sweep import write_reports
+from sae_sweep.plan.members import Group, Plan
+from sae_sweep.plan.placement import Pass
+
+if TYPE_CHECKING:
+    from sae_sweep.training.run.loop import GroupRun
+
+
+def train_missing(plan: Plan, folder: SweepFolder, stop: Stop) -> None:
+    """Train every member that is not finished, write what became of each into the folder, and then the reports.
+
+    Raises ConfigError where the members cannot be trained here, Interrupted where the process is told to stop, and
+    StorageError where the disk takes no more.
+    """
+    finished = folder.finished(plan)
+    with storage_errors():
+        _train(plan, finished, folder, stop)
+        write_reports(folder, plan.members[0].config, trained=len(finished) < len(plan.members))
+
+
+def _train(plan: Plan, finished: set[str], folder: SweepFolder, stop: Stop) -> None:
+    state, done = StateFolder(folder.root, folder.task), set(finished)
+    state.prune(done)
+    homes = state.homes()
+    for path in state.unreadable():
+        print(f"sae-sweep: no checkpoint in {path} can be read; its members begin anew", file=sys.stderr)
+    planned = _passes(_parted(plan.without(finished), homes))
+    unopened: list[tuple[Group, ConfigError]] = []
+    begun = not planned
+    if begun:
+        folder.begin(plan)
+    for one in planned:
+        try:
+            opened = _opened(one)
+        except ConfigError as error:
+            print(f"sae-sweep: group {one.group.key} cannot be trained: {error}", file=sys.stderr)
+            unopened.append((one.group, error))
+            continue
+        if not begun:
+            folder.begin(plan, homes.keys())
+            begun = True
+        _fail(unopened, folder)
+        if _run(opened, one.group, folder, stop):
+            done |= {member.identity for member in one.group.members}
+            state.prune(done)
+        del opened  # before the next one needs the room
+        stop.poll()  # a signal that came while results were written
+    if not begun:
+        raise unopened[0][1]
+    _fail(unopened, folder)
+
+
+def _fail(unopened: list[tuple[Group, ConfigError]], folder: SweepFolder) -> None:
+    """Write why the members of groups could not be trained."""
+    while unopened:
+        group, error = unopened.pop()
+        folder.mark(_labels(group), "failed", str(error))
+
+
+def _passes(groups: Sequence[Group]) -> list[Pass]:
+    """The passes of all groups on this machine. Raises ConfigError."""
+    if not groups:
+        return []
+    from sae_sweep.training.run.opening import passes  # brings in torch: planning must not
+
+    return [one for group in groups for one in passes(group)]
+
+
+def _opened(planned: Pass) -> "GroupRun":
+    from sae_sweep.host.memory import OUT_OF_MEMORY, is_out_of_memory  # brings in torch
+    from sae_sweep.training.run.opening import open_group
+
+    try:
+        return open_group(planned.group, planned.waves)
+    except OUT_OF_MEMORY as error:
+        if not is_out_of_memory(error):
+            raise
+        widest = max(planned.group.members, key=lambda member: member.width)
+        raise ConfigError(
+            f"launcher.memory_gb: out of memory before the first step, with {widest.label} the largest of"
+            f" {len(planned.group.members)} members; lower sae.width or data.block_rows, or state launcher.memory_gb"
+        ) from None
+
+
+def _parted(plan: Plan, homes: Mapping[str, Checkpoint]) -> list[Group]:
+    """The groups, each in parts that go on from one checkpoint, or begin, together.
+
+    Members go on in the order they were saved in: another order would sum in another order.
+    """
+    parts: list[Group] = []
+    for group in plan.groups:
+        by_home: dict[Path | None, list[str]] = {}
+        for member in group.members:
+            home = homes.get(member.identity)
+            by_home.setdefault(home.folder if home else None, []).append(member.identity)
+        for identities in by_home.values():
+            home = homes.get(identities[0])
+            order = [member.identity for member in home.members] if home else identities
+            parts += plan.only([identity for identity in order if identity in identities]).groups
+    return parts
+
+
+def _run(run: "GroupRun", group: Group, folder: SweepFolder, stop: Stop) -> bool:
+    """Train a group and write its members' states. Whether they are final: a group that broke goes on from its
+    checkpoint."""
+    labels = _labels(group)
+    folder.mark(labels, "running", None)
+    results, ended = _results(run, labels, folder, stop)
+    failed = {label: result.reason for label, result in results.items() if result.reason is not None}
+    folder.mark(results.keys() - failed.keys(), "finished", None)  # at once: each call rewrites all of sweep.json
+    for label, reason in failed.items():
+        folder.mark([label], "failed", reason)
+    return ended
+
+
+def _results(
+    run: "GroupRun", labels: Sequence[str], folder: SweepFolder, stop: Stop
+) -> tuple[dict[str, MemberResult], bool]:
+    try:
+        return run.run(folder, stop), True
+    except Interrupted as interrupted:
+        with suppress(OSError):  # a full disk must not hide why this ends
+            folder.mark(labels, "interrupted", interrupted.name)
+        raise
+    except ConfigError as error:
+        return dict.fromkeys(labels, MemberResult(None, str(error))), False
+    except ProcessLost:
+        raise
+    except Exception as error:  # of whatever kind: a bug in one group must not lose the others
+        if of_storage(error):
+            raise
+        traceback.print_exc()  # the other groups go on, so the traceback would be lost
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return dict.fromkeys(labels, MemberResult(None, reason)), False
+
+
+def _labels(group: Group) -> list[str]:
+    return [member.label for member in group.members]
