@@ -3,7 +3,7 @@
 # make test-cluster   start a real SLURM of one node, where that is possible, and run the tests that need it, and Ray's
 # make lint   formatter, linter, type checker
 # make bench  time a step, whole sweeps beside other libraries, and how both grow (an afternoon on 2 cores)
-# make evidence   the slow proofs: SAELens reads what we save; the README's claims on the demo, architectures and objectives
+# make evidence   the slow proofs: SAELens reads what we save; what docs/ say of the demo, architectures and objectives
 # make .venv      the environment alone
 
 PYTHON ?= python3

@@ -1,4 +1,4 @@
-"""Check what the README says of the architectures, from the sweeps it quotes.
+"""Check what docs/ say of the architectures, from the sweeps they quote.
 
     sae-sweep +experiment=architectures
     sae-sweep +experiment=tokenized
@@ -88,7 +88,7 @@ def summary(table: dict[str, dict[float, Point]], *keys: str) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Check what the README says of the architectures.")
+    parser = argparse.ArgumentParser(description="Check what docs/ say of the architectures.")
     parser.add_argument("outputs", type=Path, help="the folder that holds the three sweeps")
     parser.add_argument("--out", type=Path, help="also write the numbers here, as JSON")
     arguments = parser.parse_args()

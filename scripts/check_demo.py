@@ -1,4 +1,4 @@
-"""Check what the README says of the demo, from its own pareto.json.
+"""Check what docs/ say of the demo, from its own pareto.json.
 
     python scripts/check_demo.py outputs/demo                        the claims
     python scripts/check_demo.py outputs/demo --longer outputs/long  and how much more training would still change
@@ -37,7 +37,7 @@ def matched(points: dict[str, list[Point]]) -> list[dict[str, Any]]:
 
 
 def claims(points: dict[str, list[Point]], table: Sequence[dict[str, Any]]) -> dict[str, bool]:
-    """What the README says, each true or false."""
+    """What docs/ say, each true or false."""
     everyone = [point for own in points.values() for point in own]
     both = [row for row in table if row["gated"] is not None and row["standard"] is not None]
     pairs = list(zip(*(sorted(points[name], key=lambda p: p["l0"]) for name in ("gated", "standard")), strict=True))
@@ -72,7 +72,7 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Check what the README says of the demo.")
+    parser = argparse.ArgumentParser(description="Check what docs/ say of the demo.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--longer", type=Path, help="the same experiment with twice the tokens")
     parser.add_argument("--out", type=Path, help="also write the numbers here, as JSON")

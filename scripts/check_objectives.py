@@ -1,4 +1,4 @@
-"""Check what the README says of objectives and of transcoders, from the sweeps it quotes.
+"""Check what docs/ say of objectives and of transcoders, from the sweeps they quote.
 
     sae-sweep +experiment=e2e
     sae-sweep +experiment=e2e name=e2e_seed1 seed=1
@@ -64,7 +64,7 @@ def skip_pairs(points: list[Point]) -> list[tuple[Point, Point]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Check what the README says of objectives and transcoders.")
+    parser = argparse.ArgumentParser(description="Check what docs/ say of objectives and transcoders.")
     parser.add_argument("outputs", type=Path, help="the folder that holds the four sweeps")
     parser.add_argument("--out", type=Path, help="also write the numbers here, as JSON")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What the scripts that check the README's claims have in common: reading a sweep's points, and saying what holds."""
+"""What the scripts that check the claims of docs/ have in common: reading a sweep's points, and saying what holds."""
 
 import json
 import platform
