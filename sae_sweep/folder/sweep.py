@@ -7,8 +7,8 @@
       .state/             while members are unfinished: how to go on (`checkpoints.py`), and who does (`lock.py`)
         tasks/<task>/     a group given to a worker elsewhere (`launch/tasks.py`); in states.json its members' states
 
-A task is the only writer of its states.json, and what it says goes before what sweep.json says. sweep.json is brought
-up to date with all of them whenever anybody writes it, by one process at a time where the file system has locks.
+A task is the only writer of its states.json. sweep.json is brought up to date with all of them whenever anybody writes
+it, by one process at a time where the file system has locks.
 
 No torch here.
 """
@@ -16,7 +16,6 @@ No torch here.
 import fcntl
 import json
 import os
-import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -32,17 +31,13 @@ from sae_sweep.config.values import shown
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder import names
 from sae_sweep.folder.files import clear_leftovers, write_json_atomic, write_text_atomic
+from sae_sweep.folder.record import member_entry, new_record, plan_entries, read_record, read_states
 from sae_sweep.folder.storage import is_whole_safetensors
 from sae_sweep.plan.members import Member, Plan, base_label, identity_entries, suffixed
 
 State = Literal["planned", "running", "interrupted", "finished", "failed"]
 
-VERSION = 1
 SHOWN_DIFFERENCES = 4
-_LABEL = re.compile(r"\w[\w.+-]*")
-_ENTRY = {"identity": str, "state": str, "config": dict}
-"""What each member of sweep.json has, of which type."""
-_GROUPS = ("model", "site", "data", "sae", "training", "evaluation")
 
 
 @dataclass(frozen=True)
@@ -63,14 +58,6 @@ def sweep_root(config: MemberConfig) -> Path:
 def state_place(root: Path, task: str | None) -> Path:
     """Where a sweep's own state is, or that of one of its tasks."""
     return root / names.STATE if task is None else root / names.STATE / names.TASKS / task
-
-
-def overlay_tasks(root: Path, members: dict[str, Any]) -> None:
-    """Put the states that the tasks of a sweep have written over those of sweep.json."""
-    for file in sorted((root / names.STATE / names.TASKS).glob(f"*/{names.STATES}")):
-        for label, entry in _states(file).items():
-            if label in members:
-                members[label] = members[label] | entry
 
 
 @contextmanager
@@ -113,22 +100,7 @@ class SweepFolder:
 
         Raises ConfigError when the file cannot be read or is of another version.
         """
-        file = self.root / names.SWEEP
-        if not file.exists():
-            return {"version": VERSION, "name": self.root.name, "members": {}, "plan": []}
-        try:
-            entries = json.loads(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"{file}: cannot be read ({error.strerror}); give another name=") from error
-        except ValueError as error:
-            raise ConfigError(f"{file}: not valid JSON ({error}); restore it, or give another name=") from error
-        if not isinstance(entries, dict) or entries.get("version") != VERSION:
-            raise ConfigError(f"{file}: written by another version of sae-sweep; give another name=")
-        wrong = damage(entries.get("members"))
-        if wrong is not None:
-            raise ConfigError(f"{file}: {wrong}; restore it, or give another name=")
-        overlay_tasks(self.root, entries["members"])
-        return entries
+        return read_record(self.root) if (self.root / names.SWEEP).exists() else new_record(self.root.name)
 
     def named(self, plan: Plan) -> Plan:
         """The plan with the names its members have, or get, in this folder.
@@ -174,17 +146,12 @@ class SweepFolder:
         for member in plan.members:
             if member.identity not in elsewhere and not self._is_finished(member.label, here):
                 self._begin_member(member, member.identity in resumed)
-                begun[member.label] = {
-                    "identity": member.identity,
-                    "state": "planned",
-                    "reason": None,
-                    "config": identity_entries(member.config),
-                }
+                begun[member.label] = member_entry(member)
         self._write_own({label: {"state": "planned", "reason": None} for label in begun})
         with self._writing() as entries:
             entries["members"] |= begun
             if self.task is None:
-                entries["plan"] = _plan_entries(plan)
+                entries["plan"] = plan_entries(plan)
 
     def mark(self, labels: Iterable[str], state: State, reason: str | None) -> None:
         """Write the members' state; `reason` says why they failed."""
@@ -210,7 +177,7 @@ class SweepFolder:
     def _write_own(self, marks: Mapping[str, Any]) -> None:
         if self.task is not None:
             file = state_place(self.root, self.task) / names.STATES
-            write_json_atomic(file, {**_states(file), **marks})
+            write_json_atomic(file, {**read_states(file), **marks})
 
     @contextmanager
     def _writing(self) -> Iterator[dict[str, Any]]:
@@ -244,32 +211,6 @@ class SweepFolder:
             return False  # damaged: it is trained again
 
 
-def damage(members: Any) -> str | None:
-    """What is wrong with the members of a sweep.json, in words; None where nothing is.
-
-    Their labels are names of folders: one that leads out of the sweep's own is refused.
-    """
-    if not isinstance(members, dict):
-        return "it has no members"
-    for label, entry in members.items():
-        if not _LABEL.fullmatch(label):
-            return f"its member {label!r} has no plain folder name"
-        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), kind) for key, kind in _ENTRY.items()):
-            return f"its member {label} lacks one of {', '.join(_ENTRY)}"
-        if not all(isinstance(entry["config"].get(group), dict) for group in _GROUPS):
-            return f"the config of its member {label} lacks one of {', '.join(_GROUPS)}"
-    return None
-
-
-def _states(file: Path) -> dict[str, Any]:
-    """What a task has said of its members; nothing where it has not, or is gone."""
-    try:
-        states = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return states if isinstance(states, dict) else {}
-
-
 def _held(folder: Path, old: Mapping[str, Any], member: Member) -> ConfigError:
     before, after = flat_entries(old), flat_entries(identity_entries(member.config))
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
@@ -279,22 +220,3 @@ def _held(folder: Path, old: Mapping[str, Any], member: Member) -> ConfigError:
         f"name={member.config.name}: {folder} holds a member of another config ({', '.join(changes)}{more});"
         " give another name=, or the old values, or ask for old and new together"
     )
-
-
-def _plan_entries(plan: Plan) -> list[dict[str, Any]]:
-    return [
-        {
-            "group": group.key,
-            "hooks": list(group.hooks),
-            "banks": [
-                {
-                    "hook": bank.site.name,
-                    "architecture": bank.members[0].config.sae.architecture,
-                    "batch_size": bank.members[0].config.training.batch_size,
-                    "members": [member.label for member in bank.members],
-                }
-                for bank in group.banks
-            ],
-        }
-        for group in plan.groups
-    ]

@@ -11,7 +11,7 @@ from sae_sweep.config.values import finite
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.metrics import METRICS, closed
 from sae_sweep.folder import names
-from sae_sweep.folder.sweep import damage, overlay_tasks
+from sae_sweep.folder.record import read_record
 from sae_sweep.reporting.cell import cell_key
 
 Point = dict[str, Any]
@@ -19,8 +19,6 @@ Point = dict[str, Any]
 
 FACTS = ("member", "architecture", "variant", "width", "knob", "knob_value", "lr", "seed")
 BASELINES = ("ce_clean", "ce_zero", "ce_mean")
-
-SWEEP_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -38,8 +36,7 @@ class SweepRecord:
 
 def read_sweep(folder: Path) -> SweepRecord:
     """Read sweep.json and each finished member's metrics.json. Raises ConfigError where sweep.json cannot be read."""
-    sweep = _read_sweep_json(folder / names.SWEEP)
-    overlay_tasks(folder, sweep["members"])
+    sweep = read_record(folder)
     record = SweepRecord(str(sweep.get("name", folder.name)), [], [], [])
     for label, entry in sweep["members"].items():
         if entry["state"] != "finished":
@@ -102,24 +99,6 @@ def architecture_label(config: Mapping[str, Any]) -> str:
     objective = config.get("training", {}).get("objective", "local")
     origin = "finetuned" if config.get("init_from") else ""
     return " ".join(word for word in (name, objective if objective != "local" else "", origin) if word)
-
-
-def _read_sweep_json(file: Path) -> dict[str, Any]:
-    try:
-        sweep = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"{file}: cannot be read ({error.strerror}); a report is made from a sweep's own folder"
-        ) from error
-    except ValueError as error:
-        raise ConfigError(f"{file}: is not valid JSON ({error})") from error
-    if not isinstance(sweep, dict) or not isinstance(sweep.get("members"), dict):
-        raise ConfigError(f"{file}: has no members; it was not written by sae-sweep")
-    if sweep.get("version") != SWEEP_VERSION:
-        raise ConfigError(f"{file}: is version {sweep.get('version')}; this program reads version {SWEEP_VERSION}")
-    if wrong := damage(sweep["members"]):
-        raise ConfigError(f"{file}: {wrong}; it was not written by this version of sae-sweep")
-    return sweep
 
 
 def _read_export(file: Path) -> dict[str, Any]:

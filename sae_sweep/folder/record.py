@@ -1,0 +1,101 @@
+"""sweep.json: the entries that say what was asked of a sweep, its plan, and each member's state. No torch here.
+
+What a task's worker says of its members, in its own states.json, goes before what sweep.json says.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sae_sweep.errors import ConfigError
+from sae_sweep.folder import names
+from sae_sweep.plan.members import Member, Plan, identity_entries
+
+VERSION = 1
+_LABEL = re.compile(r"\w[\w.+-]*")
+_ENTRY = {"identity": str, "state": str, "config": dict}
+"""What each member has, of which type."""
+_GROUPS = ("model", "site", "data", "sae", "training", "evaluation")
+
+
+def new_record(name: str) -> dict[str, Any]:
+    """The entries of a sweep without members."""
+    return {"version": VERSION, "name": name, "members": {}, "plan": []}
+
+
+def read_record(root: Path) -> dict[str, Any]:
+    """The entries of a sweep's sweep.json, brought up to date with what its tasks say.
+
+    Raises ConfigError when the file cannot be read, is of another version, or lacks what each member has.
+    """
+    file = root / names.SWEEP
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror}); give another name=") from error
+    except ValueError as error:
+        raise ConfigError(f"{file}: not valid JSON ({error}); restore it, or give another name=") from error
+    if not isinstance(entries, dict) or entries.get("version") != VERSION:
+        raise ConfigError(f"{file}: written by another version of sae-sweep; give another name=")
+    if wrong := _damage(entries.get("members")):
+        raise ConfigError(f"{file}: {wrong}; restore it, or give another name=")
+    members: dict[str, Any] = entries["members"]
+    for states in sorted((root / names.STATE / names.TASKS).glob(f"*/{names.STATES}")):
+        for label, entry in read_states(states).items():
+            if label in members:
+                members[label] = members[label] | entry
+    return entries
+
+
+def read_states(file: Path) -> dict[str, Any]:
+    """What a task has said of its members; nothing where it has not, or is gone."""
+    try:
+        states = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return states if isinstance(states, dict) else {}
+
+
+def member_entry(member: Member) -> dict[str, Any]:
+    """The entry of a member that is to be trained."""
+    config = identity_entries(member.config)
+    return {"identity": member.identity, "state": "planned", "reason": None, "config": config}
+
+
+def plan_entries(plan: Plan) -> list[dict[str, Any]]:
+    """The groups of a plan, and the banks of each."""
+    return [
+        {
+            "group": group.key,
+            "hooks": list(group.hooks),
+            "banks": [
+                {
+                    "hook": bank.site.name,
+                    "architecture": bank.members[0].config.sae.architecture,
+                    "batch_size": bank.members[0].config.training.batch_size,
+                    "members": [member.label for member in bank.members],
+                }
+                for bank in group.banks
+            ],
+        }
+        for group in plan.groups
+    ]
+
+
+def _damage(members: Any) -> str | None:
+    """What is wrong with the members, in words; None where nothing is.
+
+    Their labels are names of folders: one that leads out of the sweep's own is refused.
+    """
+    if not isinstance(members, Mapping):
+        return "it has no members"
+    for label, entry in members.items():
+        if not _LABEL.fullmatch(label):
+            return f"its member {label!r} has no plain folder name"
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), kind) for key, kind in _ENTRY.items()):
+            return f"its member {label} lacks one of {', '.join(_ENTRY)}"
+        if not all(isinstance(entry["config"].get(group), dict) for group in _GROUPS):
+            return f"the config of its member {label} lacks one of {', '.join(_GROUPS)}"
+    return None
