@@ -27,7 +27,6 @@ from sae_sweep.activations.cache_folder import (
     ABOUT,
     TOKENS,
     block_file,
-    blocks_needed,
     cache_entries,
     cache_key,
     files_there,
@@ -37,6 +36,7 @@ from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder.files import clear_leftovers, replacing, write_json_atomic
 from sae_sweep.model.language_model import LanguageModel
+from sae_sweep.plan.schedules import blocks_needed
 from sae_sweep.plan.sizes import bytes_text
 
 ACTIVATIONS = "activations"

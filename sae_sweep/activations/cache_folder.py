@@ -8,16 +8,16 @@
 No torch here: a plan reads it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
-from math import ceil
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from sae_sweep.config.schema import MemberConfig, ModelConfig
 from sae_sweep.model.facts import model_folder
-from sae_sweep.plan.members import digest, stream_entries
+from sae_sweep.plan.groups import stream_entries
+from sae_sweep.plan.members import digest
 
 LAYOUT = 1
 """Of the files; another one when their content, or what harvesting gives, changes."""
@@ -54,17 +54,6 @@ def cache_entries(config: MemberConfig) -> dict[str, Any]:
 def block_file(folder: Path, index: int, name: str) -> Path:
     """Where a block's activations at a hook are, or its TOKENS."""
     return folder / f"{index:06d}-{_ending(name)}"
-
-
-def blocks_needed(configs: Iterable[MemberConfig], positions: int) -> int:
-    """Blocks of so many counted positions that these members read: until their budgets are spent, and one more for
-    the last correction of `sae.l0`."""
-
-    def needed(config: MemberConfig) -> int:
-        tokens, batch = int(config.training.tokens), config.training.batch_size
-        return ceil(max(1, tokens // batch) / max(1, positions // batch)) + (config.sae.l0 is not None)
-
-    return max(map(needed, configs))
 
 
 def files_there(folder: Path, hooks: Sequence[str], blocks: int) -> int:

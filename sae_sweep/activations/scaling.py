@@ -9,9 +9,8 @@ from torch import Tensor
 
 from sae_sweep.activations.stream import Block
 from sae_sweep.errors import ConfigError
+from sae_sweep.plan.constants import SAMPLE_ROWS
 
-SAMPLE_ROWS = 8_192
-"""Activations kept for what needs more than averages: initialisation from data."""
 _ROWS_AT_ONCE = 8_192  # in float64, of a block that may fill much of the device
 
 

@@ -7,8 +7,7 @@ learned ones it asks what was found; the other way round, whether what was found
 import torch
 from torch import Tensor
 
-COSINE_ELEMENTS = 2**24
-"""Cosines held at a time, rows x rows."""
+from sae_sweep.plan.constants import COSINE_ELEMENTS
 
 
 def mmcs(from_FD: Tensor, to_GD: Tensor) -> float | None:

@@ -14,10 +14,7 @@ from sae_sweep.evaluation.metrics import undefined_without_a_model
 from sae_sweep.host.cores import side_by_side
 from sae_sweep.model.head import head_of
 from sae_sweep.model.language_model import LanguageModel
-
-LOGIT_ELEMENTS = {"cpu": 2**18, "cuda": 2**24}
-"""Logits held at a time, positions x vocabulary, by each core of a CPU, which goes over them several times faster while
-they stay in cache."""
+from sae_sweep.plan.constants import LOGIT_ELEMENTS
 
 
 class PassLosses:

@@ -6,10 +6,8 @@ from torch import Tensor
 from sae_sweep.evaluation.reconstruction import Reconstruction
 from sae_sweep.evaluation.sparsity import Sparsity
 from sae_sweep.kernels.entries import rows_where
+from sae_sweep.plan.constants import CODE_ELEMENTS
 from sae_sweep.saes.inference import InferenceSae
-
-CODE_ELEMENTS = {"cpu": 2**20, "cuda": 2**24}
-"""Codes held at a time, tokens x latents. A CPU goes over them faster while they stay in cache."""
 
 
 class SaeSums:

@@ -33,7 +33,8 @@ from sae_sweep.folder import names
 from sae_sweep.folder.files import clear_leftovers, write_json_atomic, write_text_atomic
 from sae_sweep.folder.record import member_entry, new_record, plan_entries, read_record, read_states
 from sae_sweep.folder.storage import is_whole_safetensors
-from sae_sweep.plan.members import Member, Plan, base_label, identity_entries, suffixed
+from sae_sweep.plan.groups import Plan
+from sae_sweep.plan.members import Member, base_label, identity_entries, suffixed
 
 State = Literal["planned", "running", "interrupted", "finished", "failed"]
 

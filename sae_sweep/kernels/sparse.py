@@ -17,11 +17,11 @@ from torch.nn.functional import embedding_bag
 
 from sae_sweep.kernels import cpu
 from sae_sweep.kernels.device import on_triton
+from sae_sweep.kernels.facts import CACHE_BYTES
 
-CACHE_BYTES = 2**20
-"""A core's own cache, about. A larger table is read some columns at a time, in the same order and so to the same sums:
-at the sizes above and L0 64 that takes 10 ms on one core instead of 22."""
 COLUMNS = 64
+"""Of a table larger than a core\'s cache that are read at a time, in the same order and so to the same sums: at the
+sizes above and L0 64 that takes 10 ms on one core instead of 22."""
 READS_PER_COPY = 16
 """How often each row has to be read for copying its columns side by side to pay."""
 

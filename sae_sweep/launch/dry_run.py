@@ -5,15 +5,17 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from sae_sweep.activations.cache_folder import blocks_needed, cache_key, files_there
+from sae_sweep.activations.cache_folder import cache_key, files_there
 from sae_sweep.config.values import shown
 from sae_sweep.data.kinds import synthetic_kind
 from sae_sweep.launch.tables import print_table
 from sae_sweep.plan.costs import PassCost, pass_cost
-from sae_sweep.plan.estimates import Estimate, estimate
-from sae_sweep.plan.members import Bank, Group, Member, Plan, sparsity
+from sae_sweep.plan.groups import BankPlan, Group, Plan
+from sae_sweep.plan.members import Member, sparsity
+from sae_sweep.plan.memory import Peak, peak
 from sae_sweep.plan.placement import GB, Pass, Wave, plan_passes
-from sae_sweep.plan.sizes import bytes_text, member_numbers, member_parameters
+from sae_sweep.plan.schedules import blocks_needed
+from sae_sweep.plan.sizes import block_bytes, bytes_text, member_numbers, member_parameters
 
 WEIGHT_BYTES = 4
 """Of a number in a saved member."""
@@ -38,16 +40,15 @@ def print_plan(plan: Plan, root: Path, finished: Collection[str]) -> None:
         ]
         print()
         print_table(_title(group), HEADER, rows, sys.stdout)
-        cost = estimate(group)
         if group.members[0].config.launcher.devices == 1:
-            print(_memory(cost))
+            print(_memory(peak(group, group.banks)))
         if milestones := _milestones(group):
             print(milestones)
         passes = left.get(group.key, [])
         for number, one in enumerate(passes, 1):
             for line in _pass(one, f"pass {number} of {len(passes)}"):
                 print(line)
-        cache = _cache(group, cost.block_bytes)
+        cache = _cache(group, block_bytes(group))
         if cache is not None and not group.spliced:
             print(cache)
 
@@ -70,7 +71,7 @@ def _title(group: Group) -> str:
     )
 
 
-def _bank_name(bank: Bank) -> str:
+def _bank_name(bank: BankPlan) -> str:
     return f"{bank.members[0].config.sae.method()} at {bank.site.name}"
 
 
@@ -104,9 +105,9 @@ def _schedule(member: Member) -> str:
     return "; ".join(parts)
 
 
-def _memory(cost: Estimate) -> str:
-    parts = ", ".join(f"{name} {bytes_text(size)}" for name, size in cost.peak.parts.items() if size)
-    return f"memory of all together: {bytes_text(cost.peak.total)} at the fullest, {cost.peak.phase}: {parts}"
+def _memory(fullest: Peak) -> str:
+    held = ", ".join(f"{name} {bytes_text(size)}" for name, size in fullest.held.items() if size)
+    return f"memory of all together: {bytes_text(fullest.total)} at the fullest, {fullest.phase}: {held}"
 
 
 def _milestones(group: Group) -> str | None:
@@ -148,11 +149,11 @@ def _pass(made: Pass, name: str) -> Iterator[str]:
 
 
 def _compute(cost: PassCost) -> str:
-    harvest, judging, encoder, dense = (
+    passes, judging, encoder, dense = (
         sum(getattr(device, f"{kind}_flops") for device in cost.devices)
-        for kind in ("harvest", "judging", "encoder", "dense")
+        for kind in ("model", "judging", "encoder", "dense")
     )
-    model = f"the model {harvest:.2g} FLOP, judging {judging:.2g}, " if harvest else ""
+    model = f"the model {passes:.2g} FLOP, judging {judging:.2g}, " if passes else ""
     return (
         f"{cost.tokens:.3g} tokens in {counted(cost.blocks, 'block')}, the first read twice; {model}SAE encoders"
         f" {encoder:.2g} FLOP ({dense:.2g} if every step were dense)"
@@ -180,7 +181,7 @@ def _turns(waves: Sequence[Wave], device: str, block: int) -> Iterator[str]:
         yield f"  {device}{which}: {bytes_text(wave.peak_bytes)} (block {bytes_text(block)}): {labels}"
 
 
-def _cache(group: Group, block_bytes: int) -> str | None:
+def _cache(group: Group, block: int) -> str | None:
     """What data.cache will hold, by the positions that rows have at most, and what of it is there."""
     config = group.members[0].config
     if config.data.cache is None:
@@ -190,6 +191,6 @@ def _cache(group: Group, block_bytes: int) -> str | None:
     folder = Path(config.data.cache).expanduser() / f"{cache_key(config)}-*"  # then the device, which is not known yet
     there = max((files_there(path, group.hooks, blocks) for path in folder.parent.glob(folder.name)), default=0)
     return (
-        f"cache: about {counted(blocks, 'block')} x {bytes_text(block_bytes)} = {bytes_text(blocks * block_bytes)} in"
+        f"cache: about {counted(blocks, 'block')} x {bytes_text(block)} = {bytes_text(blocks * block)} in"
         f" {folder}; {there} of {counted(blocks * len(group.hooks), 'file')} there already"
     )

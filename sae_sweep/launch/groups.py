@@ -18,7 +18,7 @@ from sae_sweep.folder.storage import of_storage, storage_errors
 from sae_sweep.folder.sweep import MemberResult, SweepFolder
 from sae_sweep.host.signals import Interrupted, Stop
 from sae_sweep.launch.sweep import write_reports
-from sae_sweep.plan.members import Group, Plan
+from sae_sweep.plan.groups import Group, Plan
 from sae_sweep.plan.placement import Pass
 
 if TYPE_CHECKING:

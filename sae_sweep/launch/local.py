@@ -9,7 +9,7 @@ from sae_sweep.launch.groups import train_missing
 from sae_sweep.launch.standing import elsewhere
 from sae_sweep.launch.sweep import Outcome, launch
 from sae_sweep.launch.tasks import Task
-from sae_sweep.plan.members import Plan
+from sae_sweep.plan.groups import Plan
 
 
 def run_sweep(configs: Sequence[MemberConfig]) -> list[Outcome]:

@@ -14,7 +14,7 @@ from sae_sweep.host.signals import Stop
 from sae_sweep.launch.clusters import Cluster
 from sae_sweep.launch.sweep import Outcome, launch, write_reports
 from sae_sweep.launch.tasks import Task, write_task
-from sae_sweep.plan.members import Plan
+from sae_sweep.plan.groups import Plan
 
 
 def run_remote(configs: Sequence[MemberConfig], cluster: Cluster) -> list[Outcome]:

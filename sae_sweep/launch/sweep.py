@@ -14,7 +14,8 @@ from sae_sweep.launch.dry_run import print_plan
 from sae_sweep.launch.standing import ENDED, clear_over
 from sae_sweep.launch.tables import print_table
 from sae_sweep.launch.tasks import Task
-from sae_sweep.plan.members import Member, Plan, member_identity, plan_sweep
+from sae_sweep.plan.groups import Plan, plan_sweep
+from sae_sweep.plan.members import Member, member_identity
 from sae_sweep.plan.milestones import passed
 
 

@@ -22,7 +22,8 @@ from sae_sweep.folder.files import write_json_atomic
 from sae_sweep.folder.lock import Holder, living_holder
 from sae_sweep.folder.names import JOB, STATE, TASK, TASKS
 from sae_sweep.folder.sweep import state_place
-from sae_sweep.plan.members import Group, member_identity
+from sae_sweep.plan.groups import Group
+from sae_sweep.plan.members import member_identity
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from sae_sweep.host.signals import stopping
 from sae_sweep.launch.groups import train_missing
 from sae_sweep.launch.standing import states
 from sae_sweep.launch.tasks import Task
-from sae_sweep.plan.members import plan_sweep
+from sae_sweep.plan.groups import plan_sweep
 
 
 def train_task(place: Path) -> None:

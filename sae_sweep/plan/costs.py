@@ -6,14 +6,12 @@ All follows from sizes, but for the hours, which rest on an assumption that the 
 from dataclasses import dataclass
 from math import ceil
 
-from sae_sweep.activations.cache_folder import blocks_needed
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.data.kinds import data_kind
-from sae_sweep.model.facts import ModelFacts
-from sae_sweep.model.sites import Site
-from sae_sweep.plan.estimates import flops_per_token
-from sae_sweep.plan.members import Bank, Member
+from sae_sweep.plan.flops import encoder_flops, harvest_flops, judging_flops, product_flops, splicing_flops
+from sae_sweep.plan.members import Member
 from sae_sweep.plan.placement import Pass, at
+from sae_sweep.plan.schedules import blocks_needed
 from sae_sweep.plan.sizes import FROZEN_BYTES, STATE_BYTES, block_bytes, facts_of, member_numbers, member_parameters
 from sae_sweep.plan.spread import shares
 
@@ -31,6 +29,8 @@ class DeviceCost:
 
     harvest_flops: float
     """Of the model, for its share of the rows."""
+    splicing_flops: float
+    """Of the model, for steps whose objective is not local."""
     judging_flops: float
     """Of the model and of its members' inference forms, on held-out tokens, as often as they are judged."""
     encoder_flops: float
@@ -43,12 +43,17 @@ class DeviceCost:
     """Of each block, from other devices."""
 
     @property
+    def model_flops(self) -> float:
+        """Of the model, for training."""
+        return self.harvest_flops + self.splicing_flops
+
+    @property
     def least_flops(self) -> float:
-        return self.harvest_flops + self.judging_flops + self.encoder_flops
+        return self.model_flops + self.judging_flops + self.encoder_flops
 
     @property
     def most_flops(self) -> float:
-        return self.harvest_flops + self.judging_flops + self.dense_flops
+        return self.model_flops + self.judging_flops + self.dense_flops
 
 
 @dataclass(frozen=True)
@@ -133,43 +138,25 @@ def _rows(config: MemberConfig, forwards: range) -> int:
 
 def _device_cost(made: Pass, device: int, rows: int, blocks: int) -> DeviceCost:
     """`rows` of each block are the device's to harvest."""
-    group, banks = made.group, [bank for wave in made.at(device) for bank in wave.banks]
-    config, members = group.members[0].config, [member for bank in banks for member in bank.members]
+    group, members = made.group, [member for wave in made.at(device) for member in wave.members]
+    config, facts = group.members[0].config, facts_of(group)
     own = block_bytes(at(group, made.sites(device))) if members else 0
-    facts = facts_of(group)
-    harvest = judging = 0.0
-    if facts is not None:
-        deepest = max(flops_per_token(bank.site, facts, config.data.context) for bank in group.banks)
-        harvest = (blocks + 1) * rows * config.data.context * deepest
-        judging = _judging_flops(config, banks, facts, blocks) if members else 0.0
-    products = sum(member.config.training.tokens * member.d * member.width for member in members)
-    of_others = (config.data.block_rows - rows) * counted_positions(config)
-    each = own // (config.data.block_rows * config.data.context)
-    received = each * of_others if facts is not None else 0  # each device draws synthetic data for itself
-    return DeviceCost(harvest, judging, 2.0 * products, 12.0 * products, own, received)
+    budgets = [(member.config.training.tokens, member) for member in members]
+    harvest = splicing = judging = received = 0.0
+    if facts is not None:  # each device draws synthetic data for itself
+        harvest = (blocks + 1) * rows * config.data.context * harvest_flops(group, facts)
+        splicing = sum(tokens * splicing_flops(member, facts) for tokens, member in budgets)
+        judging = _judged_tokens(config, blocks) * judging_flops(members, facts) if members else 0.0
+        of_others = (config.data.block_rows - rows) * counted_positions(config)
+        received = own // (config.data.block_rows * config.data.context) * of_others
+    encoder = sum(tokens * encoder_flops(member) for tokens, member in budgets)
+    dense = sum(tokens * 3 * product_flops(member) for tokens, member in budgets)  # forth, and both ways back
+    return DeviceCost(harvest, splicing, judging, encoder, dense, own, int(received))
 
 
-def _judging_flops(config: MemberConfig, banks: list[Bank], facts: ModelFacts, blocks: int) -> float:
-    """At the end, and on the way as `evaluation.every` says, but no more than once in a block.
-
-    Each time one clean pass, two ablations a site, and a pass of the blocks after its site for every member; and the
-    logits of all.
-    """
-    context, every = config.data.context, config.evaluation.every
-    full = flops_per_token(None, facts, context)
-    sites = {bank.site.hook: bank.site for bank in banks}
-    members = [member for bank in banks for member in bank.members]
-    after = {hook: full - _before(site, facts, context) for hook, site in sites.items()}
-    passes = full + 2 * sum(after.values()) + sum(after[member.site.hook] for member in members)
-    logits = 2.0 * facts.d_model * facts.vocab_size * (1 + 2 * len(sites) + len(members))
-    saes = sum(4.0 * member.d * member.width for member in members)
+def _judged_tokens(config: MemberConfig, blocks: int) -> int:
+    """Held-out tokens as often as they are read: at the end, and on the way as `evaluation.every` says, but no more
+    than once in a block."""
+    every, context = config.evaluation.every, config.data.context
     times = 1 if every is None else 1 + min(int(config.training.tokens // every), blocks - 1)
-    return times * ceil(config.evaluation.tokens / context) * context * (passes + logits + saes)
-
-
-def _before(site: Site, facts: ModelFacts, context: int) -> float:
-    """Of the whole blocks before a site, which a spliced pass does not run."""
-    if site.layer is None:
-        return 0.0
-    whole = site.layer + (site.kind == "resid_post")
-    return flops_per_token(None, facts, context) * whole / facts.n_layers
+    return times * ceil(config.evaluation.tokens / context) * context

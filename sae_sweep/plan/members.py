@@ -1,4 +1,4 @@
-"""From the members' configs to the plan: groups that share one activation stream, and in them banks.
+"""From a member's config to the member: what it is, where it is, and what it is called.
 
 Pure apart from looking at the model folder's config.json and whether data files exist. No torch.
 """
@@ -6,13 +6,11 @@ Pure apart from looking at the model folder's config.json and whether data files
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sae_sweep.config.reading import config_entries, flat_entries
 from sae_sweep.config.schema import OBJECTIVE_KEYS, MemberConfig, ModelConfig, SiteConfig
-from sae_sweep.config.values import shown
 from sae_sweep.data.kinds import synthetic_kind
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.facts import ModelFacts, model_facts, model_folder
@@ -32,17 +30,6 @@ RUNTIME_TRAINING_KEYS = ("checkpoint_minutes", "checkpoint_tokens", "milestones"
 """The same under `training`."""
 OBJECTIVE_ENTRIES = {"objective", *(key for keys in OBJECTIVE_KEYS.values() for key in keys)}
 """The same under `training`, where the objective does not read them."""
-SHARED_KEYS = (
-    *("name", "output_dir", "dry_run", "model.device", "data.cache"),
-    *("tracking.mode", "tracking.project", "tracking.entity", "tracking.log_every"),
-    *("launcher.memory_gb", "launcher.host_memory_gb"),
-    *("launcher.devices", "launcher.hosts", "launcher.device_flops"),
-    *("training.checkpoint_minutes", "training.checkpoint_tokens", "training.milestones"),
-)
-"""What the members of one command cannot differ in."""
-PART_ELEMENTS = 2**21
-"""Tokens x latents of a part of a bank that has several members: what a trainer computes together."""
-STREAM_MODEL_KEYS = ("path", "revision", "backend", "dtype", "trust_remote_code")
 
 
 @dataclass(frozen=True)
@@ -82,92 +69,31 @@ class Member:
         return shapes | ({"W_skip": (self.d_out, self.d)} if self.config.sae.skip else {})
 
 
-@dataclass(frozen=True)
-class Bank:
-    """The members of one site, structure, objective and batch size: they step as one."""
-
-    site: Site
-    members: tuple[Member, ...]
-
-
-@dataclass(frozen=True)
-class Group:
-    """The members that share one activation stream."""
-
-    key: str
-    """Hash of what determines the stream: 12 hex digits."""
-    banks: tuple[Bank, ...]
-    hooks: tuple[str, ...]
-    """Where activations are taken: the banks' hooks, each once."""
-
-    @property
-    def spliced(self) -> tuple[str, ...]:
-        """What whole passes of the model are needed for: where they are spliced, and compared later on; each once."""
-        asking = [member for member in self.members if not member.config.training.local]
-        return tuple(dict.fromkeys(hook for member in asking for hook in (member.site.hook, *member.later)))
-
-    @property
-    def members(self) -> tuple[Member, ...]:
-        return tuple(member for bank in self.banks for member in bank.members)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything one command asked for."""
-
-    groups: tuple[Group, ...]
-
-    @property
-    def members(self) -> tuple[Member, ...]:
-        return tuple(member for group in self.groups for member in group.members)
-
-    def labelled(self, labels: Mapping[str, str]) -> "Plan":
-        """The same plan with other labels, by identity."""
-        return _grouped(replace(member, label=labels[member.identity]) for member in self.members)
-
-    def without(self, identities: Iterable[str]) -> "Plan":
-        """The plan of the other members."""
-        left_out = set(identities)
-        return _grouped(member for member in self.members if member.identity not in left_out)
-
-    def only(self, identities: Sequence[str]) -> "Plan":
-        """The plan of these members, in this order."""
-        members = {member.identity: member for member in self.members}
-        return _grouped(members[identity] for identity in identities)
-
-
-def parted(bank: Bank) -> list[Bank]:
-    """The bank in parts of neighbouring members: each so many as step together, or one.
-
-    It depends on the bank alone, so a bank that is trained in these parts is trained alike whatever it shares a
-    device with.
-    """
-    most = PART_ELEMENTS // bank.members[0].config.training.batch_size
-    parts: list[list[Member]] = []
-    latents = 0
-    for member in bank.members:
-        if parts and latents + member.width <= most:
-            parts[-1].append(member)
-            latents += member.width
-        else:
-            parts.append([member])
-            latents = member.width
-    return [Bank(bank.site, tuple(part)) for part in parts]
-
-
-def plan_sweep(configs: Sequence[MemberConfig]) -> Plan:
-    """The plan of all members; configs of one identity become one member.
-
-    Raises ConfigError for a value that cannot be trained, and for settings of the whole sweep that differ.
-    """
-    _check_shared(configs)
-    members: dict[str, Member] = {}
-    for config in configs:
-        key = member_identity(config)
-        if key not in members:
-            members[key] = _member(config, key)
-    labels = _new_labels(members.values())
-    return _grouped(replace(member, label=labels[key]) for key, member in members.items())
+def resolve_member(config: MemberConfig, identity: str) -> Member:
+    """The member of a config, without a label. Raises ConfigError for a value that cannot be trained."""
+    check_config(config)
+    later: tuple[str, ...] = ()
+    watched: tuple[str, ...] = ()
+    made = synthetic_kind(config.data.kind)
+    if made is not None:
+        site = synthetic_site(config.data.kind)
+        d = d_out = made.dimensions(config.data)
+    else:
+        config = replace(config, model=_own_facts(config.model))
+        facts = model_facts(config.model)
+        site = resolve_site(config.site, facts)
+        d = _width_at(config.site, site, facts)
+        d_out = (site_width(site.output, facts) if site.output else None) or d
+        later, watched = _compared(config, site, facts), _watched(config, site, facts)
+    key = "expansion" if config.sae.width is None else "width"
+    width = check_width(f"sae.{key}", getattr(config.sae, key), d)
+    config.sae.check(d, width)
+    if config.init_from is not None:
+        wanted = {"sae": config.sae.method(), "d": d, "width": width, "site": site.hook, "output": None}
+        check_origin(config.init_from, wanted)
+    sites = 1 + len(site.beside)
+    schedule = resolve_schedule(config, width)
+    return Member(config, identity, "", site, sites * d, width, schedule, sites * d_out, later, watched)
 
 
 def member_identity(config: MemberConfig) -> str:
@@ -177,9 +103,9 @@ def member_identity(config: MemberConfig) -> str:
 
 def identity_entries(config: MemberConfig) -> dict[str, Any]:
     """The config's entries without its runtime keys: what two members are compared by."""
-    entries = {name: value for name, value in config_entries(config).items() if name not in RUNTIME_KEYS}
+    entries = {name: value for name, value in asdict(config).items() if name not in RUNTIME_KEYS}
     entries["model"] = {key: value for key, value in entries["model"].items() if key not in RUNTIME_MODEL_KEYS}
-    entries["data"] = _data_entries(config)
+    entries["data"] = data_entries(config)
     training = entries["training"]
     if entries.pop("init_from") is not None:  # which weights, not where they lie
         entries["init_from"] = weights_hash(str(config.init_from))
@@ -188,17 +114,6 @@ def identity_entries(config: MemberConfig) -> dict[str, Any]:
     if not config.training.local:  # which is how members were before there was another objective
         entries["training"] |= config.training.objective_keys
     return entries
-
-
-def stream_key(config: MemberConfig) -> str:
-    """Hash of what determines the activation stream: 12 hex digits."""
-    return digest(stream_entries(config))[:12]
-
-
-def stream_entries(config: MemberConfig) -> dict[str, Any]:
-    """What determines the activation stream."""
-    model = {key: getattr(config.model, key) for key in STREAM_MODEL_KEYS}
-    return {"model": model, "data": _data_entries(config), "reserved": config.evaluation.tokens}
 
 
 def sparsity(config: MemberConfig) -> tuple[str, float]:
@@ -225,7 +140,8 @@ def suffixed(base: str, identity: str, taken: Iterable[str]) -> str:
     )
 
 
-def _new_labels(members: Iterable[Member]) -> dict[str, str]:
+def new_labels(members: Iterable[Member]) -> dict[str, str]:
+    """Each member's label by identity: those that would share one all get a suffix."""
     members = list(members)
     shared = Counter(base_label(member.config) for member in members)
     labels: dict[str, str] = {}
@@ -235,49 +151,46 @@ def _new_labels(members: Iterable[Member]) -> dict[str, str]:
     return labels
 
 
-def _member(config: MemberConfig, identity: str) -> Member:
-    check_config(config)
-    made = synthetic_kind(config.data.kind)
-    if made is not None:
-        site, later, watched = synthetic_site(config.data.kind), tuple[str, ...](), tuple[str, ...]()
-        d = d_out = made.dimensions(config.data)
-        sites = 1
-    else:
-        config = replace(config, model=_own_facts(config.model))
-        facts = model_facts(config.model)
-        site = resolve_site(config.site, facts)
-        d = _width_at(config.site, site, facts)
-        d_out = (site_width(site.output, facts) if site.output else None) or d
-        sites = 1 + len(site.beside)
-        compared = config.training.objective == "e2e_downstream"
-        later = later_sites(site, facts.n_layers, config.training.downstream_sites) if compared else ()
-        if compared and not later:
-            raise ConfigError(
-                f"training.objective=e2e_downstream: the residual stream has no site after {site.hook}; take e2e, or a"
-                " site in an earlier block"
-            )
-        last = max((site.written, *site.beside), key=lambda each: -1 if each.layer is None else each.layer)
-        watched = later_sites(last, facts.n_layers, config.evaluation.later_sites)
-    key = "expansion" if config.sae.width is None else "width"
-    width = check_width(f"sae.{key}", getattr(config.sae, key), d)
-    config.sae.check(d, width)
-    if config.init_from is not None:
-        wanted = {"sae": config.sae.method(), "d": d, "width": width, "site": site.hook, "output": None}
-        check_origin(config.init_from, wanted)
-    d, d_out = (sites * numbers for numbers in (d, d_out))
-    return Member(config, identity, "", site, d, width, resolve_schedule(config, width), d_out, later, watched)
+def data_entries(config: MemberConfig) -> dict[str, Any]:
+    """The entries of `data` without its runtime keys."""
+    return {key: value for key, value in asdict(config.data).items() if key not in RUNTIME_DATA_KEYS}
+
+
+def digest(entries: Mapping[str, Any]) -> str:
+    """Hash of entries whatever their order, in hex digits."""
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
 def _own_facts(model: ModelConfig) -> ModelConfig:
     """A local folder's config.json is right about it, whatever the yaml that named another model says."""
     if model_folder(model) is None:
         return model
-    unstated = replace(model, d_model=None, n_layers=None, n_heads=None, d_head=None, d_mlp=None, vocab_size=None)
+    nothing: dict[str, Any] = dict.fromkeys(FACTS)
+    unstated = replace(model, **nothing)
     try:
         model_facts(unstated)
     except ConfigError:
         return model  # a config.json that leaves sizes out: the stated ones are all there is
     return unstated
+
+
+def _compared(config: MemberConfig, site: Site, facts: ModelFacts) -> tuple[str, ...]:
+    """The hooks at which e2e_downstream compares. Raises ConfigError where there is none."""
+    if config.training.objective != "e2e_downstream":
+        return ()
+    later = later_sites(site, facts.n_layers, config.training.downstream_sites)
+    if not later:
+        raise ConfigError(
+            f"training.objective=e2e_downstream: the residual stream has no site after {site.hook}; take e2e, or a"
+            " site in an earlier block"
+        )
+    return later
+
+
+def _watched(config: MemberConfig, site: Site, facts: ModelFacts) -> tuple[str, ...]:
+    """The hooks at which evaluation compares."""
+    last = max((site.written, *site.beside), key=lambda each: -1 if each.layer is None else each.layer)
+    return later_sites(last, facts.n_layers, config.evaluation.later_sites)
 
 
 def _width_at(config: SiteConfig, site: Site, facts: ModelFacts) -> int:
@@ -291,42 +204,6 @@ def _width_at(config: SiteConfig, site: Site, facts: ModelFacts) -> int:
     if width < 1:
         raise ConfigError(f"site.width={width} must be at least 1")
     return width
-
-
-def _grouped(members: Iterable[Member]) -> Plan:
-    groups: dict[str, dict[tuple[object, ...], list[Member]]] = {}
-    for member in members:
-        banks = groups.setdefault(stream_key(member.config), {})
-        batch, objective = member.config.training.batch_size, member.config.training.objective_keys
-        shared = (member.site, *member.config.sae.structure(), batch, *objective.values())
-        banks.setdefault(shared, []).append(member)
-    return Plan(tuple(_group(key, banks.values()) for key, banks in groups.items()))
-
-
-def _group(key: str, banks: Iterable[list[Member]]) -> Group:
-    made = tuple(Bank(members[0].site, tuple(members)) for members in banks)
-    return Group(key, made, hooks_of(made))
-
-
-def hooks_of(banks: Iterable[Bank]) -> tuple[str, ...]:
-    """Where activations are taken for these banks, each hook once."""
-    return tuple(dict.fromkeys(hook for bank in banks for hook in bank.site.hooks))
-
-
-def _check_shared(configs: Sequence[MemberConfig]) -> None:
-    for key in SHARED_KEYS:
-        found = list(dict.fromkeys(shown(flat_entries(config_entries(config))[key]) for config in configs))
-        if len(found) > 1:
-            raise ConfigError(f"{key}={','.join(found)}: a whole sweep has one; give one value")
-
-
-def _data_entries(config: MemberConfig) -> dict[str, Any]:
-    return {key: value for key, value in asdict(config.data).items() if key not in RUNTIME_DATA_KEYS}
-
-
-def digest(entries: Mapping[str, Any]) -> str:
-    """Hash of entries whatever their order, in hex digits."""
-    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
 def _short(value: float | None) -> str:

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.data.kinds import data_kind
-from sae_sweep.plan.members import Bank, Group, Member, parted
+from sae_sweep.kernels.facts import CACHE_BYTES
+from sae_sweep.plan.constants import CODE_ELEMENTS, COSINE_ELEMENTS, LOGIT_ELEMENTS, SAMPLE_ROWS, rows_together
+from sae_sweep.plan.groups import BankPlan, Group
+from sae_sweep.plan.members import Member
 from sae_sweep.plan.sizes import (
     block_bytes,
     facts_of,
@@ -31,18 +34,18 @@ ROW_BYTES = 16
 """Per number of a batch [B, d], and of each member's reconstruction: inputs, output, error, gradient."""
 FOLD_BYTES = 4
 """Per number of a member that is judged: its inference form is a copy."""
-CODE_BYTES, CODES = 24, {"cpu": 2**20, "cuda": 2**24}
-"""Per code of those a judge holds at a time (`sums.CODE_ELEMENTS`)."""
-LOGIT_BYTES, LOGITS = 21, {"cpu": 2**18, "cuda": 2**24}
-"""Per logit of those a judge holds at a time (`splice.LOGIT_ELEMENTS`): log-softmax of two passes, and their KL."""
+CODE_BYTES = 24
+"""Per code of those a judge holds at a time."""
+LOGIT_BYTES = 21
+"""Per logit of those a judge holds at a time: log-softmax of two passes, and their KL."""
 SPLICED_LOGIT_BYTES = 36
 """The same of a step that runs the model on from a site, where what autograd keeps is there too."""
-TRIM_BYTES, TRIM_ROWS, TRIM_FEWEST, TRIM_MARGINS = 38, 2_048, 64, 2**23
-"""Per (token, latent) pair of the rows that the last correction of `sae.l0` sees together (`training/run/trim.py`)."""
-SAMPLE_BYTES, SAMPLE_ROWS = 32, 8_192
+TRIM_BYTES = 38
+"""Per (token, latent) pair of the rows that the last correction of `sae.l0` sees together."""
+SAMPLE_BYTES = 32
 """Per number of the inputs that scales and first parameters are found on: kept twice, and three times in float64."""
-COSINE_BYTES = 8 * 2**24
-"""Of the cosines a judge holds at a time where true latents are known (`recovery.COSINE_ELEMENTS`)."""
+COSINE_BYTES = 8
+"""Per cosine of those a judge holds at a time where true latents are known."""
 LIBRARY_BYTES = 470_000_000
 """Of a process that has loaded torch and its company and compiled loops, in the host's memory."""
 TEXT_BYTES = 180_000_000
@@ -51,10 +54,9 @@ ALLOCATOR_BYTES = {"cpu": 180_000_000, "cuda": 64_000_000}
 """What a memory allocator keeps of blocks that were freed; small beside anything that does not fit."""
 HEAP_TENSOR = 2**25
 """Bytes below which glibc may take a tensor from its heap, which keeps the room of first parameters once copied."""
-SMALL_ENCODER = 2**20
-"""Bytes of one that a core's cache holds (`sparse.CACHE_BYTES`): such members are stepped by a process per core."""
 PROCESS_BYTES = 500_000_000
-"""Of each process beside the first, before steps: the heap that it has of the first one, and has to copy to use it."""
+"""Of each process beside the first, where members are so small that one for each core steps them, before steps: the
+heap that it has of the first one, and has to copy to use it."""
 
 
 @dataclass(frozen=True)
@@ -62,20 +64,20 @@ class Peak:
     """What the device holds in one phase."""
 
     phase: str
-    parts: Mapping[str, int]
+    held: Mapping[str, int]
     """Bytes by what they are of."""
 
     @property
     def total(self) -> int:
-        return sum(self.parts.values())
+        return sum(self.held.values())
 
 
-def peak(group: Group, banks: Sequence[Bank], on_the_way: int = 0) -> Peak:
+def peak(group: Group, banks: Sequence[BankPlan], on_the_way: int = 0) -> Peak:
     """The fullest phase of a group of which these banks are on the device together."""
     return max(phases(group, banks, on_the_way), key=lambda one: one.total)
 
 
-def phases(group: Group, banks: Sequence[Bank], on_the_way: int = 0) -> list[Peak]:
+def phases(group: Group, banks: Sequence[BankPlan], on_the_way: int = 0) -> list[Peak]:
     """What the device holds in each phase of a group of which these banks are on the device together.
 
     `on_the_way` are bytes of activations that are being exchanged with other devices while a block is made.
@@ -108,13 +110,9 @@ def phases(group: Group, banks: Sequence[Bank], on_the_way: int = 0) -> list[Pea
     trimmed = [m for m in members if m.config.sae.l0 is not None and m.config.sae.trims]
     if trimmed:
         kept = max(member_numbers(member) * FOLD_BYTES for member in trimmed)
-        trim = TRIM_BYTES * max(_trimmed_together(member.width) * member.width for member in trimmed)
+        trim = TRIM_BYTES * max(rows_together(member.width) * member.width for member in trimmed)
         found.append(Peak("trimming", state | block | {"inference form": kept, "margins": trim}))
     return found
-
-
-def _trimmed_together(width: int) -> int:
-    return min(TRIM_ROWS, max(TRIM_FEWEST, TRIM_MARGINS // width))
 
 
 def reads_ahead(config: MemberConfig) -> bool:
@@ -126,13 +124,13 @@ def _kind(group: Group) -> str:
     return "cuda" if on_gpu(group.members[0].config) else "cpu"
 
 
-def _steps_bytes(group: Group, banks: Sequence[Bank]) -> int:
+def _steps_bytes(group: Group, banks: Sequence[BankPlan]) -> int:
     """Of the steps that are under way together: one on a GPU, one on each core otherwise, the largest that meet."""
-    chunks = sorted((_chunk_bytes(chunk) for bank in banks for chunk in parted(bank)), reverse=True)
+    chunks = sorted((_chunk_bytes(chunk) for bank in banks for chunk in bank.chunks()), reverse=True)
     return sum(chunks[: 1 if _kind(group) == "cuda" else _threads()]) + _suffix_bytes(group)
 
 
-def _chunk_bytes(chunk: Bank) -> int:
+def _chunk_bytes(chunk: BankPlan) -> int:
     first, members = chunk.members[0], chunk.members
     tokens = first.config.training.batch_size
     pairs = tokens * sum(member.width for member in members)
@@ -147,11 +145,11 @@ def _threads() -> int:
     return int(asked) if asked.isdigit() and int(asked) else len(os.sched_getaffinity(0))
 
 
-def _processes(group: Group, banks: Sequence[Bank]) -> dict[str, int]:
+def _processes(group: Group, banks: Sequence[BankPlan]) -> dict[str, int]:
     """What processes beside this one take, where there are any (`training/devices/lane_processes.py`): a block each."""
-    others = min(_threads(), sum(len(parted(bank)) for bank in banks)) - 1
+    others = min(_threads(), sum(len(bank.chunks()) for bank in banks)) - 1
     members = [member for bank in banks for member in bank.members]
-    small = all(4 * member.d * member.width <= SMALL_ENCODER and member.config.training.local for member in members)
+    small = all(4 * member.d * member.width <= CACHE_BYTES and member.config.training.local for member in members)
     limited = members[0].config.launcher.memory_gb is not None
     if others < 1 or not small or limited or _kind(group) == "cuda":
         return {}
@@ -166,7 +164,7 @@ def _suffix_bytes(group: Group) -> int:
         return 0
     inside = 8 * facts.d_model + 6 * facts.n_heads * facts.d_head + 5 * facts.d_mlp
     blocks = facts.n_layers - min(member.site.layer or 0 for member in group.members)
-    logits = min(forward_positions(group), max(1, LOGITS[_kind(group)] // facts.vocab_size)) * facts.vocab_size
+    logits = min(forward_positions(group), max(1, LOGIT_ELEMENTS[_kind(group)] // facts.vocab_size)) * facts.vocab_size
     return forward_positions(group) * blocks * inside * number_bytes(group) + SPLICED_LOGIT_BYTES * logits
 
 
@@ -183,16 +181,16 @@ def _heldout_bytes(group: Group, members: Sequence[Member]) -> int:
 
 def _code_bytes(group: Group, members: Sequence[Member]) -> int:
     """Of the codes of a judge, or what it compares known latents with."""
-    positions, most = forward_positions(group), CODES[_kind(group)]
+    positions, most = forward_positions(group), CODE_ELEMENTS[_kind(group)]
     codes = max(min(positions, max(1, most // member.width)) * member.width for member in members)
-    return max(CODE_BYTES * codes, COSINE_BYTES if facts_of(group) is None else 0)
+    return max(CODE_BYTES * codes, COSINE_BYTES * COSINE_ELEMENTS if facts_of(group) is None else 0)
 
 
 def _logit_bytes(group: Group) -> int:
     facts = facts_of(group)
     if facts is None:
         return 0
-    positions = min(forward_positions(group), max(1, LOGITS[_kind(group)] // facts.vocab_size))
+    positions = min(forward_positions(group), max(1, LOGIT_ELEMENTS[_kind(group)] // facts.vocab_size))
     return LOGIT_BYTES * positions * facts.vocab_size
 
 

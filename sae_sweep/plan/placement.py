@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.sites import Site
-from sae_sweep.plan.members import Bank, Group, Member, hooks_of, parted
+from sae_sweep.plan.groups import BankPlan, Group, hooks_of
+from sae_sweep.plan.members import Member
 from sae_sweep.plan.memory import peak, phases
 from sae_sweep.plan.sizes import block_bytes, bytes_text, state_bytes
 from sae_sweep.plan.spread import spread
@@ -21,9 +22,9 @@ GB = 10**9
 
 @dataclass(frozen=True)
 class Wave:
-    """Parts of banks that are on the device together."""
+    """Chunks of banks that are on the device together."""
 
-    banks: tuple[Bank, ...]
+    banks: tuple[BankPlan, ...]
     peak_bytes: int
     """What the device holds at its fullest while they are."""
     device: int = 0
@@ -83,10 +84,10 @@ def plan_passes(group: Group, device: float | None, host: float | None, devices:
     """
     machine = _Machine(device, host, devices, hosts)
     if machine.device is None:
-        return [_pass(group, _parts(group), machine)]
+        return [_pass(group, _chunks(group), machine)]
     passes = []
     for of_sites in _site_groups(group, machine):
-        passes += _host_passes(of_sites, _parts(of_sites), machine)
+        passes += _host_passes(of_sites, _chunks(of_sites), machine)
     return passes
 
 
@@ -100,23 +101,23 @@ def on_the_way(group: Group, own: Group, devices: int) -> int:
 
 
 def at(group: Group, sites: Sequence[Site]) -> Group:
-    """The part of a group that is at these sites."""
+    """The group at these sites alone."""
     banks = tuple(bank for bank in group.banks if bank.site in sites)
     return Group(group.key, banks, hooks_of(banks))
 
 
-def sites_of(banks: Sequence[Bank]) -> tuple[Site, ...]:
+def sites_of(banks: Sequence[BankPlan]) -> tuple[Site, ...]:
     """Each site once, in the banks' order."""
     return tuple(dict.fromkeys(bank.site for bank in banks))
 
 
-def _pass(group: Group, parts: Sequence[Bank], machine: _Machine) -> Pass:
-    """The parts in one pass, whatever the host has room for."""
+def _pass(group: Group, chunks: Sequence[BankPlan], machine: _Machine) -> Pass:
+    """The chunks in one pass, whatever the host has room for."""
     waves: list[Wave] = []
-    for device, own in enumerate(spread(parts, machine.devices)):
+    for device, own in enumerate(spread(chunks, machine.devices)):
         if own:
             waves += _waves(group, own, machine, device)
-    return Pass(_grouped(group, parts), tuple(waves), machine.devices)
+    return Pass(_grouped(group, chunks), tuple(waves), machine.devices)
 
 
 def _site_groups(group: Group, machine: _Machine) -> list[Group]:
@@ -137,49 +138,51 @@ def _site_groups(group: Group, machine: _Machine) -> list[Group]:
 
 
 def _fits(group: Group, machine: _Machine) -> bool:
-    """Whether every part fits its device alone."""
+    """Whether every chunk fits its device alone."""
     assert machine.device is not None
-    return all(_peak(group, own, [part], machine) <= machine.device for own, part in _shares(group, machine))
+    return all(_peak(group, own, [chunk], machine) <= machine.device for own, chunk in _shares(group, machine))
 
 
-def _shares(group: Group, machine: _Machine) -> list[tuple[Group, Bank]]:
-    """Every part, with the part of the group that is at its device's sites."""
-    return [(_of(group, own, machine), part) for own in spread(_parts(group), machine.devices) for part in own if own]
+def _shares(group: Group, machine: _Machine) -> list[tuple[Group, BankPlan]]:
+    """Every chunk, with what of the group is at its device's sites."""
+    return [
+        (_of(group, own, machine), chunk) for own in spread(_chunks(group), machine.devices) for chunk in own if own
+    ]
 
 
 def _check(group: Group, machine: _Machine) -> None:
-    """Raises ConfigError unless every part of the group's banks fits its device alone."""
+    """Raises ConfigError unless every chunk of the group's banks fits its device alone."""
     assert machine.device is not None
-    for own, part in _shares(group, machine):
-        if _peak(group, own, [part], machine) > machine.device:
-            fullest = peak(own, [part], on_the_way(group, own, machine.devices))
-            largest = max(part.members, key=lambda member: member.width)
-            parts = ", ".join(f"{name} {bytes_text(size)}" for name, size in fullest.parts.items() if size)
+    for own, chunk in _shares(group, machine):
+        if _peak(group, own, [chunk], machine) > machine.device:
+            fullest = peak(own, [chunk], on_the_way(group, own, machine.devices))
+            largest = max(chunk.members, key=lambda member: member.width)
+            held = ", ".join(f"{name} {bytes_text(size)}" for name, size in fullest.held.items() if size)
             raise ConfigError(
                 f"launcher.memory_gb={machine.device / GB:g}: {largest.label or largest.identity} alone needs"
-                f" {bytes_text(fullest.total)} ({fullest.phase}: {parts}), and an SAE cannot be spread over devices;"
+                f" {bytes_text(fullest.total)} ({fullest.phase}: {held}), and an SAE cannot be spread over devices;"
                 " give more memory, or lower sae.width, training.batch_size or data.block_rows"
             )
 
 
-def _host_passes(group: Group, parts: Sequence[Bank], machine: _Machine) -> list[Pass]:
-    """Passes of neighbouring parts, each as long as the hosts can hold, or as one wave on each device is."""
+def _host_passes(group: Group, chunks: Sequence[BankPlan], machine: _Machine) -> list[Pass]:
+    """Passes of neighbouring chunks, each as long as the hosts can hold, or as one wave on each device is."""
     passes = []
-    while parts:
-        taken = _most(group, parts, machine)
-        passes.append(_pass(group, parts[:taken], machine))
-        parts = parts[taken:]
+    while chunks:
+        taken = _most(group, chunks, machine)
+        passes.append(_pass(group, chunks[:taken], machine))
+        chunks = chunks[taken:]
     return passes
 
 
-def _most(group: Group, parts: Sequence[Bank], machine: _Machine) -> int:
-    """The most first parts of which no more wait on a host than it can hold; at least one, which need not wait."""
-    least, most = 1, len(parts) + 1
-    if machine.host is None or _held(_pass(group, parts, machine), machine) <= machine.host:
-        return len(parts)
+def _most(group: Group, chunks: Sequence[BankPlan], machine: _Machine) -> int:
+    """The most first chunks of which no more wait on a host than it can hold; at least one, which need not wait."""
+    least, most = 1, len(chunks) + 1
+    if machine.host is None or _held(_pass(group, chunks, machine), machine) <= machine.host:
+        return len(chunks)
     while most - least > 1:
         middle = (least + most) // 2
-        if _held(_pass(group, parts[:middle], machine), machine) <= machine.host:
+        if _held(_pass(group, chunks[:middle], machine), machine) <= machine.host:
             least = middle
         else:
             most = middle
@@ -193,37 +196,37 @@ def _held(made: Pass, machine: _Machine) -> int:
     return max(sum(waiting[first : first + each]) for first in range(0, machine.devices, each))
 
 
-def _waves(group: Group, parts: Sequence[Bank], machine: _Machine, device: int) -> list[Wave]:
+def _waves(group: Group, chunks: Sequence[BankPlan], machine: _Machine, device: int) -> list[Wave]:
     """One device's members, as they take turns."""
-    own = _of(group, parts, machine)
-    waves: list[list[Bank]] = []
-    for part in parts:
-        if waves and (machine.device is None or _peak(group, own, [*waves[-1], part], machine) <= machine.device):
-            waves[-1].append(part)
+    own = _of(group, chunks, machine)
+    waves: list[list[BankPlan]] = []
+    for chunk in chunks:
+        if waves and (machine.device is None or _peak(group, own, [*waves[-1], chunk], machine) <= machine.device):
+            waves[-1].append(chunk)
         else:
-            waves.append([part])
+            waves.append([chunk])
     return [Wave(tuple(banks), _peak(group, own, banks, machine), device) for banks in waves]
 
 
-def _peak(group: Group, own: Group, banks: Sequence[Bank], machine: _Machine) -> int:
+def _peak(group: Group, own: Group, banks: Sequence[BankPlan], machine: _Machine) -> int:
     """Bytes that a device holds, which has the sites of `own`, with these banks."""
     return max(one.total for one in phases(own, banks, on_the_way(group, own, machine.devices)))
 
 
-def _of(group: Group, parts: Sequence[Bank], machine: _Machine) -> Group:
-    """The group as a device has it that trains these parts: a device by itself has all sites."""
+def _of(group: Group, chunks: Sequence[BankPlan], machine: _Machine) -> Group:
+    """The group as a device has it that trains these chunks: a device by itself has all sites."""
     if machine.devices == 1:
         return group
-    return at(group, sites_of(parts))
+    return at(group, sites_of(chunks))
 
 
-def _parts(group: Group) -> list[Bank]:
-    return [part for bank in group.banks for part in parted(bank)]
+def _chunks(group: Group) -> list[BankPlan]:
+    return [chunk for bank in group.banks for chunk in bank.chunks()]
 
 
-def _grouped(group: Group, parts: Sequence[Bank]) -> Group:
-    """The part of a group that has these members."""
-    asked = {member.identity for part in parts for member in part.members}
-    banks = [Bank(bank.site, tuple(m for m in bank.members if m.identity in asked)) for bank in group.banks]
+def _grouped(group: Group, chunks: Sequence[BankPlan]) -> Group:
+    """The group with these members alone."""
+    asked = {member.identity for chunk in chunks for member in chunk.members}
+    banks = [BankPlan(bank.site, tuple(m for m in bank.members if m.identity in asked)) for bank in group.banks]
     kept = tuple(bank for bank in banks if bank.members)
     return Group(group.key, kept, hooks_of(kept))

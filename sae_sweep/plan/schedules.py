@@ -4,8 +4,9 @@ Every length is the paper's or a fraction of the run, whichever is less, so a sh
 long one. All of it is a function of the step alone: a resumed run needs no schedule state. No torch here.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from math import cos, pi
+from math import ceil, cos, pi
 
 from sae_sweep.architectures.base import Recipe
 from sae_sweep.config.schema import MemberConfig
@@ -110,3 +111,14 @@ def resolve_schedule(config: MemberConfig, width: int) -> Schedule:
         hold_from=int(HOLD_SHARE * total),
         milestones=resolve_milestones(training, total),
     )
+
+
+def blocks_needed(configs: Iterable[MemberConfig], positions: int) -> int:
+    """Blocks of so many counted positions that these members read: until their budgets are spent, and one more for
+    the last correction of `sae.l0`."""
+
+    def needed(config: MemberConfig) -> int:
+        tokens, batch = int(config.training.tokens), config.training.batch_size
+        return ceil(max(1, tokens // batch) / max(1, positions // batch)) + (config.sae.l0 is not None)
+
+    return max(map(needed, configs))

@@ -7,7 +7,8 @@ from sae_sweep.config.schema import MemberConfig
 from sae_sweep.data.kinds import data_kind
 from sae_sweep.model.facts import ModelFacts, model_facts
 from sae_sweep.model.sites import parse_hook, site_width
-from sae_sweep.plan.members import Group, Member
+from sae_sweep.plan.groups import Group
+from sae_sweep.plan.members import Member
 
 STATE_BYTES = 12
 """Per trained number of a member: fp32 weight and Adam's two moments. Gradients are a step's."""

@@ -1,31 +1,31 @@
-"""Which device trains which part of a bank, and which rows each of them runs the model on. No torch."""
+"""Which device trains which chunks, and which rows each of them runs the model on. No torch."""
 
 from collections.abc import Sequence
 from itertools import accumulate
 
-from sae_sweep.plan.members import Bank
+from sae_sweep.plan.groups import BankPlan
 
 
-def part_cost(part: Bank) -> float:
+def chunk_cost(chunk: BankPlan) -> float:
     """What training it costs, in multiply-adds of encoder products: all other work of a step grows with them."""
-    return sum(member.config.training.tokens * member.d * member.width for member in part.members)
+    return sum(member.config.training.tokens * member.d * member.width for member in chunk.members)
 
 
-def spread(parts: Sequence[Bank], devices: int) -> list[list[Bank]]:
-    """Each device's parts, in their order; none for a device where there are fewer parts than devices.
+def spread(chunks: Sequence[BankPlan], devices: int) -> list[list[BankPlan]]:
+    """Each device's chunks, in their order; none for a device where there are fewer chunks than devices.
 
-    At one site the costliest part goes first, each to the device that has least to do. Parts of several sites are cut
+    At one site the costliest chunk goes first, each to the device that has least to do. Chunks of several sites are cut
     into runs of neighbours, so that a device needs the activations of few sites: they are what the network carries.
     """
-    if len({part.site.hook for part in parts}) > 1 and devices > 1:
-        return _runs(parts, devices)
+    if len({chunk.site.hook for chunk in chunks}) > 1 and devices > 1:
+        return _runs(chunks, devices)
     loads = [0.0] * devices
     taken: list[list[int]] = [[] for _ in range(devices)]
-    for index in sorted(range(len(parts)), key=lambda i: part_cost(parts[i]), reverse=True):
+    for index in sorted(range(len(chunks)), key=lambda i: chunk_cost(chunks[i]), reverse=True):
         device = loads.index(min(loads))
-        loads[device] += part_cost(parts[index])
+        loads[device] += chunk_cost(chunks[index])
         taken[device].append(index)
-    return [[parts[index] for index in sorted(own)] for own in taken]
+    return [[chunks[index] for index in sorted(own)] for own in taken]
 
 
 def shares(forwards: int, devices: int) -> list[range]:
@@ -35,11 +35,11 @@ def shares(forwards: int, devices: int) -> list[range]:
     return [range(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _runs(parts: Sequence[Bank], devices: int) -> list[list[Bank]]:
-    """The parts, by site, in runs of neighbours: the costliest costs as little as can be, the others are as even."""
-    order = {hook: place for place, hook in enumerate(dict.fromkeys(part.site.hook for part in parts))}
-    ordered = sorted(parts, key=lambda part: order[part.site.hook])
-    costs = [part_cost(part) for part in ordered]
+def _runs(chunks: Sequence[BankPlan], devices: int) -> list[list[BankPlan]]:
+    """The chunks, by site, in runs of neighbours: the costliest costs as little as can be, the others are as even."""
+    order = {hook: place for place, hook in enumerate(dict.fromkeys(chunk.site.hook for chunk in chunks))}
+    ordered = sorted(chunks, key=lambda chunk: order[chunk.site.hook])
+    costs = [chunk_cost(chunk) for chunk in ordered]
     low, high = max(costs), sum(costs)
     for _ in range(60):  # of bisection: to the last bits of a float
         middle = (low + high) / 2

@@ -27,9 +27,8 @@ from sae_sweep.cli import config_folder
 from sae_sweep.config.reading import member_config
 from sae_sweep.folder.sweep import SweepFolder
 from sae_sweep.host import allocator as process
-from sae_sweep.plan.estimates import estimate
-from sae_sweep.plan.members import Plan, plan_sweep
-from sae_sweep.plan.memory import phases
+from sae_sweep.plan.groups import Plan, plan_sweep
+from sae_sweep.plan.memory import peak, phases
 from sae_sweep.training.run import judging
 from sae_sweep.training.run.loop import GroupRun
 from sae_sweep.training.run.opening import open_group
@@ -70,15 +69,15 @@ def measured(overrides: str) -> dict[str, Any]:
         found = _run(plan, held)
     (group,) = plan.groups
     said = {one.phase: one.total for one in phases(group, group.banks)}
-    peak = estimate(group).peak
+    fullest = peak(group, group.banks)
     return {
         "overrides": overrides,
         "on": _device(),
         "d": group.members[0].d,
         "measured": max(found.values()),
-        "estimated": peak.total,
+        "estimated": fullest.total,
         "phases": {phase: {"measured": found.get(phase, 0), "estimated": size} for phase, size in said.items()},
-        "parts": {"phase": peak.phase, **peak.parts},
+        "parts": {"phase": fullest.phase, **fullest.held},
     }
 
 

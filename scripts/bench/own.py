@@ -19,7 +19,7 @@ from sae_sweep.cli import config_folder
 from sae_sweep.config.reading import member_config
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.model.sites import synthetic_site
-from sae_sweep.plan.members import plan_sweep
+from sae_sweep.plan.groups import plan_sweep
 from sae_sweep.saes.base import Parameters
 from sae_sweep.training.step.trainer import BankTrainer
 

@@ -42,7 +42,7 @@ def planned(arguments: Sequence[str], devices: int) -> int:
     from itertools import product
 
     from sae_sweep.plan.costs import pass_cost
-    from sae_sweep.plan.members import plan_sweep
+    from sae_sweep.plan.groups import plan_sweep
     from sae_sweep.plan.placement import plan_passes
     from scripts.bench.own import configured
 

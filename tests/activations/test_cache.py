@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from sae_sweep.activations import cache_folder
 from sae_sweep.activations.cache import BlockCache
-from sae_sweep.activations.cache_folder import blocks_needed, cache_key
+from sae_sweep.activations.cache_folder import cache_key
 from sae_sweep.activations.stream import Block, BlockRows
 from sae_sweep.cli import config_folder
 from sae_sweep.config.reading import config_entries, member_config
@@ -27,6 +27,7 @@ from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.launch.local import run_sweep
 from sae_sweep.model.harvest import harvest
+from sae_sweep.plan.schedules import blocks_needed
 from sae_sweep.training.run import sources
 from sae_sweep.training.run.sources import LanguageModelSource
 from tests.evaluation.groups import small

@@ -11,7 +11,7 @@ from sae_sweep.cli import config_folder
 from sae_sweep.evaluation.metrics import METRICS
 from sae_sweep.interop.saelens import load_sae
 from sae_sweep.launch.local import run_sweep
-from sae_sweep.plan.members import plan_sweep
+from sae_sweep.plan.groups import plan_sweep
 from tests.architectures.options import KNOBS, WIDTH, D, member
 
 FORMS = {

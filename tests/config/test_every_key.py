@@ -29,8 +29,9 @@ from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder.names import WEIGHTS
 from sae_sweep.launch.local import Outcome, run_sweep
-from sae_sweep.plan.estimates import estimate
-from sae_sweep.plan.members import FACTS, identity_entries, member_identity, plan_sweep, stream_key
+from sae_sweep.plan.groups import plan_sweep, stream_key
+from sae_sweep.plan.members import FACTS, identity_entries, member_identity
+from sae_sweep.plan.memory import peak
 from sae_sweep.plan.placement import plan_passes
 from sae_sweep.training.run.checkpointing import Keeper
 from sae_sweep.training.run.sources import LanguageModelSource
@@ -238,7 +239,9 @@ def test_a_key_that_changes_how_the_model_is_read(row: Row, places: Places) -> N
 def test_a_size_that_a_plan_needs(row: Row, places: Places, offline_hub: None) -> None:
     (before, after), size = before_and_after(row, places), row.key.removeprefix("model.")
     plans = [plan_sweep([made]) for made in (before, after)]
-    costs = [(plan.members[0].d, plan.members[0].site, estimate(plan.groups[0])) for plan in plans]
+    costs = [
+        (plan.members[0].d, plan.members[0].site, peak(group, group.banks)) for plan in plans for group in plan.groups
+    ]
     assert costs[0] != costs[1]
     # d_head would follow from n_heads.
     unstated = [f"{key}=null" for key in {row.key, "model.n_heads" if size == "d_head" else row.key}]

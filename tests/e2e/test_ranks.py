@@ -11,7 +11,7 @@ from time import monotonic, sleep
 import pytest
 
 from sae_sweep.plan.costs import pass_cost
-from sae_sweep.plan.members import plan_sweep
+from sae_sweep.plan.groups import plan_sweep
 from sae_sweep.plan.placement import plan_passes
 from tests.e2e.kills import PATIENCE, checkpoints, finish, other_rank, start, wait
 from tests.plan.test_costs import config

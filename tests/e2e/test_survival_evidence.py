@@ -16,7 +16,6 @@ from time import monotonic
 
 import pytest
 
-from sae_sweep.plan.members import parted
 from sae_sweep.plan.memory import peak
 from sae_sweep.plan.placement import GB, plan_passes
 from tests.e2e.evidence import record
@@ -61,7 +60,7 @@ def layouts(arguments: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
     own = [one for one in arguments if not one.startswith(("sae=", "name="))]
     group = planned([f"output_dir={folder}", *own], {name: [f"sae={name}"] for name in each}).group
     needed = [plan_passes(group, None, None)[0].waves[0].peak_bytes]
-    needed += [peak(group, [part]).total for bank in group.banks for part in parted(bank)]
+    needed += [peak(group, [part]).total for bank in group.banks for part in bank.chunks()]
     turns = f"launcher.memory_gb={max(needed[1:]) / GB!r}"
     (one,) = plan_passes(group, float(turns.partition("=")[2]) * GB, None)
     assert len(one.waves) > 1, needed

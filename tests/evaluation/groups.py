@@ -10,7 +10,8 @@ from sae_sweep.cli import config_folder
 from sae_sweep.config.reading import member_config
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.folder.sweep import SweepFolder, sweep_root
-from sae_sweep.plan.members import Group, member_identity, plan_sweep
+from sae_sweep.plan.groups import Group, plan_sweep
+from sae_sweep.plan.members import member_identity
 
 
 @dataclass(frozen=True)

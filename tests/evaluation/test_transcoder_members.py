@@ -19,7 +19,7 @@ from sae_sweep.config.reading import member_config
 from sae_sweep.data.tokens import open_tokens
 from sae_sweep.host.signals import Interrupted
 from sae_sweep.launch.local import run_sweep
-from sae_sweep.plan.members import plan_sweep
+from sae_sweep.plan.groups import plan_sweep
 from sae_sweep.reporting.points import read_sweep
 from sae_sweep.training.run.opening import open_group
 from sae_sweep.training.run.sources import LanguageModelSource

@@ -15,7 +15,7 @@ from sae_sweep.errors import ConfigError
 from sae_sweep.folder.files import host_token, write_json_atomic
 from sae_sweep.folder.names import METRICS, WEIGHTS
 from sae_sweep.folder.sweep import SweepFolder, sweep_root
-from sae_sweep.plan.members import Plan, plan_sweep
+from sae_sweep.plan.groups import Plan, plan_sweep
 from sae_sweep.reporting.points import read_sweep
 from tests.folder.test_files import dead_pid
 

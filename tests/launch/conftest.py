@@ -16,7 +16,7 @@ from sae_sweep.errors import ConfigError
 from sae_sweep.folder.files import write_json_atomic
 from sae_sweep.folder.names import METRICS, WEIGHTS
 from sae_sweep.folder.sweep import MemberResult, SweepFolder
-from sae_sweep.plan.members import Group
+from sae_sweep.plan.groups import Group
 from sae_sweep.plan.placement import Pass, Wave, plan_passes
 
 

@@ -16,7 +16,7 @@ from sae_sweep.config.schema import MemberConfig
 from sae_sweep.folder.checkpoints import Checkpoint, SavedMember, StateFolder, write_state
 from sae_sweep.folder.lock import held
 from sae_sweep.folder.sweep import SweepFolder
-from sae_sweep.plan.members import Plan, plan_sweep
+from sae_sweep.plan.groups import Plan, plan_sweep
 
 LABELS = ("gated-l0_32-x16", "topk-l0_32-x16", "standard-l0_32-x16")
 

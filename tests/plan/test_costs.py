@@ -17,7 +17,7 @@ from sae_sweep.config.schema import MemberConfig
 from sae_sweep.evaluation.language_model import LanguageModelEvaluator
 from sae_sweep.launch.local import run_sweep
 from sae_sweep.plan.costs import PassCost, checkpoint_bytes, pass_cost, result_bytes
-from sae_sweep.plan.members import Group, plan_sweep
+from sae_sweep.plan.groups import Group, plan_sweep
 from sae_sweep.plan.placement import plan_passes
 from sae_sweep.training.run import checkpointing as keeper
 from sae_sweep.training.run.sources import LanguageModelSource
@@ -199,3 +199,38 @@ def test_hours_are_those_of_the_slowest_device(read: tuple[str, ...]) -> None:
     slow = max(device.least_flops for device in two.devices), max(device.most_flops for device in two.devices)
     assert two.hours(1e9) == tuple(pytest.approx(flops / 1e9 / 3600) for flops in slow)
     assert two.hours(2e9)[0] == pytest.approx(two.hours(1e9)[0] / 2)
+
+
+def model_flops(read: tuple[str, ...], *members: tuple[str, ...]) -> tuple[float, float]:
+    """What a plan of these members says that the model does in training, and in judging, in operations."""
+    plan = plan_sweep([config(*read, "sae=topk", "sae.k=3", "sae.width=40", *own) for own in members])
+    ((device,),) = [cost(group).devices for group in plan.groups]
+    return device.model_flops, device.judging_flops
+
+
+# Of the llama of `conftest.py`, per token: d 32, 4 heads of 8, MLPs of 80, 4 blocks, 300 tokens; rows of 16.
+BLOCK = 2 * (4 * 32 * 32 + 3 * 32 * 80) + 4 * 16 * 32
+LOGITS = 2 * 32 * 300
+READ = 6 * 32 * 16
+"""Tokens: 31 steps of 64 are five blocks of 480 counted positions, and the first is read twice."""
+TRAINED, HELD_OUT = 2_000, 320
+
+
+def test_a_crosscoder_needs_the_model_up_to_its_last_site(read: tuple[str, ...]) -> None:
+    training, judging = model_flops(read, ("site.across=[0,3]",))
+    assert training == READ * 4 * BLOCK
+    passes = 3 * (3 + 0) * BLOCK + (1 + 3 * 2) * LOGITS  # after either site: two ablations and its reconstruction
+    assert judging == HELD_OUT * (4 * BLOCK + passes + 4 * 64 * 40)
+
+
+def test_a_transcoder_needs_the_model_up_to_what_it_writes(read: tuple[str, ...]) -> None:
+    training, judging = model_flops(read, ("site.layer=0", "site.output=blocks.2.mlp.hook_post"))
+    assert training == READ * 3 * BLOCK
+    assert judging == HELD_OUT * (4 * BLOCK + 3 * 2 * BLOCK + 4 * LOGITS + 2 * (32 + 80) * 40)
+
+
+def test_an_objective_that_is_not_local_needs_all_of_the_model_and_passes_of_its_own(read: tuple[str, ...]) -> None:
+    local, spliced = ("site.layer=1",), ("site.layer=1", "training.objective=e2e")
+    assert model_flops(read, local)[0] == READ * 2 * BLOCK
+    own = TRAINED * (2 * 2 * BLOCK + 3 * LOGITS)  # the last two blocks forth and back, clean and own logits and back
+    assert model_flops(read, local, spliced)[0] == READ * 4 * BLOCK + own

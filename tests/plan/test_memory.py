@@ -4,30 +4,14 @@ import sys
 
 import pytest
 
-from sae_sweep.activations import scaling
 from sae_sweep.architectures.base import ARCHITECTURES
-from sae_sweep.evaluation import recovery, splice, sums
-from sae_sweep.kernels import sparse
-from sae_sweep.plan import members as plan
-from sae_sweep.plan import memory as peaks
-from sae_sweep.training.run import trim
-from sae_sweep.training.step import trainer
 from scripts.bench.memory import in_child
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the resident size is read from /proc")
 
 
-def test_a_plan_counts_what_the_code_holds() -> None:
-    """Planning loads no torch, so it has these numbers a second time."""
-    assert peaks.CODES == sums.CODE_ELEMENTS
-    assert peaks.LOGITS == splice.LOGIT_ELEMENTS
-    told = peaks.TRIM_ROWS, peaks.TRIM_FEWEST, peaks.TRIM_MARGINS
-    assert told == (trim.ROWS_AT_ONCE, trim.FEWEST_ROWS, trim.MARGINS_AT_ONCE)
-    assert all("pair_bytes" in vars(facts.Config) for facts in ARCHITECTURES.values()), "each was measured"
-    assert peaks.SAMPLE_ROWS == scaling.SAMPLE_ROWS
-    assert peaks.COSINE_BYTES == 8 * recovery.COSINE_ELEMENTS
-    assert peaks.SMALL_ENCODER == sparse.CACHE_BYTES
-    assert plan.PART_ELEMENTS >= trainer.CHUNK_ELEMENTS, "a chunk must lie within a part"
+def test_every_architecture_was_measured() -> None:
+    assert all("pair_bytes" in vars(facts.Config) for facts in ARCHITECTURES.values())
 
 
 MEMBERS = (

@@ -9,7 +9,7 @@ from sae_sweep.cli import config_folder
 from sae_sweep.config.reading import member_config
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
-from sae_sweep.plan.members import Group, parted, plan_sweep
+from sae_sweep.plan.groups import Group, plan_sweep
 from sae_sweep.plan.memory import peak
 from sae_sweep.plan.placement import GB, Pass, plan_passes
 
@@ -49,7 +49,7 @@ def test_waves_fill_the_device_in_order() -> None:
     assert len(counts) > 1
     assert [m.label for wave in one.waves for m in wave.members] == [member.label for member in group.members]
     assert all(wave.peak_bytes <= 80 * GB for wave in one.waves)
-    parts = [part for bank in group.banks for part in parted(bank)]
+    parts = [part for bank in group.banks for part in bank.chunks()]
     assert peak(group, parts[: counts[0] + 1]).total > 80 * GB, "one more would not have fit"
     assert one.host_bytes == 7 * STATE
     assert one.group == group
@@ -105,7 +105,7 @@ def test_parts_have_as_many_members_as_step_together() -> None:
     asked = [config("sae=topk", "sae.k=1", f"sae.width={width}", f"seed={n}") for n, width in enumerate(widths)]
     (group,) = plan_sweep(asked).groups
     (bank,) = group.banks
-    assert [[m.width for m in part.members] for part in parted(bank)] == [
+    assert [[m.width for m in part.members] for part in bank.chunks()] == [
         [512, 1024, 512],
         [64],
         [4096],

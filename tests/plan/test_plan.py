@@ -10,10 +10,12 @@ from sae_sweep.cli import config_folder
 from sae_sweep.config.reading import member_config
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
-from sae_sweep.plan.estimates import estimate
-from sae_sweep.plan.members import Bank, Group, base_label, member_identity, plan_sweep, suffixed
-from sae_sweep.plan.memory import PROCESS_BYTES, phases
-from sae_sweep.plan.sizes import member_parameters
+from sae_sweep.plan.costs import pass_cost
+from sae_sweep.plan.groups import BankPlan, Group, plan_sweep
+from sae_sweep.plan.members import base_label, member_identity, suffixed
+from sae_sweep.plan.memory import PROCESS_BYTES, peak, phases
+from sae_sweep.plan.placement import plan_passes
+from sae_sweep.plan.sizes import block_bytes, member_parameters, model_bytes
 
 
 @cache
@@ -376,9 +378,10 @@ def test_toy_data_is_planned_without_a_model(monkeypatch: pytest.MonkeyPatch) ->
     (group,) = plan_sweep(asked).groups
     assert [(member.site.hook, member.d) for member in group.members] == [("toy", 256), ("toy", 256)]
     assert (group.members[0].width, group.hooks) == (512, ("toy",))
-    cost = estimate(group)
-    assert (cost.model_bytes, cost.model_flops) == (0, 0)
-    assert cost.block_bytes == 256 * 128 * 256 * 4
+    (one,) = plan_passes(group, None, None)
+    (device,) = pass_cost(one).devices
+    assert (model_bytes(group), device.model_flops, device.judging_flops) == (0, 0, 0)
+    assert block_bytes(group) == 256 * 128 * 256 * 4
 
 
 def test_processes_that_step_small_members_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -388,7 +391,7 @@ def test_processes_that_step_small_members_are_counted(monkeypatch: pytest.Monke
         shared = ("model.device=cpu", "training.batch_size=4096", *overrides)
         configs = [config("data=toy", "sae=topk", f"sae.k={k}", *shared) for k in range(1, members + 1)]
         training = next(one for one in phases(*_whole(configs)) if one.phase == "training")
-        return {name: size for name, size in training.parts.items() if "other processes" in name}
+        return {name: size for name, size in training.held.items() if "other processes" in name}
 
     small = "sae.width=1024"
     block = 256 * 128 * 256 * 4
@@ -399,7 +402,7 @@ def test_processes_that_step_small_members_are_counted(monkeypatch: pytest.Monke
     assert others(small, "model.device=cuda") == {}
 
 
-def _whole(configs: list[MemberConfig]) -> tuple[Group, Sequence[Bank]]:
+def _whole(configs: list[MemberConfig]) -> tuple[Group, Sequence[BankPlan]]:
     (group,) = plan_sweep(configs).groups
     return group, group.banks
 
@@ -432,15 +435,16 @@ def test_a_sweep_has_one_of_what_is_the_whole_sweeps(override: str) -> None:
 def test_the_estimate_of_a_gemma_group() -> None:
     gemma = ("+experiment=gated_gemma", "sae=gated", "sae.width=131072", "model.device=cuda")
     (group,) = plan_sweep([config(*gemma, "sae.l1=1e-3"), config(*gemma, "sae.l1=8e-4")]).groups
-    cost = estimate(group)
+    (one,) = plan_passes(group, None, None)
+    (device,), fullest = pass_cost(one).devices, peak(group, group.banks)
     parameters = 2 * 131072 * 3072 + 3 * 131072 + 3072
-    assert cost.state_bytes == 2 * 12 * parameters
-    step = cost.peak.parts["steps"]
-    assert cost.peak.phase == "training"
+    assert one.waves[0].state_bytes == 2 * 12 * parameters
+    step = fullest.held["steps"]
+    assert fullest.phase == "training"
     assert 4096 * 131072 * 27 + 8 * parameters < step < 1.05 * (4096 * 131072 * 27 + 8 * parameters)
-    assert cost.peak.total - step > cost.state_bytes + cost.model_bytes + cost.block_bytes
-    assert 8.4e9 * 2 < cost.model_bytes < 8.6e9 * 2, "Gemma-7B has 8.54 billion parameters"
-    assert cost.block_bytes == 256 * 1024 * 3072 * 2
-    assert cost.encoder_flops == 2 * 1.23e9 * 2 * 131072 * 3072
-    assert cost.dense_flops == 6 * cost.encoder_flops
-    assert 2 * 5.8e9 < cost.model_flops / 1.23e9 < 2 * 6.8e9, "21 of 28 blocks"
+    assert fullest.total - step > one.waves[0].state_bytes + model_bytes(group) + block_bytes(group)
+    assert 8.4e9 * 2 < model_bytes(group) < 8.6e9 * 2, "Gemma-7B has 8.54 billion parameters"
+    assert block_bytes(group) == 256 * 1024 * 3072 * 2
+    assert device.encoder_flops == 2 * 1.23e9 * 2 * 131072 * 3072
+    assert device.dense_flops == 6 * device.encoder_flops
+    assert 2 * 5.8e9 < device.model_flops / pass_cost(one).tokens < 2 * 6.8e9, "21 of 28 blocks"

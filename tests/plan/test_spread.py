@@ -8,8 +8,8 @@ from hydra import compose, initialize_config_dir
 from sae_sweep.cli import config_folder
 from sae_sweep.config.reading import member_config
 from sae_sweep.config.schema import MemberConfig
-from sae_sweep.plan.members import Bank, parted, plan_sweep
-from sae_sweep.plan.spread import part_cost, shares, spread
+from sae_sweep.plan.groups import BankPlan, plan_sweep
+from sae_sweep.plan.spread import chunk_cost, shares, spread
 
 
 def config(*overrides: str) -> MemberConfig:
@@ -17,7 +17,7 @@ def config(*overrides: str) -> MemberConfig:
         return member_config(compose("config", list(overrides)))
 
 
-def parts(widths: list[int], layers: tuple[int, ...] = (1,)) -> list[Bank]:
+def parts(widths: list[int], layers: tuple[int, ...] = (1,)) -> list[BankPlan]:
     """One member to a part: a batch of 2^15 tokens leaves no room for two."""
     wide = ("sae=topk", "sae.k=1", "training.batch_size=32768")
     asked = [
@@ -25,12 +25,12 @@ def parts(widths: list[int], layers: tuple[int, ...] = (1,)) -> list[Bank]:
         for layer, (seed, width) in product(layers, enumerate(widths))
     ]
     (group,) = plan_sweep(asked).groups
-    return [part for bank in group.banks for part in parted(bank)]
+    return [part for bank in group.banks for part in bank.chunks()]
 
 
-def loads(found: list[list[Bank]]) -> list[float]:
-    unit = part_cost(parts([64])[0])
-    return [sum(map(part_cost, own)) / unit for own in found]
+def loads(found: list[list[BankPlan]]) -> list[float]:
+    unit = chunk_cost(parts([64])[0])
+    return [sum(map(chunk_cost, own)) / unit for own in found]
 
 
 def test_one_device_has_everything_in_order() -> None:

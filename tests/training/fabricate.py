@@ -14,7 +14,8 @@ from sae_sweep.activations.stream import Block
 from sae_sweep.config.reading import member_config
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.model.sites import Site
-from sae_sweep.plan.members import Bank, Member
+from sae_sweep.plan.groups import BankPlan
+from sae_sweep.plan.members import Member
 from sae_sweep.plan.schedules import resolve_schedule
 from sae_sweep.training.step.trainer import BankTrainer
 
@@ -115,7 +116,7 @@ def trainer(members: Sequence[Member], dtype: torch.dtype = torch.float64, log_e
     sae = members[0].config.sae
     table_VD = None if sae.lookup == "none" else unigrams()
     of_site = statistics(centred=sae.centre)
-    return BankTrainer(Bank(SITE, tuple(members)), of_site, torch.device("cpu"), dtype, log_every, table_VD)
+    return BankTrainer(BankPlan(SITE, tuple(members)), of_site, torch.device("cpu"), dtype, log_every, table_VD)
 
 
 def train(members: Sequence[Member], dtype: torch.dtype = torch.float64, log_every: int = 10) -> BankTrainer:

@@ -8,7 +8,8 @@ import torch
 from sae_sweep.activations.scaling import site_statistics
 from sae_sweep.activations.stream import Block
 from sae_sweep.model.sites import Site
-from sae_sweep.plan.members import Bank, Member
+from sae_sweep.plan.groups import BankPlan
+from sae_sweep.plan.members import Member
 from sae_sweep.training.step.trainer import BankTrainer
 from tests.training import fabricate
 
@@ -34,7 +35,7 @@ def block(index: int, rows: int = 256) -> Block:
 def trainer(members: Sequence[Member], dtype: torch.dtype = torch.float64) -> BankTrainer:
     """A trainer of these members as one bank."""
     of_site = site_statistics(block(0), centred=members[0].config.sae.centre)
-    bank = Bank(SITE, tuple(members))
+    bank = BankPlan(SITE, tuple(members))
     return BankTrainer(bank, of_site[SITE.hook], torch.device("cpu"), dtype, log_every=10, targets=of_site[OUTPUT.hook])
 
 

@@ -15,7 +15,8 @@ from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import SplicedSae
 from sae_sweep.folder import names
 from sae_sweep.interop.saelens import load_sae
-from sae_sweep.plan.members import Member, plan_sweep
+from sae_sweep.plan.groups import plan_sweep
+from sae_sweep.plan.members import Member
 from sae_sweep.saes.inference import InferenceSae
 
 SILENT = -9.5

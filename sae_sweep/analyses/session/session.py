@@ -16,7 +16,7 @@ from sae_sweep.evaluation.evaluator import SplicedSae
 from sae_sweep.evaluation.language_model import HeldOutBatch, LanguageModelEvaluator
 from sae_sweep.kernels.entries import Entries
 from sae_sweep.model.language_model import LanguageModel
-from sae_sweep.plan.members import stream_key
+from sae_sweep.plan.groups import stream_key
 from sae_sweep.training.run.sources import LanguageModelSource
 
 Made = TypeVar("Made")

@@ -12,7 +12,7 @@ from torch import Tensor
 from sae_sweep.kernels.cpu import instructions, tiling
 from sae_sweep.kernels.cpu.compiling import Array
 from sae_sweep.kernels.entries import Entries, above, joined, largest_of_rows, listed, parts_of, room_for
-from sae_sweep.kernels.sparse import CACHE_BYTES
+from sae_sweep.kernels.facts import CACHE_BYTES
 
 PIECE_ROWS = 1024
 """Rows at a time. A library's product packs W anew for each piece, which a few hundred rows do not make up for."""

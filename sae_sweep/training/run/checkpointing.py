@@ -13,7 +13,7 @@ from sae_sweep.errors import ConfigError
 from sae_sweep.folder.checkpoints import Checkpoint, Company, SavedMember, StateFolder
 from sae_sweep.folder.names import LAST_GOOD
 from sae_sweep.folder.sweep import SweepFolder
-from sae_sweep.plan.members import Group
+from sae_sweep.plan.groups import Group
 from sae_sweep.tracking.progress import Progress
 from sae_sweep.tracking.tracker import Tracker
 from sae_sweep.training.devices.ranks import ALONE, Ranks

@@ -18,10 +18,10 @@ from sae_sweep.folder.sweep import MemberResult
 from sae_sweep.host.memory import OUT_OF_MEMORY, give_back, is_out_of_memory
 from sae_sweep.interop.saelens import save_sae
 from sae_sweep.model.sites import Site
+from sae_sweep.plan.constants import TRIM_ROWS, rows_together
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.training.devices.waves import Waves
 from sae_sweep.training.run.place import Place
-from sae_sweep.training.run.trim import ROWS_AT_ONCE, rows_together
 from sae_sweep.training.run.work import Work
 
 
@@ -36,7 +36,7 @@ class Judging:
         self._source_metadata = source_metadata
         self._most: int | None = None
         """Members that have room to be judged together; None where memory never was short."""
-        self._trim_rows = ROWS_AT_ONCE
+        self._trim_rows = TRIM_ROWS
 
     def judge(
         self, places: Sequence[Place], work: Work, done: Callable[[float], None]

@@ -16,7 +16,7 @@ from sae_sweep.folder.names import CURVES
 from sae_sweep.folder.sweep import MemberResult, SweepFolder
 from sae_sweep.host.memory import give_back
 from sae_sweep.host.signals import Interrupted, Stop
-from sae_sweep.plan.members import Group
+from sae_sweep.plan.groups import Group
 from sae_sweep.plan.milestones import passed
 from sae_sweep.tracking.progress import Progress
 from sae_sweep.tracking.tracker import TrackedMember, Tracker, cut_back

@@ -12,8 +12,8 @@ from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.host.memory import give_back
 from sae_sweep.host.signals import Stop, stopping
+from sae_sweep.plan.groups import BankPlan, Group, hooks_of
 from sae_sweep.plan.limits import check_shared
-from sae_sweep.plan.members import Bank, Group, hooks_of
 from sae_sweep.plan.placement import Pass, Wave, plan_passes
 from sae_sweep.training.devices import joining
 from sae_sweep.training.devices.joining import join, joined
@@ -77,7 +77,7 @@ def _opened(group: Group, waves: Sequence[Wave], ranks: Ranks) -> "GroupRun":
     unigrams = source.unigrams(sorted(tabled)) if tabled else {}
     waits = _waits(config, own, source.device, ranks)
 
-    def trainer(bank: Bank) -> BankTrainer | Paged:
+    def trainer(bank: BankPlan) -> BankTrainer | Paged:
         hook, sae = bank.site.hook, bank.members[0].config.sae
         table_VD = unigrams[hook] if sae.lookup != "none" else None
         measured = statistics[sae.centre]
@@ -104,13 +104,15 @@ def _opened(group: Group, waves: Sequence[Wave], ranks: Ranks) -> "GroupRun":
     return GroupRun(group, source, turns, evaluators, stamp, ranks)
 
 
-def _objective(bank: Bank) -> tuple[object, ...]:
+def _objective(bank: BankPlan) -> tuple[object, ...]:
     """What the objective of a bank depends on."""
     training = bank.members[0].config.training
     return bank.site.hook, training.batch_size, *training.objective_keys.values()
 
 
-def _end_to_end(bank: Bank, source: Source, block: Block, statistics: Mapping[str, SiteStatistics]) -> EndToEnd | None:
+def _end_to_end(
+    bank: BankPlan, source: Source, block: Block, statistics: Mapping[str, SiteStatistics]
+) -> EndToEnd | None:
     """The objective of a bank, measured on the first block; None where it is local."""
     first = bank.members[0]
     training, data = first.config.training, first.config.data
@@ -142,7 +144,7 @@ def stream_stamp(block: Block, config: MemberConfig) -> str:
     return blake2b(tokens_B.numpy().data, digest_size=8).hexdigest()
 
 
-def _check_block(block: Block, bank: Bank) -> None:
+def _check_block(block: Block, bank: BankPlan) -> None:
     count, first = len(block.activations[bank.site.hook]), bank.members[0]
     for hook, width in first.widths.items():
         found = block.activations[hook].shape[1]

@@ -10,22 +10,16 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from sae_sweep.plan.constants import TRIM_ROWS, rows_together
 from sae_sweep.saes.inference import InferenceSae
 
-ROWS_AT_ONCE, FEWEST_ROWS, MARGINS_AT_ONCE = 2_048, 64, 2**23
-"""Rows looked at together: as many as have so many margins, but enough that their mean L0 is like that of all."""
 SPARE = 4
 """Margins kept per row and wanted latent before the exact selection."""
 
 
-def rows_together(width: int, most: int) -> int:
-    """How many rows of an SAE of this width are looked at together, where memory lasts for `most`."""
-    return min(most, max(FEWEST_ROWS, MARGINS_AT_ONCE // width))
-
-
 @torch.no_grad()
 def trimmed(
-    sae: InferenceSae, x_BD: Tensor, tokens_B: Tensor, l0: float, rows_at_once: int = ROWS_AT_ONCE
+    sae: InferenceSae, x_BD: Tensor, tokens_B: Tensor, l0: float, rows_at_once: int = TRIM_ROWS
 ) -> InferenceSae:
     """The SAE whose mean L0 on these raw activations is `l0`, as near as whole latents allow.
 
@@ -51,7 +45,7 @@ def trimmed(
 
 
 @torch.no_grad()
-def mean_l0(sae: InferenceSae, x_BD: Tensor, tokens_B: Tensor, rows_at_once: int = ROWS_AT_ONCE) -> float:
+def mean_l0(sae: InferenceSae, x_BD: Tensor, tokens_B: Tensor, rows_at_once: int = TRIM_ROWS) -> float:
     """Latents above 0 per activation."""
     parts = zip(x_BD.split(rows_at_once), tokens_B.split(rows_at_once), strict=True)
     return sum(int((sae.encode(x_bD, tokens_b) > 0).sum()) for x_bD, tokens_b in parts) / len(x_BD)

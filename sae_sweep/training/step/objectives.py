@@ -26,10 +26,10 @@ from sae_sweep.activations.sequences import Sequences
 from sae_sweep.activations.stream import Block
 from sae_sweep.config.schema import TrainingConfig
 from sae_sweep.errors import ConfigError
-from sae_sweep.evaluation.splice import LOGIT_ELEMENTS
 from sae_sweep.model.head import logits
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.model.suffix import Suffix
+from sae_sweep.plan.constants import LOGIT_ELEMENTS
 
 CALIBRATION_ROWS = 32
 """Of the first block: those on which it is measured what predicting the mean costs."""

@@ -10,8 +10,9 @@ from torch import Tensor
 from sae_sweep.activations.scaling import SiteStatistics, coefficient_scale
 from sae_sweep.activations.stream import Block
 from sae_sweep.architectures.maths import maths_of
-from sae_sweep.kernels.sparse import CACHE_BYTES
-from sae_sweep.plan.members import Bank as BankPlan
+from sae_sweep.kernels.facts import CACHE_BYTES
+from sae_sweep.plan.constants import CHUNK_ELEMENTS
+from sae_sweep.plan.groups import BankPlan
 from sae_sweep.plan.members import Member
 from sae_sweep.plan.origin import last_coefficient
 from sae_sweep.saes.bank import Bank, Batch, Chunk
@@ -27,9 +28,6 @@ from sae_sweep.training.step.optimizer import Adam
 from sae_sweep.training.step.resampling import SAMPLE_ROWS, resample
 from sae_sweep.training.step.steering import Coefficients
 
-CHUNK_ELEMENTS = 2**21
-"""Pre-activations computed together, tokens x latents. Beyond a few MB a larger product is no faster on a CPU,
-while everything around it falls out of cache."""
 DENSE_ABOVE = 0.25
 """Share of (token, latent) pairs with a gradient above which a member takes the dense route."""
 ROUTE_EVERY = 16

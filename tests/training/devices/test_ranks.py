@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from sae_sweep.errors import ConfigError
-from sae_sweep.plan.members import plan_sweep
+from sae_sweep.plan.groups import plan_sweep
 from sae_sweep.training.run import opening
 from tests.plan.test_costs import config
 

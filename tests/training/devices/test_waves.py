@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 
 from sae_sweep.activations.stream import Block
 from sae_sweep.errors import ConfigError
-from sae_sweep.plan.members import parted
 from sae_sweep.plan.placement import Wave
 from sae_sweep.training.devices.lanes import Lanes
 from sae_sweep.training.devices.waves import Paged, Waves
@@ -194,7 +193,7 @@ def files(made: Planned) -> dict[str, Any]:
 
 def test_a_group_in_waves_writes_the_files_of_one_without(shared: list[str]) -> None:
     made = [planned([*shared, f"name={name}"], MEMBERS) for name in ("together", "turns")]
-    waves = [Wave((part,), 0) for bank in made[1].group.banks for part in parted(bank)]
+    waves = [Wave((part,), 0) for bank in made[1].group.banks for part in bank.chunks()]
     waves = [Wave((*waves[0].banks, *waves[1].banks), 0), *waves[2:]]
     for one, own in zip(made, ((), waves), strict=True):
         results = open_group(one.group, own).run(one.folder)

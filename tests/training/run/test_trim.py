@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from sae_sweep.plan.constants import rows_together
 from sae_sweep.saes.inference import InferenceSae
-from sae_sweep.training.run import trim
 from sae_sweep.training.run.trim import mean_l0, trimmed
 from tests.saes import reference
 from tests.saes.kinds import KINDS
@@ -136,5 +136,5 @@ def test_many_rows_in_parts(kind: str) -> None:
 @pytest.mark.parametrize(("width", "rows"), [(64, 2_048), (16_384, 512), (10**6, 64)])
 def test_wide_ones_are_looked_at_in_smaller_parts(width: int, rows: int) -> None:
     """A margin takes tens of bytes, and 2,048 rows of a million latents would take a hundred GB."""
-    assert trim.rows_together(width, trim.ROWS_AT_ONCE) == rows
-    assert trim.rows_together(width, 16) == 16
+    assert rows_together(width) == rows
+    assert rows_together(width, 16) == 16

@@ -12,7 +12,8 @@ import torch
 
 from sae_sweep.errors import ConfigError
 from sae_sweep.interop.saelens import load_sae, save_sae
-from sae_sweep.plan.members import Member, member_identity, plan_sweep
+from sae_sweep.plan.groups import plan_sweep
+from sae_sweep.plan.members import Member, member_identity
 from sae_sweep.training.run.opening import open_group
 from tests.training.fabricate import KINDS, SITE, activations, member, train, trainer
 from tests.training.step.test_objectives import KL_MSE, TOPK, config, group_of, run, shared  # noqa: F401

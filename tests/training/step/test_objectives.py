@@ -20,7 +20,8 @@ from sae_sweep.host.signals import Interrupted
 from sae_sweep.interop.saelens import load_sae
 from sae_sweep.launch.local import Outcome, run_sweep
 from sae_sweep.model.language_model import Passes
-from sae_sweep.plan.members import Group, member_identity, plan_sweep
+from sae_sweep.plan.groups import Group, plan_sweep
+from sae_sweep.plan.members import member_identity
 from sae_sweep.training.run import opening
 from sae_sweep.training.run.checkpointing import Keeper
 from sae_sweep.training.run.loop import GroupRun
