@@ -11,7 +11,8 @@ from typing import Any
 
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder import names
-from sae_sweep.plan.members import Member, Plan, identity_entries
+from sae_sweep.plan.groups import Plan
+from sae_sweep.plan.members import Member, identity_entries
 
 VERSION = 1
 _LABEL = re.compile(r"\w[\w.+-]*")
