@@ -5,14 +5,15 @@ of cfg.json are ignored by its loader, unknown tensors are fatal, and without a 
 folder for a legacy one; hence the exact set of names below.
 
 A crosscoder is of no architecture of SAELens: cfg.json calls it one, says how it fires and how many sites lie end to
-end in its inputs, and `load_sae` reads it.
+end in its inputs, and `read` reads it.
 
-Its transcoders fire as a ReLU or a JumpReLU does. Gated ones are saved as the JumpReLUs that they are; a TopK
-transcoder is of no architecture that it has, so only `load_sae` reads it.
+Each form says what SAELens calls it (`saes/forms/`). A TopK transcoder is of no architecture that it has, so only
+`read` reads it.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,31 +24,29 @@ from torch import Tensor
 
 from sae_sweep.folder.files import replacing, write_json_atomic
 from sae_sweep.folder.names import CARD, LOOKUP, SPARSITY, WEIGHTS
+from sae_sweep.host.kinds import Kinds
+from sae_sweep.saes.form import InferenceForm
 from sae_sweep.saes.inference import InferenceSae, Lookup
 
 FORMAT_VERSION = "6.54.12"
 """The sae-lens release whose inference layout this is."""
-"""Of a tokenized SAE alone; SAELens loads the folder without it."""
-TENSORS = {
-    "standard": ("W_enc", "b_enc", "W_dec", "b_dec"),
-    "topk": ("W_enc", "b_enc", "W_dec", "b_dec"),
-    "jumprelu": ("W_enc", "b_enc", "W_dec", "b_dec", "threshold"),
-    "gated": ("W_enc", "W_dec", "b_dec", "b_gate", "b_mag", "r_mag"),
-}
-TRANSCODERS = {"standard": "transcoder", "jumprelu": "jumprelu_transcoder", "topk": "topk_transcoder"}
-"""What a transcoder of each activation is called; with a skip, skip_transcoder ends the name."""
-
 CROSSCODER = "crosscoder"
+FORMS = Kinds("sae_sweep.saes.forms", "sae_sweep.forms")
+"""Every inference form, those of other packages included."""
 
 
-def save_sae(folder: Path, sae: InferenceSae, metadata: dict[str, Any], frequency_F: Tensor) -> None:
+def recognise(folder: Path) -> bool:
+    """Whether a folder may hold an SAE of this format."""
+    return (folder / CARD).is_file()
+
+
+def write(folder: Path, sae: InferenceSae, metadata: dict[str, Any], frequency_F: Tensor) -> None:
     """Write one member; each file appears whole or not at all, weights last.
 
     `frequency_F` is the share of tokens each latent fires on; SAELens keeps log10(frequency + 1e-10).
     """
     sparsity_F = torch.log10(frequency_F.double() + 1e-10).float().cpu().contiguous()
-    names = TENSORS[sae.architecture] + (("W_skip",) if "W_skip" in sae.tensors else ())
-    tensors = {name: sae.tensors[name].float().cpu().contiguous() for name in names}
+    tensors = {name: tensor.float().cpu().contiguous() for name, tensor in sae.tensors.items()}
     write_json_atomic(folder / CARD, saelens_config(sae, metadata))
     files = {SPARSITY: {"sparsity": sparsity_F}, WEIGHTS: tensors}
     if sae.lookup is not None:
@@ -70,12 +69,11 @@ def saelens_config(sae: InferenceSae, metadata: dict[str, Any]) -> dict[str, Any
         "reshape_activations": "hook_z" if metadata.get("hook_name", "").endswith("hook_z") else "none",
         "metadata": {**metadata, "sae_lens_version": FORMAT_VERSION},
     }
-    if sae.architecture == "topk":
-        config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
+    config |= {**asdict(sae.form), **sae.form.saelens_keys}
     if sae.transcodes:
         config["d_out"] = sae.d_out
     if sae.sites > 1:
-        config |= {"activation": sae.architecture, "sites": sae.sites}
+        config |= {"activation": sae.form.saelens, "sites": sae.sites}
     if sae.lookup is not None:
         config["lookup"] = {"file": LOOKUP, "rows": len(sae.lookup.rows_VD), "subtract": sae.lookup.subtract}
     return config
@@ -86,34 +84,42 @@ def _architecture(sae: InferenceSae) -> str:
     if sae.sites > 1:
         return CROSSCODER
     if not sae.transcodes:
-        return sae.architecture
-    name = TRANSCODERS[sae.architecture]
+        return sae.form.saelens
+    name = sae.form.saelens_transcoder
     return name.replace("transcoder", "skip_transcoder") if "W_skip" in sae.tensors else name
 
 
-def load_sae(folder: Path) -> InferenceSae:
-    """Read back what `save_sae` wrote. Raises ValueError when a file is damaged or is not what it should be."""
-    config = _read_config(folder / CARD)
-    d, width = config["d_in"], config["d_sae"]
-    named = config.get("activation", "") if config["architecture"] == CROSSCODER else config["architecture"]
-    plain, transcodes = named.replace("skip_", ""), "transcoder" in named
-    architecture = next((own for own, name in TRANSCODERS.items() if name == plain), named)
-    names = TENSORS.get(architecture, ()) + (("W_skip",) if plain != named else ())
-    tensors = _read_tensors(folder / WEIGHTS, names, named)
-    d_out = config.get("d_out", d)
-    shapes = {"W_enc": (d, width), "W_dec": (width, d_out), "b_dec": (d_out,), "W_skip": (d_out, d)}
+def read(folder: Path) -> InferenceSae:
+    """Read back what `write` wrote. Raises ValueError when a file is damaged or is not what it should be."""
+    file = folder / CARD
+    config = _read_config(file)
+    named = config["activation"] if config["architecture"] == CROSSCODER else config["architecture"]
+    form = _form(file, named.replace("skip_", ""), config)
+    d, d_out = config["d_in"], config.get("d_out", config["d_in"])
+    shapes = form.shapes(d, config["d_sae"], d_out) | ({"W_skip": (d_out, d)} if "skip_" in named else {})
+    tensors = _read_tensors(folder / WEIGHTS, shapes, named)
     for name, tensor in tensors.items():
-        _check_shape(folder / WEIGHTS, name, tensor, shapes.get(name, (width,)))
-    lookup = _lookup(folder, config.get("lookup"), d)
+        _check_shape(folder / WEIGHTS, name, tensor, shapes[name])
     return InferenceSae(
-        architecture,
+        form,
         tensors,
         config["apply_b_dec_to_input"],
-        config.get("k"),
-        lookup,
-        transcodes,
-        config.get("sites", 1),
+        _lookup(folder, config.get("lookup"), d),
+        transcodes="transcoder" in named,
+        sites=config.get("sites", 1),
     )
+
+
+def _form(file: Path, named: str, config: Mapping[str, Any]) -> InferenceForm:
+    """The form of that name, with what cfg.json says of it."""
+    kinds = [kind.Form for kind in FORMS.values()]
+    form = next((own for own in kinds if named in (own.saelens, own.saelens_transcoder)), None)
+    if form is None:
+        raise ValueError(f"{file}: {named} is not one of {', '.join(own.saelens for own in kinds)}")
+    keys = [field.name for field in fields(form)]
+    _check_keys(file, config, keys)
+    made: InferenceForm = form(**{key: config[key] for key in keys})
+    return made
 
 
 def _lookup(folder: Path, entry: Any, d: int) -> Lookup | None:
@@ -126,7 +132,7 @@ def _lookup(folder: Path, entry: Any, d: int) -> Lookup | None:
     return Lookup(rows_VD, bool(entry["subtract"]))
 
 
-def _read_tensors(file: Path, names: Sequence[str], owner: str) -> dict[str, Tensor]:
+def _read_tensors(file: Path, names: Iterable[str], owner: str) -> dict[str, Tensor]:
     try:
         tensors = load_file(file)
     except SafetensorError as error:
@@ -148,12 +154,13 @@ def _read_config(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file} is not valid JSON: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{file} holds no object")
-    needed = ["architecture", "d_in", "d_sae", "apply_b_dec_to_input"]
-    if config.get("architecture") == CROSSCODER:
-        needed += ["activation", "sites"]
-    if str(config.get("activation", config.get("architecture"))).startswith("topk"):
-        needed.append("k")
+    _check_keys(file, config, ("architecture", "d_in", "d_sae", "apply_b_dec_to_input"))
+    if config["architecture"] == CROSSCODER:
+        _check_keys(file, config, ("activation", "sites"))
+    return config
+
+
+def _check_keys(file: Path, config: Mapping[str, Any], needed: Iterable[str]) -> None:
     for key in needed:
         if key not in config:
             raise ValueError(f"{file} has no {key}")
-    return config

@@ -161,7 +161,7 @@ class Bank:
             sae = replace(sae, subtract_b_dec=False, sites=self.spaces.sites)
         if not self.spaces.same:
             skip = {SKIP: parameters[SKIP].clone()} if SKIP in parameters else {}
-            sae = replace(sae, tensors=sae.tensors | skip, transcodes=True)
+            sae = replace(sae, tensors={**sae.tensors, **skip}, transcodes=True)
             reads = reads or Units()
             sae = sae.reading(reads.scale / scale, reads.mean_D)  # b_enc is in the unit of the targets already
             return sae if mean_D is None else sae.giving_about(mean_D)

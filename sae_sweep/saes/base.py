@@ -137,8 +137,8 @@ class SaeMaths(ABC):
 
     def unfold(self, sae: InferenceSae, scale: float) -> Parameters:
         """The parameters [F, ...] of a member that `fold` makes this SAE of. Its decoder rows stay at unit norm."""
-        p = {name: t if name in ("W_dec", "r_mag") else t * scale for name, t in sae.tensors.items() if name != "W_enc"}
-        return {"W_enc": sae.tensors["W_enc"].T.contiguous(), **p}
+        p = dict(sae.form.scaled(sae.tensors, scale))
+        return {"W_enc": p.pop("W_enc").T.contiguous(), **p}
 
     @abstractmethod
     def revive(self, p: Parameters, latents: Tensor, directions_KD: Tensor, encoder_norm: Tensor) -> tuple[str, ...]:

@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from sae_sweep.kernels.cpu.products import largest_products, products_above
-from sae_sweep.kernels.entries import Entries, above, kept
-from sae_sweep.kernels.selection import row_largest
+from sae_sweep.kernels.entries import Entries, above
 from sae_sweep.kernels.sparse import weighted_row_sums
+from sae_sweep.saes.form import InferenceForm, Tensors
 from sae_sweep.saes.spaces import Spaces
 
 
@@ -36,18 +35,16 @@ class Units:
 
 @dataclass(frozen=True)
 class InferenceSae:
-    """W_enc is [D, F], W_dec [F, D] with unit rows. `architecture` says which activation: see `encode`.
+    """W_enc is [D, F], W_dec [F, D] with unit rows; which latents fire is the form's to say.
 
     A transcoder's W_enc has the D of what it reads, W_dec and b_dec have that of what it gives; a skip is W_skip [D of
     the output, D of the input].
     """
 
-    architecture: str
-    """standard, gated, topk or jumprelu."""
-    tensors: dict[str, Tensor]
+    form: InferenceForm
+    tensors: Tensors
     subtract_b_dec: bool
     """Whether b_dec is subtracted from the encoder's input."""
-    k: int | None
     lookup: Lookup | None = None
     transcodes: bool = False
     """Whether it reconstructs something else than it reads."""
@@ -76,17 +73,7 @@ class InferenceSae:
 
     def margins(self, x_BD: Tensor, tokens_B: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """[B, F] twice: a latent fires where both are above 0, and then with the second."""
-        t = self.tensors
-        z_BF = self._read(x_BD, tokens_B) @ t["W_enc"]
-        if self.architecture == "gated":
-            return z_BF + t["b_gate"], z_BF * t["r_mag"].exp() + t["b_mag"]
-        pre_BF = z_BF + t["b_enc"]
-        if self.architecture == "topk":
-            assert self.k is not None
-            pre_BF = row_largest(pre_BF, self.k)
-        if self.architecture == "jumprelu":
-            return pre_BF - t["threshold"], pre_BF
-        return pre_BF, pre_BF
+        return self.form.margins(self.tensors, self._read(x_BD, tokens_B) @ self.tensors["W_enc"])
 
     def decode(self, f_BF: Tensor, tokens_B: Tensor | None = None, x_BD: Tensor | None = None) -> Tensor:
         """[B, D]: the reconstruction. Token ids are needed with a lookup, inputs with a skip."""
@@ -97,7 +84,7 @@ class InferenceSae:
         if x_BD.device.type != "cpu":
             f_BF = self.encode(x_BD, tokens_B)
             return above(f_BF), self.decode(f_BF, tokens_B, x_BD)
-        fired = self._fired(self._read(x_BD, tokens_B))
+        fired = self.form.fired(self.tensors, self._read(x_BD, tokens_B))
         decoded_BD = weighted_row_sums(self.tensors["W_dec"], fired.column_N, fired.value_N, fired.offsets)
         return fired, self._completed(decoded_BD, tokens_B, x_BD)
 
@@ -106,20 +93,6 @@ class InferenceSae:
         if self.lookup is not None and self.lookup.subtract:
             x_BD = x_BD - self._rows(tokens_B)
         return x_BD - self.tensors["b_dec"] if self.subtract_b_dec else x_BD
-
-    def _fired(self, read_BD: Tensor) -> Entries:
-        """On a CPU: the codes above 0, listed."""
-        t, W_FD = self.tensors, self.tensors["W_enc"].T
-        if self.architecture == "gated":
-            nothing_F = t["b_gate"].new_zeros(self.width)
-            offsets, latent_N, z_N = products_above(read_BD, W_FD, -t["b_gate"], nothing_F)
-            magnitude_N = z_N * t["r_mag"].exp()[latent_N] + t["b_mag"][latent_N]
-            return kept(Entries(offsets, latent_N, magnitude_N), nothing_F)
-        if self.architecture == "topk":
-            assert self.k is not None
-            return largest_products(read_BD, W_FD, [self.width], [self.k], t["b_enc"])
-        floor_F = t["threshold"].relu() if self.architecture == "jumprelu" else 0.0
-        return products_above(read_BD, W_FD, floor_F, t["b_enc"])
 
     def _completed(self, x_hat_BD: Tensor, tokens_B: Tensor | None, x_BD: Tensor | None) -> Tensor:
         """Reconstructions of decoder rows alone, with all that is added to them."""
@@ -146,11 +119,7 @@ class InferenceSae:
         if "W_skip" in t:
             t["W_skip"] = scale * t["W_skip"]
         if mean_D is not None:
-            shift_F = mean_D @ t["W_enc"]
-            if self.architecture == "gated":
-                t |= {"b_gate": t["b_gate"] - shift_F, "b_mag": t["b_mag"] - shift_F * t["r_mag"].exp()}
-            else:
-                t["b_enc"] = t["b_enc"] - shift_F
+            t |= self.form.shifted(t, mean_D @ t["W_enc"])
             if "W_skip" in t:
                 t["b_dec"] = t["b_dec"] - t["W_skip"] @ mean_D
         return replace(self, tensors=t)
@@ -160,21 +129,19 @@ class InferenceSae:
         own. Codes stay as they are, so decoder rows lose their unit norm."""
         t = self.tensors
         rows = {"W_enc": t["W_enc"] * scale_D[:, None], "W_dec": t["W_dec"] / scale_D, "b_dec": t["b_dec"] / scale_D}
-        return replace(self, tensors=t | rows)
+        return replace(self, tensors={**t, **rows})
 
     @property
     def decoder_norms(self) -> Tensor:
         """[F]: of each latent's decoder rows, summed over sites."""
         return Spaces(sites=self.sites).decoder_norms(self.tensors["W_dec"])
 
-    def with_thresholds(self) -> "InferenceSae":
-        """A gated SAE as the JumpReLU that it is (arXiv 2404.16014, appendix): a = exp(r_mag) z + b_mag fires above
-        theta = b_mag - exp(r_mag) b_gate, or above 0."""
-        assert self.architecture == "gated"
-        t = dict(self.tensors)
-        b_gate, b_mag, slope_F = t.pop("b_gate"), t.pop("b_mag"), t.pop("r_mag").exp()
-        t |= {"W_enc": t["W_enc"] * slope_F, "b_enc": b_mag, "threshold": (b_mag - slope_F * b_gate).clamp(min=0)}
-        return replace(self, architecture="jumprelu", tensors=t)
+    def as_saved(self) -> "InferenceSae":
+        """The same SAE in the form that files have of it."""
+        if not self.transcodes:
+            return self
+        form, tensors = self.form.transcoder(self.tensors)
+        return replace(self, form=form, tensors=tensors)
 
     def _rows(self, tokens_B: Tensor | None) -> Tensor:
         assert self.lookup is not None

@@ -14,7 +14,7 @@ from sae_sweep.config.schema import MemberConfig
 from sae_sweep.config.values import finite
 from sae_sweep.data.tokens import open_tokens
 from sae_sweep.evaluation.evaluator import SplicedSae
-from sae_sweep.interop.saelens import load_sae
+from sae_sweep.interop import load_sae
 from sae_sweep.plan.groups import plan_sweep
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.training.run.sources import LanguageModelSource

@@ -1,19 +1,25 @@
 """What dictionary_learning saves, as an SAE that our evaluation can judge."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from sae_sweep.saes.form import InferenceForm
+from sae_sweep.saes.forms.gated import GatedForm
+from sae_sweep.saes.forms.jumprelu import JumpReluForm
+from sae_sweep.saes.forms.relu import ReluForm
+from sae_sweep.saes.forms.topk import TopKForm
 from sae_sweep.saes.inference import InferenceSae
 
-ARCHITECTURES = {
-    "AutoEncoder": "standard",
-    "GatedAutoEncoder": "gated",
-    "AutoEncoderTopK": "topk",
-    "BatchTopKSAE": "jumprelu",
-    "JumpReluAutoEncoder": "jumprelu",
+FORMS: dict[str, type[InferenceForm]] = {
+    "AutoEncoder": ReluForm,
+    "GatedAutoEncoder": GatedForm,
+    "AutoEncoderTopK": TopKForm,
+    "BatchTopKSAE": JumpReluForm,
+    "JumpReluAutoEncoder": JumpReluForm,
 }
 """By its `dict_class`; batchtopk is used with the threshold that it learnt."""
 BIASES = {"b_enc", "b_dec", "b_gate", "b_mag", "threshold"}
@@ -41,8 +47,8 @@ def from_dictionary_learning(dict_class: str, state: Mapping[str, Tensor], scale
     if dict_class == "BatchTopKSAE":  # before its first update the threshold is -1: what is above 0 fires
         tensors["threshold"] = state["threshold"].clamp(min=0).expand(len(tensors["b_enc"]))
     raw = {name: (t / scale if name in BIASES else t).float().contiguous() for name, t in tensors.items()}
-    k = int(state["k"]) if dict_class == "AutoEncoderTopK" else None
-    return InferenceSae(ARCHITECTURES[dict_class], raw, subtract_b_dec=layers, k=k)
+    own = {field.name: int(state[field.name]) for field in fields(FORMS[dict_class])}
+    return InferenceSae(FORMS[dict_class](**own), raw, subtract_b_dec=layers)
 
 
 def load_dictionary_learning(folder: Path, dict_class: str, scale: float) -> InferenceSae:

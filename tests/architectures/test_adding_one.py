@@ -10,7 +10,7 @@ import torch
 
 from sae_sweep.cli import main
 from sae_sweep.evaluation.metrics import METRICS
-from sae_sweep.interop.saelens import load_sae
+from sae_sweep.interop import load_sae
 
 FACTS = """
 from dataclasses import dataclass
@@ -43,6 +43,7 @@ MATHS = '''
 import torch
 
 from sae_sweep.saes.base import Losses, SaeMaths, squared_error
+from sae_sweep.saes.forms.relu import ReluForm
 from sae_sweep.saes.inference import InferenceSae
 
 
@@ -75,7 +76,7 @@ class Elastic(SaeMaths):
     def fold(self, config, p, buffers, scale):
         tensors = {"W_enc": p["W_enc"].T.contiguous(), "b_enc": p["b_enc"] / scale}
         tensors |= {"W_dec": p["W_dec"].clone(), "b_dec": p["b_dec"] / scale}
-        return InferenceSae("standard", tensors, subtract_b_dec=True, k=None)
+        return InferenceSae(ReluForm(), tensors, subtract_b_dec=True)
 
     def revive(self, p, latents, directions_KD, encoder_norm):
         p["W_dec"][latents], p["W_enc"][latents] = directions_KD, directions_KD * encoder_norm

@@ -9,7 +9,7 @@ import torch
 
 from sae_sweep.cli import config_folder
 from sae_sweep.evaluation.metrics import METRICS
-from sae_sweep.interop.saelens import load_sae
+from sae_sweep.interop import load_sae
 from sae_sweep.launch.local import run_sweep
 from sae_sweep.plan.groups import plan_sweep
 from tests.architectures.options import KNOBS, WIDTH, D, member
@@ -43,7 +43,7 @@ def test_each_file_trains_as_it_stands(option: str, tmp_path: Path) -> None:
         assert set(outcome.metrics) == set(METRICS)
         assert outcome.metrics["tokens_trained"] == 192
         sae = load_sae(outcome.folder)
-        assert (sae.architecture, sae.d, sae.width) == (FORMS[option], D, WIDTH)
+        assert (sae.form.saelens, sae.d, sae.width) == (FORMS[option], D, WIDTH)
         assert torch.allclose(sae.tensors["W_dec"].norm(dim=1), torch.ones(WIDTH), atol=1e-5)
     assert outcomes[1].metrics is not None
     assert outcomes[1].metrics["l0"] == pytest.approx(5, rel=0.3), "trimmed on the calibration block"

@@ -8,7 +8,8 @@ import datasets
 import torch
 from safetensors.torch import load_file, save_file
 
-from sae_sweep.interop.saelens import save_sae
+from sae_sweep.interop import saelens
+from sae_sweep.saes.forms.relu import ReluForm
 from sae_sweep.saes.inference import InferenceSae
 
 Places = dict[str, Path | str]
@@ -104,7 +105,7 @@ def _finished(folder: Path) -> Path:
     rows = torch.nn.functional.normalize(torch.randn(24, 32, generator=generator))
     tensors = {"W_enc": rows.T.contiguous(), "b_enc": torch.zeros(24), "W_dec": rows, "b_dec": torch.zeros(32)}
     card = {"hook_name": "blocks.1.hook_resid_post", "training_architecture": "standard"}
-    save_sae(folder, InferenceSae("standard", tensors, True, None), card, torch.ones(24))
+    saelens.write(folder, InferenceSae(ReluForm(), tensors, True), card, torch.ones(24))
     return folder
 
 

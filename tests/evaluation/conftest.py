@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sae_sweep.config.schema import ModelConfig
+from sae_sweep.interop.saelens import FORMS
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.model.load import load_model
 from sae_sweep.saes.inference import InferenceSae
@@ -65,7 +66,8 @@ def random_sae() -> Callable[..., InferenceSae]:
             tensors["b_enc"] = 0.3 * scale * (normal(width) - (5 if architecture == "topk" else 0))
         if architecture == "jumprelu":
             tensors["threshold"] = scale * normal(width).abs()
-        return InferenceSae(architecture, tensors, subtract, 5 if architecture == "topk" else None)
+        form = FORMS["relu" if architecture == "standard" else architecture].Form
+        return InferenceSae(form(5) if architecture == "topk" else form(), tensors, subtract)
 
     return make
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from sae_sweep.data.tokens import open_tokens
-from sae_sweep.interop.saelens import load_sae
+from sae_sweep.interop import load_sae
 from sae_sweep.reporting.points import read_sweep
 from sae_sweep.training.run.opening import open_group
 from tests.evaluation.definitions import PlainModel, PlainSae, counted, targets
@@ -82,7 +82,7 @@ def test_metrics_are_those_of_the_saved_files(trained: Planned, llama_folder: Pa
 
 def test_it_is_read_back_and_reported(trained: Planned) -> None:
     sae = load_sae(trained.member_folder("gated"))
-    assert (sae.architecture, sae.sites, sae.d, sae.width, sae.subtract_b_dec) == ("gated", 2, 64, 40, False)
+    assert (sae.form.saelens, sae.sites, sae.d, sae.width, sae.subtract_b_dec) == ("gated", 2, 64, 40, False)
     trained.folder.mark([trained.label(name) for name in MEMBERS], "finished", None)
     sites = {point["member"]: point["cell"]["site"]["in"] for point in read_sweep(trained.folder.root).points}
     assert sites[trained.label("topk")] == "blocks.1.hook_resid_post + blocks.3.hook_resid_post"

@@ -11,6 +11,7 @@ from torch import Tensor
 from sae_sweep.evaluation.evaluator import Evaluation, SplicedSae
 from sae_sweep.evaluation.language_model import HeldOut, LanguageModelEvaluator
 from sae_sweep.model.language_model import LanguageModel
+from sae_sweep.saes.forms.relu import ReluForm
 from sae_sweep.saes.inference import InferenceSae
 from tests.evaluation.definitions import HOOKS, Metrics, PlainModel, PlainSae, Question, recomputed
 
@@ -51,7 +52,11 @@ class Judged:
             *(kind, LAYER, tokens_RT, {EOS, BOS, PAD}, BOS, self.means[spliced.hook], self.every_position),
             ends=tuple(WATCHED[kind]),
         )
-        return recomputed(self.plain, PlainSae(sae.architecture, sae.tensors, sae.subtract_b_dec, sae.k), question)
+        return recomputed(
+            self.plain,
+            PlainSae(sae.form.saelens, sae.tensors, sae.subtract_b_dec, getattr(sae.form, "k", None)),
+            question,
+        )
 
 
 def label_of(kind: str, architecture: str) -> str:
@@ -175,9 +180,7 @@ def test_a_perfect_sae_loses_nothing(
     hook = "blocks.2.hook_resid_post"
     heldout = HeldOut(tokens_RT, torch.tensor([EOS, BOS, PAD]), BOS, 4, every_position=False)
     evaluator = LanguageModelEvaluator(load_float64(llama_folder), heldout, {hook: torch.ones(32, dtype=torch.float64)})
-    metrics = evaluator.evaluate([SplicedSae("identity", hook, InferenceSae("standard", tensors, False, None))])[
-        "identity"
-    ]
+    metrics = evaluator.evaluate([SplicedSae("identity", hook, InferenceSae(ReluForm(), tensors, False))])["identity"]
     expected = {
         **dict.fromkeys(("mse", "fvu", "ce_delta", "kl"), 0.0),
         **dict.fromkeys(("explained_variance", "cosine", "gamma", "ce_recovered", "ce_recovered_mean"), 1.0),
@@ -199,7 +202,7 @@ def test_an_sae_that_is_zero_is_zero_ablation(
         never = torch.full((4,), -1.0, dtype=torch.float64)
         zeros = torch.zeros(32, 4, dtype=torch.float64)
         tensors = {"W_enc": zeros, "b_enc": never, "W_dec": torch.eye(4, 32, dtype=torch.float64), "b_dec": b_dec}
-        return InferenceSae("standard", tensors, False, None)
+        return InferenceSae(ReluForm(), tensors, False)
 
     saes = [SplicedSae("zero", hook, dead(torch.zeros_like(mean_D))), SplicedSae("mean", hook, dead(mean_D))]
     judged = evaluator.evaluate(saes)

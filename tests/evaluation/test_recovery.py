@@ -9,6 +9,7 @@ from sae_sweep.config.schema import MemberConfig
 from sae_sweep.evaluation.evaluator import Evaluation, SplicedSae
 from sae_sweep.evaluation.recovery import best_cosines, mmcs, recovery_metrics
 from sae_sweep.evaluation.toy import ToyEvaluator
+from sae_sweep.saes.forms.relu import ReluForm
 from sae_sweep.saes.inference import InferenceSae
 from tests.plan.test_plan import config
 
@@ -93,7 +94,7 @@ def perfect_sae(stream: ToyStream) -> InferenceSae:
         "W_dec": torch.cat([truth_GD, torch.ones(1, d) / d**0.5]),
         "b_dec": torch.zeros(d),
     }
-    return InferenceSae(architecture="standard", tensors=tensors, subtract_b_dec=False, k=None)
+    return InferenceSae(ReluForm(), tensors, subtract_b_dec=False)
 
 
 def judged(made: MemberConfig, *steps: int) -> list[Evaluation]:

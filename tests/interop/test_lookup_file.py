@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sae_sweep.interop.saelens import load_sae, save_sae
+from sae_sweep.interop import load_sae, saelens
 from sae_sweep.saes.inference import InferenceSae
 from tests.interop.trained import CONFIGS, VOCABULARY, WIDTH, D, raw_activations, tokenized, trained_member
 
@@ -20,7 +20,7 @@ TOKENS_B = torch.arange(50) * 7 % VOCABULARY
 
 def save(folder: Path, name: str = "topk", subtract: bool = False) -> InferenceSae:
     sae = tokenized(trained_member(name, 0).folded(), subtract)
-    save_sae(folder, sae, METADATA, torch.linspace(0, 1, WIDTH))
+    saelens.write(folder, sae, METADATA, torch.linspace(0, 1, WIDTH))
     return sae
 
 
@@ -44,7 +44,7 @@ def test_the_other_files_are_those_of_the_sae_without_a_table(name: str, tmp_pat
     plain, with_table = tmp_path / "plain", tmp_path / "table"
     plain.mkdir()
     with_table.mkdir()
-    save_sae(plain, trained_member(name, 0).folded(), METADATA, torch.linspace(0, 1, WIDTH))
+    saelens.write(plain, trained_member(name, 0).folded(), METADATA, torch.linspace(0, 1, WIDTH))
     save(with_table, name)
     assert {file.name for file in with_table.iterdir()} == {file.name for file in plain.iterdir()} | {FILE}
     for file in ("sae_weights.safetensors", "sparsity.safetensors"):
@@ -70,7 +70,7 @@ def test_a_row_is_added_at_the_decoder_and_taken_from_the_input_where_asked(tmp_
 def test_without_a_table_none_is_read(name: str, tmp_path: Path) -> None:
     """One that an earlier save left behind included."""
     save(tmp_path, name)
-    save_sae(tmp_path, trained_member(name, 0).folded(), METADATA, torch.zeros(WIDTH))
+    saelens.write(tmp_path, trained_member(name, 0).folded(), METADATA, torch.zeros(WIDTH))
     assert load_sae(tmp_path).lookup is None
 
 

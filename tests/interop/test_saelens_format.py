@@ -1,4 +1,4 @@
-"""What `save_sae` writes, name by name, and that nothing else is read back as if it were that."""
+"""What `write` writes, name by name, and that nothing else is read back as if it were that."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sae_sweep.interop.saelens import load_sae, save_sae
+from sae_sweep.interop import load_sae, saelens
+from sae_sweep.saes.forms.jumprelu import JumpReluForm
 from sae_sweep.saes.inference import InferenceSae
 from tests.interop.trained import CONFIGS, SCALE, WIDTH, D, K, raw_activations, trained_member
 from tests.saes.kinds import FREE_DECODER, NO_PRE_BIAS
@@ -37,7 +38,7 @@ METADATA = {"hook_name": "blocks.3.hook_resid_post", "model_name": "small"}
 def plain_jumprelu(dtype: torch.dtype = torch.float32) -> InferenceSae:
     generator = torch.Generator().manual_seed(0)
     tensors = {name: torch.randn(*shape, generator=generator).to(dtype) for name, shape in SHAPES["jumprelu"].items()}
-    return InferenceSae("jumprelu", tensors, subtract_b_dec=False, k=None)
+    return InferenceSae(JumpReluForm(), tensors, subtract_b_dec=False)
 
 
 SAES: dict[str, Callable[[], InferenceSae]] = {name: trained_member(name, 0).folded for name in CONFIGS}
@@ -46,7 +47,7 @@ each = pytest.mark.parametrize("name", SAES)
 
 @pytest.fixture
 def saved(name: str, tmp_path: Path) -> Path:
-    save_sae(tmp_path, SAES[name](), METADATA, torch.linspace(0, 1, WIDTH))
+    saelens.write(tmp_path, SAES[name](), METADATA, torch.linspace(0, 1, WIDTH))
     return tmp_path
 
 
@@ -65,7 +66,7 @@ def test_files(saved: Path) -> None:
 def test_tensors(saved: Path, name: str) -> None:
     """SAELens refuses a tensor too many or too few."""
     tensors = load_file(saved / "sae_weights.safetensors")
-    assert {key: tuple(tensor.shape) for key, tensor in tensors.items()} == SHAPES[SAES[name]().architecture]
+    assert {key: tuple(tensor.shape) for key, tensor in tensors.items()} == SHAPES[SAES[name]().form.saelens]
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
     assert all(tensor.is_contiguous() for tensor in tensors.values())
 
@@ -86,7 +87,7 @@ def test_orientation(saved: Path, name: str) -> None:
 @each
 def test_config(saved: Path, name: str) -> None:
     config = config_of(saved)
-    architecture = SAES[name]().architecture
+    architecture = SAES[name]().form.saelens
     assert set(config) == CONFIG_KEYS | ({"k", "rescale_acts_by_decoder_norm"} if architecture == "topk" else set())
     del config["metadata"]
     expected = {
@@ -119,7 +120,7 @@ def test_metadata(saved: Path) -> None:
     [("blocks.0.attn.hook_z", "hook_z"), ("blocks.0.hook_mlp_out", "none"), ("blocks.0.hook_attn_out", "none")],
 )
 def test_attention_heads_are_flattened_by_saelens(tmp_path: Path, hook: str, reshape: str) -> None:
-    save_sae(tmp_path, plain_jumprelu(), {"hook_name": hook}, torch.zeros(WIDTH))
+    saelens.write(tmp_path, plain_jumprelu(), {"hook_name": hook}, torch.zeros(WIDTH))
     assert config_of(tmp_path)["reshape_activations"] == reshape
 
 
@@ -145,7 +146,7 @@ def test_no_header(saved: Path) -> None:
 def test_round_trip(saved: Path, name: str) -> None:
     """To the last bit: tensors, and so codes and reconstructions."""
     sae, again = SAES[name](), load_sae(saved)
-    assert (again.architecture, again.subtract_b_dec, again.k) == (sae.architecture, sae.subtract_b_dec, sae.k)
+    assert (again.form, again.subtract_b_dec) == (sae.form, sae.subtract_b_dec)
     assert set(again.tensors) == set(sae.tensors)
     assert all(torch.equal(again.tensors[key], tensor) for key, tensor in sae.tensors.items())
     x_BD = raw_activations(50, 1)
@@ -156,7 +157,7 @@ def test_round_trip(saved: Path, name: str) -> None:
 def test_other_dtypes_and_strides_are_saved_as_float32(tmp_path: Path) -> None:
     sae = plain_jumprelu(torch.float64)
     sae.tensors["W_enc"] = sae.tensors["W_enc"].T.contiguous().T
-    save_sae(tmp_path, sae, METADATA, torch.zeros(WIDTH))
+    saelens.write(tmp_path, sae, METADATA, torch.zeros(WIDTH))
     again = load_sae(tmp_path)
     assert all(torch.equal(again.tensors[key], tensor.float()) for key, tensor in sae.tensors.items())
 
@@ -250,5 +251,10 @@ def test_a_folder_that_lacks_a_file_says_which(saved: Path) -> None:
         contents = (saved / file).read_bytes()
         (saved / file).unlink()
         with pytest.raises((FileNotFoundError, ValueError), match=file):
-            load_sae(saved)
+            saelens.read(saved)
         (saved / file).write_bytes(contents)
+
+
+def test_a_folder_of_no_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no SAE in a known format: saelens"):
+        load_sae(tmp_path)

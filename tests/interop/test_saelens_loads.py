@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sae_sweep.interop.saelens import load_sae, save_sae
+from sae_sweep.interop import load_sae, saelens
 from tests.interop.trained import CONFIGS, WIDTH, D, raw_activations, trained_member, transcoder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +30,7 @@ def check(folder: Path) -> subprocess.CompletedProcess[str]:
 def save_member(folder: Path, name: str, hook: str) -> None:
     """A trained member, and our own answers on raw activations of the shape that its hook has in the model."""
     folder.mkdir()
-    save_sae(folder, trained_member(name, 0).folded(), {"hook_name": hook}, torch.full((WIDTH,), 0.1))
+    saelens.write(folder, trained_member(name, 0).folded(), {"hook_name": hook}, torch.full((WIDTH,), 0.1))
     sae = load_sae(folder)
     raw_BD = raw_activations(400, 1)
     codes_BF = sae.encode(raw_BD)
@@ -56,7 +56,7 @@ def test_saelens_gives_our_answers_for_transcoders(tmp_path: Path) -> None:
             folder = tmp_path / f"{name}-{skip}"
             folder.mkdir()
             metadata = {"hook_name": "blocks.3.mlp.hook_in", "hook_name_out": "blocks.3.hook_mlp_out"}
-            save_sae(folder, transcoder(name, skip, 18), metadata, torch.full((WIDTH,), 0.1))
+            saelens.write(folder, transcoder(name, skip, 18), metadata, torch.full((WIDTH,), 0.1))
             sae, x = load_sae(folder), raw_activations(400, 1)
             codes_BF = sae.encode(x)
             answers = {"x": x, "codes": codes_BF, "reconstruction": sae.decode(codes_BF, None, x)}

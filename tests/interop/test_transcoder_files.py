@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sae_sweep.interop.saelens import load_sae, save_sae
+from sae_sweep.interop import load_sae, saelens
 from tests.interop.trained import CONFIGS, WIDTH, D, raw_activations, transcoder
 
 SAELENS = {
@@ -25,7 +25,7 @@ D_OUT = 18
 def test_what_is_written_is_what_is_read(name: str, skip: bool, tmp_path: Path) -> None:
     sae = transcoder(name, skip, D_OUT)
     metadata = {"hook_name": "blocks.3.mlp.hook_in", "hook_name_out": "blocks.3.hook_mlp_out"}
-    save_sae(tmp_path, sae, metadata, torch.full((WIDTH,), 0.1))
+    saelens.write(tmp_path, sae, metadata, torch.full((WIDTH,), 0.1))
     cfg = json.loads((tmp_path / "cfg.json").read_text())
     expected = SAELENS[name].replace("transcoder", "skip_transcoder") if skip else SAELENS[name]
     assert cfg["architecture"] == expected
@@ -36,7 +36,7 @@ def test_what_is_written_is_what_is_read(name: str, skip: bool, tmp_path: Path) 
     assert shapes.items() >= common.items()
     assert shapes.get("W_skip") == ((D_OUT, D) if skip else None)
     again, x_BD = load_sae(tmp_path), raw_activations(50, 2)
-    assert (again.architecture, again.k, again.transcodes) == (sae.architecture, sae.k, True)
+    assert (again.form, again.transcodes) == (sae.form, True)
     f_BF = sae.encode(x_BD)
     assert torch.equal(again.encode(x_BD), f_BF)
     assert torch.equal(again.decode(f_BF, None, x_BD), sae.decode(f_BF, None, x_BD))
@@ -45,6 +45,6 @@ def test_what_is_written_is_what_is_read(name: str, skip: bool, tmp_path: Path) 
 def test_a_skip_of_the_wrong_shape_is_refused(tmp_path: Path) -> None:
     sae = transcoder("bricken", True, D_OUT)
     turned = replace(sae, tensors=sae.tensors | {"W_skip": sae.tensors["W_skip"].T})
-    save_sae(tmp_path, turned, {}, torch.full((WIDTH,), 0.1))
+    saelens.write(tmp_path, turned, {}, torch.full((WIDTH,), 0.1))
     with pytest.raises(ValueError, match=r"W_skip is \(24, 18\), not \(18, 24\)"):
         load_sae(tmp_path)

@@ -90,8 +90,7 @@ def transcoder(name: str, skip: bool, d_out: int) -> InferenceSae:
     if skip:
         p["W_skip"] = torch.randn(d_out, D, generator=generator) / D
     bank = Bank(maths_of(member.config), [member.config], [p], [{"threshold": torch.tensor(THRESHOLD)}], TRANSCODER)
-    sae = bank.fold(0, SCALE / 2, torch.ones(d_out), Units(SCALE))
-    return sae.with_thresholds() if sae.architecture == "gated" else sae
+    return bank.fold(0, SCALE / 2, torch.ones(d_out), Units(SCALE)).as_saved()
 
 
 def tokenized(sae: InferenceSae, subtract: bool) -> InferenceSae:

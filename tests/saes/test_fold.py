@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sae_sweep.architectures.maths import maths_of
 from sae_sweep.kernels.entries import Entries
+from sae_sweep.saes.forms.jumprelu import JumpReluForm
 from tests.saes import reference, reference_topk
 from tests.saes.kinds import KINDS, NO_PRE_BIAS, TOPK_KINDS
 from tests.saes.problems import THRESHOLDS, D, Problem, problem, terms_of
@@ -116,7 +117,7 @@ def test_one_threshold_for_all_latents(kind: str) -> None:
     made = unit_rows_where_assumed(problem(kind))
     for member, threshold in enumerate(THRESHOLDS):
         sae = made.bank().fold(member, 0.5)
-        assert (sae.architecture, sae.k) == ("jumprelu", None)
+        assert sae.form == JumpReluForm()
         assert sae.tensors["threshold"].tolist() == pytest.approx([2 * threshold] * sae.width)
     assert maths_of(made.configs[0]).threshold_mode == "ema"
 

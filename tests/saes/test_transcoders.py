@@ -125,7 +125,7 @@ def test_folded_is_unfolded_in_raw_units(kind: str, skip: bool) -> None:
         y_hat_BD = f_BF @ p["W_dec"] + p["b_dec"] + (made.x_BD @ p["W_skip"].T if skip else 0)
         sae = bank.fold(member, TARGET_SCALE, TARGET_MEAN, READS)
         assert (sae.d, sae.d_out, sae.subtract_b_dec, sae.transcodes) == (D, D_OUT, False, True)
-        for form in (sae, sae.with_thresholds()) if kind.startswith("gated") else (sae,):
+        for form in (sae, sae.as_saved()):
             codes_BF = form.encode(raw_BD)
             assert torch.equal(codes_BF > 0, f_BF > 0)
             raw_BF = f_BF * p["W_dec"].norm(dim=1) / TARGET_SCALE

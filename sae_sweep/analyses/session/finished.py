@@ -14,7 +14,7 @@ from sae_sweep.config.reading import flat_entries, member_config
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import SplicedSae
 from sae_sweep.folder import names
-from sae_sweep.interop.saelens import load_sae
+from sae_sweep.interop import load_sae
 from sae_sweep.plan.groups import plan_sweep
 from sae_sweep.plan.members import Member
 from sae_sweep.saes.inference import InferenceSae

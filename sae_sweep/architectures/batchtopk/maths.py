@@ -15,6 +15,7 @@ from sae_sweep.architectures.topk.maths import TopK, folded_tensors, kept
 from sae_sweep.saes.base import Clock, Parameters, Step
 from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.encoders.base import Encoder
+from sae_sweep.saes.forms.jumprelu import JumpReluForm
 from sae_sweep.saes.inference import InferenceSae
 
 MEAN_STEPS = 1_000
@@ -38,7 +39,7 @@ class BatchTopK(TopK):
     def fold(self, config: SaeConfig, p: Parameters, buffers: Parameters, scale: float) -> InferenceSae:
         tensors = folded_tensors(p, scale)
         tensors["threshold"] = (buffers["threshold"] / scale).expand_as(tensors["b_enc"]).contiguous()
-        return InferenceSae("jumprelu", tensors, subtract_b_dec=True, k=None)
+        return InferenceSae(JumpReluForm(), tensors, subtract_b_dec=True)
 
     def unfold(self, sae: InferenceSae, scale: float) -> Parameters:
         """The threshold is no parameter: it is a running mean, which begins anew."""

@@ -22,6 +22,7 @@ from torch import Tensor
 from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.architectures.gated.facts import GatedConfig
 from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step, l1_penalty, squared_error
+from sae_sweep.saes.forms.gated import GatedForm
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.saes.initial import Start
 
@@ -72,7 +73,7 @@ class Gated(SaeMaths):
             "W_dec": p["W_dec"] / norm_F[:, None],
             "b_dec": p["b_dec"] / scale,
         }
-        return InferenceSae("gated", tensors, subtract_b_dec=True, k=None)
+        return InferenceSae(GatedForm(), tensors, subtract_b_dec=True)
 
     def revive(self, p: Parameters, latents: Tensor, directions_KD: Tensor, encoder_norm: Tensor) -> tuple[str, ...]:
         p["W_dec"][latents] = directions_KD

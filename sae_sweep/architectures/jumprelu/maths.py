@@ -33,6 +33,7 @@ from sae_sweep.architectures.jumprelu.straight_through import Heaviside, Jump
 from sae_sweep.kernels.selection import smallest_of_largest
 from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step
 from sae_sweep.saes.codes import Codes
+from sae_sweep.saes.forms.jumprelu import JumpReluForm
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.saes.initial import Start
 
@@ -136,7 +137,7 @@ class JumpRelu(SaeMaths):
             "W_dec": p["W_dec"] / norm_F[:, None],
             "b_dec": p["b_dec"] / scale,
         }
-        return InferenceSae("jumprelu", tensors, subtract_b_dec=self.deepmind, k=None)
+        return InferenceSae(JumpReluForm(), tensors, subtract_b_dec=self.deepmind)
 
     def unfold(self, sae: InferenceSae, scale: float) -> Parameters:
         p = super().unfold(sae, scale)

@@ -19,6 +19,7 @@ from sae_sweep.architectures.p_anneal.facts import PAnnealConfig
 from sae_sweep.architectures.standard.facts import StandardConfig
 from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step, l1_penalty
 from sae_sweep.saes.codes import Codes
+from sae_sweep.saes.forms.relu import ReluForm
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.saes.initial import Start
 
@@ -72,7 +73,7 @@ class Standard(SaeMaths):
             "W_dec": p["W_dec"] / norm_F[:, None],
             "b_dec": p["b_dec"] / scale,
         }
-        return InferenceSae("standard", tensors, subtract_b_dec=self.unit_decoder, k=None)
+        return InferenceSae(ReluForm(), tensors, subtract_b_dec=self.unit_decoder)
 
     def revive(self, p: Parameters, latents: Tensor, directions_KD: Tensor, encoder_norm: Tensor) -> tuple[str, ...]:
         p["W_dec"][latents] = directions_KD * (1.0 if self.unit_decoder else APRIL_DECODER_NORM)

@@ -13,6 +13,7 @@ from sae_sweep.saes.auxk import auxk_losses
 from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step
 from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.encoders.base import Encoder
+from sae_sweep.saes.forms.topk import TopKForm
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.saes.initial import Start
 
@@ -56,7 +57,7 @@ class TopK(SaeMaths):
 
     def fold(self, config: SaeConfig, p: Parameters, buffers: Parameters, scale: float) -> InferenceSae:
         assert isinstance(config, TopKConfig)
-        return InferenceSae("topk", folded_tensors(p, scale), subtract_b_dec=True, k=config.active())
+        return InferenceSae(TopKForm(config.active()), folded_tensors(p, scale), subtract_b_dec=True)
 
     def revive(self, p: Parameters, latents: Tensor, directions_KD: Tensor, encoder_norm: Tensor) -> tuple[str, ...]:
         raise AssertionError("AuxK revives these latents, not resampling")

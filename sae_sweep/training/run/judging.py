@@ -16,7 +16,7 @@ from sae_sweep.folder.files import write_json_atomic
 from sae_sweep.folder.names import LAST_GOOD, METRICS
 from sae_sweep.folder.sweep import MemberResult
 from sae_sweep.host.memory import OUT_OF_MEMORY, give_back, is_out_of_memory
-from sae_sweep.interop.saelens import save_sae
+from sae_sweep.interop import saelens
 from sae_sweep.model.sites import Site
 from sae_sweep.plan.constants import TRIM_ROWS, rows_together
 from sae_sweep.saes.inference import InferenceSae
@@ -138,7 +138,7 @@ class Judging:
     def _write(self, folder: Path, place: Place, evaluation: Evaluation, metrics: Mapping[str, Any]) -> None:
         """The files of a judged member; metrics.json, which says that they are whole, last."""
         metadata = {**self._source_metadata, **_metadata(place)}
-        save_sae(folder, evaluation.sae, metadata, evaluation.frequency_F)
+        saelens.write(folder, evaluation.sae, metadata, evaluation.frequency_F)
         write_json_atomic(folder / METRICS, metrics)
 
     def _trim(self, places: Sequence[Place], work: Work) -> None:

@@ -52,10 +52,7 @@ class Place:
         sae = trainer.inference(self.index)
         if self.trimmed is not None:
             sae = replace(sae, tensors={**sae.tensors, **self.trimmed})
-        if (
-            sae.transcodes and sae.architecture == "gated"
-        ):  # what is evaluated is what is saved, and SAELens has no other
-            sae = sae.with_thresholds()
+        sae = sae.as_saved()
         site = self.member.site
         reads, beside = site.hook if site.output else None, tuple(other.hook for other in site.beside)
         where = (site.written.hook, sae, step, trainer.batch_size, reads, beside)

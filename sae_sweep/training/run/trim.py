@@ -1,8 +1,7 @@
 """The last correction of `sae.l0`: one number per member that sets the mean L0 of its inference form exactly.
 
 Steering ends before the run does, and BatchTopK's own threshold is one of many batches, so what a member fires at
-inference is a little off. A gated SAE's b_gate and a standard one's b_enc are shifted, a JumpReLU's thresholds are
-multiplied, all of a member's alike. A top-k fires k whatever its numbers.
+inference is a little off. What sets how many fire is each form's to say (`saes/forms/`).
 """
 
 from dataclasses import replace
@@ -25,23 +24,16 @@ def trimmed(
 
     It wakes no latent that is dead on them. The same SAE where nothing helps: a top-k, thresholds never learned.
     """
-    t, rows_at_once = sae.tensors, rows_together(sae.width, rows_at_once)
-    if sae.architecture == "topk" or (sae.architecture == "jumprelu" and not bool((t["threshold"] > 0).all())):
+    t = sae.tensors
+    if not sae.form.trims(t):
         return sae
-    margin_N = _largest_margins(sae, x_BD, tokens_B, l0, rows_at_once)
+    margin_N = _largest_margins(sae, x_BD, tokens_B, l0, rows_together(sae.width, rows_at_once))
     wanted = min(round(l0 * len(x_BD)), len(margin_N) - 1)
     if wanted < 1:
         return sae
     largest_N = margin_N.topk(wanted + 1).values
     cut = ((largest_N[-1] + largest_N[-2]) / 2).to(t["b_dec"].dtype)  # between the last to fire and the first not to
-    match sae.architecture:
-        case "gated":
-            changed = {"b_gate": t["b_gate"] - cut}
-        case "jumprelu":
-            changed = {"threshold": t["threshold"] * cut}
-        case _:
-            changed = {"b_enc": t["b_enc"] - cut}
-    return replace(sae, tensors={**t, **changed})
+    return replace(sae, tensors={**t, **sae.form.trimmed(t, cut)})
 
 
 @torch.no_grad()
@@ -57,14 +49,8 @@ def _largest_margins(sae: InferenceSae, x_BD: Tensor, tokens_B: Tensor, l0: floa
     for x_bD, tokens_b in zip(x_BD.split(rows_at_once), tokens_B.split(rows_at_once), strict=True):
         margin_bF, magnitude_bF = sae.margins(x_bD, tokens_b)
         alive_F = ((margin_bF > 0) & (magnitude_bF > 0)).any(0)
-        margin_bF, magnitude_bF = margin_bF[:, alive_F], magnitude_bF[:, alive_F]
-        match sae.architecture:
-            case "gated":
-                could_N = margin_bF[magnitude_bF > 0]
-            case "jumprelu":
-                could_N = (magnitude_bF / sae.tensors["threshold"][alive_F])[magnitude_bF > 0]
-            case _:
-                could_N = margin_bF.flatten()
+        own = {name: sae.tensors[name][alive_F] for name in sae.form.vectors}
+        could_N = sae.form.compared(own, margin_bF[:, alive_F], magnitude_bF[:, alive_F])
         most = min(len(could_N), int(SPARE * l0 * len(x_bD)) + 1)
         kept.append(could_N.topk(most, sorted=False).values)
     return torch.cat(kept).double()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sae_sweep.errors import ConfigError
-from sae_sweep.interop.saelens import load_sae
+from sae_sweep.interop import load_sae
 from sae_sweep.plan.members import Member
 from sae_sweep.saes.bank import LOOKUP, SKIP
 from sae_sweep.saes.base import Parameters, SaeMaths

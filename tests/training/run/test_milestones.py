@@ -15,7 +15,7 @@ from sae_sweep.activations.toy import ToyStream
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.toy import ToyEvaluator
 from sae_sweep.host.signals import Interrupted
-from sae_sweep.interop import saelens
+from sae_sweep.interop import load_sae
 from sae_sweep.launch.local import run_sweep
 from sae_sweep.plan.members import member_identity
 from sae_sweep.plan.milestones import Milestone, resolve_milestones
@@ -90,7 +90,7 @@ def test_a_run_with_milestones_is_the_run_without(tmp_path: Path) -> None:
             assert metrics.keys() == outcome.metrics.keys()
             assert metrics["tokens_evaluated"] == outcome.metrics["tokens_evaluated"]
             assert json.loads((folder / "cfg.json").read_text())["metadata"]["training_tokens"] == 48 * steps
-            saelens.load_sae(folder)
+            load_sae(folder)
 
 
 def test_a_milestone_is_what_a_run_of_that_length_would_be(tmp_path: Path) -> None:

@@ -33,11 +33,11 @@ def scores(sae: InferenceSae, x_BD: Tensor) -> Tensor:
     """[B, F]: what decides, by the papers' forms: the one number moves a cut through these."""
     t = sae.tensors
     z_BF = (x_BD - t["b_dec"] if sae.subtract_b_dec else x_BD) @ t["W_enc"]
-    if sae.architecture == "gated":
+    if sae.form.saelens == "gated":
         could = z_BF * t["r_mag"].exp() + t["b_mag"] > 0
         return torch.where(could, z_BF + t["b_gate"], -torch.inf)
     pre_BF = z_BF + t["b_enc"]
-    return pre_BF / t["threshold"] if sae.architecture == "jumprelu" else pre_BF
+    return pre_BF / t["threshold"] if sae.form.saelens == "jumprelu" else pre_BF
 
 
 @pytest.mark.parametrize("l0", [0.5, 3.0, 7.25, 9.0])
@@ -59,7 +59,7 @@ def test_one_number_of_one_tensor(kind: str) -> None:
     before = {name: t.clone() for name, t in sae.tensors.items()}
     made = trimmed(sae, x_BD, tokens_B, 2.0)
     assert all(torch.equal(sae.tensors[name], t) for name, t in before.items())  # the trained one stays
-    changed = CHANGED[sae.architecture]
+    changed = CHANGED[sae.form.saelens]
     assert {name for name, t in made.tensors.items() if not torch.equal(t, before[name])} == {changed}
     moved = made.tensors[changed]
     by = moved / before[changed] if changed == "threshold" else moved - before[changed]
@@ -94,7 +94,7 @@ def test_more_than_can_fire_gives_what_can(kind: str) -> None:
     """All entries that could fire but one, and so more than before."""
     sae, x_BD, tokens_B = inference(kind)
     made = trimmed(sae, x_BD, tokens_B, sae.width + 1.0)
-    could = scores(sae, x_BD).isfinite() if sae.architecture != "jumprelu" else scores(sae, x_BD) > 0
+    could = scores(sae, x_BD).isfinite() if sae.form.saelens != "jumprelu" else scores(sae, x_BD) > 0
     assert l0_of(made, x_BD, tokens_B) == (int(could[:, alive(sae, x_BD, tokens_B)].sum()) - 1) / TOKENS
     assert mean_l0(made, x_BD, tokens_B) == l0_of(made, x_BD, tokens_B) > l0_of(sae, x_BD, tokens_B)
 
@@ -107,7 +107,7 @@ def alive(sae: InferenceSae, x_BD: Tensor, tokens_B: Tensor) -> Tensor:
 def test_the_dead_stay_dead(kind: str) -> None:
     """However far below zero they are: waking them would move everyone that far."""
     sae, x_BD, tokens_B = inference(kind)
-    bias = "b_gate" if sae.architecture == "gated" else "b_enc"
+    bias = "b_gate" if sae.form.saelens == "gated" else "b_enc"
     silenced = replace(sae, tensors={**sae.tensors, bias: sae.tensors[bias].clone()})
     silenced.tensors[bias][:3] = -100
     made = trimmed(silenced, x_BD, tokens_B, sae.width - 1.0)

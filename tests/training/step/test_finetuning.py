@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sae_sweep.errors import ConfigError
-from sae_sweep.interop.saelens import load_sae, save_sae
+from sae_sweep.interop import load_sae, saelens
 from sae_sweep.plan.groups import plan_sweep
 from sae_sweep.plan.members import Member, member_identity
 from sae_sweep.training.run.opening import open_group
@@ -30,7 +30,7 @@ TABLES: list[dict[str, Any]] = [
 def finished(made: Any, folder: Path) -> Path:
     """The first member of a trainer, saved."""
     folder.mkdir(parents=True)
-    save_sae(folder, made.inference(0), {"hook_name": SITE.hook}, torch.ones(made.states[0].member.width))
+    saelens.write(folder, made.inference(0), {"hook_name": SITE.hook}, torch.ones(made.states[0].member.width))
     (folder / "metrics.json").write_text("{}")
     return folder
 
@@ -44,7 +44,7 @@ def test_it_begins_as_what_was_saved(kind: str, keys: dict[str, Any], tmp_path: 
     saved = load_sae(folder)
     begun = trainer([replace(source, config=replace(source.config, init_from=str(folder)))])
     again = begun.inference(0)
-    assert again.architecture == saved.architecture
+    assert again.form == saved.form
     x_BD = activations(200, 7).double()
     tokens_B = torch.arange(200) % 12
     for name, tensor in saved.tensors.items():
@@ -91,7 +91,7 @@ def test_a_finetuned_member_is_one_of_its_own(shared: list[str], source: Path, t
     weights = load_sae(moved)
     changed = {**weights.tensors, "b_dec": weights.tensors["b_dec"] + 1e-3}
     card = json.loads((moved / "cfg.json").read_text())["metadata"]
-    save_sae(moved, replace(weights, tensors=changed), card, torch.ones(40))
+    saelens.write(moved, replace(weights, tensors=changed), card, torch.ones(40))
     assert begun(shared, moved).identity != first.identity
     assert member_identity(config(shared, *TOPK, KL_MSE)) != first.identity
 

@@ -17,7 +17,7 @@ from sae_sweep.config.reading import member_config
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.host.signals import Interrupted
-from sae_sweep.interop.saelens import load_sae
+from sae_sweep.interop import load_sae
 from sae_sweep.launch.local import Outcome, run_sweep
 from sae_sweep.model.language_model import Passes
 from sae_sweep.plan.groups import Group, plan_sweep
