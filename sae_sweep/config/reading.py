@@ -28,7 +28,7 @@ def member_config(entries: Mapping[str, Any] | DictConfig) -> MemberConfig:
     the plan, not here.
     Raises ConfigError for an unknown key, a key left out, a wrong type, and for a knob together with `sae.l0`.
     """
-    config: MemberConfig = _typed(MemberConfig, _plain(entries), "")
+    config: MemberConfig = typed(MemberConfig, _plain(entries), "")
     kindless = config.site.hook is not None or config.data.toy is not None
     site = replace(config.site, kind=None) if kindless else config.site
     return replace(config, site=site, sae=_one_spelling(config.sae))
@@ -83,8 +83,11 @@ def _plain(entries: Mapping[str, Any] | DictConfig) -> Mapping[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
-def _typed(cls: Any, entries: Any, prefix: str) -> Any:
-    """An instance of dataclass `cls`; `prefix` is the dotted path to it, with its last dot."""
+def typed(cls: Any, entries: Any, prefix: str) -> Any:
+    """An instance of dataclass `cls`; `prefix` is the dotted path to it, with its last dot.
+
+    Raises ConfigError for an unknown key, a key left out, and a wrong type.
+    """
     if not isinstance(entries, Mapping):
         raise ConfigError(
             f"{prefix[:-1]}={shown(entries)} is a group of keys; give one, like {_keys_of(cls, prefix)[0]}"
@@ -114,7 +117,7 @@ def _value(kind: Any, value: Any, key: str) -> Any:
         return None
     wanted = _stated(kind)
     if is_dataclass(wanted):
-        return _typed(wanted, value, f"{key}.")
+        return typed(wanted, value, f"{key}.")
     try:
         return SCALARS[wanted](value)
     except ValueError as error:

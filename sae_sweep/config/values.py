@@ -49,6 +49,18 @@ def _places(value: Any) -> list[int | str]:
     raise ValueError("a list of layers or hook names")
 
 
+def _lines(value: Any) -> list[str]:
+    if isinstance(value, list) and all(isinstance(line, str) for line in value):
+        return value
+    raise ValueError("a list of lines of text")
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return value
+    raise ValueError("a mapping, like {key: value}")
+
+
 def _milestones(value: Any) -> list[int] | str:
     wanted = "a list of token counts like [1e5,1e6], or log:8 for eight of them log-spaced (at most log:999)"
     if isinstance(value, str) and _LOG_SPACED.fullmatch(value):
@@ -68,6 +80,8 @@ SCALARS: dict[Any, Any] = {
     bool: _truth,
     list[int]: _milestones,
     list[int | str]: _places,
+    list[str]: _lines,
+    dict[str, Any]: _mapping,
     Any: _paths,
 }
 """Readers by the type of a key; each raises ValueError with the words for what it wanted."""

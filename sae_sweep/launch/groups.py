@@ -5,7 +5,6 @@ is opened (its model, its data) fails the members of that group, and the others 
 the command that cannot be, and nothing has been written.
 """
 
-import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +17,7 @@ from sae_sweep.folder.storage import of_storage, storage_errors
 from sae_sweep.folder.sweep import MemberResult, SweepFolder
 from sae_sweep.host.signals import Interrupted, Stop
 from sae_sweep.launch.sweep import write_reports
+from sae_sweep.launch.tables import say
 from sae_sweep.plan.groups import Group, Plan
 from sae_sweep.plan.placement import Pass
 
@@ -42,7 +42,7 @@ def _train(plan: Plan, finished: set[str], folder: SweepFolder, stop: Stop) -> N
     state.prune(done)
     homes = state.homes()
     for path in state.unreadable():
-        print(f"sae-sweep: no checkpoint in {path} can be read; its members begin anew", file=sys.stderr)
+        say(f"no checkpoint in {path} can be read; its members begin anew")
     planned = _passes(_parted(plan.without(finished), homes))
     unopened: list[tuple[Group, ConfigError]] = []
     begun = not planned
@@ -52,7 +52,7 @@ def _train(plan: Plan, finished: set[str], folder: SweepFolder, stop: Stop) -> N
         try:
             opened = _opened(one)
         except ConfigError as error:
-            print(f"sae-sweep: group {one.group.key} cannot be trained: {error}", file=sys.stderr)
+            say(f"group {one.group.key} cannot be trained: {error}")
             unopened.append((one.group, error))
             continue
         if not begun:

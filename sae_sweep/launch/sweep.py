@@ -12,7 +12,7 @@ from sae_sweep.folder.sweep import State, SweepFolder, one_at_a_time, sweep_root
 from sae_sweep.host.signals import Stop, stopping
 from sae_sweep.launch.dry_run import print_plan
 from sae_sweep.launch.standing import ENDED, clear_over
-from sae_sweep.launch.tables import print_table
+from sae_sweep.launch.tables import print_table, say
 from sae_sweep.launch.tasks import Task
 from sae_sweep.plan.groups import Plan, plan_sweep
 from sae_sweep.plan.members import Member, member_identity
@@ -92,7 +92,7 @@ def _tell_passed(plan: Plan, folder: SweepFolder) -> None:
     finished = folder.finished(plan)
     milestones = [(member.label, member.schedule.milestones) for member in plan.members if member.identity in finished]
     if said := passed(milestones, folder.has_milestone):
-        print(f"sae-sweep: {said}", file=sys.stderr)
+        say(said)
 
 
 def _print_dry(plan: Plan, folder: SweepFolder, place: Place) -> None:

@@ -1,7 +1,13 @@
-"""Tables for people: rich on a terminal, aligned plain text elsewhere."""
+"""What people are told: lines on standard error, and tables: rich on a terminal, aligned plain text elsewhere."""
 
+import sys
 from collections.abc import Sequence
 from typing import TextIO
+
+
+def say(text: str) -> None:
+    """Print a line to standard error."""
+    print(f"sae-sweep: {text}", file=sys.stderr, flush=True)
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], file: TextIO) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
 
+from sae_sweep.config.values import shown
 from sae_sweep.errors import ConfigError
 from sae_sweep.host.kinds import Kinds
 from sae_sweep.launch.tasks import Task
@@ -81,3 +82,11 @@ def cluster_kind(name: str) -> ClusterKind:
     if name not in CLUSTERS:
         raise ConfigError(f"{name}: no such cluster is installed here; there is {', '.join(sorted(CLUSTERS))}")
     return cast(ClusterKind, CLUSTERS[name])
+
+
+def at_least(options: object, **least: float) -> None:
+    """Raises ConfigError for a key of `hydra.launcher` that is lower than that."""
+    for key, bound in least.items():
+        given = getattr(options, key)
+        if given is not None and given < bound:
+            raise ConfigError(f"hydra.launcher.{key}={shown(given)} must be at least {bound}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from sae_sweep.errors import ProcessLost
 from sae_sweep.folder.checkpoints import StateFolder
 from sae_sweep.launch.clusters._slurm_queue import TIMEOUT
+from sae_sweep.launch.tables import say
 from sae_sweep.launch.tasks import Task
 
 PREEMPTED = (128 + signal.SIGTERM, -signal.SIGTERM)
@@ -35,7 +36,7 @@ class GroupJob:
             if code in PREEMPTED or _steps(task) > before:
                 _requeue(f"the worker ended with {code}; the job goes back into the queue")
             else:
-                _say(f"the worker ended with {code} before another checkpoint was written: the job ends")
+                say(f"the worker ended with {code} before another checkpoint was written: the job ends")
         sys.exit(code if code > 0 else 128 - code)
 
 
@@ -70,7 +71,7 @@ def _wanted() -> bool:
 
 
 def _requeue(why: str) -> None:
-    _say(why)
+    say(why)
     _scontrol("requeue", os.environ["SLURM_JOB_ID"])
 
 
@@ -78,12 +79,8 @@ def _scontrol(*arguments: str) -> str:
     try:
         result = subprocess.run(["scontrol", *arguments], capture_output=True, text=True, timeout=TIMEOUT, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        _say(f"scontrol {' '.join(arguments)}: {error}")
+        say(f"scontrol {' '.join(arguments)}: {error}")
         return ""
     if result.returncode:
-        _say(f"scontrol {' '.join(arguments)}: {result.stderr.strip()}")
+        say(f"scontrol {' '.join(arguments)}: {result.stderr.strip()}")
     return result.stdout
-
-
-def _say(text: str) -> None:
-    print(f"sae-sweep: {text}", file=sys.stderr, flush=True)

@@ -5,21 +5,22 @@ task whose worker dies is run again by Ray, and goes on from the newest checkpoi
 """
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from sae_sweep.config.values import SCALARS, shown
+from sae_sweep.config.reading import typed
+from sae_sweep.config.values import shown
 from sae_sweep.errors import ConfigError, ProcessLost
 from sae_sweep.folder.lock import JOB_VARIABLES
 from sae_sweep.folder.names import LOG
 from sae_sweep.host.signals import Interrupted
-from sae_sweep.launch.clusters import Verdict
+from sae_sweep.launch.clusters import Verdict, at_least
 from sae_sweep.launch.exits import exit_code
 from sae_sweep.launch.standing import settle
+from sae_sweep.launch.tables import say
 from sae_sweep.launch.tasks import Task
 from sae_sweep.launch.worker import train_task
 
@@ -39,40 +40,22 @@ class RayOptions:
     gpus: float
     memory_gb: float | None
     """Host memory that Ray sets aside, in 10^9 bytes; null sets none aside."""
-    resources: Mapping[str, float]
+    resources: dict[str, Any] | None
     """Ray's custom resources of one group: {a100: 1}."""
     retries: int
     """How often a group is run again when its worker has died."""
 
-    @staticmethod
-    def checked(**given: Any) -> "RayOptions":
-        """The options of a config. Raises ConfigError for one of the wrong type."""
-        if given["address"] is not None and not isinstance(given["address"], str):
-            raise ConfigError(f"hydra.launcher.address={shown(given['address'])} is not an address, like auto")
-        if not isinstance(given["resources"], dict):
-            raise ConfigError(
-                f"hydra.launcher.resources={shown(given['resources'])} is not a mapping, like {{a100: 1}}"
-            )
-        for key, kind in {"cpus": float, "gpus": float, "memory_gb": float, "retries": int}.items():
-            if given[key] is None and key == "memory_gb":
-                continue
-            try:
-                given[key] = SCALARS[kind](given[key])
-            except ValueError as error:
-                raise ConfigError(f"hydra.launcher.{key}={shown(given[key])} is not {error}") from None
-            if given[key] < 0:
-                raise ConfigError(f"hydra.launcher.{key}={shown(given[key])} must be at least 0")
-        return RayOptions(**given)
-
     def words(self) -> str:
         """The resources, as people read them."""
-        amounts = {"CPU": self.cpus, "GPU": self.gpus, "GB of memory": self.memory_gb or 0, **self.resources}
+        amounts = {"CPU": self.cpus, "GPU": self.gpus, "GB of memory": self.memory_gb or 0, **(self.resources or {})}
         return ", ".join(f"{shown(float(amount))} {name}" for name, amount in amounts.items() if amount)
 
 
 def opened(options: Mapping[str, Any], name: str) -> "RayCluster":
     """Ray with the keys of `hydra.launcher`. Raises ConfigError for one that cannot be."""
-    return RayCluster(RayOptions.checked(**options))
+    checked = typed(RayOptions, options, "hydra.launcher.")
+    at_least(checked, cpus=0, gpus=0, memory_gb=0, retries=0)
+    return RayCluster(checked)
 
 
 def words(job: str) -> str:
@@ -126,7 +109,7 @@ class RayCluster:
             "num_cpus": options.cpus,
             "num_gpus": options.gpus,
             "memory": None if options.memory_gb is None else int(options.memory_gb * 1e9),
-            "resources": dict(options.resources) or None,
+            "resources": options.resources or None,
         }
         # max_calls: what a task held on the device goes with its process
         given = ray.remote(**needs, max_retries=options.retries, max_calls=1)(_work)
@@ -134,7 +117,7 @@ class RayCluster:
             job = f"{task.name}-{token_hex(4)}"
             task.write_job("ray", job, str(task.folder / LOG))
             self._running[given.remote(str(task.folder), job)] = task
-        _say(f"{len(tasks)} tasks given to Ray, each with {options.words()}")
+        say(f"{len(tasks)} tasks given to Ray, each with {options.words()}")
 
     def wait(self, tasks: Sequence[Task]) -> None:
         """Until every task is over. Told to stop, tells the workers, who leave a checkpoint."""
@@ -147,12 +130,12 @@ class RayCluster:
                 for done in ray.wait(list(self._running), timeout=POLL_SECONDS)[0]:
                     task = self._running.pop(done)
                     settle(task, _ending(ray, done))
-                    _say(f"{len(tasks) - len(self._running)} of {len(tasks)} tasks are over")
+                    say(f"{len(tasks) - len(self._running)} of {len(tasks)} tasks are over")
         except Interrupted as interrupted:
             for reference in self._running:
                 ray.cancel(reference, force=False)
             ray.wait(list(self._running), num_returns=len(self._running), timeout=PARTING_SECONDS)
-            _say(f"{interrupted.name}: {len(self._running)} tasks were cancelled; the same command goes on from there")
+            say(f"{interrupted.name}: {len(self._running)} tasks were cancelled; the same command goes on from there")
             raise
         finally:
             ray.shutdown()
@@ -191,7 +174,3 @@ def _check_fits(options: RayOptions, there: Mapping[str, float]) -> None:
 
 def _line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _say(text: str) -> None:
-    print(f"sae-sweep: {text}", file=sys.stderr, flush=True)

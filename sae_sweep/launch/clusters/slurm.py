@@ -11,13 +11,15 @@ from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Any
 
-from sae_sweep.config.values import shown
+from sae_sweep.config.reading import typed
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder.names import SLURM_LOGS, STATE
 from sae_sweep.host.signals import Interrupted
+from sae_sweep.launch.clusters import at_least
 from sae_sweep.launch.clusters._slurm_job import GroupJob
 from sae_sweep.launch.clusters._slurm_queue import ask_queue, cancel_jobs
 from sae_sweep.launch.standing import over, verdicts, wait_for
+from sae_sweep.launch.tables import say
 from sae_sweep.launch.tasks import Task
 
 
@@ -36,32 +38,18 @@ class SlurmOptions:
     """Of one group, as SLURM writes it: 32G."""
     parallel: int | None
     """Groups that run at once; null is as many as the cluster will."""
-    setup: tuple[str, ...]
+    setup: list[str] | None
     """Lines of shell that a job begins with."""
-    sbatch: Mapping[str, Any]
+    sbatch: dict[str, Any] | None
     """Further options of sbatch, without their dashes: {qos: high, constraint: a100}."""
     signal_seconds: int
     """How long before its time limit a job is told to leave a checkpoint and goes back into the queue."""
     wait: bool
     """Stay until all is done; false returns as soon as all is submitted."""
 
-    @staticmethod
-    def checked(**given: Any) -> "SlurmOptions":
-        """The options of a config. Raises ConfigError for one of the wrong type."""
-        for key, (kind, what) in _KINDS.items():
-            value = given[key]
-            if value is None and key in _NULLABLE:
-                continue
-            if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-                raise ConfigError(f"hydra.launcher.{key}={shown(value)} is not {what}")
-            if kind is int and given[key] < (0 if key == "gpus" else 1):
-                raise ConfigError(f"hydra.launcher.{key}={value} is too small")
-        given["setup"] = tuple(map(str, given["setup"]))
-        return SlurmOptions(**given)
-
     def parameters(self) -> dict[str, Any]:
         """The same as submitit calls it."""
-        more = {"requeue": True, **self.sbatch}
+        more = {"requeue": True, **(self.sbatch or {})}
         if self.time is not None:
             more["time"] = self.time
         return {
@@ -72,7 +60,7 @@ class SlurmOptions:
             "cpus_per_task": self.cpus,
             "mem": self.mem,
             "array_parallelism": self.parallel or sys.maxsize,
-            "setup": list(self.setup),
+            "setup": self.setup or [],
             "signal_delay_s": self.signal_seconds,
             "stderr_to_stdout": True,
             "additional_parameters": more,
@@ -85,25 +73,20 @@ class SlurmOptions:
         return ", ".join(part for part in parts if part)
 
 
-_KINDS: dict[str, tuple[type, str]] = {
-    "partition": (str, "a name"),
-    "account": (str, "a name"),
-    "time": (str, "a time as SLURM writes it, in quotes: '24:00:00' or '1-12:00:00'"),
-    "gpus": (int, "a whole number"),
-    "cpus": (int, "a whole number"),
-    "mem": (str, "an amount as SLURM writes it, like 32G"),
-    "parallel": (int, "a whole number"),
-    "setup": (list, "a list of shell lines"),
-    "sbatch": (dict, "a mapping of sbatch's options, like {qos: high}"),
-    "signal_seconds": (int, "a whole number"),
-    "wait": (bool, "true or false"),
+IN_QUOTES = {
+    "time": "a time as SLURM writes it, in quotes: '24:00:00' or '1-12:00:00'",
+    "mem": "an amount as SLURM writes it, like 32G",
 }
-_NULLABLE = ("partition", "account", "time", "mem", "parallel")
 
 
 def opened(options: Mapping[str, Any], name: str) -> "SlurmCluster":
     """SLURM with the keys of `hydra.launcher`. Raises ConfigError for one that cannot be."""
-    return SlurmCluster(SlurmOptions.checked(**options), name)
+    for key, wanted in IN_QUOTES.items():
+        if isinstance(value := options.get(key), int):  # YAML makes one of 24:00:00, and SLURM means minutes or MB
+            raise ConfigError(f"hydra.launcher.{key}={value} is not {wanted}")
+    checked = typed(SlurmOptions, options, "hydra.launcher.")
+    at_least(checked, gpus=0, cpus=1, parallel=1, signal_seconds=1)
+    return SlurmCluster(checked, name)
 
 
 def words(job: str) -> str:
@@ -143,19 +126,19 @@ class SlurmCluster:
             raise ConfigError(f"hydra/launcher=slurm: {error}") from error
         for task, job in zip(tasks, jobs, strict=True):
             task.write_job("slurm", job.job_id, str(Path(job.paths.stdout)))
-        _say(f"submitted {_counted(tasks)}: {', '.join(job.job_id for job in jobs)}")
+        say(f"submitted {_counted(tasks)}: {', '.join(job.job_id for job in jobs)}")
         if not self.waits:
             _say_how(root)
 
     def wait(self, tasks: Sequence[Task]) -> None:
         """Until every job is over. Told to stop, says what goes on without it."""
         try:
-            wait_for(tasks, lambda counts: _say(f"SLURM: {counts}"))
+            wait_for(tasks, lambda counts: say(f"SLURM: {counts}"))
         except Interrupted as interrupted:
             found = verdicts(tasks)
             left = [task for task in tasks if not over(task, found.get(task.name))]
             jobs = ", ".join(str(task.job) for task in left)
-            _say(
+            say(
                 f"{interrupted.name}: SLURM goes on with {_counted(left)} ({jobs});"
                 " the same command waits for them again"
             )
@@ -168,9 +151,5 @@ def _counted(tasks: Sequence[Task]) -> str:
 
 
 def _say_how(root: Path) -> None:
-    _say(f"see how far they are: sae-sweep status {root}")
-    _say(f"cancel them:          sae-sweep cancel {root}")
-
-
-def _say(text: str) -> None:
-    print(f"sae-sweep: {text}", file=sys.stderr, flush=True)
+    say(f"see how far they are: sae-sweep status {root}")
+    say(f"cancel them:          sae-sweep cancel {root}")
