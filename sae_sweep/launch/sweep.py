@@ -78,7 +78,7 @@ def launch(configs: Sequence[MemberConfig], place: Place) -> list[Outcome]:
 def write_reports(folder: SweepFolder, config: MemberConfig, *, trained: bool) -> None:
     """Write pareto.json and report.html from what is finished; wandb is told by who trained the last member."""
     from sae_sweep.reporting.report import write_report  # brings in plotly: planning must not
-    from sae_sweep.tracking.wandb_runs import log_summary
+    from sae_sweep.reporting.summary import log_summary
 
     with one_at_a_time(folder.root):  # the last of several workers then has what the others finished
         cells = write_report(folder.root)

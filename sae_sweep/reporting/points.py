@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sae_sweep.architectures.base import ARCHITECTURES, SaeConfig
+from sae_sweep.architectures.base import ARCHITECTURES
+from sae_sweep.config.saved import architecture_label, saved_sae
 from sae_sweep.config.values import finite
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.metrics import METRICS, closed
@@ -91,16 +92,6 @@ def read_metrics(file: Path) -> dict[str, Any]:
     return closed({key: finite(value) if _is_number(value) else value for key, value in raw.items()})
 
 
-def architecture_label(config: Mapping[str, Any]) -> str:
-    """How reports name an architecture: as the members' folders do, with its variant, whether it is tokenized, and
-    the objective where that is not the local one, and whether it began from a finished member."""
-    sae = _sae_config(config["sae"])
-    name = str(config["sae"]["architecture"]) if sae is None else sae.method()
-    objective = config.get("training", {}).get("objective", "local")
-    origin = "finetuned" if config.get("init_from") else ""
-    return " ".join(word for word in (name, objective if objective != "local" else "", origin) if word)
-
-
 def _read_export(file: Path) -> dict[str, Any]:
     """Width and hook as the exported weights' cfg.json states them; empty where it does not."""
     try:
@@ -129,17 +120,8 @@ def _width_from_expansion(config: Mapping[str, Any]) -> int | None:
 
 
 def _recipe_lr(sae: Mapping[str, Any], width: int | None) -> float | None:
-    config = _sae_config(sae)
+    config = saved_sae(sae)
     return None if config is None or width is None else config.recipe(width).lr
-
-
-def _sae_config(sae: Mapping[str, Any]) -> SaeConfig | None:
-    """The typed config of saved entries; None for those of another version, of which less is shown."""
-    known = ARCHITECTURES.get(str(sae["architecture"]))
-    try:
-        return None if known is None else known.Config(**sae)
-    except TypeError:
-        return None
 
 
 def _is_number(value: object) -> bool:

@@ -97,9 +97,9 @@ def training(monkeypatch: pytest.MonkeyPatch) -> Training:
     vars(report)["write_report"] = stand_in.reports.append
     monkeypatch.setitem(sys.modules, "sae_sweep.training.run.opening", group)
     monkeypatch.setitem(sys.modules, "sae_sweep.reporting.report", report)
-    wandb_runs = ModuleType("wandb_runs")
-    vars(wandb_runs)["log_summary"] = lambda *arguments: stand_in.summaries.append(arguments)
-    monkeypatch.setitem(sys.modules, "sae_sweep.tracking.wandb_runs", wandb_runs)
+    summary = ModuleType("summary")
+    vars(summary)["log_summary"] = lambda *arguments: stand_in.summaries.append(arguments)
+    monkeypatch.setitem(sys.modules, "sae_sweep.reporting.summary", summary)
     return stand_in
 
 

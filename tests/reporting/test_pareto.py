@@ -11,10 +11,11 @@ from rich.console import Console
 
 from sae_sweep.cli import config_folder
 from sae_sweep.config.reading import config_entries, member_config
+from sae_sweep.config.saved import architecture_label
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.metrics import METRICS
 from sae_sweep.reporting.pareto import cells, disagreements, frontier, interpolate, pareto_json
-from sae_sweep.reporting.points import architecture_label, read_sweep
+from sae_sweep.reporting.points import read_sweep
 from sae_sweep.reporting.report import write_report
 
 

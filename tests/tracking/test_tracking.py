@@ -4,7 +4,7 @@ import resource
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -15,10 +15,12 @@ import pytest
 from sae_sweep.config.schema import TrackingConfig
 from sae_sweep.reporting.pareto import cells
 from sae_sweep.reporting.points import read_sweep
-from sae_sweep.tracking import wandb_runs
-from sae_sweep.tracking.tracker import TrackedMember, Tracker, cut_back
+from sae_sweep.reporting.summary import log_summary
+from sae_sweep.tracking.jsonl import cut_back
+from sae_sweep.tracking.tracker import TrackedMember, Tracker
+from sae_sweep.tracking.trackers import wandb as wandb_runs
 from sae_sweep.tracking.wandb_files import last_offline_step
-from sae_sweep.tracking.wandb_runs import log_summary
+from tests.reporting.conftest import write_sweep
 
 MEMBERS = [
     TrackedMember(
@@ -108,6 +110,11 @@ def read_runs(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    return write_sweep(tmp_path / "gated_vs_topk", lines=40)
+
+
+@pytest.fixture
 def wandb_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
@@ -179,7 +186,7 @@ def test_without_wandb_neither_it_nor_torch_is_imported(tmp_path: Path) -> None:
         "import sys; from pathlib import Path\n"
         "from sae_sweep.config.schema import TrackingConfig\n"
         "from sae_sweep.tracking.tracker import Tracker, TrackedMember\n"
-        "from sae_sweep.tracking.wandb_runs import log_summary\n"
+        "from sae_sweep.reporting.summary import log_summary\n"
         "import sae_sweep.reporting.report, sae_sweep.tracking.progress\n"
         "config = TrackingConfig(mode='none', project='p', entity=None, log_every=1)\n"
         f"tracker = Tracker(Path({str(tmp_path)!r}), 's', config, [TrackedMember('a', 'b', {{}})])\n"
@@ -360,3 +367,67 @@ def test_wandb_that_breaks_while_logging(tmp_path: Path, capsys: pytest.CaptureF
         "wandb: given up, training goes on with metrics.jsonl alone (OSError: the disk is full)",
     ]
     assert [line["step"] for line in lines(tmp_path, "gated-b")] == [1, 2, 3]
+
+
+THEIRS = """
+from pathlib import Path
+
+
+class Runs:
+    def __init__(self, folder):
+        self._file = folder / "theirs.txt"
+
+    def _say(self, *words):
+        with self._file.open("a") as file:
+            print(*words, file=file)
+
+    def begin(self, label, identity, config):
+        self._say("begin", label, identity)
+        return 10
+
+    def log(self, label, step, values):
+        self._say("log", label, step, values["loss"])
+        if step == 40:
+            raise ValueError("no more")
+
+    def finish(self, label, metrics):
+        self._say("finish", label, metrics["l0"])
+
+    def fail(self, label, reason):
+        self._say("fail", label, reason)
+
+    def frontier(self, tables):
+        self._say(*[f"{table.title}: {len(table.rows)} by {table.y}" for table in tables])
+
+    def close(self):
+        self._say("close")
+
+
+def open_runs(folder, sweep, config):
+    return Runs(folder) if config.project == "frontiers" else None
+"""
+
+
+def test_a_tracker_is_added_from_outside(
+    sweep: Path, tmp_path: Path, install: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has step 10 of what is there, is told of what a checkpoint covers, and its troubles are its own."""
+    folder = tmp_path / "outputs"
+    tracker = Tracker(folder, "sweep", config("none"), MEMBERS[:1])
+    for step in (10, 20):
+        tracker.log("gated-a", step, 100 * step, {"loss": float(step)})
+    install("theirs", {"__init__.py": "", "notebook.py": THEIRS}, "[sae_sweep.trackers]\nnotebook = theirs.notebook\n")
+    tracker = Tracker(folder, "sweep", config("none"), MEMBERS[:1])
+    for step in (30, 40, 50):
+        tracker.log("gated-a", step, 100 * step, {"loss": float(step)})
+    tracker.covered({"gated-a": 40})
+    told = (folder / "theirs.txt").read_text()
+    assert told == f"begin gated-a {'a' * 16}\nlog gated-a 20 20.0\nlog gated-a 30 30.0\n"
+    tracker.finish("gated-a", {"l0": 6.5})
+    tracker.close()
+    assert (folder / "theirs.txt").read_text() == told + "log gated-a 40 40.0\n"
+    given_up = "notebook: given up, training goes on with metrics.jsonl alone (ValueError: no more)"
+    assert capsys.readouterr().err.splitlines() == [given_up]
+    assert [line["step"] for line in lines(folder, "gated-a")] == [10, 20, 30, 40, 50]
+    log_summary(folder, "sweep", config("none"), cells(read_sweep(sweep).points))
+    assert (folder / "theirs.txt").read_text().endswith("gpt2 · blocks.6.hook_resid_post: 16 by ce_recovered\nclose\n")

@@ -18,8 +18,9 @@ from sae_sweep.host.memory import give_back
 from sae_sweep.host.signals import Interrupted, Stop
 from sae_sweep.plan.groups import Group
 from sae_sweep.plan.milestones import passed
+from sae_sweep.tracking.jsonl import cut_back
 from sae_sweep.tracking.progress import Progress
-from sae_sweep.tracking.tracker import TrackedMember, Tracker, cut_back
+from sae_sweep.tracking.tracker import TrackedMember, Tracker
 from sae_sweep.training.devices.lanes import Lanes
 from sae_sweep.training.devices.ranks import ALONE, Ranks, nothing
 from sae_sweep.training.devices.waves import Waves
