@@ -27,12 +27,12 @@ GROUPS = {
 
 
 def keys_of(file: Path, group: str) -> Iterator[tuple[str, str, str]]:
-    """Dotted key, default and meaning of each commented key of a yaml that is of this group."""
-    indent = "  " if "." in group else ""
+    """Dotted key, default and meaning of each key of a yaml that is of this group."""
+    indent = "  " if group == "data.toy" else ""
     for line in file.read_text(encoding="utf-8").splitlines():
-        found = re.fullmatch(rf"{indent}(\w+): (.+?) # (.+)", line)
-        if found and (group or "hydra" not in found[1]):
-            yield f"{group}.{found[1]}".lstrip("."), found[2], found[3]
+        found = re.fullmatch(rf"{indent}([a-z]\w*): (.+?)(?: # (.+))?", line)
+        if found and found[1] != "cluster":
+            yield f"{group}.{found[1]}".lstrip("."), found[2], found[3] or ""
 
 
 def table(head: str, rows: Iterable[Sequence[str]]) -> str:
@@ -54,13 +54,29 @@ def own_keys(configs: Path) -> Iterator[tuple[str, str, str]]:
         yield key, values, f"{', '.join(f'`{name}`' for name in defaults)}: {meaning}"
 
 
+def sections(groups: Iterable[tuple[str, Iterator[tuple[str, str, str]]]]) -> str:
+    """A table of keys for each title."""
+    return "\n".join(f"### {title}\n\n{table('key default meaning', map(_quoted, rows))}" for title, rows in groups)
+
+
+def hydra() -> str:
+    """The tables of docs/cluster.md."""
+    folder = ROOT / "configs" / "hydra"
+    names = ("launcher/slurm", "launcher/ray", "sweeper/optuna")
+    groups = [
+        (f"`hydra/{name.replace('/', '=')}`", keys_of(folder / f"{name}.yaml", "hydra." + name.split("/")[0]))
+        for name in names
+    ]
+    return sections(groups)
+
+
 def keys() -> str:
     """The tables of docs/configs.md."""
     configs = ROOT / "configs"
     titles = {"": "Top level", "data.toy": "`data.toy`, of `data=toy`"}
     groups = [(titles.get(group, f"`{group}`"), keys_of(configs / file, group)) for group, file in GROUPS.items()]
     groups.append(("`sae`, by architecture", own_keys(configs)))
-    return "\n".join(f"### {title}\n\n{table('key default meaning', map(_quoted, rows))}" for title, rows in groups)
+    return sections(groups)
 
 
 def metrics() -> str:
@@ -74,7 +90,7 @@ def _quoted(row: tuple[str, str, str]) -> tuple[str, str, str]:
     return f"`{row[0]}`", f"`{row[1]}`", row[2]
 
 
-PAGES = {"configs": keys, "metrics": metrics}
+PAGES = {"configs": keys, "cluster": hydra, "metrics": metrics}
 
 
 def page(name: str) -> str:

@@ -20,7 +20,7 @@ BUDGET = (
     *("training.tokens=4e3", "training.batch_size=256", "evaluation.tokens=2e3", "tracking=none"),
     *("data.block_rows=32", "data.context=32"),
 )
-LOOKS = ("report", "status", "--help", "--cfg")
+LOOKS = ("report", "status", "eval", "--help", "--cfg")
 TRAINED = ("sae-sweep +experiment=e2e",)
 """The experiments whose members a later command of the page begins from."""
 
@@ -124,7 +124,7 @@ def test_config_keys_named_exist():
     assert keys - set(known_keys()) - of_files - {"data.toy"} == set()
 
 
-@pytest.mark.parametrize("name", ["configs", "metrics"])
+@pytest.mark.parametrize("name", ["cluster", "configs", "metrics"])
 def test_tables_are_up_to_date(name):
     from scripts.write_tables import page
 

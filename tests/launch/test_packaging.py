@@ -46,6 +46,7 @@ def test_a_wheel_holds_configs_and_plugins_once(installed: Path) -> None:
     plugins = {str(path.relative_to(PLUGINS)) for path in PLUGINS.rglob("*.py")}
     assert plugins == {"hydra_plugins/sae_sweep.py"}
     assert plugins <= files
+    assert "sae_sweep/py.typed" in files
     assert not any("hydra/plugin" in name for name in files)
     assert "hydra_plugins/__init__.py" not in files, "other packages have plugins too"
     assert not any(name.startswith(("tests/", "scripts/", "configs/", "outputs/")) for name in files)
