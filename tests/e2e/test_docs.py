@@ -17,7 +17,7 @@ README = ROOT / "README.md"
 PAGES = {page.stem: page.read_text(encoding="utf-8") for page in (README, *sorted((ROOT / "docs").glob("*.md")))}
 EVERYTHING = "\n".join([*PAGES.values(), (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")])
 BUDGET = (
-    *("training.tokens=4e3", "training.batch_size=256", "evaluation.tokens=2e3", "tracking=none"),
+    *("training.tokens=2e3", "training.batch_size=256", "evaluation.tokens=1e3", "tracking=none"),
     *("data.block_rows=32", "data.context=32"),
 )
 LOOKS = ("report", "status", "eval", "--help", "--cfg")
