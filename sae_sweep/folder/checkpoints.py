@@ -7,7 +7,7 @@
       <group>-<members>/             of members that train together
         00000003/                    one checkpoint: it has this name once all of it is on disk
           state.json                 each member's place in its run and in the stream, and checksums
-          <identity>.safetensors     its tensors (`training/run/checkpoint.py`)
+          <identity>.safetensors     its tensors (`training/step/member.py`)
 
 The two newest checkpoints are kept, so that a damaged one has another to go back to. No torch here.
 """
@@ -39,7 +39,7 @@ class Damaged(Exception):  # noqa: N818 - what was found
 
 
 @dataclass(frozen=True)
-class SavedMember:
+class MemberRecord:
     """Where one member was; its tensors are in its file."""
 
     identity: str
@@ -65,7 +65,12 @@ class SavedMember:
     @property
     def good(self) -> str:
         """The file of its last good state."""
-        return self.file if self.good_step == self.step else f"{self.identity}.good.safetensors"
+        return self.file if self.good_step == self.step else self.good_file
+
+    @property
+    def good_file(self) -> str:
+        """The file of a last good state that is not this one."""
+        return f"{self.identity}.good.safetensors"
 
 
 @dataclass(frozen=True)
@@ -79,14 +84,14 @@ class Checkpoint:
     """Of the stream (`GroupRun`): what it was trained on."""
     time: float
     """Seconds since 1970."""
-    members: tuple[SavedMember, ...]
+    members: tuple[MemberRecord, ...]
 
     @property
     def step(self) -> int:
         """Of the member that is furthest."""
         return max(member.step for member in self.members)
 
-    def verify(self, members: Sequence[SavedMember] | None = None) -> None:
+    def verify(self, members: Sequence[MemberRecord] | None = None) -> None:
         """Raises Damaged where a file, of all members or of these, is not what was written."""
         for member in self.members if members is None else members:
             try:
@@ -106,7 +111,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             raise Damaged(f"the checksum of {CHECKPOINT} is wrong")
         if state["version"] != VERSION:
             raise Damaged(f"it is of version {state['version']}, and this program reads version {VERSION}")
-        members = tuple(SavedMember(**member) for member in state["members"])
+        members = tuple(MemberRecord(**member) for member in state["members"])
         return Checkpoint(folder, state["block"], state["stamp"], state["time"], members)
     except OSError as error:
         raise Damaged(f"{CHECKPOINT}: {error.strerror}") from error
@@ -126,8 +131,8 @@ def checksum(file: Path) -> str:
     """CRC-32 of a whole file, in hex digits."""
     crc = 0
     with file.open("rb") as opened:
-        while part := opened.read(READ_BYTES):
-            crc = zlib.crc32(part, crc)
+        while some := opened.read(READ_BYTES):
+            crc = zlib.crc32(some, crc)
     return f"{crc:08x}"
 
 

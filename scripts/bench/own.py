@@ -21,6 +21,7 @@ from sae_sweep.config.schema import MemberConfig
 from sae_sweep.model.sites import synthetic_site
 from sae_sweep.plan.groups import plan_sweep
 from sae_sweep.saes.base import Parameters
+from sae_sweep.training.step.calibration import Calibration
 from sae_sweep.training.step.trainer import BankTrainer
 
 ARCHITECTURES = (
@@ -104,13 +105,13 @@ class Own:
         self.config = plan.members[0].config
         made = blocks(size.data)
         statistics = site_statistics(made[0], centred=self.config.sae.centre)[HOOK]
-        log_every = self.config.tracking.log_every
-        self.trainer = BankTrainer(plan, statistics, size.device, torch.float32, log_every)
+        calibration = Calibration((statistics,), size.device, torch.float32)
+        self.trainer = BankTrainer(plan, calibration, self.config.tracking.log_every)
         first = made[0]
         rows = [slice(i * size.batch, (i + 1) * size.batch) for i in range(BATCHES_PER_BLOCK)]
         self._numbers = count()
         self._batches = [_part(block, part) for block in made for part in rows]
-        self.inputs = [self.trainer.inputs.scales[0] * first.activations[HOOK][part] for part in rows]
+        self.inputs = [self.trainer.trained.inputs.scales[0] * first.activations[HOOK][part] for part in rows]
         """Some batches [B, D] as the encoder sees them: also what the peers are given."""
         self.train(0, size.warm)
         if settle:
@@ -130,8 +131,8 @@ class Own:
 
     def silence(self, share: float) -> None:
         """Count the first `share` of the first member's latents as dead, and no other."""
-        self.trainer.silent_F.zero_()
-        self.trainer.silent_F[: round(share * self.size.width)] = SILENT
+        self.trainer.trained.silent_F.zero_()
+        self.trainer.trained.silent_F[: round(share * self.size.width)] = SILENT
 
     def parameters(self, index: int = 0) -> Parameters:
         """Of one member, by our names: W_enc and W_dec [F, D], b_dec [D], the rest [F]."""
@@ -140,18 +141,18 @@ class Own:
     @property
     def coefficient(self) -> float:
         """In force, in the unit of the optimised loss; 0 where nothing is penalised."""
-        value = float(self.trainer.coefficients.value_M[0])
+        value = float(self.trainer.trained.coefficients.value_M[0])
         return value if self.config.sae.coefficient() is not None else 0.0
 
     @property
     def dense(self) -> bool:
         """Whether the trainer takes the dense route."""
-        return self.trainer.states[0].dense
+        return self.trainer.members[0].dense
 
     def l0(self, index: int = 0) -> float:
         """Of one member on the first batch, now."""
         x_BD = self._batches[0].activations[HOOK]
-        f_BF = self.trainer.inference(index).encode(x_BD.float(), self._batches[0].tokens[HOOK])
+        f_BF = self.trainer.members[index].inference().encode(x_BD.float(), self._batches[0].tokens[HOOK])
         return float((f_BF > 0).sum()) / len(f_BF)
 
     def _settle(self, index: int, target: float) -> None:
@@ -166,8 +167,8 @@ class Own:
                 shift = (low + high) / 2
                 moved_F.copy_(start_F + sign * shift)
                 low, high = (shift, high) if self.l0(index) > target else (low, shift)
-        state = self.trainer.states[index]
-        state.member = replace(state.member, schedule=replace(state.member.schedule, lr=HELD_LR))
+        held = self.trainer.members[index]
+        held.plan = replace(held.plan, schedule=replace(held.plan.schedule, lr=HELD_LR))
 
     def save(self, folder: Path) -> None:
         """What a peer needs to stand at the same place: `weights.safetensors` and `batches.safetensors`."""

@@ -129,7 +129,7 @@ def _request(own: Own, training: Trained, dead_share: float, folder: Path) -> di
         **sizes,
         "architecture": training.architecture,
         "coefficient": own.coefficient,
-        "variance": own.trainer.variance,
+        "variance": own.trainer.trained.variance,
         "bandwidth": getattr(sae, "bandwidth", None),
         "groups": getattr(sae, "groups", None),
         "auxk": dead_share > 0,

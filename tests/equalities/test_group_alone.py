@@ -115,11 +115,11 @@ def compare(kind: str, group: Sequence[Member]) -> BankTrainer:
     for index, one in enumerate(group):
         alone = finish(silence(trainer([one], log_every=1), 3))
         assert_same(together, index, alone, 1e-9)
-        assert together.coefficients.value_M[index].item() == pytest.approx(
-            alone.coefficients.value_M[0].item(), rel=1e-12
+        assert together.trained.coefficients.value_M[index].item() == pytest.approx(
+            alone.trained.coefficients.value_M[0].item(), rel=1e-12
         )
-        assert together.dead_fraction(index) == alone.dead_fraction(0)
-        assert together.states[index].dense == alone.states[0].dense
+        assert together.members[index].dead_fraction == alone.members[0].dead_fraction
+        assert together.members[index].dense == alone.members[0].dense
         records = [record for record in together.records if record.label == one.label]
         assert [(r.step, r.tokens) for r in records] == [(r.step, r.tokens) for r in alone.records]
         for own, theirs in zip(records, alone.records, strict=True):
@@ -142,7 +142,7 @@ def test_fifty_steps(kind: str, batch_size: int, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(trainer_module, "resample", counted)
     group = members(kind, batch_size)
     together = compare(kind, group)
-    assert [state.step for state in together.states] == [50, 50, 50, 35]
+    assert [state.step for state in together.members] == [50, 50, 50, 35]
     if kind in TOPK_KINDS:
         auxiliary = {r.label: r.values["auxiliary"] for r in together.records if r.values["auxiliary"] > 0}
         assert {one.label for one in group[:2]} <= auxiliary.keys()
@@ -200,7 +200,7 @@ def test_one_step_in_float32(kind: str) -> None:
         alone = trainer([one], torch.float32)
         alone.consume(block(0, rows=32), lambda: None)
         assert_same(together, index, alone, 2e-6)
-        assert together.states[index].step == 1
+        assert together.members[index].step == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)

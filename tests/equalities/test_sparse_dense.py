@@ -42,10 +42,10 @@ def run(kind: str, dense: bool, monkeypatch: pytest.MonkeyPatch, **keys: Any) ->
     monkeypatch.setattr(trainer_module, "DENSE_ABOVE", -1.0 if dense else 2.0)
     group = [member(kind, training_lr=1e-2, **knob, **keys) for knob in KNOBS[kind]]
     made = trainer(group, log_every=1)
-    for state in made.states:
+    for state in made.members:
         state.dense = dense
     made.consume(block(0, rows=32 * STEPS), lambda: None)
-    assert all(state.dense == dense and state.step == STEPS for state in made.states)
+    assert all(state.dense == dense and state.step == STEPS for state in made.members)
     return made
 
 
@@ -57,12 +57,12 @@ def run(kind: str, dense: bool, monkeypatch: pytest.MonkeyPatch, **keys: Any) ->
 @pytest.mark.parametrize("kind", KINDS)
 def test_twenty_steps(kind: str, keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     sparse, dense = run(kind, False, monkeypatch, **keys), run(kind, True, monkeypatch, **keys)
-    for index in range(len(sparse.states)):
+    for index in range(len(sparse.members)):
         for name, expected in parameters(dense, index).items():
             torch.testing.assert_close(parameters(sparse, index)[name], expected, rtol=1e-9, atol=1e-9)
     for name, expected in dense.bank.buffers.items():
         torch.testing.assert_close(sparse.bank.buffers[name], expected, rtol=1e-9, atol=1e-9, equal_nan=True)
-    assert torch.equal(sparse.silent_F, dense.silent_F)
+    assert torch.equal(sparse.trained.silent_F, dense.trained.silent_F)
     for own, theirs in zip(sparse.records, dense.records, strict=True):
         assert own.label == theirs.label
         assert own.values == pytest.approx(theirs.values, rel=1e-9, abs=1e-12)
@@ -71,6 +71,6 @@ def test_twenty_steps(kind: str, keys: dict[str, Any], monkeypatch: pytest.Monke
 def test_a_member_changes_route_with_its_own_density(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer_module, "ROUTE_EVERY", 2)
     made = trainer([member("topk", sae_k=2), member("topk", sae_k=12)])
-    assert [state.dense for state in made.states] == [True, True]  # before anything is known
+    assert [state.dense for state in made.members] == [True, True]  # before anything is known
     made.consume(block(0, rows=32), lambda: None)
-    assert [state.dense for state in made.states] == [False, True]
+    assert [state.dense for state in made.members] == [False, True]

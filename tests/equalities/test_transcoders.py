@@ -25,7 +25,7 @@ def test_fifty_steps(kind: str, skip: bool, scale: str, centre: bool, monkeypatc
     common = {"sae_skip": skip, "sae_input_scale": scale, "sae_centre": centre}
     group = [transcoding(member(kind, **{**entries, **common})) for entries in MEMBERS[kind]]
     together = finish(silence(trainer(group), 3))
-    assert [state.step for state in together.states] == [50, 50, 50, 35]
+    assert [state.step for state in together.members] == [50, 50, 50, 35]
     for index, one in enumerate(group):
         alone = finish(silence(trainer([one]), 3))
         for name, expected in parameters(alone, 0).items():
@@ -44,10 +44,10 @@ def test_it_learns_a_layer(kind: str, skip: bool) -> None:
     """The error of the folded form on a block that training never saw."""
     own = {**MEMBERS[kind][0], "sae_skip": skip, "training_tokens": 6400.0}
     made, held = trainer([transcoding(member(kind, **own))]), block(1_000)
-    x_BD, y_BD = (held.activations[hook].double() for hook in made.states[0].member.site.hooks)
+    x_BD, y_BD = (held.activations[hook].double() for hook in made.members[0].plan.site.hooks)
 
     def error() -> float:
-        sae = made.inference(0)
+        sae = made.members[0].inference()
         return float((y_BD - sae.decode(sae.encode(x_BD), None, x_BD)).square().sum())
 
     before = error()

@@ -7,18 +7,18 @@ from sae_sweep.folder.checkpoints import (
     Checkpoint,
     Company,
     Damaged,
-    SavedMember,
+    MemberRecord,
     StateFolder,
     read_checkpoint,
     write_state,
 )
 
 
-def saved(identity: str, step: int) -> SavedMember:
-    return SavedMember(identity, f"member-{identity}", step, 1, True, None, 2, 0, 30, step)
+def saved(identity: str, step: int) -> MemberRecord:
+    return MemberRecord(identity, f"member-{identity}", step, 1, True, None, 2, 0, 30, step)
 
 
-def keep(company: Company, *members: SavedMember) -> Checkpoint:
+def keep(company: Company, *members: MemberRecord) -> Checkpoint:
     with company.writing() as folder:
         checkpoint = Checkpoint(folder, 3, "stamp", 1000.0, members)
         write_state(checkpoint)

@@ -8,6 +8,7 @@ from torch import Tensor
 from sae_sweep.activations.scaling import site_statistics
 from sae_sweep.activations.stream import Block
 from sae_sweep.plan.groups import BankPlan
+from sae_sweep.training.step.calibration import Calibration
 from sae_sweep.training.step.trainer import BankTrainer
 from tests.training.fabricate import FREE_DECODER, SITE, D, member
 
@@ -73,8 +74,8 @@ def trained(kind: str, **keys: Any) -> BankTrainer:
     tokens = float(STEPS * BATCH)
     one = member(kind, sae_width=WIDTH, training_tokens=tokens, training_batch_size=BATCH, **KNOBS[kind], **keys)
     block = Block(0, 0, {SITE.hook: inputs()}, {SITE.hook: torch.zeros(STEPS * BATCH, dtype=torch.int64)})
-    statistics = site_statistics(block)[SITE.hook]
-    made = BankTrainer(BankPlan(SITE, (one,)), statistics, torch.device("cpu"), torch.float64, log_every=1)
+    calibration = Calibration((site_statistics(block)[SITE.hook],), torch.device("cpu"), torch.float64)
+    made = BankTrainer(BankPlan(SITE, (one,)), calibration, log_every=1)
     own = made.bank.member(made.bank.storage, 0)
     for name, t in first_parameters(kind).items():
         own[name].copy_(t)

@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from sae_sweep.cli import config_folder, main
 from sae_sweep.config.reading import member_config
 from sae_sweep.config.schema import MemberConfig
-from sae_sweep.folder.checkpoints import Checkpoint, SavedMember, StateFolder, write_state
+from sae_sweep.folder.checkpoints import Checkpoint, MemberRecord, StateFolder, write_state
 from sae_sweep.folder.lock import held
 from sae_sweep.folder.sweep import SweepFolder
 from sae_sweep.plan.groups import Plan, plan_sweep
@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> SweepFolder:
 
 
 def keep(folder: SweepFolder, plan: Plan, step: int) -> None:
-    members = tuple(SavedMember(m.identity, m.label, step, 1, True, None, 0, 0, 0, step) for m in plan.members)
+    members = tuple(MemberRecord(m.identity, m.label, step, 1, True, None, 0, 0, 0, step) for m in plan.members)
     diverged = replace(members[2], step=100, failed="it diverged: its loss was nan at step 99")
     with StateFolder(folder.root).company("group", ["all"]).writing() as place:
         write_state(Checkpoint(place, 1, "", time() - 200, (*members[:2], diverged)))

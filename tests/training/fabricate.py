@@ -17,6 +17,7 @@ from sae_sweep.model.sites import Site
 from sae_sweep.plan.groups import BankPlan
 from sae_sweep.plan.members import Member
 from sae_sweep.plan.schedules import resolve_schedule
+from sae_sweep.training.step.calibration import Calibration
 from sae_sweep.training.step.trainer import BankTrainer
 
 D = 8
@@ -115,8 +116,8 @@ def trainer(members: Sequence[Member], dtype: torch.dtype = torch.float64, log_e
     """A trainer of these members as one bank."""
     sae = members[0].config.sae
     table_VD = None if sae.lookup == "none" else unigrams()
-    of_site = statistics(centred=sae.centre)
-    return BankTrainer(BankPlan(SITE, tuple(members)), of_site, torch.device("cpu"), dtype, log_every, table_VD)
+    made = Calibration((statistics(centred=sae.centre),), torch.device("cpu"), dtype, unigrams_VD=table_VD)
+    return BankTrainer(BankPlan(SITE, tuple(members)), made, log_every)
 
 
 def train(members: Sequence[Member], dtype: torch.dtype = torch.float64, log_every: int = 10) -> BankTrainer:
@@ -141,6 +142,6 @@ def parameters(made: BankTrainer, index: int) -> dict[str, Tensor]:
 def silence(made: BankTrainer, latents: int) -> BankTrainer:
     """The first latents of every member cannot fire until they are resampled."""
     name = "b_gate" if "b_gate" in made.bank.storage else "b_enc"
-    for index in range(len(made.states)):
+    for index in range(len(made.members)):
         made.bank.member(made.bank.storage, index)[name][:latents] = -100
     return made

@@ -10,6 +10,7 @@ from sae_sweep.activations.stream import Block
 from sae_sweep.model.sites import Site
 from sae_sweep.plan.groups import BankPlan
 from sae_sweep.plan.members import Member
+from sae_sweep.training.step.calibration import Calibration
 from sae_sweep.training.step.trainer import BankTrainer
 from tests.training import fabricate
 
@@ -36,7 +37,8 @@ def trainer(members: Sequence[Member], dtype: torch.dtype = torch.float64) -> Ba
     """A trainer of these members as one bank."""
     of_site = site_statistics(block(0), centred=members[0].config.sae.centre)
     bank = BankPlan(SITE, tuple(members))
-    return BankTrainer(bank, of_site[SITE.hook], torch.device("cpu"), dtype, log_every=10, targets=of_site[OUTPUT.hook])
+    made = Calibration((of_site[SITE.hook],), torch.device("cpu"), dtype, targets=of_site[OUTPUT.hook])
+    return BankTrainer(bank, made, log_every=10)
 
 
 def finish(made: BankTrainer) -> BankTrainer:

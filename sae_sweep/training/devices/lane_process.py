@@ -28,8 +28,8 @@ class Said:
 
     place: int
     """Of the trainer among all."""
-    standings: list[dict[str, Any]]
-    """Of its members."""
+    numbers: list[dict[str, Any]]
+    """Of its members: where they are."""
     records: list[StepRecord]
     seconds: float | None
     """Of a core that it took for the block, once it is through."""
@@ -38,7 +38,7 @@ class Said:
 class LaneProcess:
     """Steps trainers over blocks, as long as it is asked to.
 
-    It is asked with all members' standings and the filling of the shared block; it says how far it is (`Said`), and at
+    It is asked with all members' numbers and the filling of the shared block; it says how far it is (`Said`), and at
     the end None, or what it failed with.
     """
 
@@ -55,12 +55,12 @@ class LaneProcess:
             trainer.records.clear()
         while True:
             try:
-                standings, filling = self._ask.recv()
+                numbers, filling = self._ask.recv()
             except EOFError:
                 return
-            for trainer, own in zip(self._trainers, standings, strict=True):
-                for state, standing in zip(trainer.states, own, strict=True):
-                    state.stand(standing)
+            for trainer, own in zip(self._trainers, numbers, strict=True):
+                for member, its in zip(trainer.members, own, strict=True):
+                    member.load_numbers(its)
             self._ask.send(self._through(self._block.read(filling)))
 
     def _through(self, block: Block) -> Exception | None:
@@ -81,8 +81,8 @@ class LaneProcess:
         trainer, begun, told = self._trainers[place], process_time(), monotonic()
 
         def tell(seconds: float | None = None) -> None:
-            standings = [state.standing for state in trainer.states]
-            self._ask.send(Said(place, standings, list(trainer.records), seconds))
+            numbers = [member.numbers() for member in trainer.members]
+            self._ask.send(Said(place, numbers, list(trainer.records), seconds))
             trainer.records.clear()
 
         def after_step() -> None:

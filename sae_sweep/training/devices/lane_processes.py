@@ -39,7 +39,7 @@ class LaneProcesses:
         """Start so many, or as many as the system lets, for blocks like this one."""
         self._trainers = list(trainers)
         for trainer in trainers:
-            trainer.put({name: shared(tensor) for name, tensor in trainer.tensors().items()})
+            trainer.trained.put({name: shared(tensor) for name, tensor in trainer.trained.tensors().items()})
         self._block = SharedBlock(block)
         self.turns = Turns()
         self._own_turns: Iterator[int] = iter(())
@@ -63,8 +63,8 @@ class LaneProcesses:
         self._error = None
         self.turns.begin([self._trainers.index(one) for one in trainers], len(self._processes) + 1)
         self._own_turns = iter(self.turns)
-        standings = [[state.standing for state in one.states] for one in self._trainers]
-        work = (standings, self._block.fill(block))
+        numbers = [[member.numbers() for member in one.members] for one in self._trainers]
+        work = (numbers, self._block.fill(block))
         for connection in self._processes:
             try:
                 connection.send(work)
@@ -129,8 +129,8 @@ class LaneProcesses:
 
     def _take_over(self, said: Said) -> None:
         trainer = self._trainers[said.place]
-        for state, standing in zip(trainer.states, said.standings, strict=True):
-            state.stand(standing)
+        for member, its in zip(trainer.members, said.numbers, strict=True):
+            member.load_numbers(its)
         trainer.records += said.records
         if said.seconds is not None:
             self.seconds[trainer] = said.seconds

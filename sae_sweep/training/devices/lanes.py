@@ -34,7 +34,7 @@ class Lanes:
         """`trainers` are all that will step here. How many they are decides how many cores each has, and so the order
         of its sums, whichever of them a block is for."""
         self._trainers = list(trainers)
-        count = min((workers(one.device, len(trainers)) for one in trainers), default=1)
+        count = min((workers(one.trained.device, len(trainers)) for one in trainers), default=1)
         small = bool(trainers) and all(one.prefers_one_core for one in trainers)
         self._stopping = Event()
         self._forks = count - 1 if small and can_fork() and not any(map(_may_wait, trainers)) else 0
@@ -132,7 +132,7 @@ class Lanes:
 
 def _may_wait(trainer: BankTrainer) -> bool:
     """Whether its tensors come and go (`waves.py`): others would not see where they are."""
-    return any(state.member.config.launcher.memory_gb is not None for state in trainer.states)
+    return any(member.plan.config.launcher.memory_gb is not None for member in trainer.members)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Several processes that train one group together: who has which rows and members, and how they talk.
 
 Rank 0 is the command: it plans, writes sweep.json, tracks progress. The others follow: they wait for a group, do their
-part of it, and wait again. Each rank runs the model on its share of a block's rows and sends the activations to who
+share of it, and wait again. Each rank runs the model on its share of a block's rows and sends the activations to who
 has members at their site; each trains its own members on all rows. Neither gradients nor weights are sent.
 
 What ranks tell each other goes through one operation, `exchange`: all say something, all hear everything. A rank that
@@ -14,7 +14,6 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from hashlib import blake2b
 from time import monotonic, sleep
 from typing import Any, TypeVar
 
@@ -22,11 +21,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from sae_sweep.activations.stream import BlockRows, Gather, Recall
 from sae_sweep.errors import ConfigError, ProcessLost, travelling
 from sae_sweep.host.rank_processes import Role, Started
 from sae_sweep.model.load import resolve_device
-from sae_sweep.plan.spread import shares
 
 TIMEOUT = timedelta(hours=12)
 """For an exchange: the others may have to judge many members until then. Who dies is noticed at once."""
@@ -58,8 +55,6 @@ class Ranks:
     def __init__(self, own: Role, device: torch.device | None = None, started: Started | None = None) -> None:
         """Wait for the others; `device` is what rank 0 has activations on, `started` those ranks that it started."""
         self.rank, self.size, self.hosts, self._started = own.rank, own.size, own.hosts, started
-        self.rows_per_forward = 1
-        """Rows that are not divided between ranks: a share of a block begins where a forward pass does."""
         self.sent_bytes = self.received_bytes = 0
         """Of activations, so far."""
         self._told: Exception | None = None
@@ -71,12 +66,12 @@ class Ranks:
         dist.init_process_group("gloo", init_method=at, rank=own.rank, world_size=own.size, timeout=TIMEOUT)
         # A block may be made ahead in another thread: what it says must not mix with what is said here.
         self._talk = dist.new_group(backend="gloo", timeout=TIMEOUT)
-        self._stream = dist.new_group(backend="gloo", timeout=TIMEOUT)
+        self.stream = dist.new_group(backend="gloo", timeout=TIMEOUT)
         on_gpu = self.shared(lambda: device is not None and device.type == "cuda")
-        self._bulk = dist.new_group(backend="nccl", timeout=TIMEOUT) if on_gpu else self._stream
-        self._device = (device or resolve_device("cuda")) if on_gpu else torch.device("cpu")
+        self._bulk = dist.new_group(backend="nccl", timeout=TIMEOUT) if on_gpu else self.stream
+        self.device = (device or resolve_device("cuda")) if on_gpu else torch.device("cpu")
         if on_gpu:
-            torch.cuda.set_device(self._device.index or 0)  # of which NCCL makes its own allocations
+            torch.cuda.set_device(self.device.index or 0)  # of which NCCL makes its own allocations
         else:  # the ranks of a host share its cores
             torch.set_num_threads(max(1, torch.get_num_threads() // own.local_size))
 
@@ -88,13 +83,30 @@ class Ranks:
     def alone(self) -> bool:
         return self.size == 1
 
-    def exchange(self, value: T) -> list[T]:
-        """What all ranks say, in their order. Raises what one of them failed with, or ProcessLost where one is gone."""
-        return self._heard(value, None)
+    def exchange(self, value: T, channel: Any = None) -> list[T]:
+        """What all ranks say, in their order; `channel` is `stream` or none. Raises what one of them failed with, or
+        ProcessLost where one is gone."""
+        if self.alone:
+            return [value]
+        found = self._say(value, channel)
+        for said in found:
+            if isinstance(said, _Raised):
+                raise self.known(said.error)
+            if isinstance(said, _Left):
+                raise Dismissed
+        return found
 
-    def collected(self, make: Callable[[], T]) -> list[T]:
+    def collected(self, make: Callable[[], T], channel: Any = None) -> list[T]:
         """What all ranks make, in their order. Where that raises on one of them, it does on all."""
-        return self._collected(make, None)
+        if self.alone:
+            return [make()]
+        try:
+            value = make()
+        except Exception as error:
+            self._say(_Raised(self.rank, error), channel)
+            self._told = error
+            raise
+        return self.exchange(value, channel)
 
     def ready(self, make: Callable[[], T]) -> T:
         """What this rank makes, once all have made theirs. Where that raises on one of them, it does on all."""
@@ -132,69 +144,7 @@ class Ranks:
         if self._started is not None:
             self._started.end()
 
-    def recall(self, memory: Recall | None, rows_per_forward: int) -> Recall | None:
-        """The source of blocks that harvests together with the other ranks what `memory` has not."""
-        if self.alone:
-            return memory
-        self.rows_per_forward = rows_per_forward
-
-        def recalled(rows: BlockRows, hooks: Sequence[str], gather: Gather) -> dict[str, Tensor]:
-            asked = False
-
-            def gathered(rows: BlockRows, missing: Sequence[str]) -> dict[str, Tensor]:
-                nonlocal asked
-                asked = True
-                return self._gathered(rows, missing, gather)
-
-            try:
-                return gathered(rows, hooks) if memory is None or not hooks else memory(rows, hooks, gathered)
-            finally:
-                if not asked:  # the others may lack something
-                    self._gathered(rows, (), gather)
-
-        return recalled
-
-    def _gathered(self, rows: BlockRows, hooks: Sequence[str], gather: Gather) -> dict[str, Tensor]:
-        """A block's activations [B, d] at the hooks this rank asks for, harvested by all ranks at those of all."""
-        tokens = blake2b(rows.tokens_RT.numpy().data, digest_size=8).hexdigest()
-        said = self._heard((rows.index, tokens, tuple(hooks)), self._stream)
-        if len({(index, stamp) for index, stamp, _ in said}) > 1:
-            raise self._remembered(ConfigError("data: ranks read other tokens than each other; give all the same data"))
-        wanted = [asked for _, _, asked in said]
-        every = sorted({hook for asked in wanted for hook in asked})
-        if not every:
-            return {}
-        bounds = self._bounds(len(rows.tokens_RT))
-        made: dict[str, Tensor] = {}
-
-        def harvest() -> dict[str, tuple[int, torch.dtype]]:
-            own = _part(rows, *bounds[self.rank])
-            made.update(gather(own, every) if len(own.tokens_RT) else {})
-            return {hook: (x_ND.shape[1], x_ND.dtype) for hook, x_ND in made.items()}
-
-        forms = {hook: form for said in self._collected(harvest, self._stream) for hook, form in said.items()}
-        counts = [int(rows.counted_RT[start:stop].sum()) for start, stop in bounds]
-        blocks = {}
-        for hook in every:  # one after the other: what comes in has to be held beside the block
-            width, dtype = forms[hook]
-            room = (
-                {rank: torch.empty(n, width, dtype=dtype, device=self._device) for rank, n in enumerate(counts)}
-                if hook in wanted[self.rank]
-                else {}
-            )
-            receivers = [rank for rank, asked in enumerate(wanted) if hook in asked]
-            found = self._traded(made.pop(hook, None), room, receivers)
-            if found:
-                blocks[hook] = _placed(found, rows.places_B)
-        return blocks
-
-    def _bounds(self, rows: int) -> list[tuple[int, int]]:
-        """The rows of each rank: whole forward passes, the same as one process makes."""
-        step = self.rows_per_forward
-        own = shares(-(-rows // step), self.size)
-        return [(min(one.start * step, rows), min(one.stop * step, rows)) for one in own]
-
-    def _traded(self, own: Tensor | None, room: dict[int, Tensor], receivers: Sequence[int]) -> dict[int, Tensor]:
+    def trade(self, own: Tensor | None, room: dict[int, Tensor], receivers: Sequence[int]) -> dict[int, Tensor]:
         """Send what this rank has of a site to who wants it; where there is room, what all have of it, by rank."""
         operations = []
         if own is not None and len(own):
@@ -212,36 +162,13 @@ class Ranks:
                     work.wait()
         return room if own is None or not room else {**room, self.rank: own}
 
-    def _heard(self, value: T, channel: Any) -> list[T]:
-        """What all ranks say on a channel."""
-        if self.alone:
-            return [value]
-        found = self._say(value, channel)
-        for said in found:
-            if isinstance(said, _Raised):
-                raise self._remembered(said.error)
-            if isinstance(said, _Left):
-                raise Dismissed
-        return found
-
-    def _collected(self, make: Callable[[], T], channel: Any) -> list[T]:
-        if self.alone:
-            return [make()]
-        try:
-            value = make()
-        except Exception as error:
-            self._say(_Raised(self.rank, error), channel)
-            self._told = error
-            raise
-        return self._heard(value, channel)
-
     def _say(self, value: Any, channel: Any) -> list[Any]:
         found: list[Any] = [None] * self.size
         with self._losing():
             dist.all_gather_object(found, value, group=channel or self._talk)
         return found
 
-    def _remembered(self, error: Exception) -> Exception:
+    def known(self, error: Exception) -> Exception:
         """The error, of which all ranks know now."""
         self._told = error
         return error
@@ -267,23 +194,6 @@ class Ranks:
 
 
 ALONE = Ranks(Role())
-
-
-def _part(rows: BlockRows, start: int, stop: int) -> BlockRows:
-    """Some rows of a block, in their own order."""
-    counted_RT = rows.counted_RT[start:stop]
-    return BlockRows(rows.index, rows.tokens_RT[start:stop], counted_RT, torch.arange(int(counted_RT.sum())))
-
-
-def _placed(found: dict[int, Tensor], places_B: Tensor) -> Tensor:
-    """[B, d] in the block's order, from what each rank has in the rows' order."""
-    first, places = 0, places_B.to(found[0].device)
-    block = found[0].new_empty(len(places), found[0].shape[1])
-    for rank in sorted(found):
-        x_ND = found.pop(rank)
-        block.index_copy_(0, places[first : first + len(x_ND)], x_ND)
-        first += len(x_ND)
-    return block
 
 
 def _bytes(x: Tensor) -> Tensor:

@@ -13,9 +13,8 @@ copy, as it is on a GPU, and costs memory instead of saving it: for trying a pla
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -27,6 +26,7 @@ from sae_sweep.host.memory import OUT_OF_MEMORY, give_back, is_out_of_memory
 from sae_sweep.model.load import resolve_device
 from sae_sweep.plan.placement import GB
 from sae_sweep.training.devices.lanes import Lanes
+from sae_sweep.training.step.member import TrainedMember
 from sae_sweep.training.step.trainer import BankTrainer
 
 USABLE = 0.95
@@ -62,35 +62,38 @@ class Paged:
     def __init__(self, trainer: BankTrainer):
         """Takes the trainer's tensors to the host."""
         self.trainer = trainer
-        self._host = {name: _on_host(tensor) for name, tensor in trainer.tensors().items()}
-        self._states, self._records = list(trainer.states), 0
-        trainer.put(self._host)
+        self._host = {name: _on_host(tensor) for name, tensor in trainer.trained.tensors().items()}
+        self._numbers: list[dict[str, Any]] = []
+        self._records = 0
+        trainer.trained.put(self._host)
 
     def remember(self) -> None:
         """Note where the members are, for `go_back`."""
-        self._states, self._records = [replace(state) for state in self.trainer.states], len(self.trainer.records)
+        self._numbers = [member.numbers() for member in self.trainer.members]
+        self._records = len(self.trainer.records)
 
     def come_in(self) -> None:
         """Copy the tensors to the device."""
-        device = self.trainer.device
-        self.trainer.put({name: t.to(device, non_blocking=True, copy=True) for name, t in self._host.items()})
+        device = self.trainer.trained.device
+        self.trainer.trained.put({name: t.to(device, non_blocking=True, copy=True) for name, t in self._host.items()})
 
     def leave(self) -> None:
         """Let go of what is on the device."""
-        self.trainer.put(self._host)
+        self.trainer.trained.put(self._host)
 
     def go_out(self) -> None:
         """Keep what the turn gave."""
-        for name, tensor in self.trainer.tensors().items():
+        for name, tensor in self.trainer.trained.tensors().items():
             self._host[name].copy_(tensor, non_blocking=True)
-        if self.trainer.device.type == "cuda":
-            torch.cuda.synchronize(self.trainer.device)
+        if self.trainer.trained.device.type == "cuda":
+            torch.cuda.synchronize(self.trainer.trained.device)
         self.leave()
 
     def go_back(self) -> None:
         """Be what it was when it was told to remember."""
         self.leave()
-        self.trainer.states[:] = self._states
+        for member, numbers in zip(self.trainer.members, self._numbers, strict=True):
+            member.load_numbers(numbers)
         del self.trainer.records[self._records :]
 
     def settle(self) -> BankTrainer:
@@ -115,6 +118,10 @@ class Waves:
     @property
     def trainers(self) -> list[BankTrainer]:
         return [_trainer(one) for wave in self._waves for one in wave]
+
+    @property
+    def members(self) -> list[TrainedMember]:
+        return [member for trainer in self.trainers for member in trainer.members]
 
     @property
     def settled(self) -> list[BankTrainer]:
@@ -169,14 +176,14 @@ class Waves:
         self, lanes: Lanes, wave: list[Trainee], paged: list[Paged], block: Block, tick: Callable[[], None]
     ) -> list[list[Trainee]]:
         if len(paged) == 1:
-            labels = ", ".join(state.member.label for state in paged[0].trainer.states)
+            labels = ", ".join(member.plan.label for member in paged[0].trainer.members)
             raise ConfigError(
                 f"launcher.memory_gb: {labels} ran out of memory alone on the device; lower sae.width,"
                 " training.batch_size or data.block_rows"
             )
         middle = wave.index(paged[len(paged) // 2])
         halves = [wave[:middle], wave[middle:]]
-        counts = [sum(len(_trainer(one).states) for one in half) for half in halves]
+        counts = [sum(len(_trainer(one).members) for one in half) for half in halves]
         log.warning(
             "launcher.memory_gb: out of memory with %d members on the device; from block %d on they take turns,"
             " %d and %d",
@@ -184,15 +191,16 @@ class Waves:
         )
         return [cut for half in halves for cut in self._turn(lanes, half, block, tick)]
 
-    def each(self) -> Iterator[list[BankTrainer]]:
-        """The trainers of each wave; `here` brings them in."""
+    def each(self) -> Iterator[list[TrainedMember]]:
+        """The members of each wave; `here` brings them in."""
         for wave in list(self._waves):
-            yield [_trainer(one) for one in wave]
+            yield [member for one in wave for member in _trainer(one).members]
 
     @contextmanager
-    def here(self, trainers: Sequence[BankTrainer]) -> Iterator[None]:
-        """While this lasts, the members of these trainers are on the device; what is changed on them is lost."""
-        waiting = [one for wave in self._waves for one in wave if isinstance(one, Paged) and one.trainer in trainers]
+    def here(self, members: Sequence[TrainedMember]) -> Iterator[None]:
+        """While this lasts, these members are on the device; what is changed on them is lost."""
+        every = [one for wave in self._waves for one in wave if isinstance(one, Paged)]
+        waiting = [one for one in every if not set(members).isdisjoint(one.trainer.members)]
         try:
             for one in waiting:
                 one.come_in()

@@ -1,30 +1,51 @@
-"""When a group leaves a checkpoint, and what it has left."""
+"""When a group leaves a checkpoint, what it has left, and how its members go on from there.
+
+What a member's run depends on is its tensors, a file each, and its numbers (`MemberRecord`): its step (schedules are
+functions of it), its place in the stream, its route. There is no random state: every generator is seeded by the
+member's seed and its step, every permutation by data.seed and a position.
+
+A checkpoint holds a member as it is, NaN and all, since where a diverging member is noticed must not depend on where
+a run was interrupted. Beside such a one lies its last good state: that of the last checkpoint at which its parameters
+were finite.
+"""
 
 import errno
+import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 from sae_sweep.config.schema import TrainingConfig
 from sae_sweep.errors import ConfigError
-from sae_sweep.folder.checkpoints import Checkpoint, Company, SavedMember, StateFolder
-from sae_sweep.folder.names import LAST_GOOD
+from sae_sweep.folder.checkpoints import (
+    Checkpoint,
+    Company,
+    Damaged,
+    MemberRecord,
+    StateFolder,
+    checksum,
+    read_checkpoint,
+    write_state,
+)
+from sae_sweep.folder.names import CURVES, LAST_GOOD
 from sae_sweep.folder.sweep import SweepFolder
 from sae_sweep.plan.groups import Group
+from sae_sweep.plan.milestones import passed
+from sae_sweep.tracking.jsonl import cut_back
 from sae_sweep.tracking.progress import Progress
 from sae_sweep.tracking.tracker import Tracker
 from sae_sweep.training.devices.ranks import ALONE, Ranks
-from sae_sweep.training.run.checkpoint import Located, Saving, newest_sound, place_good_state, save
-from sae_sweep.training.step.trainer import BankTrainer
+from sae_sweep.training.step.member import TrainedMember
 
 BEAT_SECONDS = 2.0
 """Between two times that progress.json is written."""
-
-Savings = Callable[[Mapping[str, int], Mapping[str, SavedMember]], Sequence[Saving]]
-"""(bytes of each metrics.jsonl by label, what the checkpoint before has by identity) -> the members to save."""
 
 
 def say(text: str) -> None:
@@ -32,27 +53,83 @@ def say(text: str) -> None:
     print(f"sae-sweep: {text}", file=sys.stderr, flush=True)
 
 
-def when(seconds: float) -> str:
-    """A moment in seconds since 1970, as people read it."""
-    return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S}"
+def save(
+    company: Company,
+    block: int,
+    stamp: str,
+    members: Sequence[tuple[TrainedMember, MemberRecord]],
+    before: Path | None,
+    order: Sequence[str] = (),
+    ranks: Ranks = ALONE,
+) -> Checkpoint:
+    """Write a checkpoint: each rank its `members`, into one folder; by identity in this `order`, or else in theirs;
+    `before` is the folder of the one before, and a record's `good_step` that of the last good state before this one.
+    Raises OSError, on all ranks; what was there stays."""
+    with ExitStack() as writing:
+        folder = ranks.shared(lambda: writing.enter_context(company.writing()))
+        own = ranks.collected(lambda: [_save_member(folder, *member, before) for member in members])
+        written = {record.identity: record for some in own for record in some}
+        checkpoint = Checkpoint(folder, block, stamp, time(), tuple(written[identity] for identity in order or written))
+        if ranks.first:
+            write_state(checkpoint)
+    return replace(checkpoint, folder=ranks.shared(lambda: company.folders()[0]))
+
+
+def _save_member(folder: Path, member: TrainedMember, record: MemberRecord, before: Path | None) -> MemberRecord:
+    finite, file = member.finite, folder / record.file
+    if not finite and record.good_step is not None and before is not None:
+        kept = before / record.good_file  # the last good state comes along
+        link_or_copy(kept if kept.exists() else before / record.file, folder / record.good_file)
+    member.save(file)
+    return replace(record, good_step=record.step if finite else record.good_step, crc32=checksum(file))
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Another name for a file, which costs nothing where the file system has them, or a copy of it."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def newest_sound(
+    company: Company, members: Mapping[str, TrainedMember], say: Callable[[str], None], ranks: Ranks = ALONE
+) -> Checkpoint | None:
+    """The newest checkpoint that can be used by these members of this rank, by identity; `say` is told of each that
+    cannot. Each file is read by one rank."""
+    for folder in ranks.shared(company.folders):
+        try:
+            checkpoint = ranks.shared(partial(read_checkpoint, folder))
+            ranks.collected(partial(_check, checkpoint, members, ranks))
+            return checkpoint
+        except Damaged as error:
+            say(f"checkpoint {folder} is damaged ({error}); going back to the one before")
+    return None
+
+
+def _check(checkpoint: Checkpoint, members: Mapping[str, TrainedMember], ranks: Ranks) -> None:
+    """Raises Damaged where a file is not what was written, or not what its member has."""
+    checkpoint.verify(checkpoint.members[ranks.rank :: ranks.size])
+    for record in checkpoint.members:
+        if record.identity in members:
+            members[record.identity].check(checkpoint.folder / record.file)
 
 
 class Keeper:
     """The checkpoints of one group."""
 
     def __init__(
-        self, folder: SweepFolder, group: Group, trainers: Sequence[BankTrainer], ranks: Ranks = ALONE
+        self, folder: SweepFolder, group: Group, members: Sequence[TrainedMember], ranks: Ranks = ALONE
     ) -> None:
-        """`trainers` are this rank's; the group is that of all."""
+        """`members` are this rank's; the group is that of all."""
         self._ranks = ranks
         self._order = [member.identity for member in group.members]
         self.say: Callable[[str], None] = say
         self._folder = folder
         self._training: TrainingConfig = group.members[0].config.training
+        self._kind = group.members[0].config.data.kind
         self._key = group.key
-        self._located: Located = {
-            state.member.identity: (trainer, i) for trainer in trainers for i, state in enumerate(trainer.states)
-        }
+        self._members = {member.plan.identity: member for member in members}
         self._state = StateFolder(folder.root, folder.task)
         self._company = self._state.company(group.key, self._order)
         self._last: Checkpoint | None = None
@@ -61,21 +138,44 @@ class Keeper:
         self._saved_tokens = 0
         self._beat_at = 0.0
 
-    def newest(self, stamp: str) -> Checkpoint | None:
+    def resume(self, stamp: str) -> Checkpoint | None:
+        """Set members to what the newest sound checkpoint has, and each metrics.jsonl to what it was then; that
+        checkpoint. Raises ConfigError where it is of another stream."""
+        self._last = checkpoint = self._newest(stamp)
+        records = {record.identity: record for record in checkpoint.members} if checkpoint else {}
+        for identity, member in self._members.items():
+            record, label = records.get(identity), member.plan.label
+            curves = self._folder.member_folder(label) / CURVES
+            if not cut_back(curves, record.lines if record else 0):
+                self.say(f"{curves} has lost lines since the checkpoint; they stay lost")
+            if checkpoint is not None and record is not None:
+                member.restore(record, checkpoint.folder / record.file)
+                if all(self._folder.has_milestone(label, tokens) for tokens in member.milestones):
+                    member.kept_step = record.step
+        if checkpoint is not None:
+            own = self._members.values()
+            if said := passed([(member.plan.label, member.behind) for member in own], self._folder.has_milestone):
+                self.say(said)
+            if self._ranks.first:
+                step, total = max((member.step, member.schedule.total_steps) for member in own)
+                when = f"{datetime.fromtimestamp(checkpoint.time):%Y-%m-%d %H:%M:%S}"
+                self.say(f"resuming at step {step:,} of {total:,}, from the checkpoint of {when}")
+        return checkpoint
+
+    def _newest(self, stamp: str) -> Checkpoint | None:
         """The newest sound checkpoint of all these members, theirs alone or one that others are in too.
 
         Each one that is damaged is said. Raises ConfigError where it is of another stream.
         """
         companies = self._ranks.shared(self._companies)
         for company in companies:
-            found = newest_sound(company, self._located, self._tell, self._ranks)
+            found = newest_sound(company, self._members, self._tell, self._ranks)
             if found is not None and {m.identity for m in found.members} >= set(self._order):
                 if found.stamp != stamp:
                     raise ConfigError(
                         f"data.kind={self._kind}: its tokens are not those that the checkpoint in {company.path} was"
                         " trained on; restore them, or remove that folder to begin anew"
                     )
-                self._last = found
                 return found
         if companies:
             self._tell("no checkpoint can be used; training begins anew")
@@ -92,11 +192,6 @@ class Keeper:
         if self._ranks.first:
             self.say(text)
 
-    @property
-    def _kind(self) -> str:
-        trainer, index = next(iter(self._located.values()))
-        return trainer.states[index].member.config.data.kind
-
     def begin(self, tracker: Tracker, steps: Mapping[str, int], tokens: int) -> None:
         """From here on checkpoints fall due; wandb is told what the one gone on from covers."""
         self._tracker, self._saved_at, self._saved_tokens = tracker, monotonic(), tokens
@@ -108,32 +203,36 @@ class Keeper:
         by_clock = minutes is not None and monotonic() - self._saved_at >= 60 * minutes
         return by_clock or (every is not None and tokens // int(every) > self._saved_tokens // int(every))
 
-    def keep(self, block: int, stamp: str, tokens: int, savings: Savings) -> None:
+    def keep(self, block: int, stamp: str, tokens: int) -> None:
         """Write a checkpoint, then tell wandb what it covers. Where the disk does not take it, that is said, and the
         one before stays."""
         assert self._tracker is not None
         self._saved_at, self._saved_tokens = monotonic(), tokens
-        before = {member.identity: member for member in self._last.members} if self._last else {}
         try:
-            tracker = self._tracker
-            members = self._ranks.ready(lambda: savings(tracker.sync(), before))
+            members = self._ranks.ready(partial(self._records, self._tracker))
             self._last = self._save(block, stamp, members)
         except OSError as error:
             self._tell(f"no checkpoint could be written ({error.strerror}: {error.filename}); {self.kept()}")
             return
         finally:
             self._saved_at = monotonic()  # what writing took is not work that a kill would lose
-        self._tracker.covered({m.label: m.step for m in self._last.members if m.identity in self._located})
+        self._tracker.covered({m.label: m.step for m in self._last.members if m.identity in self._members})
 
-    def _save(self, block: int, stamp: str, members: Sequence[Saving]) -> Checkpoint:
-        before = self._last.folder if self._last else None
+    def _records(self, tracker: Tracker) -> list[tuple[TrainedMember, MemberRecord]]:
+        """This rank's members as they are, with the last steps at which they were known to be finite."""
+        lines = tracker.sync()
+        good = {record.identity: record.good_step for record in self._last.members} if self._last else {}
+        return [(m, m.record(lines[m.plan.label], good.get(identity))) for identity, m in self._members.items()]
+
+    def _save(self, block: int, stamp: str, members: Sequence[tuple[TrainedMember, MemberRecord]]) -> Checkpoint:
+        write = partial(save, self._company, block, stamp, members, self._last.folder if self._last else None)
         try:
-            return save(self._company, block, stamp, members, before, self._order, self._ranks)
+            return write(self._order, self._ranks)
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             if not full or not self._ranks.shared(self._company.drop_oldest):
                 raise
-            return save(self._company, block, stamp, members, before, self._order, self._ranks)
+            return write(self._order, self._ranks)
 
     def kept(self) -> str:
         """What is there to go on from, in words."""
@@ -143,8 +242,11 @@ class Keeper:
         """Put a failed member's last good state into its folder; the step it is of, None where there is none."""
         if self._last is None:
             return None
-        member = next(member for member in self._last.members if member.identity == identity)
-        return member.good_step if place_good_state(self._last, member, folder / LAST_GOOD) else None
+        record = next(record for record in self._last.members if record.identity == identity)
+        if record.good_step is not None:
+            (folder / LAST_GOOD).unlink(missing_ok=True)
+            link_or_copy(self._last.folder / record.good, folder / LAST_GOOD)
+        return record.good_step
 
     def beat(self, steps: Mapping[str, int], progress: Progress) -> None:
         """Say in progress.json how far the group is, for `sae-sweep status`."""

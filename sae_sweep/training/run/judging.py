@@ -21,8 +21,12 @@ from sae_sweep.model.sites import Site
 from sae_sweep.plan.constants import TRIM_ROWS, rows_together
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.training.devices.waves import Waves
-from sae_sweep.training.run.place import Place
+from sae_sweep.training.run.trim import mean_l0, trimmed
 from sae_sweep.training.run.work import Work
+from sae_sweep.training.step.member import TrainedMember
+
+CORRECTION_ROWS = 32_768
+"""Activations on which the last correction of `sae.l0` is made."""
 
 
 class Judging:
@@ -39,39 +43,39 @@ class Judging:
         self._trim_rows = TRIM_ROWS
 
     def judge(
-        self, places: Sequence[Place], work: Work, done: Callable[[float], None]
-    ) -> Iterator[tuple[Place, Evaluation]]:
+        self, members: Sequence[TrainedMember], work: Work, done: Callable[[float], None]
+    ) -> Iterator[tuple[TrainedMember, Evaluation]]:
         """Evaluate members, those together that are on the device together; `done` is told the share of each reading
         of the held-out rows."""
         self._blocks.rest()  # judging runs the model too
-        for trainers in self._waves.each():
+        for wave in self._waves.each():
             for positions in list(self._evaluators):
-                own = [p for p in places if p.member.config.evaluation.positions == positions and p.trainer in trainers]
-                yield from self._in_parts(positions, own, work, done)
+                own = [m for m in members if m in wave and m.plan.config.evaluation.positions == positions]
+                yield from self._as_many_as_fit(positions, own, work, done)
 
-    def _in_parts(
-        self, positions: str, places: Sequence[Place], work: Work, done: Callable[[float], None]
-    ) -> Iterator[tuple[Place, Evaluation]]:
-        """Evaluate members of one evaluator together, or in as many parts as there is memory for: each by itself,
+    def _as_many_as_fit(
+        self, positions: str, members: Sequence[TrainedMember], work: Work, done: Callable[[float], None]
+    ) -> Iterator[tuple[TrainedMember, Evaluation]]:
+        """Evaluate members of one evaluator together, as many as there is memory for: each by itself,
         so that its company changes nothing. One that has no room alone is judged in smaller batches of rows. Raises
         ConfigError where they cannot be smaller."""
-        left = list(places)
+        left = list(members)
         while left:
-            part = left[: self._most]
-            evaluations = self._together(self._evaluators[positions], part, work, done)
+            some = left[: self._most]
+            evaluations = self._together(self._evaluators[positions], some, work, done)
             if evaluations is None:
-                self._shrink(positions, part, work)
+                self._shrink(positions, some, work)
                 continue
-            del left[: len(part)]
-            yield from ((p, evaluations.pop(p.member.label)) for p in part)
+            del left[: len(some)]
+            yield from ((member, evaluations.pop(member.plan.label)) for member in some)
 
     def _together(
-        self, evaluator: Evaluator, places: Sequence[Place], work: Work, done: Callable[[float], None]
+        self, evaluator: Evaluator, members: Sequence[TrainedMember], work: Work, done: Callable[[float], None]
     ) -> dict[str, Evaluation] | None:
         """Evaluate members at once; None where memory does not last."""
         try:
-            with self._waves.here([p.trainer for p in places]):
-                saes = [p.spliced() for p in places]
+            with self._waves.here(members):
+                saes = [member.spliced() for member in members]
             with work.stop.at_once(work.ranks.alone):
                 return evaluator.evaluate(saes, done)
         except OUT_OF_MEMORY as error:
@@ -79,101 +83,101 @@ class Judging:
                 raise
         return None  # dealt with where the error no longer holds what was made
 
-    def _shrink(self, positions: str, part: Sequence[Place], work: Work) -> None:
+    def _shrink(self, positions: str, some: Sequence[TrainedMember], work: Work) -> None:
         """Let fewer members, then fewer rows, be judged at a time from here on."""
         give_back()
-        if len(part) > 1:
-            self._most = len(part) // 2
-            how = f"at most {self._most} of {len(part)} members together"
+        if len(some) > 1:
+            self._most = len(some) // 2
+            how = f"at most {self._most} of {len(some)} members together"
         else:
             smaller = self._evaluators[positions].in_smaller_batches()
             if smaller is None:
                 raise ConfigError(
-                    f"launcher.memory_gb: {part[0].member.label} cannot be judged, memory does not last for one row of"
+                    f"launcher.memory_gb: {some[0].plan.label} cannot be judged, memory does not last for one row of"
                     " data.context tokens; the same command goes on from the checkpoint where there is more"
                 )
             self._evaluators[positions] = smaller
-            how = f"{part[0].member.label} alone, in batches of half as many rows"
+            how = f"{some[0].plan.label} alone, in batches of half as many rows"
         work.progress.message(f"launcher.memory_gb: out of memory while judging; from here on {how}")
 
     def finish(
-        self, places: Sequence[Place], work: Work, done: Callable[[float], None], part: Callable[[Work], None]
+        self, members: Sequence[TrainedMember], work: Work, done: Callable[[float], None], apart: Callable[[Work], None]
     ) -> dict[str, MemberResult]:
-        """Correct, judge and save every member that has not failed; all results, by label. `part` is called once no
+        """Correct, judge and save every member that has not failed; all results, by label. `apart` is called once no
         more blocks are needed."""
         results = {}
-        living = [p for p in places if p.failed is None]
+        living = [member for member in members if member.failed is None]
         with work.stop.at_once(work.ranks.alone):
-            self._trim([p for p in living if p.member.config.sae.l0 is not None], work)
-        part(work)
-        diverged = {p.member.label: p.failed for p in places if p.failed is not None}
-        for place, evaluation in self.judge(living, work, done):
-            label, metrics = place.member.label, _metrics(place, evaluation)
+            self._trim([member for member in living if member.plan.config.sae.l0 is not None], work)
+        apart(work)
+        diverged = {member.plan.label: member.failed for member in members if member.failed is not None}
+        for member, evaluation in self.judge(living, work, done):
+            label, metrics = member.plan.label, _metrics(member, evaluation)
             if broken := _not_finite(evaluation.sae, metrics):
                 diverged[label] = f"it diverged: {broken}"
                 continue
             work.tracker.sync()
-            self._write(work.folder.member_folder(label), place, evaluation, metrics)
+            self._write(work.folder.member_folder(label), member, evaluation, metrics)
             work.tracker.finish(label, metrics)
             results[label] = MemberResult(metrics, None)
             work.stop.poll()
-        for place in places:
-            if place.member.label in diverged:
-                results[place.member.label] = _fail(place, diverged[place.member.label], work)
+        for member in members:
+            if member.plan.label in diverged:
+                results[member.plan.label] = _fail(member, diverged[member.plan.label], work)
         return results
 
-    def keep(self, places: Sequence[Place], work: Work, done: Callable[[float], None]) -> None:
+    def keep(self, members: Sequence[TrainedMember], work: Work, done: Callable[[float], None]) -> None:
         """Evaluate and save members that are at a milestone, as they are: `sae.l0` is corrected at the end only."""
-        for place, evaluation in self.judge(places, work, done):
-            label, metrics = place.member.label, _metrics(place, evaluation)
-            for tokens in place.milestones:
+        for member, evaluation in self.judge(members, work, done):
+            label, metrics = member.plan.label, _metrics(member, evaluation)
+            for tokens in member.unkept:
                 if broken := _not_finite(evaluation.sae, metrics):
                     work.note(label, f"milestone {tokens} is not kept: {broken}")
                     continue
                 folder = work.folder.milestone_folder(label, tokens)
                 folder.mkdir(parents=True, exist_ok=True)
-                self._write(folder, place, evaluation, metrics)
-            place.kept_step = place.state.step
+                self._write(folder, member, evaluation, metrics)
+            member.kept_step = member.step
 
-    def _write(self, folder: Path, place: Place, evaluation: Evaluation, metrics: Mapping[str, Any]) -> None:
+    def _write(self, folder: Path, member: TrainedMember, evaluation: Evaluation, metrics: Mapping[str, Any]) -> None:
         """The files of a judged member; metrics.json, which says that they are whole, last."""
-        metadata = {**self._source_metadata, **_metadata(place)}
+        metadata = {**self._source_metadata, **_metadata(member)}
         saelens.write(folder, evaluation.sae, metadata, evaluation.frequency_F)
         write_json_atomic(folder / METRICS, metrics)
 
-    def _trim(self, places: Sequence[Place], work: Work) -> None:
+    def _trim(self, members: Sequence[TrainedMember], work: Work) -> None:
         """The last correction of `sae.l0`, of each member on the first block that it has not trained on."""
-        needed = work.ranks.exchange({place.next_block for place in places})
+        needed = work.ranks.exchange({member.blocks for member in members})
         for index in sorted(set().union(*needed)):
             block = self._blocks.block(index)
-            due = [place for place in places if place.next_block == index]
+            due = [member for member in members if member.blocks == index]
             work.ranks.collected(partial(self._trim_all, due, block, work))  # who fails would not make the next block
             del block
 
-    def _trim_all(self, places: Sequence[Place], block: Block, work: Work) -> None:
-        for place in places:
-            self._trim_one(place, block, work)
+    def _trim_all(self, members: Sequence[TrainedMember], block: Block, work: Work) -> None:
+        for member in members:
+            self._trim_one(member, block, work)
 
-    def _trim_one(self, place: Place, block: Block, work: Work) -> None:
+    def _trim_one(self, member: TrainedMember, block: Block, work: Work) -> None:
         """Correct one member, looking at fewer activations at a time where memory does not last for as many."""
-        while not self._trimmed(place, block):
+        while not self._trimmed(member, block):
             give_back()
             if self._trim_rows == 1:
                 raise ConfigError(
-                    f"launcher.memory_gb: sae.l0 of {place.member.label} cannot be corrected, memory does not last for"
+                    f"launcher.memory_gb: sae.l0 of {member.plan.label} cannot be corrected, memory does not last for"
                     " one activation; the same command goes on from the checkpoint where there is more"
                 )
-            self._trim_rows = rows_together(place.member.width, self._trim_rows) // 2
+            self._trim_rows = rows_together(member.plan.width, self._trim_rows) // 2
             work.progress.message(
                 f"launcher.memory_gb: out of memory while sae.l0 is corrected; from here on {self._trim_rows}"
                 " activations at a time"
             )
 
-    def _trimmed(self, place: Place, block: Block) -> bool:
+    def _trimmed(self, member: TrainedMember, block: Block) -> bool:
         """Whether memory lasted."""
         try:
-            with self._waves.here([place.trainer]):
-                place.trim(block, self._trim_rows)
+            with self._waves.here([member]):
+                _trim(member, block, self._trim_rows)
         except OUT_OF_MEMORY as error:
             if not is_out_of_memory(error):
                 raise
@@ -181,9 +185,21 @@ class Judging:
         return True
 
 
-def _fail(place: Place, reason: str, work: Work) -> MemberResult:
-    label = place.member.label
-    good_step = work.keeper.place_last_good(place.member.identity, work.folder.member_folder(label))
+def _trim(member: TrainedMember, block: Block, rows_at_once: int) -> None:
+    """Set its L0 to `sae.l0` on a block of activations, of which it looks at so many together."""
+    l0, before = member.plan.config.sae.l0, member.inference()
+    assert l0 is not None
+    x_BD, tokens_B = member.raw(block, slice(0, CORRECTION_ROWS))
+    x_BD = x_BD.to(before.tensors["W_enc"].dtype)
+    after = trimmed(before, x_BD, tokens_B, l0, rows_at_once)
+    if after is not before:
+        member.l0_untrimmed = mean_l0(before, x_BD, tokens_B, rows_at_once)
+        member.trimmed = {name: t for name, t in after.tensors.items() if t is not before.tensors[name]}
+
+
+def _fail(member: TrainedMember, reason: str, work: Work) -> MemberResult:
+    label = member.plan.label
+    good_step = work.keeper.place_last_good(member.plan.identity, work.folder.member_folder(label))
     kept = "" if good_step is None else f"; {LAST_GOOD} is its state of step {good_step}"
     work.note(label, reason + kept)
     work.tracker.fail(label, reason)
@@ -197,29 +213,28 @@ def _not_finite(sae: InferenceSae, metrics: Mapping[str, Any]) -> str | None:
     return f"its {', '.join(broken)} are not finite" if broken else None
 
 
-def _metrics(place: Place, evaluation: Evaluation) -> dict[str, Any]:
-    state = place.state
+def _metrics(member: TrainedMember, evaluation: Evaluation) -> dict[str, Any]:
     return closed(evaluation.metrics) | {
-        "dead_fraction": place.trainer.dead_fraction(place.index),
-        "dead_window_tokens": state.dead_window_tokens,
-        "coefficient_final": place.trainer.coefficient(place.index),
-        "threshold_mode": place.threshold_mode,
-        "l0_untrimmed": place.l0_untrimmed,
-        "tokens_trained": state.tokens,
+        "dead_fraction": member.dead_fraction,
+        "dead_window_tokens": member.dead_window_tokens,
+        "coefficient_final": member.coefficient,
+        "threshold_mode": member.threshold_mode,
+        "l0_untrimmed": member.l0_untrimmed,
+        "tokens_trained": member.tokens,
         "version": VERSION,
     }
 
 
-def _metadata(place: Place) -> dict[str, Any]:
+def _metadata(member: TrainedMember) -> dict[str, Any]:
     """What cfg.json says of how the SAE came to be."""
     return {
         "sae_sweep_version": __version__,
-        "hook_name": place.member.site.hook,
-        **_further_hooks(place.member.site),
-        "training_architecture": place.member.config.sae.method(),
-        "training_tokens": place.tokens,
-        "training_objective": place.member.config.training.objective,
-        "input_scale": place.trainer.inputs.scales if place.member.site.beside else place.trainer.inputs.scales[0],
+        "hook_name": member.plan.site.hook,
+        **_further_hooks(member.plan.site),
+        "training_architecture": member.plan.config.sae.method(),
+        "training_tokens": member.tokens,
+        "training_objective": member.plan.config.training.objective,
+        "input_scale": member.input_scales if member.plan.site.beside else member.input_scales[0],
     }
 
 

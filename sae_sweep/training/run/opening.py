@@ -5,6 +5,7 @@ from functools import partial
 from hashlib import blake2b
 
 import torch
+from torch import Tensor
 
 from sae_sweep.activations.scaling import SiteStatistics, site_statistics
 from sae_sweep.activations.stream import Block
@@ -21,6 +22,7 @@ from sae_sweep.training.devices.ranks import Ranks, nothing
 from sae_sweep.training.devices.waves import Paged, Waves, memory_limits
 from sae_sweep.training.run.loop import GroupRun
 from sae_sweep.training.run.sources import Source, open_source
+from sae_sweep.training.step.calibration import Calibration
 from sae_sweep.training.step.objectives import EndToEnd
 from sae_sweep.training.step.trainer import BankTrainer
 
@@ -66,6 +68,24 @@ def _opened(group: Group, waves: Sequence[Wave], ranks: Ranks) -> "GroupRun":
     hooks = group.hooks if ranks.alone else hooks_of(banks)
     configs = [member.config for member in group.members]
     source = ranks.ready(partial(open_source, configs, hooks, group.spliced, ranks))
+    calibrations, means, stamp = _calibrated(banks, source, config, ranks)
+    waits = _waits(config, own, source.device, ranks)
+
+    made = (BankTrainer(*pair, config.tracking.log_every) for pair in zip(banks, calibrations, strict=True))
+    trainees = (Paged(trainer) if waits else trainer for trainer in made)  # one after the other
+    turns = Waves([[next(trainees) for _ in wave.banks] for wave in own])
+    positions = {member.config.evaluation.positions for bank in banks for member in bank.members}
+    watched = dict.fromkeys(hook for bank in banks for member in bank.members for hook in member.watched)
+    evaluators = {each: source.evaluator(each, means, tuple(watched)) for each in sorted(positions)}
+    give_back()  # tokenising a text and measuring a block take more than is left of them
+    ranks.exchange(None)  # nothing is written before all are ready
+    return GroupRun(group, source, turns, evaluators, stamp, ranks)
+
+
+def _calibrated(
+    banks: Sequence[BankPlan], source: Source, config: MemberConfig, ranks: Ranks
+) -> tuple[list[Calibration], dict[str, Tensor], str]:
+    """The calibration of each bank, the mean activations [d] by the hooks that are spliced, and the stream's stamp."""
     block = source.calibration()
     for bank in banks:
         _check_block(block, bank)
@@ -75,33 +95,22 @@ def _opened(group: Group, waves: Sequence[Wave], ranks: Ranks) -> "GroupRun":
     del block  # the members' first parameters need its room
     tabled = {bank.site.hook for bank in banks if bank.members[0].config.sae.lookup != "none"}
     unigrams = source.unigrams(sorted(tabled)) if tabled else {}
-    waits = _waits(config, own, source.device, ranks)
 
-    def trainer(bank: BankPlan) -> BankTrainer | Paged:
-        hook, sae = bank.site.hook, bank.members[0].config.sae
-        table_VD = unigrams[hook] if sae.lookup != "none" else None
+    def calibration(bank: BankPlan) -> Calibration:
+        site, sae = bank.site, bank.members[0].config.sae
         measured = statistics[sae.centre]
-        targets = measured[bank.site.output.hook] if bank.site.output else None
-        log_every = config.tracking.log_every
-        beside = [measured[site.hook] for site in bank.site.beside]
-        made = BankTrainer(
-            *(bank, measured[hook], source.device, SAE_DTYPE, log_every),
-            unigrams=table_VD,
-            targets=targets,
-            beside=beside,
+        return Calibration(
+            sites=tuple(measured[hook] for hook in (site.hook, *(other.hook for other in site.beside))),
+            device=source.device,
+            dtype=SAE_DTYPE,
+            targets=measured[site.output.hook] if site.output else None,
+            unigrams_VD=unigrams[site.hook] if sae.lookup != "none" else None,
             end_to_end=objectives[_objective(bank)],
         )
-        return Paged(made) if waits else made
 
-    turns = Waves([[trainer(bank) for bank in wave.banks] for wave in own])
     spliced = [site.hook for bank in banks for site in (bank.site.written, *bank.site.beside)]
     means = {hook: statistics[False][hook].mean for hook in spliced}
-    positions = {member.config.evaluation.positions for bank in banks for member in bank.members}
-    watched = dict.fromkeys(hook for bank in banks for member in bank.members for hook in member.watched)
-    evaluators = {each: source.evaluator(each, means, tuple(watched)) for each in sorted(positions)}
-    give_back()  # tokenising a text and measuring a block take more than is left of them
-    ranks.exchange(None)  # nothing is written before all are ready
-    return GroupRun(group, source, turns, evaluators, stamp, ranks)
+    return [calibration(bank) for bank in banks], means, stamp
 
 
 def _objective(bank: BankPlan) -> tuple[object, ...]:

@@ -20,6 +20,7 @@ from sae_sweep.evaluation.language_model import HeldOut, LanguageModelEvaluator
 from sae_sweep.evaluation.toy import ToyEvaluator
 from sae_sweep.model.harvest import harvest
 from sae_sweep.model.load import load_model, resolve_device, resolve_dtype
+from sae_sweep.training.devices.gathering import together
 from sae_sweep.training.devices.ranks import ALONE, Ranks
 from sae_sweep.training.step.objectives import Splicing
 
@@ -83,7 +84,7 @@ class LanguageModelSource:
         self._tokens = open_tokens(config.data, config.evaluation.tokens, self.model.tokenizer, vocabulary)
         self._hooks = tuple(hooks)
         self._cache = open_cache(members or [config], self.model)
-        recall = ranks.recall(None if self._cache is None else self._cache.recall, config.data.rows_per_forward)
+        recall = together(ranks, None if self._cache is None else self._cache.recall, config.data.rows_per_forward)
         self.splicing = Splicing(self.model, spliced, config.data.rows_per_forward, hooks) if spliced else None
         whole = WholePasses(self.splicing.suffix) if self.splicing else None
         self._stream = ActivationStream(self.model, self._tokens.training, hooks, config.data, harvest, recall, whole)

@@ -1,20 +1,52 @@
-"""What a group works with, beside what it is."""
+"""A group at work: where it writes, whom it tells how far it is, and who may stop it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from sae_sweep.folder.names import LOG
 from sae_sweep.folder.sweep import SweepFolder
 from sae_sweep.host.signals import Stop
+from sae_sweep.plan.groups import Group
 from sae_sweep.tracking.progress import Progress
 from sae_sweep.tracking.tracker import Tracker
 from sae_sweep.training.devices.ranks import Ranks
+from sae_sweep.training.devices.waves import Waves
 from sae_sweep.training.run.checkpointing import Keeper
+from sae_sweep.training.step.member import TrainedMember
+
+
+class Reached:
+    """How far the members of a group are; those of other ranks as of the last meeting."""
+
+    def __init__(self, group: Group, own: Sequence[TrainedMember]) -> None:
+        self._members, self._own = group.members, own
+        self._heard = {member.label: 0 for member in group.members}
+
+    def hear(self, steps: Mapping[str, int]) -> None:
+        """Take in how far members are, by label."""
+        self._heard |= {label: step for label, step in steps.items() if label in self._heard}
+
+    @property
+    def own(self) -> dict[str, int]:
+        """Steps of this rank's members, by label."""
+        return {member.plan.label: member.step for member in self._own}
+
+    @property
+    def steps(self) -> dict[str, int]:
+        """Steps of all members, by label."""
+        return self._heard | self.own
+
+    @property
+    def tokens(self) -> int:
+        """Of a member, on average."""
+        steps = self.steps
+        return sum(steps[m.label] * m.config.training.batch_size for m in self._members) // len(self._members)
 
 
 @dataclass(frozen=True)
 class Work:
-    """Where a group writes, whom it tells, and who may stop it."""
+    """What a group works with, beside what it is."""
 
     folder: SweepFolder
     tracker: Tracker
@@ -22,8 +54,40 @@ class Work:
     stop: Stop
     keeper: Keeper
     ranks: Ranks
+    reached: Reached
+    latest: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """(L0, loss) of this rank's members that have new ones since the last meeting."""
 
     def note(self, label: str, text: str) -> None:
         """A line with the time in the member's log.txt; metrics never hold wall-clock."""
         with (self.folder.member_folder(label) / LOG).open("a") as file:
             file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")
+
+    def note_all(self, text: str) -> None:
+        """The same of each of this rank's members."""
+        for label in self.reached.own:
+            self.note(label, text)
+
+    def beat(self) -> None:
+        """Say in progress.json how far the group is."""
+        self.keeper.beat(self.reached.steps, self.progress)
+
+    def show(self, waves: Waves) -> None:
+        """Say how far the members are, and who has failed."""
+        self.progress.update(self.reached.tokens, self.log(waves))
+        self.beat()
+        for member in waves.members:
+            if member.failed is not None:
+                self.progress.state(member.plan.label, "failed")
+
+    def log(self, waves: Waves) -> dict[str, tuple[float, float]]:
+        """Hand the new records to tracking; the last (L0, loss) of each member that has one."""
+        latest = {}
+        for trainer in waves.settled:
+            while trainer.records:  # one at a time: a disk that takes no more must not have a line twice later
+                record = trainer.records[0]
+                self.tracker.log(record.label, record.step, record.tokens, record.values)
+                latest[record.label] = (record.values["l0"], record.values["loss"])
+                del trainer.records[0]
+        self.latest.update(latest)
+        return latest

@@ -12,22 +12,16 @@ from sae_sweep.saes.bank import Bank, Batch
 from sae_sweep.saes.inference import InferenceSae, Units
 from sae_sweep.saes.initial import Start
 from sae_sweep.saes.spaces import Spaces
+from sae_sweep.training.step.calibration import Calibration
 
 
 class Inputs:
     """The way from raw activations to a batch, and from a trained member back to raw activations."""
 
-    def __init__(
-        self,
-        first: Member,
-        sites: Sequence[SiteStatistics],
-        targets: SiteStatistics | None,
-        device: torch.device,
-        dtype: torch.dtype,
-    ):
-        """`first` stands for its bank, `sites` are the statistics of what is read: several of a crosscoder. `targets`
-        are those of what a transcoder reconstructs."""
-        self._site, self._device, self._dtype = first.site, device, dtype
+    def __init__(self, first: Member, calibration: Calibration) -> None:
+        """`first` stands for its bank."""
+        self._site, self._device, self._dtype = first.site, calibration.device, calibration.dtype
+        sites, targets = calibration.sites, calibration.targets
         kind = first.config.sae.input_scale
         self.scales = [input_scale(kind, first.d // len(sites), site) for site in sites]
         """Of the sites that are read."""
@@ -37,12 +31,11 @@ class Inputs:
         self.target_scale = 1.0 if several else input_scale(kind, first.d_out, targets or sites[0])
         self._target_units = self.units if several else self._units_of([self.target_scale], [targets or sites[0]])
 
-    def measured(
-        self, sites: Sequence[SiteStatistics], targets: SiteStatistics | None
-    ) -> tuple[SiteStatistics, SiteStatistics]:
+    def measured(self, calibration: Calibration) -> tuple[SiteStatistics, SiteStatistics]:
         """The statistics of what is read and of what is reconstructed; a crosscoder's are of scaled activations."""
+        sites = calibration.sites
         read = joined(sites, self.scales) if len(sites) > 1 else sites[0]
-        return read, targets or read
+        return read, calibration.targets or read
 
     def start(self, read: SiteStatistics, written: SiteStatistics) -> Start:
         """What members begin from, given what `measured` says."""
@@ -57,8 +50,8 @@ class Inputs:
     def raw(self, block: Block, rows: slice) -> Tensor:
         """What members read, in raw units; a crosscoder's sites end to end."""
         sites = (self._site, *self._site.beside)
-        parts = [block.activations[site.hook][rows] for site in sites]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        read = [block.activations[site.hook][rows] for site in sites]
+        return read[0] if len(read) == 1 else torch.cat(read, dim=1)
 
     def scaled(self, x_BD: Tensor, units: Units | None = None) -> Tensor:
         """Raw activations as the members see them, those that they read unless `units` are others."""

@@ -122,11 +122,11 @@ class EndToEnd:
         for first in range(0, len(sequences), self._splicing.rows_at_once):
             rows = sequences.rows(slice(first, first + self._splicing.rows_at_once))
             count = int(rows.counted_RT.sum())
-            part_bD = spliced_BD[done : done + count].detach()
+            own_bD = spliced_BD[done : done + count].detach()
             with self._splicing.turn, torch.set_grad_enabled(differentiate):
-                part = _Part(self, rows, part_bD.requires_grad_(differentiate))
-                kl, downstream = kl + part.kl, downstream + part.downstream
-                gradients.append(part.gradient(self._kl / targets, self._downstream / counts))
+                spliced = _SplicedRows(self, rows, own_bD.requires_grad_(differentiate))
+                kl, downstream = kl + spliced.kl, downstream + spliced.downstream
+                gradients.append(spliced.gradient(self._kl / targets, self._downstream / counts))
             done += count
         return Terms(kl / targets, downstream / counts, torch.cat(gradients))
 
@@ -140,42 +140,42 @@ class EndToEnd:
         return self._splicing.model
 
 
-class _Part:
+class _SplicedRows:
     """Some rows with a reconstruction in place: sums over their positions, and the way back."""
 
-    def __init__(self, of: EndToEnd, rows: Sequences, part_bD: Tensor) -> None:
-        self._part_bD = part_bD
+    def __init__(self, of: EndToEnd, rows: Sequences, own_bD: Tensor) -> None:
+        self._own_bD = own_bD
         own_RTd = rows.clean.activations[of.hook]
         places_b = _places(rows.counted_RT, own_RTd.device)
-        flat_PD = own_RTd.flatten(0, 1).index_copy(0, places_b, part_bD.to(own_RTd.dtype))
+        flat_PD = own_RTd.flatten(0, 1).index_copy(0, places_b, own_bD.to(own_RTd.dtype))
         final_RTD, later = of.run(rows, flat_PD.view_as(own_RTd))
         targets_N = _places(rows.target_RT, own_RTd.device)
         clean_ND = rows.clean.final_RTD.flatten(0, 1).index_select(0, targets_N)
         self._final_ND = final_RTD.flatten(0, 1).index_select(0, targets_N)
-        kl, self._kl_gradient_ND = divergence(of.model, clean_ND, self._final_ND.detach())
-        self.kl = kl.to(part_bD.dtype)
+        kl, self._kl_gradient_ND = kl_of_final_states(of.model, clean_ND, self._final_ND.detach())
+        self.kl = kl.to(own_bD.dtype)
         self._changes = [
             (after_RTd - rows.clean.activations[hook]).flatten(0, 1).index_select(0, places_b)
             for hook, after_RTd in later.items()
         ]
-        means = [change_bD.detach().to(part_bD.dtype).square().mean(1).sum() for change_bD in self._changes]
-        self.downstream = torch.stack(means).mean() if means else part_bD.new_zeros(())
+        means = [change_bD.detach().to(own_bD.dtype).square().mean(1).sum() for change_bD in self._changes]
+        self.downstream = torch.stack(means).mean() if means else own_bD.new_zeros(())
 
     def gradient(self, kl: float, downstream: float) -> Tensor:
         """[b, d]: of both sums with these coefficients; zeros where no gradient was asked for."""
-        if not self._part_bD.requires_grad:
-            return torch.zeros_like(self._part_bD)
+        if not self._own_bD.requires_grad:
+            return torch.zeros_like(self._own_bD)
         # Coefficients come last: divided by the number of positions first, a half-precision number would vanish.
         ratio = downstream / kl
         pulls = [
             2 * ratio / (len(self._changes) * change_bD.shape[1]) * change_bD.detach() for change_bD in self._changes
         ]
         outputs, pulls = [self._final_ND, *self._changes], [self._kl_gradient_ND.to(self._final_ND.dtype), *pulls]
-        (gradient_bD,) = torch.autograd.grad(outputs, [self._part_bD], pulls)
+        (gradient_bD,) = torch.autograd.grad(outputs, [self._own_bD], pulls)
         return kl * gradient_bD
 
 
-def divergence(model: LanguageModel, clean_ND: Tensor, spliced_ND: Tensor) -> tuple[Tensor, Tensor]:
+def kl_of_final_states(model: LanguageModel, clean_ND: Tensor, spliced_ND: Tensor) -> tuple[Tensor, Tensor]:
     """KL(clean || spliced) of final hidden states, summed over positions, and its gradient [N, D] in the latter where
     gradients are enabled. Logits exist for some positions at a time."""
     step = max(1, LOGIT_ELEMENTS[model.device.type] // model.facts.vocab_size)

@@ -1,5 +1,7 @@
 """Adam on a bank's storage, a member at a time, and the constraint that keeps decoder rows at unit norm."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 from torch.linalg import vector_norm
@@ -62,12 +64,25 @@ class Adam:
             maximize=False,
         )
 
+    @property
+    def _moments(self) -> dict[str, Parameters]:
+        return {"first_moment": self.first_moment, "second_moment": self.second_moment}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All moments, by name."""
+        return {f"{kind}/{name}": t for kind, moment in self._moments.items() for name, t in moment.items()}
+
+    def put(self, tensors: Mapping[str, Tensor]) -> None:
+        """Let other tensors take the place of the moments, under the names of `tensors`."""
+        for kind, moment in self._moments.items():
+            for name in moment:
+                moment[name] = tensors[f"{kind}/{name}"]
+
     def state(self, member: int) -> dict[str, Tensor]:
         """One member's moments, as views."""
-        moments = {"first_moment": self.first_moment, "second_moment": self.second_moment}
         return {
             f"{kind}.{name}": tensor
-            for kind, moment in moments.items()
+            for kind, moment in self._moments.items()
             for name, tensor in self._bank.member(moment, member).items()
         }
 

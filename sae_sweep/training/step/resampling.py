@@ -70,8 +70,8 @@ def _losses(sae: InferenceSae, batch: Batch, coefficient: float, maths: SaeMaths
     """[B]: squared error plus coefficient times penalty, some inputs at a time."""
     rows = max(1, CODE_ELEMENTS // sae.width)
     losses = []
-    parts = (batch.x_BD.split(rows), batch.tokens_B.split(rows), batch.target_BD.split(rows))
-    for x_bD, tokens_b, y_bD in zip(*parts, strict=True):
+    some = (batch.x_BD.split(rows), batch.tokens_B.split(rows), batch.target_BD.split(rows))
+    for x_bD, tokens_b, y_bD in zip(*some, strict=True):
         f_bF = sae.encode(x_bD, tokens_b)
         error_bD = y_bD - sae.decode(f_bF, tokens_b, x_bD)
         losses.append(error_bD.square().sum(1) + coefficient * maths.row_penalty(f_bF))

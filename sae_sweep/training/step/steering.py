@@ -7,7 +7,7 @@ the coefficient. `trim.py` corrects what is left.
 Everything stays on the device: no step waits for a number.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import sqrt
 
 import torch
@@ -82,6 +82,14 @@ class Coefficients:
         error_M = (smoothed_M.clamp(min=L0_FLOOR) / self._target_M[members]).log().clamp(-ERROR_LIMIT, ERROR_LIMIT)
         self.value_M[members] *= (gain_M * error_M).exp()
 
+    def tensors(self) -> dict[str, Tensor]:
+        """All that steps change, by name."""
+        return {"coefficient": self.value_M, "smoothed_l0": self.smoothed_l0_M}
+
+    def put(self, tensors: Mapping[str, Tensor]) -> None:
+        """Let other tensors take their place, under the names of `tensors`."""
+        self.value_M, self.smoothed_l0_M = tensors["coefficient"], tensors["smoothed_l0"]
+
     def state(self, member: int) -> dict[str, Tensor]:
         """One member's coefficient and what steers it, as views."""
-        return {"coefficient": self.value_M[member], "smoothed_l0": self.smoothed_l0_M[member]}
+        return {name: tensor_M[member] for name, tensor_M in self.tensors().items()}

@@ -81,7 +81,7 @@ def test_members_are_stepped_by_several_processes_that_end_with_the_lanes() -> N
         lanes.consume(trainers, block(1), lambda: None)
         assert {int(pid) for pid in pids} == others | {os.getpid()}, "the same process goes on"
     assert all(gone(pid) for pid in others)
-    assert [state.blocks for one in trainers for state in one.states] == [2, 2, 2]
+    assert [state.blocks for one in trainers for state in one.members] == [2, 2, 2]
     assert torch.get_num_threads() == 2
 
 
@@ -100,8 +100,8 @@ def test_what_happens_between_blocks_reaches_the_others() -> None:
     apart, together = made(), made()
 
     def change(trainers: list[BankTrainer]) -> None:
-        trainers[0].states[0].failed = "given up"
-        trainers[1].states[0].step += 3
+        trainers[0].members[0].failed = "given up"
+        trainers[1].members[0].step += 3
         parameters(trainers[2], 0)["W_enc"].mul_(1.5)
 
     with Lanes(together) as lanes:
@@ -116,7 +116,7 @@ def test_what_happens_between_blocks_reaches_the_others() -> None:
         if index == 0:
             change(apart)
     for own, theirs in zip(together, apart, strict=True):
-        assert [state.standing for state in own.states] == [state.standing for state in theirs.states]
+        assert [state.numbers() for state in own.members] == [state.numbers() for state in theirs.members]
         for name, expected in parameters(theirs, 0).items():
             assert torch.equal(parameters(own, 0)[name], expected)
 
@@ -132,7 +132,7 @@ def test_a_larger_block_finds_room() -> None:
         for each in blocks:
             one.consume(each, lambda: None)
     for own, theirs in zip(together, apart, strict=True):
-        assert own.states[0].step == theirs.states[0].step
+        assert own.members[0].step == theirs.members[0].step
         assert torch.equal(parameters(own, 0)["W_dec"], parameters(theirs, 0)["W_dec"])
 
 
@@ -199,7 +199,7 @@ def test_signals_are_for_who_started_it() -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
             os.kill(other, number)
         lanes.consume(trainers, block(1), lambda: None)
-    assert [one.states[0].blocks for one in trainers] == [2, 2, 2]
+    assert [one.members[0].blocks for one in trainers] == [2, 2, 2]
 
 
 KILLED = """

@@ -48,11 +48,11 @@ def test_as_one_after_the_other() -> None:
         for index in range(4):
             one.consume(block(index), lambda: None)
     for own, theirs in zip(together, apart, strict=True):
-        assert [state.step for state in own.states] == [state.step for state in theirs.states]
+        assert [state.step for state in own.members] == [state.step for state in theirs.members]
         assert [(r.label, r.step, r.values) for r in own.records] == [
             (r.label, r.step, r.values) for r in theirs.records
         ]
-        for index in range(len(own.states)):
+        for index in range(len(own.members)):
             for name, expected in parameters(theirs, index).items():
                 assert torch.equal(parameters(own, index)[name], expected)
 
@@ -104,11 +104,11 @@ def test_an_error_in_a_lane_comes_out_when_the_others_have_ended_their_step(monk
     with Lanes(trainers) as lanes:
         with pytest.raises(ValueError, match="broken"):
             lanes.consume(trainers, block(0, rows=2048), lambda: None)
-        steps = [state.step for state in trainers[0].states]
+        steps = [state.step for state in trainers[0].members]
         sleep(0.05)
-        assert [state.step for state in trainers[0].states] == steps
+        assert [state.step for state in trainers[0].members] == steps
         lanes.consume([trainers[0]], block(1), lambda: None)  # and the lanes go on
-        assert trainers[0].states[0].step > steps[0]
+        assert trainers[0].members[0].step > steps[0]
 
 
 @pytest.mark.usefixtures("side_by_side")

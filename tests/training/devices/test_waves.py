@@ -58,10 +58,11 @@ def trained(waves: Waves, blocks: int = BLOCKS) -> Waves:
 
 
 def assert_equal(one: BankTrainer, other: BankTrainer) -> None:
-    assert one.tensors().keys() == other.tensors().keys()
-    for name, tensor in one.tensors().items():
-        assert torch.equal(tensor.nan_to_num(), other.tensors()[name].nan_to_num()), name
-    assert one.states == other.states
+    own, theirs = one.trained.tensors(), other.trained.tensors()
+    assert own.keys() == theirs.keys()
+    for name, tensor in own.items():
+        assert torch.equal(tensor.nan_to_num(), theirs[name].nan_to_num()), name
+    assert [member.numbers() for member in one.members] == [member.numbers() for member in other.members]
     assert [r for r in one.records if r.values["loss"] == r.values["loss"]] == other.records
 
 
@@ -72,17 +73,17 @@ def test_turns_change_no_bit() -> None:
     turns = trained(Waves([apart[:3], apart[3:4], apart[4:]]))
     for one, other in zip(together.trainers, turns.trainers, strict=True):
         assert_equal(one, other)
-    assert len({one.states[0].step for one in turns.trainers}) > 2, "some ended early"
+    assert len({one.members[0].step for one in turns.trainers}) > 2, "some ended early"
     assert any(r.values["auxiliary"] > 0 for r in turns.trainers[5].records), "AuxK had dead latents"
 
 
 def test_what_training_changes_is_all_that_is_paged() -> None:
     """Every tensor that a trainer holds and a step changes is among those that are taken to the host."""
     made = trainers()[1]
-    named = {id(tensor) for tensor in made.tensors().values()}
+    named = {id(tensor) for tensor in made.trained.tensors().values()}
     held = {
         f"{type(owner).__name__}.{name}": value
-        for owner in (made, made.bank, made.adam, made.coefficients)
+        for owner in (made.trained, made.bank, made.trained.adam, made.trained.coefficients)
         for name, value in vars(owner).items()
     }
     tensors = {
@@ -100,13 +101,13 @@ def test_what_training_changes_is_all_that_is_paged() -> None:
 
 def test_members_that_wait_are_on_the_host_as_they_were_left() -> None:
     paged = Paged(trainers()[0])
-    waiting = {name: tensor.data_ptr() for name, tensor in paged.trainer.tensors().items()}
+    waiting = {name: tensor.data_ptr() for name, tensor in paged.trainer.trained.tensors().items()}
     waves = Waves([[paged], [Paged(trainers()[5])]])
     consume(waves, block(0))
-    assert {name: tensor.data_ptr() for name, tensor in paged.trainer.tensors().items()} == waiting
-    with waves.here([paged.trainer]):
-        assert not waiting.items() & {n: t.data_ptr() for n, t in paged.trainer.tensors().items()}.items()
-    assert {name: tensor.data_ptr() for name, tensor in paged.trainer.tensors().items()} == waiting
+    assert {name: tensor.data_ptr() for name, tensor in paged.trainer.trained.tensors().items()} == waiting
+    with waves.here(paged.trainer.members):
+        assert not waiting.items() & {n: t.data_ptr() for n, t in paged.trainer.trained.tensors().items()}.items()
+    assert {name: tensor.data_ptr() for name, tensor in paged.trainer.trained.tensors().items()} == waiting
 
 
 def test_a_wave_without_memory_is_cut_and_does_its_block_again(
@@ -118,7 +119,7 @@ def test_a_wave_without_memory_is_cut_and_does_its_block_again(
     real, calls = BankTrainer._step, [0]
 
     def step(self: BankTrainer, *arguments: Any) -> None:
-        if self is made[2] and self.states[0].step == 11:
+        if self is made[2] and self.members[0].step == 11:
             calls[0] += 1
             if calls[0] == 1:
                 raise torch.OutOfMemoryError("CUDA out of memory")

@@ -1,6 +1,7 @@
 """Resumed == uninterrupted, bit for bit, for every architecture and at any batch of a block; and damaged files."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sae_sweep.folder.checkpoints import Checkpoint, Company, SavedMember
+from sae_sweep.folder.checkpoints import Checkpoint, Company
 from sae_sweep.plan.members import Member
-from sae_sweep.training.run.checkpoint import Saving, load, newest_sound, place_good_state, save
+from sae_sweep.training.run.checkpointing import newest_sound, save
 from sae_sweep.training.step.trainer import BankTrainer
-from tests.equalities.test_group_alone import members
+from tests.equalities.test_group_alone import members as members_of
 from tests.training.fabricate import KINDS, block, member, trainer
 
 BLOCKS = 7
@@ -29,7 +30,7 @@ def train(made: BankTrainer, first: int = 0, stop: tuple[int, int] = (-1, 0)) ->
     for index in range(first, BLOCKS):
 
         def after_step(index: int = index) -> None:
-            if (index, max(state.batches for state in made.states if state.blocks == index + 1)) == stop:
+            if (index, max(state.batches for state in made.members if state.blocks == index + 1)) == stop:
                 raise StoppedError
 
         try:
@@ -39,31 +40,26 @@ def train(made: BankTrainer, first: int = 0, stop: tuple[int, int] = (-1, 0)) ->
     return made
 
 
-def saving(made: BankTrainer, index: int, good_step: int | None = None) -> Saving:
-    state = made.states[index]
-    identity = f"{index:016x}"
-    place = (state.step, state.blocks, state.dense, state.failed, state.batches, 0, 0, good_step)
-    return Saving(SavedMember(identity, f"member-{index}", *place), made, index)
-
-
 def saved(made: BankTrainer, company: Company, at: int = 0) -> Checkpoint:
     before = company.newest
     good = {m.identity: m.good_step for m in before.members} if before else {}
-    all_members = [saving(made, i, good.get(f"{i:016x}")) for i in range(len(made.states))]
-    return save(company, at, "stamp", all_members, before.folder if before else None)
+    records = [member.record(0, good.get(member.plan.identity)) for member in made.members]
+    pairs = list(zip(made.members, records, strict=True))
+    return save(company, at, "stamp", pairs, before.folder if before else None)
 
 
 def restored(group: list[Member], company: Company, said: list[str], dtype: torch.dtype = torch.float32) -> Any:
     made = trainer(group, dtype)
-    located = {f"{i:016x}": (made, i) for i in range(len(group))}
-    checkpoint = newest_sound(company, located, said.append)
-    if checkpoint is not None:
-        for index, own in enumerate(checkpoint.members):
-            load(checkpoint, own, made, index)
-            state = made.states[index]
-            state.step, state.blocks, state.batches = own.step, own.blocks, own.batches
-            state.dense, state.failed = own.dense, own.failed
+    by_identity = {member.plan.identity: member for member in made.members}
+    checkpoint = newest_sound(company, by_identity, said.append)
+    for record in checkpoint.members if checkpoint is not None else ():
+        by_identity[record.identity].restore(record, checkpoint.folder / record.file)
     return made, checkpoint
+
+
+def members(kind: str) -> list[Member]:
+    """Told apart by short names, which those of files are made of."""
+    return [replace(member, identity=f"{index:016x}") for index, member in enumerate(members_of(kind))]
 
 
 def tensors_of(thing: object, seen: set[int]) -> Iterator[Tensor]:
@@ -92,13 +88,13 @@ def test_resumed_is_uninterrupted_bit_for_bit(kind: str, stop: tuple[int, int], 
     made, checkpoint = restored(group, company, said := [])
     assert (said, checkpoint.block, checkpoint.members[0].batches) == ([], *stop)
     train(made, stop[0])
-    for index, state in enumerate(whole.states):
-        again = made.states[index]
+    for index, state in enumerate(whole.members):
+        again = made.members[index]
         assert (again.step, again.blocks, again.dense) == (state.step, state.blocks, state.dense)
-        for name, tensor in whole.state(index).items():
-            assert torch.equal(tensor.nan_to_num(), made.state(index)[name].nan_to_num()), name
-        assert made.dead_fraction(index) == whole.dead_fraction(index)
-        assert made.coefficient(index) == whole.coefficient(index)
+        for name, tensor in whole.members[index].tensors().items():
+            assert torch.equal(tensor.nan_to_num(), made.members[index].tensors()[name].nan_to_num()), name
+        assert made.members[index].dead_fraction == whole.members[index].dead_fraction
+        assert made.members[index].coefficient == whole.members[index].coefficient
     records = {(r.label, r.step): r.values for r in whole.records}
     assert all(records[r.label, r.step] == r.values for r in made.records)
 
@@ -120,7 +116,7 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_is_taken(damage: str, t
     group, company = members("gated"), Company(tmp_path / "company")
     made = train(trainer(group, torch.float32), stop=(1, 1))
     saved(made, company, 1)
-    expected = {name: t.clone() for name, t in made.state(0).items()}
+    expected = {name: t.clone() for name, t in made.members[0].tensors().items()}
     newest = saved(train(made, 1, stop=(3, 2)), company, 3).folder
     file = newest / ("state.json" if "state.json" in damage else f"{1:016x}.safetensors")
     contents = bytearray(file.read_bytes())
@@ -138,33 +134,32 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_is_taken(damage: str, t
     assert str(newest) in said[0]
     assert "\n" not in said[0]
     for name, tensor in expected.items():
-        assert torch.equal(tensor.nan_to_num(), again.state(0)[name].nan_to_num())
+        assert torch.equal(tensor.nan_to_num(), again.members[0].tensors()[name].nan_to_num())
 
 
 def test_a_checkpoint_of_other_tensors_is_not_loaded(tmp_path: Path) -> None:
     company = Company(tmp_path / "company")
-    saved(trainer([member("gated", sae_l1=0.1)]), company)
-    made, checkpoint = restored([member("gated", sae_l1=0.1, sae_width=25)], company, said := [], torch.float64)
+    one, other = member("gated", sae_l1=0.1), member("gated", sae_l1=0.1, sae_width=25)
+    saved(trainer([one]), company)
+    made, checkpoint = restored([replace(other, identity=one.identity)], company, said := [], torch.float64)
     assert checkpoint is None
     assert "(25, 8)" not in said[0]
     assert "(24, 8)" in said[0]
-    assert made.states[0].step == 0
+    assert made.members[0].step == 0
 
 
 def test_the_last_good_state_outlives_a_state_that_is_not_finite(tmp_path: Path) -> None:
     group, company = members("gated"), Company(tmp_path / "company")
     made = train(trainer(group, torch.float32), stop=(0, 4))
     assert [m.good_step for m in saved(made, company).members] == [4, 4, 4, 4]
-    good = {name: t.clone() for name, t in made.state(1).items()}
+    good = {name: t.clone() for name, t in made.members[1].tensors().items()}
     for stop in ((1, 1), (1, 2), (1, 3)):
         train(made, stop[0], stop=stop)
         made.bank.member(made.bank.storage, 1)["b_dec"][3] = torch.nan
         checkpoint = saved(made, company)
     assert [m.good_step for m in checkpoint.members] == [checkpoint.step, 4, checkpoint.step, checkpoint.step]
     assert load_file(checkpoint.folder / checkpoint.members[1].file)["parameters.b_dec"].isnan().any()
-    target = tmp_path / "last_good.safetensors"
-    assert place_good_state(checkpoint, checkpoint.members[1], target)
-    for name, tensor in load_file(target).items():
+    for name, tensor in load_file(checkpoint.folder / checkpoint.members[1].good).items():
         assert torch.equal(tensor.nan_to_num(), good[name].nan_to_num())
 
 
@@ -172,7 +167,6 @@ def test_a_member_that_never_was_finite_has_no_last_good_state(tmp_path: Path) -
     made = trainer(members("gated"), torch.float32)
     made.bank.member(made.bank.storage, 0)["W_enc"][0, 0] = torch.inf
     checkpoint = saved(made, Company(tmp_path / "company"))
-    assert not made.finite(0)
-    assert made.finite(1)
+    assert not made.members[0].finite
+    assert made.members[1].finite
     assert checkpoint.members[0].good_step is None
-    assert not place_good_state(checkpoint, checkpoint.members[0], tmp_path / "last_good.safetensors")

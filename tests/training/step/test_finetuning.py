@@ -30,7 +30,7 @@ TABLES: list[dict[str, Any]] = [
 def finished(made: Any, folder: Path) -> Path:
     """The first member of a trainer, saved."""
     folder.mkdir(parents=True)
-    saelens.write(folder, made.inference(0), {"hook_name": SITE.hook}, torch.ones(made.states[0].member.width))
+    saelens.write(folder, made.members[0].inference(), {"hook_name": SITE.hook}, torch.ones(made.members[0].plan.width))
     (folder / "metrics.json").write_text("{}")
     return folder
 
@@ -43,7 +43,7 @@ def test_it_begins_as_what_was_saved(kind: str, keys: dict[str, Any], tmp_path: 
     folder = finished(train([source]), tmp_path / "source")
     saved = load_sae(folder)
     begun = trainer([replace(source, config=replace(source.config, init_from=str(folder)))])
-    again = begun.inference(0)
+    again = begun.members[0].inference()
     assert again.form == saved.form
     x_BD = activations(200, 7).double()
     tokens_B = torch.arange(200) % 12
@@ -117,9 +117,10 @@ def test_a_steered_coefficient_goes_on(shared: list[str], tmp_path: Path) -> Non
     assert outcome.metrics is not None
     opened = open_group(group_of(shared, [*gated, KL_MSE, f"init_from={outcome.folder}"]))
     (trainer_,) = opened._waves.trainers
-    assert trainer_.coefficients.value_M.item() == pytest.approx(outcome.metrics["coefficient_final"], rel=1e-12)
+    coefficients = trainer_.trained.coefficients
+    assert coefficients.value_M.item() == pytest.approx(outcome.metrics["coefficient_final"], rel=1e-12)
     train_group(opened)
-    assert trainer_.coefficients.value_M.item() != pytest.approx(outcome.metrics["coefficient_final"], rel=1e-6)
+    assert coefficients.value_M.item() != pytest.approx(outcome.metrics["coefficient_final"], rel=1e-6)
 
 
 @pytest.mark.parametrize(

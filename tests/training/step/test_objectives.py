@@ -27,7 +27,7 @@ from sae_sweep.training.run.checkpointing import Keeper
 from sae_sweep.training.run.loop import GroupRun
 from sae_sweep.training.run.opening import open_group
 from sae_sweep.training.step import trainer as trainer_module
-from sae_sweep.training.step.trainer import BankTrainer
+from sae_sweep.training.step.member import TrainedMember
 from tests.e2e.kills import assert_same
 from tests.evaluation.groups import small
 from tests.training.run.test_resume import forget_config, sigterm
@@ -68,18 +68,18 @@ def passes(opened: GroupRun) -> Passes:
     return made.model.passes
 
 
-def train(opened: GroupRun, blocks: int = 2) -> dict[str, tuple[BankTrainer, int]]:
-    """Where each member is after some blocks, by identity."""
+def train(opened: GroupRun, blocks: int = 2) -> dict[str, TrainedMember]:
+    """The members after some blocks, by identity."""
     for index in range(blocks):
         block = opened.source.block(index)
         for trainer in opened._waves.trainers:
             trainer.consume(block, lambda: None)
-    return {place.member.identity: (place.trainer, place.index) for place in opened._places}
+    return {member.plan.identity: member for member in opened._waves.members}
 
 
-def parameters(at: tuple[BankTrainer, int]) -> dict[str, Tensor]:
-    trainer, index = at
-    return trainer.bank.member(trainer.bank.storage, index)
+def parameters(member: TrainedMember) -> dict[str, Tensor]:
+    """Views of its parameters."""
+    return {name: tensor for name, tensor in member.tensors().items() if name.startswith("parameters.")}
 
 
 @pytest.mark.parametrize("members", [1, 3])
@@ -139,7 +139,7 @@ def test_group_equals_alone(
         found = parameters(together[identity])
         for name, expected in parameters(alone).items():
             torch.testing.assert_close(found[name], expected, rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
-        assert alone[0].states[0].step >= 14
+        assert alone.step >= 14
 
 
 @pytest.mark.parametrize(
@@ -244,11 +244,11 @@ def test_steering_starts_where_the_objective_is(shared: list[str]) -> None:
     """A coefficient is weighed against nats, so its first guess is too."""
     opened = open_group(group_of(shared, GATED, [*GATED, E2E]))
     local, spliced = (trainer for trainer in opened._waves.trainers)
-    ratio = spliced.coefficients.value_M / local.coefficients.value_M
+    ratio = spliced.trained.coefficients.value_M / local.trained.coefficients.value_M
     variance = site_statistics(opened.source.block(0))["blocks.1.hook_resid_post"].variance
-    assert ratio.item() == pytest.approx(spliced.worth)
-    assert local.worth == 1
-    assert spliced.worth * variance < 20  # nats
+    assert ratio.item() == pytest.approx(spliced.trained.worth)
+    assert local.trained.worth == 1
+    assert spliced.trained.worth * variance < 20  # nats
 
 
 @pytest.mark.parametrize(

@@ -29,10 +29,10 @@ def test_coefficient_units_by_hand(unit: str, scaled: str) -> None:
     made = trainer([member("standard", sae_l1=0.02, sae_coefficient_unit=unit, sae_input_scale=scaled)])
     made.consume(block(0, rows=32), nothing)
     values = first_record(made)
-    assert made.inputs.scales[0] == pytest.approx(float(c), rel=1e-12)
+    assert made.trained.inputs.scales[0] == pytest.approx(float(c), rel=1e-12)
     assert values["coefficient_optimised"] == pytest.approx(0.02 * float(factor), rel=1e-12)
     assert values["coefficient"] == pytest.approx(0.02, rel=1e-12)
-    assert made.coefficient(0) == pytest.approx(0.02, rel=1e-12)
+    assert made.members[0].coefficient == pytest.approx(0.02, rel=1e-12)
     expected = values["reconstruction"] + 0.02 * float(factor) * values["sparsity"]
     assert values["loss"] == pytest.approx(expected, rel=1e-12)
 
@@ -41,8 +41,8 @@ def test_coefficient_units_by_hand(unit: str, scaled: str) -> None:
 def test_variance_is_that_of_the_inputs_trained_on(scaled: str) -> None:
     """Which AuxK's factor and the first guess of a steered coefficient are made of."""
     made = trainer([member("topk", sae_k=2, sae_input_scale=scaled)])
-    x_BD = made.inputs.scales[0] * activations(256).double()
-    assert made.variance == pytest.approx((x_BD - x_BD.mean(0)).square().sum(1).mean().item(), rel=1e-12)
+    x_BD = made.trained.inputs.scales[0] * activations(256).double()
+    assert made.trained.variance == pytest.approx((x_BD - x_BD.mean(0)).square().sum(1).mean().item(), rel=1e-12)
 
 
 def test_seed_is_the_members() -> None:
@@ -69,7 +69,7 @@ def test_sparsity_warmup_scales_the_coefficient() -> None:
     made = train([member("standard", sae_l1=0.5, training_sparsity_warmup_steps=10)], log_every=1)
     found = [record.values["coefficient"] for record in made.records[:12]]
     assert found == pytest.approx([0.5 * min(1, step / 10) for step in range(12)])
-    assert made.coefficient(0) == pytest.approx(0.5)
+    assert made.members[0].coefficient == pytest.approx(0.5)
 
 
 def test_sparsity_warmup_takes_a_target_down() -> None:
@@ -81,7 +81,7 @@ def test_sparsity_warmup_takes_a_target_down() -> None:
     assert first > 4
     for step in range(15):
         target = max(2.0, first * 16 ** -min(1.0, step / 10))
-        missed = made.variance * (values[step]["l0"] / target - 1) ** 2
+        missed = made.trained.variance * (values[step]["l0"] / target - 1) ** 2
         assert values[step]["sparsity"] == pytest.approx(missed, rel=1e-6, abs=1e-9)
 
 
@@ -112,10 +112,10 @@ def calls_to_resample(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 def test_resampling_happens_after_its_steps_and_lr_starts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = calls_to_resample(monkeypatch)
     made = silence(trainer([member("gated", sae_l1=2.0, training_lr=1e-2)], log_every=1), 2)
-    assert made.states[0].member.schedule.resample_steps == (6, 12, 18, 24)
+    assert made.members[0].plan.schedule.resample_steps == (6, 12, 18, 24)
     done: list[tuple[int, int]] = []
     for index in range(7):
-        made.consume(block(index), lambda: done.append((made.states[0].step, len(calls))))
+        made.consume(block(index), lambda: done.append((made.members[0].step, len(calls))))
     first_seen = {count: min(step for step, c in done if c == count) for _, count in done}
     assert first_seen == {0: 1, 1: 6, 2: 12, 3: 18, 4: 24}
     assert calls[0]["revived"] >= 2
@@ -129,12 +129,12 @@ def test_resampling_happens_after_its_steps_and_lr_starts_anew(monkeypatch: pyte
 def test_what_was_silent_for_the_window_is_resampled_and_counts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = calls_to_resample(monkeypatch)
     made = trainer([member("standard", sae_l1=0.1)])
-    window = made.states[0].member.schedule.dead_window_steps
+    window = made.members[0].plan.schedule.dead_window_steps
     assert window == 3
     made.bank.storage["b_enc"][[2, 5]] = -1e3
     made.consume(block(0, rows=6 * 32), nothing)
     assert calls[0]["dead"][[2, 5]].all()
-    assert made.silent_F[[2, 5]].tolist() == [0, 0]
+    assert made.trained.silent_F[[2, 5]].tolist() == [0, 0]
     assert made.bank.storage["b_enc"][[2, 5]].tolist() == [0, 0]
 
 
@@ -143,7 +143,7 @@ def test_silence_counts_steps_since_the_last_firing() -> None:
     made.bank.storage["b_enc"][:] = 1e3
     made.bank.storage["b_enc"][7] = -1e3
     made.consume(block(0, rows=4 * 32), nothing)
-    assert made.silent_F.tolist() == [4 if i == 7 else 0 for i in range(24)]
+    assert made.trained.silent_F.tolist() == [4 if i == 7 else 0 for i in range(24)]
 
 
 def test_auxk_takes_up_latents_after_their_tokens() -> None:
@@ -159,13 +159,13 @@ def test_auxk_takes_up_latents_after_their_tokens() -> None:
 def test_a_rest_smaller_than_a_batch_is_left_out() -> None:
     made = trainer([member("standard", sae_l1=0.1)])
     made.consume(block(0, rows=100), nothing)
-    assert (made.states[0].step, made.states[0].tokens) == (3, 96)
+    assert (made.members[0].step, made.members[0].tokens) == (3, 96)
 
 
 def test_a_shorter_budget_ends_earlier() -> None:
     made = train([member("standard", sae_l1=0.1), member("standard", sae_l1=0.1, training_tokens=320.0)])
-    assert [state.step for state in made.states] == [50, 10]
-    last = [record for record in made.records if record.label == made.states[1].member.label][-1]
+    assert [state.step for state in made.members] == [50, 10]
+    last = [record for record in made.records if record.label == made.members[1].plan.label][-1]
     assert (last.step, last.tokens) == (9, 320)
 
 
@@ -175,9 +175,9 @@ def test_a_diverging_member_does_not_stop_the_others(kind: str, log_every: int) 
     """Its loss is not a number long before a resampling asks for losses, whenever it is looked at."""
     sound = member(kind, sae_l1=0.1)
     made = train([member(kind, sae_l1=0.1, training_lr=1e200), sound], log_every=log_every)
-    assert made.states[0].failed is not None
-    assert made.states[1].failed is None
-    assert made.states[1].step == 50
+    assert made.members[0].failed is not None
+    assert made.members[1].failed is None
+    assert made.members[1].step == 50
     alone = train([sound])
     for name, t in parameters(alone, 0).items():
         torch.testing.assert_close(parameters(made, 1)[name], t, rtol=1e-9, atol=1e-9)

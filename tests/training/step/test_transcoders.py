@@ -23,7 +23,7 @@ def test_a_skip_moves_down_its_gradient() -> None:
     """The loss ||y - y_hat||^2 has the slope -2 (y - y_hat) x^T in it."""
     one = transcoding(member("standard", sae_l1=0.1, sae_skip=True, training_lr=1e-2, training_lr_warmup_steps=0))
     made = trainer([one])
-    batch = made.inputs.batch(block(0, rows=32), slice(0, 32))
+    batch = made.trained.inputs.batch(block(0, rows=32), slice(0, 32))
     p = made.bank.member(made.bank.storage, 0)
     f_BF = torch.relu(batch.x_BD @ p["W_enc"].T + p["b_enc"])
     error_BD = batch.target_BD - (f_BF @ p["W_dec"] + p["b_dec"])
