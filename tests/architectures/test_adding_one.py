@@ -1,4 +1,4 @@
-"""A new architecture is its facts, its maths and its yaml, here those of another installed package."""
+"""A new architecture is its facts, maths and yaml, and one of a new form a file more: here those of another package."""
 
 import json
 from collections.abc import Callable
@@ -63,6 +63,7 @@ class Elastic(SaeMaths):
 
     def losses(self, p, x_BD, target_BMD, step):
         codes, f = step.encoder(x_BD, p["W_enc"], p["b_enc"], p["b_dec"]).above()
+        f = self.capped(f, step)
         share_M = torch.tensor([config.l1_share for config in step.configs])
         share = codes.at_latent(share_M[step.layout.member_F])
         return Losses(
@@ -72,6 +73,9 @@ class Elastic(SaeMaths):
             fired_F=codes.fired(f),
             support_F=codes.support(),
         )
+
+    def capped(self, f, step):
+        return f
 
     def fold(self, config, p, buffers, scale):
         tensors = {"W_enc": p["W_enc"].T.contiguous(), "b_enc": p["b_enc"] / scale}
@@ -97,18 +101,83 @@ l1_share: 0.5
 coefficient_unit: sum
 resample: true
 """
+CAPPED = {
+    "facts.py": """
+from dataclasses import dataclass
+
+from theirs.elastic.facts import ElasticConfig
+
+
+@dataclass(frozen=True)
+class CappedConfig(ElasticConfig):
+    cap: float
+
+
+Config = CappedConfig
+""",
+    "maths.py": """
+from dataclasses import replace
+
+from theirs.capped.form import CappedForm
+from theirs.elastic.maths import Elastic
+
+
+class Capped(Elastic):
+    def capped(self, f, step):
+        return f.clamp(max=step.configs[0].cap)
+
+    def fold(self, config, p, buffers, scale):
+        return replace(super().fold(config, p, buffers, scale), form=CappedForm(config.cap / scale))
+
+
+Maths = Capped
+""",
+    "form.py": """
+from dataclasses import dataclass
+
+from sae_sweep.saes.forms.relu import ReluForm
+
+
+@dataclass(frozen=True)
+class CappedForm(ReluForm):
+    cap: float
+
+    saelens, saelens_transcoder = "capped", "capped_transcoder"
+
+    def margins(self, t, z_BF):
+        pre_BF, _ = super().margins(t, z_BF)
+        return pre_BF, pre_BF.clamp(max=self.cap)
+
+    def fired(self, t, read_BD):
+        found = super().fired(t, read_BD)
+        return found._replace(value_N=found.value_N.clamp(max=self.cap))
+
+
+Form = CappedForm
+""",
+}
+CAPPED_YAML = "defaults:\n  - elastic\n  - _self_\n\narchitecture: capped\ncap: 0.5\n"
+ENTRY_POINTS = """
+[sae_sweep.architectures]
+elastic = theirs.elastic
+capped = theirs.capped
+[sae_sweep.forms]
+capped = theirs.capped.form
+"""
 
 
 @pytest.fixture
 def command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, install: Callable[..., None], llama_folder: Path
 ) -> list[str]:
-    """The beginning of a command line that knows `sae=elastic`."""
+    """The beginning of a command line that knows `sae=elastic` and `sae=capped`."""
     files = {"__init__.py": "", "elastic/__init__.py": "", "elastic/facts.py": FACTS, "elastic/maths.py": MATHS}
-    install("theirs", files, "[sae_sweep.architectures]\nelastic = theirs.elastic\n")
+    capped = {f"capped/{name}": text for name, text in {"__init__.py": "", **CAPPED}.items()}
+    install("theirs", files | capped, ENTRY_POINTS)
     folder = tmp_path / "configs" / "sae"
     folder.mkdir(parents=True)
     (folder / "elastic.yaml").write_text(YAML)
+    (folder / "capped.yaml").write_text(CAPPED_YAML)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.txt").write_text("".join(f"{number} is followed by {number + 1}.\n" for number in range(9_000)))
     return [
@@ -143,6 +212,21 @@ def test_it_is_trained_beside_the_others(command: list[str], tmp_path: Path) -> 
         assert metrics[label]["l0"] == pytest.approx(6, rel=0.2)
         assert metrics[label]["threshold_mode"] == "quantile"
     assert metrics["elastic-strength_1-w48"]["l0"] < metrics["elastic-strength_0.1-w48"]["l0"]
+
+
+def test_one_of_a_new_form(command: list[str], tmp_path: Path) -> None:
+    """It is trained, trimmed, judged as what it is, and read back."""
+    assert main([*command, "sae=capped", "sae.l0=6", "training.lr=1e-2"]) == 0
+    folder = tmp_path / "outputs" / "mine" / "capped-l0_6-w48"
+    cfg, sae = json.loads((folder / "cfg.json").read_text()), load_sae(folder)
+    assert (cfg["architecture"], cfg["cap"]) == ("capped", 0.5)
+    assert (type(sae.form).__name__, sae.form) == ("CappedForm", type(sae.form)(0.5))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["l0"] == pytest.approx(6, rel=0.2)
+    assert metrics["threshold_mode"] == "quantile"
+    x_BD = sae.tensors["b_dec"] + 100 * sae.tensors["W_dec"][:4]
+    assert sae.encode(x_BD).amax(1).tolist() == [0.5] * 4
+    assert sae.coded(x_BD)[0].value_N.max() == 0.5
 
 
 def test_it_is_in_the_report(command: list[str], tmp_path: Path) -> None:
