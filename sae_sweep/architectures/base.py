@@ -124,9 +124,9 @@ class SaeConfig(ABC):
         """How many numbers its inference form has that are no parameters of it."""
         return 0
 
-    @abstractmethod
     def parameters(self, d: int, width: int) -> dict[str, tuple[int, ...]]:
         """Name and shape of every trained tensor but the lookup; latents are rows (W_enc and W_dec are [F, d])."""
+        return {"W_enc": (width, d), "b_enc": (width,), "W_dec": (width, d), "b_dec": (d,)}
 
     def structure(self) -> tuple[object, ...]:
         """What members must share, beside site and batch size, to live in one bank."""

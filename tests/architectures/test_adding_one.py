@@ -33,9 +33,6 @@ class ElasticConfig(PenaltyConfig):
     def recipe(self, width):
         return Recipe(lr=1e-2, resample_every=25_000 if self.resample else 0)
 
-    def parameters(self, d, width):
-        return {"W_enc": (width, d), "b_enc": (width,), "W_dec": (width, d), "b_dec": (d,)}
-
 
 Config = ElasticConfig
 """

@@ -34,14 +34,8 @@ class GatedConfig(L1Config):
         return 27 if self.unit_decoder else 26
 
     def parameters(self, d: int, width: int) -> dict[str, tuple[int, ...]]:
-        return {
-            "W_enc": (width, d),
-            "W_dec": (width, d),
-            "b_gate": (width,),
-            "b_mag": (width,),
-            "r_mag": (width,),
-            "b_dec": (d,),
-        }
+        rows = {"W_enc": (width, d), "W_dec": (width, d)}
+        return {**rows, "b_gate": (width,), "b_mag": (width,), "r_mag": (width,), "b_dec": (d,)}
 
     def structure(self) -> tuple[object, ...]:
         return (*super().structure(), self.variant)

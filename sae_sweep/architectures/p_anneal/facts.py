@@ -32,9 +32,6 @@ class PAnnealConfig(L1Config):
             resample_every=25_000 if self.resample else 0,
         )
 
-    def parameters(self, d: int, width: int) -> dict[str, tuple[int, ...]]:
-        return {"W_enc": (width, d), "b_enc": (width,), "W_dec": (width, d), "b_dec": (d,)}
-
     def check(self, d: int, width: int) -> None:
         super().check(d, width)
         if not 0 < self.p_end <= 1:

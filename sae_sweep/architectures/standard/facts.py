@@ -32,9 +32,6 @@ class StandardConfig(L1Config):
     def pair_bytes(self) -> int:
         return 15 if self.unit_decoder else 13
 
-    def parameters(self, d: int, width: int) -> dict[str, tuple[int, ...]]:
-        return {"W_enc": (width, d), "b_enc": (width,), "W_dec": (width, d), "b_dec": (d,)}
-
     def structure(self) -> tuple[object, ...]:
         return (*super().structure(), self.variant)
 

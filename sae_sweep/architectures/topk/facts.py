@@ -40,9 +40,6 @@ class TopKConfig(SaeConfig):
         """lr scales as 1 / sqrt(width) (section 3 and appendix). The paper's average of weights is not kept."""
         return Recipe(lr=2e-4 / sqrt(width / 2**14), eps=6.25e-10)
 
-    def parameters(self, d: int, width: int) -> dict[str, tuple[int, ...]]:
-        return {"W_enc": (width, d), "b_enc": (width,), "W_dec": (width, d), "b_dec": (d,)}
-
     def check(self, d: int, width: int) -> None:
         super().check(d, width)
         if self.k is not None and not 1 <= self.k <= width:
