@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from sae_sweep.interop import load_sae, saelens
 from sae_sweep.saes.inference import InferenceSae
-from tests.interop.trained import CONFIGS, VOCABULARY, WIDTH, D, raw_activations, tokenized, trained_member
+from tests.interop.trained import CONFIGS, VOCABULARY, WIDTH, raw_activations, tokenized, trained_member
 
 METADATA = {"hook_name": "blocks.3.hook_resid_post", "model_name": "small"}
 FILE = "lookup.safetensors"
@@ -115,11 +115,3 @@ def test_a_config_that_does_not_describe_its_table_is_refused(entry: Any, tmp_pa
     (tmp_path / "cfg.json").write_text(json.dumps({**config, "lookup": entry}))
     with pytest.raises(ValueError, match=r"cfg\.json"):
         load_sae(tmp_path)
-
-
-def test_shapes(tmp_path: Path) -> None:
-    save(tmp_path)
-    tensors = load_file(tmp_path / FILE)
-    assert {name: (tuple(t.shape), t.dtype) for name, t in tensors.items()} == {
-        "lookup": ((VOCABULARY, D), torch.float32)
-    }

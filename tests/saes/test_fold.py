@@ -134,17 +134,6 @@ def test_jumprelu_thresholds_are_in_units_of_unit_rows() -> None:
     torch.testing.assert_close(found, p["log_threshold"].exp() * p["W_dec"].norm(dim=1) / 4)
 
 
-def test_a_gate_threshold_is_strict() -> None:
-    """A gate or pre-activation of exactly 0 does not fire."""
-    one = torch.ones(1, 1, dtype=torch.float64)
-    zero = torch.zeros(1, dtype=torch.float64)
-    p = {"W_enc": one, "W_dec": one, "b_dec": zero, "b_gate": zero, "b_mag": zero + 1, "r_mag": zero}
-    made = problem("gated").alone(0)
-    sae = replace(made, parameters=[p]).bank().fold(0, 1.0)
-    x_BD = torch.tensor([[-1.0], [0.0], [1.0]], dtype=torch.float64)
-    assert sae.encode(x_BD).flatten().tolist() == [0, 0, 2]
-
-
 def test_a_jump_threshold_is_strict() -> None:
     """H(0) = 0, in training and after."""
     one = torch.ones(1, 1, dtype=torch.float64)
