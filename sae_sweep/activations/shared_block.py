@@ -24,6 +24,7 @@ class SharedBlock:
         }
 
     def fits(self, block: Block) -> bool:
+        """Whether the rooms are large enough for a block."""
         return all(len(tensor) <= len(self._rooms[key]) for key, tensor in _tensors(block).items())
 
     def fill(self, block: Block) -> Filling:

@@ -29,10 +29,12 @@ class Origin:
 
     @property
     def label(self) -> str:
+        """What messages call it: the key and the path."""
         return f"{self.key}={self.path}"
 
     @property
     def is_array(self) -> bool:
+        """Whether it is one .npz or .npy file of token ids."""
         return isinstance(self.path, str) and Path(self.path).suffix in (".npz", ".npy")
 
     def single_path(self) -> str:

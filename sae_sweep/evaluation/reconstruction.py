@@ -16,6 +16,7 @@ class Reconstruction:
         self._sums = torch.zeros(5, dtype=torch.float64, device=device)
 
     def update(self, x_BD: Tensor, x_hat_BD: Tensor) -> None:
+        """Add some tokens' activations and their reconstructions."""
         if len(x_BD) == 0:
             return
         x_BD, x_hat_BD = x_BD.double(), x_hat_BD.double()

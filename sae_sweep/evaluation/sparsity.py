@@ -36,6 +36,7 @@ class Sparsity:
         return self._fired_F / self._tokens_R.sum().clamp(min=1)
 
     def metrics(self) -> dict[str, float | None]:
+        """The metrics of the codes, as fractions and per token; None where no token was added."""
         tokens = self._tokens_R.sum().item()
         if tokens == 0:
             return dict.fromkeys(("l0", "l0_se", "l1", "alive", "density_over_1pct", "density_over_10pct"))

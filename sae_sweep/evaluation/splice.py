@@ -25,6 +25,7 @@ class PassLosses:
         self.kl_R = torch.zeros(sequences, dtype=torch.float64, device=device)
 
     def add(self, sequence_N: Tensor, ce_N: Tensor, kl_N: Tensor) -> None:
+        """Add tokens' cross-entropy and KL, in nats, to their sequences' sums."""
         self.ce_R.index_add_(0, sequence_N, ce_N.double())
         self.kl_R.index_add_(0, sequence_N, kl_N.double())
 

@@ -38,6 +38,7 @@ class SaeSums:
         return x_hat_ND
 
     def metrics(self) -> dict[str, float | None]:
+        """The metrics of codes and reconstructions, and how many tokens they are of."""
         return {
             **self.sparsity.metrics(),
             **self.reconstruction.metrics(),

@@ -60,6 +60,7 @@ class MemberRecord:
 
     @property
     def file(self) -> str:
+        """The name of the file with its resume state."""
         return f"{self.identity}.safetensors"
 
     @property

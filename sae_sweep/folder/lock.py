@@ -43,6 +43,7 @@ class Holder:
 
     @property
     def here(self) -> bool:
+        """Whether the process is on this machine."""
         return self.host == socket.gethostname()
 
     @property

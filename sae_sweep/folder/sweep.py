@@ -87,9 +87,11 @@ class SweepFolder:
     """The task whose worker writes here; None for a process that has the sweep to itself."""
 
     def member_folder(self, label: str) -> Path:
+        """Where a member's files are."""
         return self.root / label
 
     def milestone_folder(self, label: str, tokens: int) -> Path:
+        """Where a member's snapshot after so many training tokens is."""
         return self.member_folder(label) / names.MILESTONES / str(tokens)
 
     def has_milestone(self, label: str, tokens: int) -> bool:

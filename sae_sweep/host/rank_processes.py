@@ -34,6 +34,7 @@ class Role:
 
     @property
     def hosts(self) -> int:
+        """How many machines the ranks are on."""
         return max(1, self.size // self.local_size)
 
 

@@ -26,10 +26,12 @@ class Interrupted(KeyboardInterrupt):
 
     @property
     def name(self) -> str:
+        """Its name, like SIGTERM."""
         return signal.Signals(self.number).name
 
     @property
     def exit_code(self) -> int:
+        """What a process that it stopped ends with: 128 + its number."""
         return 128 + self.number
 
 

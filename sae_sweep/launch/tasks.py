@@ -41,6 +41,7 @@ class Task:
 
     @property
     def folder(self) -> Path:
+        """Where the state of its group is, inside the sweep folder."""
         return state_place(self.root, self.name)
 
     @property
@@ -55,6 +56,7 @@ class Task:
 
     @property
     def identities(self) -> list[str]:
+        """The identities of its members, in their order."""
         return [member_identity(config) for config in self.configs]
 
     @property

@@ -49,10 +49,12 @@ class DeviceCost:
 
     @property
     def least_flops(self) -> float:
+        """Floating-point operations of the model, of judging, and of steps that are sparse."""
         return self.model_flops + self.judging_flops + self.encoder_flops
 
     @property
     def most_flops(self) -> float:
+        """The same where every step is dense."""
         return self.model_flops + self.judging_flops + self.dense_flops
 
 

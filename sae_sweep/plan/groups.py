@@ -76,6 +76,7 @@ class Group:
 
     @property
     def members(self) -> tuple[Member, ...]:
+        """The members of all its banks, in their order."""
         return tuple(member for bank in self.banks for member in bank.members)
 
 
@@ -87,6 +88,7 @@ class Plan:
 
     @property
     def members(self) -> tuple[Member, ...]:
+        """The members of all its banks, in their order."""
         return tuple(member for group in self.groups for member in group.members)
 
     def labelled(self, labels: Mapping[str, str]) -> "Plan":

@@ -69,6 +69,7 @@ class Peak:
 
     @property
     def total(self) -> int:
+        """Bytes that are held at the peak."""
         return sum(self.held.values())
 
 

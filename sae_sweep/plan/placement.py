@@ -32,6 +32,7 @@ class Wave:
 
     @property
     def members(self) -> tuple[Member, ...]:
+        """The members of all its banks, in their order."""
         return tuple(member for bank in self.banks for member in bank.members)
 
     @property

@@ -40,6 +40,7 @@ class Batch:
 
     @property
     def target_BD(self) -> Tensor:
+        """What is reconstructed: the inputs, but for transcoders."""
         return self.x_BD if self.y_BD is None else self.y_BD
 
 
@@ -53,6 +54,7 @@ class Chunk:
 
     @property
     def members(self) -> slice:
+        """The indices of its members in the bank."""
         return slice(self.first, self.last)
 
 

@@ -30,6 +30,7 @@ class Units:
     mean_D: Tensor | None = None
 
     def applied(self, x_BD: Tensor) -> Tensor:
+        """Raw activations [B, D] as members see them in training."""
         return self.scale * (x_BD if self.mean_D is None else x_BD - self.mean_D)
 
 
@@ -63,6 +64,7 @@ class InferenceSae:
 
     @property
     def width(self) -> int:
+        """How many latents it has."""
         return self.tensors["W_enc"].shape[1]
 
     def encode(self, x_BD: Tensor, tokens_B: Tensor | None = None) -> Tensor:

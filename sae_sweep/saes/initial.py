@@ -32,6 +32,7 @@ class Start:
 
     @property
     def targets_ND(self) -> Tensor:
+        """What is reconstructed: the inputs, but for transcoders."""
         return self.inputs_ND if self.outputs_ND is None else self.outputs_ND
 
     def centred(self, b_dec: Tensor) -> Tensor:
@@ -116,8 +117,10 @@ def matching(x_ND: Tensor, rows_FD: Tensor, k: int | None, W_dec: Tensor, y_ND: 
 
 
 def unit_rows(rows_FD: Tensor) -> Tensor:
+    """The rows, each divided by its norm."""
     return rows_FD / rows_FD.norm(dim=1, keepdim=True)
 
 
 def random_unit_rows(width: int, d: int, generator: torch.Generator) -> Tensor:
+    """Rows of norm 1 and random directions, [width, d]."""
     return unit_rows(torch.randn(width, d, generator=generator))

@@ -17,10 +17,12 @@ class Layout:
 
     @property
     def members(self) -> int:
+        """How many members the bank has."""
         return len(self.widths)
 
     @property
     def latents(self) -> int:
+        """How many latents all of them have."""
         return sum(self.widths)
 
     @cached_property

@@ -26,6 +26,7 @@ class Verdict:
 
     @property
     def over(self) -> bool:
+        """Whether the job will do no more."""
         return self.stage in ("over", "cancelled")
 
 
