@@ -88,7 +88,7 @@ class Plan:
 
     @property
     def members(self) -> tuple[Member, ...]:
-        """The members of all its banks, in their order."""
+        """The members of all its groups, in their order."""
         return tuple(member for group in self.groups for member in group.members)
 
     def labelled(self, labels: Mapping[str, str]) -> "Plan":
