@@ -46,21 +46,6 @@ def test_knob_is_a_field(config: SaeConfig, knob: str) -> None:
     assert getattr(config, knob) is not None
 
 
-def test_gated_has_two_vectors_more_than_standard() -> None:
-    """Tied encoders: r_mag, b_mag and b_gate in place of b_enc."""
-    sizes = {
-        name: sum(
-            rows * (shape[1] if len(shape) > 1 else 1)
-            for shape in c.parameters(D, WIDTH).values()
-            for rows in shape[:1]
-        )
-        for name, c in ALL.items()
-    }
-    assert sizes["standard"] == 2 * D * WIDTH + WIDTH + D
-    assert sizes["gated"] == sizes["standard"] + 2 * WIDTH
-    assert sizes["topk"] == sizes["standard"]
-
-
 RECIPES: dict[str, dict[str, Any]] = {
     "standard": {"lr": 1e-3, "resample_every": 25_000, "clip": 0.0},
     "standard_april": {"lr": 5e-5, "clip": 1.0, "lr_decay_fraction": 0.2, "sparsity_warmup_steps": 10_000},

@@ -54,18 +54,6 @@ def test_the_other_files_are_those_of_the_sae_without_a_table(name: str, tmp_pat
     assert config == json.loads((plain / "cfg.json").read_text())
 
 
-def test_a_row_is_added_at_the_decoder_and_taken_from_the_input_where_asked(tmp_path: Path) -> None:
-    x_BD, bare = raw_activations(50, 1), trained_member("topk", 0).folded()
-    sae = save(tmp_path)
-    assert sae.lookup is not None
-    rows_BD = sae.lookup.rows_VD[TOKENS_B]
-    f_BF = load_sae(tmp_path).encode(x_BD, TOKENS_B)
-    assert torch.equal(f_BF, bare.encode(x_BD))
-    torch.testing.assert_close(load_sae(tmp_path).decode(f_BF, TOKENS_B), bare.decode(f_BF) + rows_BD)
-    save(tmp_path, subtract=True)
-    assert torch.equal(load_sae(tmp_path).encode(x_BD, TOKENS_B), bare.encode(x_BD - rows_BD))
-
-
 @pytest.mark.parametrize("name", ["topk"])
 def test_without_a_table_none_is_read(name: str, tmp_path: Path) -> None:
     """One that an earlier save left behind included."""

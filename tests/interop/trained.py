@@ -1,4 +1,4 @@
-"""Members as training leaves them: parameters of c x activations, with the answers in raw units worked out apart."""
+"""Members as training leaves them: parameters of c x activations."""
 
 from dataclasses import dataclass, replace
 
@@ -10,7 +10,7 @@ from sae_sweep.architectures.maths import maths_of
 from sae_sweep.saes.bank import Bank
 from sae_sweep.saes.inference import InferenceSae, Lookup, Units
 from sae_sweep.saes.spaces import TRANSCODER
-from tests.saes.kinds import FREE_DECODER, KINDS, NO_PRE_BIAS, TOPK_KINDS, config
+from tests.saes.kinds import FREE_DECODER, KINDS, TOPK_KINDS, config
 
 D, WIDTH, K, VOCABULARY = 24, 60, 7, 11
 SCALE = 0.037
@@ -40,25 +40,6 @@ class TrainedMember:
     def folded(self) -> InferenceSae:
         buffers = {"threshold": torch.tensor(THRESHOLD)}
         return maths_of(self.config).fold(self.config, self.parameters, buffers, SCALE)
-
-    def answers(self, raw_BD: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes, in the raw units of unit decoder rows, and reconstructions, in float64, from the papers' equations."""
-        p = {name: tensor.double() for name, tensor in self.parameters.items()}
-        x_BD = SCALE * raw_BD.double()
-        z_BF = (x_BD if self.name in NO_PRE_BIAS else x_BD - p["b_dec"]) @ p["W_enc"].T
-        if self.name.startswith("gated"):
-            f_BF = (z_BF + p["b_gate"] > 0) * torch.relu(p["r_mag"].exp() * z_BF + p["b_mag"])
-        else:
-            f_BF = torch.relu(z_BF + p["b_enc"])
-        if self.name.startswith("jumprelu"):
-            f_BF = f_BF * (f_BF > p["log_threshold"].exp())
-        if self.name in ("batchtopk", "matryoshka"):
-            f_BF = f_BF * (f_BF > THRESHOLD)
-        if self.name == "topk":
-            least_B1 = f_BF.sort(dim=1, descending=True).values[:, K - 1 : K]
-            f_BF = f_BF * (f_BF >= least_B1)
-        x_hat_BD = f_BF @ p["W_dec"] + p["b_dec"]
-        return f_BF * p["W_dec"].norm(dim=1) / SCALE, x_hat_BD / SCALE
 
 
 def trained_member(name: str, seed: int) -> TrainedMember:

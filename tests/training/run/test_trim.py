@@ -69,14 +69,6 @@ def test_one_number_of_one_tensor(kind: str) -> None:
     assert low < cut < high
 
 
-def test_what_fires_is_right_already() -> None:
-    """The nearest cut that keeps them: nothing fires more or less."""
-    sae, x_BD, tokens_B = inference("jumprelu")
-    l0 = l0_of(sae, x_BD, tokens_B)
-    made = trimmed(sae, x_BD, tokens_B, l0)
-    assert torch.equal(made.encode(x_BD, tokens_B), sae.encode(x_BD, tokens_B))
-
-
 def test_a_topk_fires_k_whatever_its_numbers() -> None:
     sae, x_BD, tokens_B = inference("topk")
     assert trimmed(sae, x_BD, tokens_B, 2.0) is sae
