@@ -43,14 +43,8 @@ def _dispatch(arguments: Sequence[str]) -> None:
         raise ConfigError(f"{name}: neither a command ({words}) nor key=value{guess}")
 
 
-def config_folder() -> Path:
-    """`configs/` of the checkout where there is one, else the copy inside the installed package."""
-    package = Path(__file__).resolve().parent
-    checkout = package.parent
-    return checkout / "configs" if (checkout / "pyproject.toml").is_file() else package / "configs"
-
-
 def _train(arguments: Sequence[str]) -> None:
+    from sae_sweep.config.files import config_folder
     from sae_sweep.launch.hydra.program import run  # brings in Hydra
 
     run(arguments, config_folder(), _usage(COMMANDS))
@@ -79,6 +73,7 @@ def _cancel(arguments: Sequence[str]) -> None:
 def _eval(arguments: Sequence[str]) -> None:
     folder = _sweep_folder("eval", arguments[:1])
     from sae_sweep.analyses.session.command import analyse  # brings in torch
+    from sae_sweep.config.files import config_folder
 
     analyse(folder, arguments[1:], config_folder())
 

@@ -21,10 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 
-from sae_sweep.cli import config_folder
-from sae_sweep.config.reading import member_config
+from sae_sweep.config.files import config_of
 from sae_sweep.folder.sweep import SweepFolder
 from sae_sweep.host import allocator as process
 from sae_sweep.plan.groups import Plan, plan_sweep
@@ -83,8 +81,7 @@ def measured(overrides: str) -> dict[str, Any]:
 
 def _configs(overrides: str) -> list[Any]:
     shared, *members = (part.split() for part in overrides.split(" + "))
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return [member_config(compose("config", [*ALWAYS.split(), *shared, *own])) for own in members or [[]]]
+    return [config_of([*ALWAYS.split(), *shared, *own]) for own in members or [[]]]
 
 
 def _run(plan: Plan, held: Held) -> dict[str, int]:

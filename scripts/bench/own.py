@@ -7,7 +7,6 @@ from itertools import count
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim.adam import adam
@@ -15,8 +14,7 @@ from torch.optim.adam import adam
 from sae_sweep.activations.scaling import site_statistics
 from sae_sweep.activations.stream import Block
 from sae_sweep.activations.toy import ToyStream
-from sae_sweep.cli import config_folder
-from sae_sweep.config.reading import member_config
+from sae_sweep.config.files import config_of
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.model.sites import synthetic_site
 from sae_sweep.plan.groups import plan_sweep
@@ -70,8 +68,7 @@ class Size:
 
 def configured(overrides: Sequence[str]) -> MemberConfig:
     """The config of one member, as the command line would make it."""
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return member_config(compose("config", overrides=list(overrides)))
+    return config_of(overrides)
 
 
 def member(sae: str, l0: float, size: Size, seed: int = 0) -> MemberConfig:

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
@@ -21,8 +20,8 @@ from sae_sweep.activations import cache_folder
 from sae_sweep.activations.cache import BlockCache
 from sae_sweep.activations.cache_folder import cache_key
 from sae_sweep.activations.stream import Block, BlockRows
-from sae_sweep.cli import config_folder
-from sae_sweep.config.reading import config_entries, member_config
+from sae_sweep.config.files import config_of
+from sae_sweep.config.reading import config_entries
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.launch.local import run_sweep
@@ -65,9 +64,7 @@ def config(llama_folder: Path, text: Path, tmp_path: Path) -> Callable[..., Memb
                 *overrides,
             ),
         ]
-        last = {override.split("=")[0]: override for override in shared}
-        with initialize_config_dir(str(config_folder()), version_base="1.3"):
-            return member_config(compose("config", list(last.values())))
+        return config_of(shared)
 
     return made
 

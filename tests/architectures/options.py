@@ -7,7 +7,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from sae_sweep.cli import config_folder
+from sae_sweep.config.files import config_folder
 from sae_sweep.config.reading import member_config
 from sae_sweep.config.schema import MemberConfig
 

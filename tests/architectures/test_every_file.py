@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sae_sweep.cli import config_folder
+from sae_sweep.config.files import config_folder
 from sae_sweep.evaluation.metrics import METRICS
 from sae_sweep.interop import load_sae
 from sae_sweep.launch.local import run_sweep

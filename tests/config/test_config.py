@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from sae_sweep.architectures.topk.facts import TopKConfig
-from sae_sweep.cli import config_folder
+from sae_sweep.config.files import config_folder, config_of
 from sae_sweep.config.reading import config_entries, flat_entries, known_keys, member_config, unknown_key
 from sae_sweep.config.schema import MemberConfig, ToyConfig
 from sae_sweep.errors import ConfigError
@@ -43,9 +43,31 @@ def refusal(*overrides: str, **values: Any) -> str:
 @pytest.mark.parametrize(
     "file", [file for file in FILES if file.parent.name in GROUPS], ids=lambda f: f"{f.parent.name}-{f.stem}"
 )
-def test_every_option_of_every_group_composes_to_a_typed_config(file: Path) -> None:
-    extra = ["model.path=somewhere"] if file.stem == "local" else []
-    assert config(f"{file.parent.name}={file.stem}", *extra)
+def test_every_option_of_every_group_is_read_with_and_without_hydra(file: Path) -> None:
+    asked = [f"{file.parent.name}={file.stem}", *(["model.path=somewhere"] if file.stem == "local" else [])]
+    asked += ["training.lr=1e-3", "training.milestones=[1e5,1e6]", "seed=3", "data.name=null"]
+    assert config_of(asked) == config(*asked)
+
+
+def test_a_config_is_made_from_what_differs_alone() -> None:
+    made = config_of({"sae": "topk", "sae.k": 8, "data": "toy", "data.toy.latents": 64, "training.tokens": 10**6})
+    assert made == config("sae=topk", "sae.k=8", "data=toy", "data.toy.latents=64", "training.tokens=1e6")
+    assert config_of({}) == config(), "and nothing is left of the one before"
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"sae": "tpk"}, "sae=tpk is not one of batchtopk, gated,"),
+        ({"sae.k": 3}, "sae.k: gated has no such key"),
+        ({"data.toy.latents": 3}, "data.toy.latents: data.toy is null here; data=toy gives it keys"),
+        ({"trainig.lr": 3}, "trainig.lr: no such key; did you mean training.lr?"),
+    ],
+)
+def test_what_no_file_has_is_refused(asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config_of(asked)
+    assert str(caught.value).startswith(message)
 
 
 @pytest.mark.parametrize("file", [*FILES, config_folder() / "config.yaml"], ids=lambda f: f"{f.parent.name}-{f.stem}")

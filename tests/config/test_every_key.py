@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sae_sweep.architectures.base import ARCHITECTURES, SaeConfig
-from sae_sweep.cli import config_folder
+from sae_sweep.config.files import config_folder
 from sae_sweep.config.reading import config_entries, flat_entries, known_keys, member_config
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError

@@ -9,11 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 
-from sae_sweep.cli import config_folder
-from sae_sweep.config.reading import member_config
+from sae_sweep.config.files import config_of
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.launch.local import Outcome, run_sweep
 from sae_sweep.model.harvest import harvest
@@ -57,12 +55,7 @@ def configs(llama_folder: Path, tmp_path: Path) -> list[MemberConfig]:
         *small(tmp_path / "outputs", llama_folder, text),
         *("site.layer=2", "training.batch_size=40", "training.tokens=6000", "training.lr=1e-2"),
     ]
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        composed = [
-            compose("config", list({override.split("=")[0]: override for override in [*shared, *own]}.values()))
-            for own in MEMBERS
-        ]
-    return [member_config(one) for one in composed]
+    return [config_of([*shared, *own]) for own in MEMBERS]
 
 
 def run(configs: list[MemberConfig], name: str, cache: Path | None) -> list[Outcome]:

@@ -4,10 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-
-from sae_sweep.cli import config_folder
-from sae_sweep.config.reading import member_config
+from sae_sweep.config.files import config_of
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.folder.sweep import SweepFolder, sweep_root
 from sae_sweep.plan.groups import Group, plan_sweep
@@ -32,8 +29,7 @@ class Planned:
 
 def planned(shared: Sequence[str], members: Mapping[str, Sequence[str]]) -> Planned:
     """The one group of some members, by name; all of them have the shared overrides."""
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        configs = {name: member_config(compose("config", [*shared, *own])) for name, own in members.items()}
+    configs = {name: config_of([*shared, *own]) for name, own in members.items()}
     plan = plan_sweep(list(configs.values()))
     folder = SweepFolder(sweep_root(next(iter(configs.values()))))
     folder.begin(plan)

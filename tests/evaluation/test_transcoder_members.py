@@ -9,13 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sae_sweep.cli import config_folder
-from sae_sweep.config.reading import member_config
+from sae_sweep.config.files import config_of
 from sae_sweep.data.tokens import open_tokens
 from sae_sweep.host.signals import Interrupted
 from sae_sweep.launch.local import run_sweep
@@ -173,8 +171,7 @@ def test_a_stopped_sweep_goes_on_bit_for_bit(
 
     def sweep(folder: Path) -> None:
         common = shared(folder, llama_folder, text_file)
-        with initialize_config_dir(str(config_folder()), version_base="1.3"):
-            configs = [member_config(compose("config", [*common, *own])) for own in members]
+        configs = [config_of([*common, *own]) for own in members]
         outcomes = run_sweep(configs)
         assert {outcome.state for outcome in outcomes} == {"finished"}
 

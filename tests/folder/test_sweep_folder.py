@@ -4,11 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from safetensors.numpy import save_file
 
-from sae_sweep.cli import config_folder
+from sae_sweep.config.files import config_of
 from sae_sweep.config.reading import member_config
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
@@ -22,8 +21,7 @@ from tests.folder.test_files import dead_pid
 
 @cache
 def config(*overrides: str) -> MemberConfig:
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return member_config(compose("config", list(overrides)))
+    return config_of(overrides)
 
 
 def begun(folder: SweepFolder, *configs: MemberConfig) -> Plan:

@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 
-from sae_sweep.cli import config_folder, main
-from sae_sweep.config.reading import member_config
+from sae_sweep.cli import main
+from sae_sweep.config.files import config_of
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.launch.local import run_sweep
 
@@ -46,8 +45,7 @@ SAME = processor() == json.loads((OLD / "processor.json").read_text())
 
 
 def config(root: Path, *overrides: str) -> MemberConfig:
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return member_config(compose("config", [*SHARED, f"output_dir={root}", *overrides]))
+    return config_of([*SHARED, f"output_dir={root}", *overrides])
 
 
 def assert_as_before(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

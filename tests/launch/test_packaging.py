@@ -55,7 +55,8 @@ def test_a_wheel_holds_configs_and_plugins_once(installed: Path) -> None:
 def test_an_installed_wheel_finds_its_configs_and_plugins(installed: Path, tmp_path: Path) -> None:
     code = (
         "from sae_sweep import cli\n"
-        "print(cli.config_folder())\n"
+        "from sae_sweep.config.files import config_folder\n"
+        "print(config_folder())\n"
         "sys.exit(cli.main(['+experiment=gated_gemma', 'dry_run=true']))\n"
     )
     lines = python(code, installed, tmp_path).splitlines()
@@ -71,6 +72,6 @@ def test_the_plugins_in_use_are_those_of_this_checkout() -> None:
 
 
 def test_a_checkout_uses_its_own_configs() -> None:
-    from sae_sweep.cli import config_folder
+    from sae_sweep.config.files import config_folder
 
     assert config_folder() == REPOSITORY / "configs"

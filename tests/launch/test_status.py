@@ -8,10 +8,9 @@ from pathlib import Path
 from time import time
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from sae_sweep.cli import config_folder, main
-from sae_sweep.config.reading import member_config
+from sae_sweep.cli import main
+from sae_sweep.config.files import config_of
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.folder.checkpoints import Checkpoint, MemberRecord, StateFolder, write_state
 from sae_sweep.folder.lock import held
@@ -23,8 +22,7 @@ LABELS = ("gated-l0_32-x16", "topk-l0_32-x16", "standard-l0_32-x16")
 
 @cache
 def configs() -> tuple[MemberConfig, ...]:
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return tuple(member_config(compose("config", [f"sae={sae}"])) for sae in ("gated", "topk", "standard"))
+    return tuple(config_of([f"sae={sae}"]) for sae in ("gated", "topk", "standard"))
 
 
 @pytest.fixture

@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from sae_sweep.architectures.base import ARCHITECTURES
-from sae_sweep.cli import config_folder
-from sae_sweep.config.reading import member_config
+from sae_sweep.config.files import config_of
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.evaluation.language_model import LanguageModelEvaluator
 from sae_sweep.launch.local import run_sweep
@@ -32,8 +30,7 @@ TOY = ("data=toy", "data.toy.dimensions=24", "data.toy.latents=30", "data.toy.ac
 
 
 def config(*overrides: str) -> MemberConfig:
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return member_config(compose("config", list(overrides)))
+    return config_of(overrides)
 
 
 def cost(group: Group, devices: int = 1) -> PassCost:

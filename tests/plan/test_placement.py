@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 from hydra import compose, initialize_config_dir
 
-from sae_sweep.cli import config_folder
+from sae_sweep.config.files import config_folder
 from sae_sweep.config.reading import member_config
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError

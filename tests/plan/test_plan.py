@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from sae_sweep.cli import config_folder
+from sae_sweep.config.files import config_folder
 from sae_sweep.config.reading import member_config
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
@@ -107,6 +107,23 @@ def test_runtime_keys_are_not_part_of_what_a_member_is(override: str) -> None:
 )
 def test_every_other_key_is(override: str) -> None:
     assert member_identity(config(override)) != member_identity(config())
+
+
+DEMO = {  # identities of +experiment=demo, as version 1 of sweep.json had them
+    "gated": "522954d948cf8b72 d1412750af8f4976 d91498745f6ffc37 451d791fb7e0dd97",
+    "standard": "3f24acf10876d485 fc1935d45ca3ce6c af36b552baddbb74 c61a4211558c6349",
+    "standard_april": "d40eebc72e4cab4b 724c30b3d7cf5b2a 9e6bf7e40806f727 05455da6e0165709",
+    "topk": "c2d60b44dc30fb80 cbec4188c782f793 89c792c4535cf15a cbfa5e8b5a334b67",
+}
+
+
+def test_members_of_old_sweeps_are_known_again() -> None:
+    for sae, identities in DEMO.items():
+        knob = "sae.k" if sae == "topk" else "sae.l0"
+        asked = [config("+experiment=demo", f"sae={sae}", f"{knob}={value}") for value in (6, 16, 40, 96)]
+        assert [member_identity(one) for one in asked] == identities.split()
+        label = f"{sae}-{knob.removeprefix('sae.')}_6-x8"
+        assert plan_sweep(asked).members[0].label == label
 
 
 def test_a_member_asked_for_twice_is_one() -> None:

@@ -3,18 +3,15 @@
 from itertools import product
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from sae_sweep.cli import config_folder
-from sae_sweep.config.reading import member_config
+from sae_sweep.config.files import config_of
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.plan.groups import BankPlan, plan_sweep
 from sae_sweep.plan.spread import chunk_cost, shares, spread
 
 
 def config(*overrides: str) -> MemberConfig:
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return member_config(compose("config", list(overrides)))
+    return config_of(overrides)
 
 
 def parts(widths: list[int], layers: tuple[int, ...] = (1,)) -> list[BankPlan]:

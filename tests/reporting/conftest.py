@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from sae_sweep.cli import config_folder
-from sae_sweep.config.reading import member_config as typed_config
+from sae_sweep.config.files import config_of
 
 # How many latents a member fires, and how its fidelity grows with that.
 GRIDS: dict[str, dict[str, Any]] = {
@@ -28,8 +26,7 @@ CE_CLEAN, CE_ZERO, CE_MEAN = 3.412, 11.237, 8.954
 @cache
 def sae_entries(name: str) -> dict[str, Any]:
     """The entries of configs/sae/<name>.yaml."""
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return asdict(typed_config(compose("config", [f"sae={name}", "sae.expansion=16"])).sae)
+    return asdict(config_of([f"sae={name}", "sae.expansion=16"]).sae)
 
 
 def member_config(architecture: str, knob: str, value: float, layer: int, seed: int) -> dict[str, Any]:

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 from rich.console import Console
 
-from sae_sweep.cli import config_folder
-from sae_sweep.config.reading import config_entries, member_config
+from sae_sweep.config.files import config_of
+from sae_sweep.config.reading import config_entries
 from sae_sweep.config.saved import architecture_label
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.metrics import METRICS
@@ -100,10 +99,9 @@ def test_points_say_what_the_members_are(sweep: Path) -> None:
 
 
 def test_an_architecture_is_named_as_its_config_names_it() -> None:
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        for sae in ("gated", "gated_decoder_norm", "standard_april", "topk"):
-            config = member_config(compose("config", [f"sae={sae}"]))
-            assert architecture_label(config_entries(config)) == config.sae.method() == sae
+    for sae in ("gated", "gated_decoder_norm", "standard_april", "topk"):
+        config = config_of([f"sae={sae}"])
+        assert architecture_label(config_entries(config)) == config.sae.method() == sae
     assert architecture_label({"sae": {"architecture": "new", "l1": 3}}) == "new", "of another version"
 
 

@@ -1,17 +1,14 @@
 """Members, banks and blocks made by hand: what a trainer needs, without a model or a plan."""
 
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from sae_sweep.activations.scaling import SiteStatistics, site_statistics
 from sae_sweep.activations.stream import Block
-from sae_sweep.config.reading import member_config
+from sae_sweep.config.files import config_of
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.model.sites import Site
 from sae_sweep.plan.groups import BankPlan
@@ -22,64 +19,40 @@ from sae_sweep.training.step.trainer import BankTrainer
 
 D = 8
 SITE = Site("resid_post", 0, "blocks.0.hook_resid_post")
-CONFIGS = Path(__file__).parents[2] / "configs"
 SAE = {
-    "standard": ["standard"],
-    "april": ["standard", "standard_april"],
-    "gated": ["gated"],
-    "topk": ["topk"],
-    "gated_decoder_norm": ["gated", "gated_decoder_norm"],
-    "p_anneal": ["p_anneal"],
-    "batchtopk": ["topk", "batchtopk"],
-    "matryoshka": ["topk", "batchtopk", "matryoshka"],
-    "jumprelu": ["jumprelu"],
-    "jumprelu_target_l0": ["jumprelu"],
-    "jumprelu_frequency": ["jumprelu"],
-    "jumprelu_anthropic": ["jumprelu", "jumprelu_anthropic"],
+    "standard": "standard",
+    "april": "standard_april",
+    "gated": "gated",
+    "topk": "topk",
+    "gated_decoder_norm": "gated_decoder_norm",
+    "p_anneal": "p_anneal",
+    "batchtopk": "batchtopk",
+    "matryoshka": "matryoshka",
+    "jumprelu": "jumprelu",
+    "jumprelu_target_l0": "jumprelu",
+    "jumprelu_frequency": "jumprelu",
+    "jumprelu_anthropic": "jumprelu_anthropic",
 }
+"""The file of configs/sae that each kind begins as."""
 KINDS = tuple(SAE)
 TOPK_KINDS = ("topk", "batchtopk", "matryoshka")
 FREE_DECODER = ("april", "gated_decoder_norm", "jumprelu_anthropic")
 VOCABULARY = 12
-GROUPS = {
-    "model": ["local", "demo"],
-    "site": ["resid_post"],
-    "data": ["demo"],
-    "training": ["default"],
-    "evaluation": ["default"],
-    "tracking": ["offline", "none"],
-    "launcher": ["default"],
+SMALL = {
+    "tracking": "none",
+    "tracking.log_every": 10,
+    "site.layer": 0,
+    "sae.width": 24,
+    "training.tokens": 1600,
+    "training.batch_size": 32,
 }
-OVERRIDES: dict[str, dict[str, Any]] = {
-    "site": {"layer": 0},
-    "sae": {"expansion": None, "width": 24, "resample": True, "auxk": 4, "dead_after_tokens": 96},
-    "training": {"tokens": 1600.0, "batch_size": 32},
-    "tracking": {"log_every": 10},
-}
-
-
-@cache
-def group_entries(group: str, *options: str) -> dict[str, Any]:
-    """The entries of a config group, a later option over an earlier one, and this file's overrides over both."""
-    found: dict[str, Any] = {}
-    for option in options:
-        found |= OmegaConf.to_container(OmegaConf.load(CONFIGS / group / f"{option}.yaml"))  # type: ignore[operator]
-    found.pop("defaults", None)
-    return found | {key: value for key, value in OVERRIDES.get(group, {}).items() if key in found}
 
 
 def member_configuration(kind: str, **overrides: Any) -> MemberConfig:
     """The config of a member; overrides are `seed` and keys like `sae_l1` or `training_lr`."""
-    entries: dict[str, Any] = {"name": "sweep", "output_dir": "outputs", "seed": 0, "init_from": None, "dry_run": False}
-    options = {**GROUPS, "sae": ["../every_sae", *SAE[kind]]}
-    entries |= {group: dict(group_entries(group, *names)) for group, names in options.items()}
-    for key, value in overrides.items():
-        group, _, name = key.partition("_")
-        if key in ("seed", "init_from"):
-            entries[key] = value
-        else:
-            entries[group][name] = value
-    return member_config(entries)
+    own = {"sae.auxk": 4, "sae.dead_after_tokens": 96} if kind in TOPK_KINDS else {"sae.resample": True}
+    asked = {key if key in ("seed", "init_from") else key.replace("_", ".", 1): overrides[key] for key in overrides}
+    return config_of({"sae": SAE[kind], **SMALL, **own, **asked})
 
 
 def member(kind: str, **overrides: Any) -> Member:

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.utils import JobReturn, JobStatus
 
-from sae_sweep.cli import config_folder
+from sae_sweep.config.files import config_folder
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError, SweepFailed
 from sae_sweep.launch.hydra.jobs import launch_jobs

@@ -12,10 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
-from sae_sweep.cli import config_folder
-from sae_sweep.config.reading import member_config
+from sae_sweep.config.files import config_of
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import SplicedSae
 from sae_sweep.evaluation.language_model import LanguageModelEvaluator
@@ -157,8 +155,7 @@ def test_a_correction_without_room_looks_at_fewer_activations(
 def test_members_that_never_had_room_are_told_of_before_anything_is_written(tmp_path: Path) -> None:
     """Terabytes, which no machine gives."""
     overrides = [*SHARED, "sae=topk", "sae.k=3", "sae.width=1e12", f"output_dir={tmp_path / 'outputs'}"]
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        made = member_config(compose("config", overrides))
+    made = config_of(overrides)
     with pytest.raises(
         ConfigError, match=r"launcher\.memory_gb: out of memory before the first step, with topk-k_3-w1"
     ):

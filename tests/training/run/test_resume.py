@@ -12,12 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 
 from sae_sweep.activations.toy import ToyStream
-from sae_sweep.cli import config_folder
-from sae_sweep.config.reading import member_config
+from sae_sweep.config.files import config_of
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError, StorageError
 from sae_sweep.evaluation.toy import ToyEvaluator
@@ -40,8 +38,7 @@ WILD = ("sae=standard", "sae.l1=0.1", "training.lr=1e6", "training.lr_warmup_ste
 
 @cache
 def config(*overrides: str) -> MemberConfig:
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return member_config(compose("config", [*SHARED, *overrides]))
+    return config_of([*SHARED, *overrides])
 
 
 def sweep(folder: Path, *members: tuple[str, ...], also: tuple[str, ...] = ()) -> list[Outcome]:
@@ -255,8 +252,7 @@ def test_other_tokens_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         *("data.context=16", "data.block_rows=32", "data.rows_per_forward=16", "site.layer=1", *TOPK, "sae.width=40"),
         *("training.batch_size=48", "training.tokens=2e3", "evaluation.tokens=320", "tracking=none"),
     )
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        made = member_config(compose("config", [*overrides, f"output_dir={tmp_path}"]))
+    made = config_of([*overrides, f"output_dir={tmp_path}"])
     with monkeypatch.context() as patch:
         real, steps = keeper.Keeper.due, iter(range(1000))
         patch.setattr(keeper.Keeper, "due", lambda own, t: (sigterm() if next(steps) == 15 else None, real(own, t))[1])

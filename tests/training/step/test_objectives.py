@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from torch import Tensor
 
 from sae_sweep.activations.scaling import site_statistics
-from sae_sweep.cli import config_folder
-from sae_sweep.config.reading import member_config
+from sae_sweep.config.files import config_of
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.host.signals import Interrupted
@@ -52,10 +50,7 @@ def shared(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list
 
 
 def config(shared: Sequence[str], *own: str) -> MemberConfig:
-    """A later override wins."""
-    latest = {override.split("=")[0]: override for override in [*shared, *own]}
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return member_config(compose("config", list(latest.values())))
+    return config_of([*shared, *own])
 
 
 def group_of(shared: Sequence[str], *members: Sequence[str]) -> Group:

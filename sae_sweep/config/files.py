@@ -1,0 +1,64 @@
+"""The files of `configs/`, where each default is written once; and a config from what differs from them alone."""
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from sae_sweep.config.reading import member_config, unknown_key
+from sae_sweep.config.schema import MemberConfig
+from sae_sweep.errors import ConfigError
+
+
+def config_folder() -> Path:
+    """`configs/` of the checkout where there is one, else the copy inside the installed package."""
+    package = Path(__file__).resolve().parents[1]
+    checkout = package.parent
+    return checkout / "configs" if (checkout / "pyproject.toml").is_file() else package / "configs"
+
+
+def config_of(asked: Mapping[str, Any] | Iterable[str]) -> MemberConfig:
+    """The config of one member from what differs from the files, in the command line's words but without Hydra.
+
+    A group's name chooses one of its files, a dotted key sets a value: `{"sae": "topk", "sae.k": 8}`, or the same as
+    `["sae=topk", "sae.k=8"]`. Raises ConfigError for an option or key that does not exist, and as `member_config` does.
+    """
+    if not isinstance(asked, Mapping):
+        lines = [line.partition("=") for line in asked]
+        asked = {key: OmegaConf.from_dotlist([f"value={value}"]).value for key, _, value in lines}
+    primary = _read(config_folder() / "config.yaml")
+    options = {group: name for entry in primary["defaults"] if entry != "_self_" for group, name in entry.items()}
+    groups = {group: asked.get(group, name) for group, name in options.items() if not group.startswith("override ")}
+    own = {key: value for key, value in primary.items() if key not in ("defaults", "hydra")}
+    entries = OmegaConf.create({**own, **{group: _option(group, str(name)) for group, name in groups.items()}})
+    for key in [key for key in asked if key not in groups]:
+        parent = OmegaConf.select(entries, key.rpartition(".")[0]) if "." in key else entries
+        if not isinstance(parent, DictConfig):
+            raise unknown_key(key, entries.sae.architecture)
+        parent[key.rpartition(".")[2]] = asked[key]
+    return member_config(entries)
+
+
+@cache
+def _option(group: str, name: str) -> DictConfig:
+    """A file of a group, with those that it begins as."""
+    file = config_folder() / group / f"{name}.yaml"
+    if not file.is_file():
+        known = sorted(path.stem for path in file.parent.glob("*.yaml"))
+        raise ConfigError(f"{group}={name} is not one of {', '.join(known)}")
+    own = _read(file)
+    begins = [base for base in own.get("defaults", []) if base != "_self_"]
+    # One outside of the group is named from the root: `/every_sae@_here_`.
+    bases = [_option("", base[1:].partition("@")[0]) if base[0] == "/" else _option(group, base) for base in begins]
+    made = OmegaConf.merge(*bases, {key: value for key, value in own.items() if key != "defaults"})
+    assert isinstance(made, DictConfig)
+    return made
+
+
+@cache
+def _read(file: Path) -> dict[str, Any]:
+    entries = OmegaConf.to_container(OmegaConf.load(file))
+    assert isinstance(entries, dict)
+    return {str(key): value for key, value in entries.items()}
