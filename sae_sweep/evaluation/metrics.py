@@ -61,9 +61,14 @@ class Metric:
     is_number: bool = True
 
     @property
+    def choice(self) -> str:
+        """The name with a capital letter; a Greek one stays, which is a symbol."""
+        return self.name[0].upper() + self.name[1:] if self.name.isascii() else self.name
+
+    @property
     def heading(self) -> str:
         """The name as a heading, with its unit."""
-        return f"{self.name[0].upper()}{self.name[1:]}" + (f", {self.unit}" if self.unit else "")
+        return self.choice + (f", {self.unit}" if self.unit else "")
 
     @property
     def axis(self) -> str:
@@ -212,17 +217,19 @@ _ROWS = (
     Metric("density_over_1pct", "over 1%", "latents that fire on over 1% of tokens", "As a share of all latents."),
     Metric("l1", "L1", "L1", "Sum of activation x decoder norm per token.", better="lower"),
     Metric("mse", "MSE", "squared error", "Squared error, summed over d and averaged over tokens.", better="lower"),
-    Metric("ce_clean", "CE clean", "CE of the clean model", "In nats per token.", toy=None),
-    Metric("ce_sae", "CE SAE", "CE with the SAE", "In nats per token.", toy=None, better="lower"),
-    Metric("ce_zero", "CE zero", "CE with zero ablation", "In nats per token.", toy=None),
-    Metric("ce_mean", "CE mean", "CE with mean ablation", "In nats per token.", toy=None),
+    Metric("ce_clean", "CE clean", "CE of the clean model", "Cross-entropy, in nats per token.", toy=None),
+    Metric(
+        "ce_sae", "CE SAE", "CE with the SAE", "In nats per token, reconstructions in place.", toy=None, better="lower"
+    ),
+    Metric("ce_zero", "CE zero", "CE with zero ablation", "In nats per token, zeros in place.", toy=None),
+    Metric("ce_mean", "CE mean", "CE with mean ablation", "In nats per token, the mean in place.", toy=None),
     Metric(
         *("ce_recovered_mean", "CE recovered, mean", "CE recovered, mean ablation"),
         "CE recovered with mean ablation in the place of zeros.",
         toy=None,
         better="higher",
     ),
-    Metric("kl_zero", "KL zero", "KL(clean ‖ zero ablation)", "In nats per token.", toy=None),
+    Metric("kl_zero", "KL zero", "KL(clean ‖ zero ablation)", "In nats per token, zeros in place.", toy=None),
     Metric("l0_se", "L0 ±", "standard error of L0", "From a jackknife over the held-out sequences."),
     Metric(
         *("ce_recovered_se", "CE recovered ±", "standard error of CE recovered"),

@@ -51,7 +51,6 @@ class Section(Protocol):
 
     def html(self, page: Page, cell: Cell | None) -> str:
         """Of the page, or of one cell of it."""
-        ...
 
 
 SECTIONS = Kinds("sae_sweep.reporting.sections", "sae_sweep.sections")

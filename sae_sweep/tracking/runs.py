@@ -35,27 +35,21 @@ class Runs(Protocol):
 
     def begin(self, label: str, identity: str, config: Mapping[str, Any]) -> int:
         """Open a member's run, or go on in it; the last step that it has, -1 for none."""
-        ...
 
     def log(self, label: str, step: int, values: Mapping[str, float | None]) -> None:
         """One step of a member, which will not change any more; steps rise."""
-        ...
 
     def finish(self, label: str, metrics: Mapping[str, Any]) -> None:
         """Close a member's run with its final metrics."""
-        ...
 
     def fail(self, label: str, reason: str) -> None:
         """Close the run of a member that will not be finished."""
-        ...
 
     def frontier(self, tables: Sequence[FrontierTable]) -> None:
         """The whole sweep, a table for each cell."""
-        ...
 
     def close(self) -> None:
         """End the runs that are still open, as interrupted."""
-        ...
 
 
 class Follower:

@@ -66,5 +66,7 @@ def test_a_metric_is_a_row(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_rows_agree_with_each_other() -> None:
     assert all(metric.error is None or metric.error in METRICS for metric in METRICS.values())
+    assert METRICS["gamma"].heading == "γ, relative reconstruction bias"
+    assert METRICS["dead_fraction"].heading == "Dead latents, fraction"
     titles = [metric.title for metric in METRICS.values()]
     assert len(set(titles)) == len(titles)

@@ -14,8 +14,7 @@ def html(page: Page, cell: Cell) -> str:
     fidelity = METRICS[cell["fidelity"]]
     bars = " Bars are ±1 standard error." if fidelity.error else ""
     options = "".join(
-        f'<option value="{metric.key}">{escape(metric.name[0].upper() + metric.name[1:])}</option>'
-        for metric in columns([cell], AXIS)
+        f'<option value="{metric.key}">{escape(metric.choice)}</option>' for metric in columns([cell], AXIS)
     )
     return (
         "<div class=chart-head><h3>Sparsity and fidelity</h3>"
