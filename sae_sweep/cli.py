@@ -102,7 +102,7 @@ COMMANDS: Mapping[str, Command] = {
     "status": Command("DIR [--json]", "how far a sweep is, whoever trains it", _status),
     "cancel": Command("DIR", "end the jobs that a cluster has of a sweep", _cancel),
     "eval": Command("DIR --analysis NAME[,NAME] [analysis.NAME.KEY=V]", "ask analyses of finished members", _eval),
-    "work": Command("DIR", "train one group in a cluster's worker: DIR is of a sweep's .state/tasks/", _work),
+    "work": Command("DIR", "what a cluster's worker runs: one group", _work),
     "help": Command("", "print this", lambda _: _train(["--help"])),
     "--version": Command("", "print the version", lambda _: print(f"sae-sweep {__version__}")),
 }
