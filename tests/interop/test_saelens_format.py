@@ -224,8 +224,3 @@ def test_a_folder_that_lacks_a_file_says_which(saved: Path) -> None:
         with pytest.raises((FileNotFoundError, ValueError), match=file):
             saelens.read(saved)
         (saved / file).write_bytes(contents)
-
-
-def test_a_folder_of_no_format_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no SAE in a known format: saelens"):
-        load_sae(tmp_path)
