@@ -151,38 +151,35 @@ class Judging:
         for index in sorted(set().union(*needed)):
             block = self._blocks.block(index)
             due = [member for member in members if member.blocks == index]
-            work.ranks.collected(partial(self._trim_all, due, block, work))  # who fails would not make the next block
+            work.ranks.collected(partial(self._trim_on, block, due, work))  # who fails would not make the next block
             del block
 
-    def _trim_all(self, members: Sequence[TrainedMember], block: Block, work: Work) -> None:
-        for member in members:
-            self._trim_one(member, block, work)
+    def _trim_on(self, block: Block, members: Sequence[TrainedMember], work: Work) -> None:
+        """Correct members, looking at fewer activations at a time where memory does not last for as many."""
+        left = list(members)
+        while left:
+            try:
+                with self._waves.here([left[0]]):
+                    _trim(left[0], block, self._trim_rows)
+                del left[0]
+                continue
+            except OUT_OF_MEMORY as error:
+                if not is_out_of_memory(error):
+                    raise
+            self._look_at_fewer(left[0], work)  # where the error no longer holds what was made
 
-    def _trim_one(self, member: TrainedMember, block: Block, work: Work) -> None:
-        """Correct one member, looking at fewer activations at a time where memory does not last for as many."""
-        while not self._trimmed(member, block):
-            give_back()
-            if self._trim_rows == 1:
-                raise ConfigError(
-                    f"launcher.memory_gb: sae.l0 of {member.plan.label} cannot be corrected, memory does not last for"
-                    " one activation; the same command goes on from the checkpoint where there is more"
-                )
-            self._trim_rows = rows_together(member.plan.width, self._trim_rows) // 2
-            work.progress.message(
-                f"launcher.memory_gb: out of memory while sae.l0 is corrected; from here on {self._trim_rows}"
-                " activations at a time"
+    def _look_at_fewer(self, member: TrainedMember, work: Work) -> None:
+        give_back()
+        if self._trim_rows == 1:
+            raise ConfigError(
+                f"launcher.memory_gb: sae.l0 of {member.plan.label} cannot be corrected, memory does not last for"
+                " one activation; the same command goes on from the checkpoint where there is more"
             )
-
-    def _trimmed(self, member: TrainedMember, block: Block) -> bool:
-        """Whether memory lasted."""
-        try:
-            with self._waves.here([member]):
-                _trim(member, block, self._trim_rows)
-        except OUT_OF_MEMORY as error:
-            if not is_out_of_memory(error):
-                raise
-            return False
-        return True
+        self._trim_rows = rows_together(member.plan.width, self._trim_rows) // 2
+        work.progress.message(
+            f"launcher.memory_gb: out of memory while sae.l0 is corrected; from here on {self._trim_rows}"
+            " activations at a time"
+        )
 
 
 def _trim(member: TrainedMember, block: Block, rows_at_once: int) -> None:

@@ -39,12 +39,12 @@ def trimmed(
 @torch.no_grad()
 def mean_l0(sae: InferenceSae, x_BD: Tensor, tokens_B: Tensor, rows_at_once: int = TRIM_ROWS) -> float:
     """Latents above 0 per activation."""
-    parts = zip(x_BD.split(rows_at_once), tokens_B.split(rows_at_once), strict=True)
-    return sum(int((sae.encode(x_bD, tokens_b) > 0).sum()) for x_bD, tokens_b in parts) / len(x_BD)
+    pairs = zip(x_BD.split(rows_at_once), tokens_B.split(rows_at_once), strict=True)
+    return sum(int((sae.encode(x_bD, tokens_b) > 0).sum()) for x_bD, tokens_b in pairs) / len(x_BD)
 
 
 def _largest_margins(sae: InferenceSae, x_BD: Tensor, tokens_B: Tensor, l0: float, rows_at_once: int) -> Tensor:
-    """[N] float64: what the cut is compared to, for the latents that could fire; the largest of each part of rows."""
+    """[N] float64: what the cut is compared to, for the latents that could fire; the largest of each few rows."""
     kept = []
     for x_bD, tokens_b in zip(x_BD.split(rows_at_once), tokens_B.split(rows_at_once), strict=True):
         margin_bF, magnitude_bF = sae.margins(x_bD, tokens_b)

@@ -18,8 +18,8 @@ class Adam:
 
     def __init__(self, bank: Bank):
         self._bank = bank
-        self.first_moment = {name: torch.zeros_like(t) for name, t in bank.storage.items()}
-        self.second_moment = {name: torch.zeros_like(t) for name, t in bank.storage.items()}
+        kinds = ("first_moment", "second_moment")
+        self.moments = {kind: {name: torch.zeros_like(t) for name, t in bank.storage.items()} for kind in kinds}
 
     def step(self, member: int, gradients: Parameters, schedule: Schedule, step: int) -> None:
         """One update of one member at its step `step` (from 0); `gradients` are its own and may be changed."""
@@ -43,8 +43,7 @@ class Adam:
 
     def _update(self, member: int, gradients: Parameters, schedule: Schedule, step: int, lr: float) -> None:
         weights = self._bank.member(self._bank.storage, member)
-        m1 = self._bank.member(self.first_moment, member)
-        m2 = self._bank.member(self.second_moment, member)
+        m1, m2 = (self._bank.member(moment, member) for moment in self.moments.values())
         adam(
             [weights[name] for name in gradients],
             # Fused on a CPU it goes over memory as if all had one layout, and autograd may hand back a transpose.
@@ -64,17 +63,13 @@ class Adam:
             maximize=False,
         )
 
-    @property
-    def _moments(self) -> dict[str, Parameters]:
-        return {"first_moment": self.first_moment, "second_moment": self.second_moment}
-
     def tensors(self) -> dict[str, Tensor]:
         """All moments, by name."""
-        return {f"{kind}/{name}": t for kind, moment in self._moments.items() for name, t in moment.items()}
+        return {f"{kind}/{name}": t for kind, moment in self.moments.items() for name, t in moment.items()}
 
     def put(self, tensors: Mapping[str, Tensor]) -> None:
         """Let other tensors take the place of the moments, under the names of `tensors`."""
-        for kind, moment in self._moments.items():
+        for kind, moment in self.moments.items():
             for name in moment:
                 moment[name] = tensors[f"{kind}/{name}"]
 
@@ -82,13 +77,13 @@ class Adam:
         """One member's moments, as views."""
         return {
             f"{kind}.{name}": tensor
-            for kind, moment in self._moments.items()
+            for kind, moment in self.moments.items()
             for name, tensor in self._bank.member(moment, member).items()
         }
 
     def forget(self, member: int, latents: Tensor, names: tuple[str, ...]) -> None:
         """Zero the moments of some latents of one member, as after resampling them."""
-        for moment in (self.first_moment, self.second_moment):
+        for moment in self.moments.values():
             own = self._bank.member(moment, member)
             for name in names:
                 own[name][latents] = 0

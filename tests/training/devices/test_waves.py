@@ -23,6 +23,7 @@ from sae_sweep.training.step import trainer as trainer_module
 from sae_sweep.training.step.trainer import BankTrainer
 from tests.evaluation.groups import Planned, planned, small
 from tests.training.fabricate import block, member, silence, trainer
+from tests.training.run.test_checkpoint import tensors_of
 
 SAES = {
     "standard": [{"sae_l1": 0.3}, {"sae_l0": 3.0, "seed": 1}, {"sae_l1": 0.1, "training_tokens": 640.0}],
@@ -81,22 +82,12 @@ def test_what_training_changes_is_all_that_is_paged() -> None:
     """Every tensor that a trainer holds and a step changes is among those that are taken to the host."""
     made = trainers()[1]
     named = {id(tensor) for tensor in made.trained.tensors().values()}
-    held = {
-        f"{type(owner).__name__}.{name}": value
-        for owner in (made.trained, made.bank, made.trained.adam, made.trained.coefficients)
-        for name, value in vars(owner).items()
-    }
-    tensors = {
-        f"{name}.{key}": tensor
-        for name, value in held.items()
-        for key, tensor in (value.items() if isinstance(value, dict) else [("", value)])
-        if isinstance(tensor, torch.Tensor)
-    }
-    before = {name: tensor.clone() for name, tensor in tensors.items()}
+    held = list(tensors_of(made, set()))
+    before = [tensor.clone() for tensor in held]
     made.consume(block(0), lambda: None)
-    changed = {name for name, tensor in tensors.items() if not torch.equal(tensor, before[name])}
+    changed = {id(tensor) for tensor, old in zip(held, before, strict=True) if not torch.equal(tensor, old)}
     assert changed
-    assert {name for name, tensor in tensors.items() if id(tensor) not in named} & changed == set()
+    assert changed <= named
 
 
 def test_members_that_wait_are_on_the_host_as_they_were_left() -> None:

@@ -122,7 +122,7 @@ def test_decoder_gradient_is_projected_before_adam_and_rows_renormalised_after(k
         found = bank.member(bank.storage, 2)["W_dec"]
         torch.testing.assert_close(found, w, rtol=1e-11, atol=1e-13)
         torch.testing.assert_close(found.norm(dim=1), torch.ones(16, dtype=torch.float64), rtol=1e-15, atol=1e-15)
-    own_moment = bank.member(adam.first_moment, 2)["W_dec"]
+    own_moment = bank.member(adam.moments["first_moment"], 2)["W_dec"]
     torch.testing.assert_close(own_moment, m, rtol=1e-10, atol=1e-14)
 
 
@@ -135,8 +135,8 @@ def test_clipping_sees_the_projected_gradient() -> None:
     gradients["b_enc"][0] = 0.5
     adam = Adam(bank)
     adam.step(0, gradients, replace(PLAIN, clip=1.0), 0)
-    assert bank.member(adam.first_moment, 0)["b_enc"][0].item() == pytest.approx(0.05, rel=1e-6)
-    assert bank.member(adam.first_moment, 0)["W_dec"].abs().max() < 1e-9
+    assert bank.member(adam.moments["first_moment"], 0)["b_enc"][0].item() == pytest.approx(0.05, rel=1e-6)
+    assert bank.member(adam.moments["first_moment"], 0)["W_dec"].abs().max() < 1e-9
 
 
 def test_remove_radial_leaves_the_tangent() -> None:
@@ -167,12 +167,12 @@ def test_forget_zeroes_both_moments_of_the_named_rows_of_one_member(member: int)
     for m in range(3):
         for step in range(2):
             adam.step(m, random_gradients(bank.member(bank.storage, m), step), PLAIN, step)
-    before = [{k: t.clone() for k, t in moment.items()} for moment in (adam.first_moment, adam.second_moment)]
+    before = [{k: t.clone() for k, t in moment.items()} for moment in adam.moments.values()]
     latents = torch.tensor([1, 4])
     names = ("W_enc", "b_mag")
     adam.forget(member, latents, names)
     start = sum(problems.WIDTHS[:member])
-    for moment, old in zip((adam.first_moment, adam.second_moment), before, strict=True):
+    for moment, old in zip(adam.moments.values(), before, strict=True):
         for name, t in moment.items():
             expected = old[name].clone()
             if name in names:

@@ -27,7 +27,7 @@ def filled(kind: str) -> tuple[Bank, Adam, Tensor]:
     made = problems.problem(kind)
     bank = made.bank()
     adam = Adam(bank)
-    for moment in (adam.first_moment, adam.second_moment):
+    for moment in adam.moments.values():
         for t in moment.values():
             t.fill_(0.5)
     return bank, adam, made.x_BD
@@ -83,11 +83,11 @@ def test_nothing_else_changes(kind: str) -> None:
     for name in set(before) - {"b_dec"}:
         changed_F = (bank.storage[name] != before[name]).view(len(touched), -1)
         assert torch.equal(changed_F.any(1), touched), name
-        for moment in (adam.first_moment, adam.second_moment):
+        for moment in adam.moments.values():
             zeroed_F = (moment[name] == 0).view(len(touched), -1)
             assert torch.equal(zeroed_F.all(1), touched), name
             assert torch.equal(zeroed_F.any(1), touched), name
-    for moment in (adam.first_moment, adam.second_moment):
+    for moment in adam.moments.values():
         assert (moment["b_dec"] == 0.5).all()
 
 
@@ -97,7 +97,7 @@ def test_none_dead_changes_nothing(kind: str) -> None:
     before = copies(bank.storage)
     assert call(bank, adam, dead_mask(), x_BD) == 0
     assert all(torch.equal(bank.storage[name], t) for name, t in before.items())
-    assert all((t == 0.5).all() for moment in (adam.first_moment, adam.second_moment) for t in moment.values())
+    assert all((t == 0.5).all() for moment in adam.moments.values() for t in moment.values())
 
 
 @pytest.mark.parametrize("subtract", [False, True])
