@@ -16,8 +16,8 @@ from sae_sweep.plan.groups import plan_sweep
 from sae_sweep.plan.members import Member, member_identity
 from sae_sweep.training.run.opening import open_group
 from tests.training.fabricate import KINDS, SITE, activations, member, train, trainer
-from tests.training.step.test_objectives import KL_MSE, TOPK, config, group_of, run, shared  # noqa: F401
-from tests.training.step.test_objectives import train as train_group
+from tests.training.run.test_end_to_end import KL_MSE, TOPK, config, group_of, run, shared  # noqa: F401
+from tests.training.run.test_end_to_end import train as train_group
 
 TABLES: list[dict[str, Any]] = [
     {},

@@ -1,265 +1,247 @@
-"""Members of one sweep with different objectives: the passes they share, company, resuming, what is refused."""
+"""Losses and gradients of objectives that run the model on, against plain autograd through the whole model."""
 
-import json
-import random
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoModelForCausalLM, GPT2Config
 
-from sae_sweep.activations.scaling import site_statistics
-from sae_sweep.config.files import config_of
-from sae_sweep.config.schema import MemberConfig
+from sae_sweep.activations.sequences import Sequences, WholePasses
+from sae_sweep.activations.stream import Block
+from sae_sweep.config.schema import ModelConfig, TrainingConfig
 from sae_sweep.errors import ConfigError
-from sae_sweep.host.signals import Interrupted
-from sae_sweep.interop import load_sae
-from sae_sweep.launch.local import Outcome, run_sweep
-from sae_sweep.model.language_model import Passes
-from sae_sweep.plan.groups import Group, plan_sweep
-from sae_sweep.plan.members import member_identity
-from sae_sweep.training.run import opening
-from sae_sweep.training.run.checkpointing import Keeper
-from sae_sweep.training.run.loop import GroupRun
-from sae_sweep.training.run.opening import open_group
-from sae_sweep.training.step import trainer as trainer_module
-from sae_sweep.training.step.member import TrainedMember
-from tests.e2e.kills import assert_same
-from tests.evaluation.groups import small
-from tests.training.run.test_resume import forget_config, sigterm
+from sae_sweep.model.load import load_model
+from sae_sweep.model.sites import Site, later_sites
+from sae_sweep.saes.bank import Batch, Chunk
+from sae_sweep.saes.base import Losses, Parameters
+from sae_sweep.training.step import objectives as objectives_module
+from sae_sweep.training.step.objectives import EndToEnd, SplicedLoss, Splicing
+from tests.saes import reference
+from tests.saes.kinds import KINDS, configs
+from tests.saes.problems import CLOCKS, COEFFICIENTS, KS, VARIANCE, WIDTHS, D, Problem, parameters_of, terms_of
+from tests.training.fabricate import member_configuration
 
-ROWS, FORWARDS = 32, 2
-"""Of a block, and forward passes over them."""
-E2E, DOWNSTREAM, KL_MSE = (f"training.objective={name}" for name in ("e2e", "e2e_downstream", "kl_mse"))
-TOPK, GATED = ("sae=topk", "sae.k=5"), ("sae=gated", "sae.l0=6")
+LAYER, HOOK = 1, "blocks.1.hook_resid_post"
+LATER = ("blocks.2.hook_resid_post", "blocks.3.hook_resid_post")
+EOS, BOS = 0, 1
+SCALE = 1.7
+WORTH = 0.3
+OBJECTIVES = ("e2e", "e2e_downstream", "kl_mse")
+
+
+def training(objective: str) -> TrainingConfig:
+    own = {"training_kl_coefficient": 0.6, "training_downstream_coefficient": 1.9}
+    return member_configuration("topk", training_objective=objective, **own).training
+
+
+@dataclass(frozen=True)
+class World:
+    """A small model, some rows that it read, and the same model as anyone would load it."""
+
+    splicing: Splicing
+    plain: Any
+    sequences: Sequences
+    tokens_RT: Tensor
+
+    def objective(self, name: str, rows_at_once: int = 2) -> EndToEnd:
+        splicing = Splicing(self.splicing.model, [HOOK, *LATER], rows_at_once)
+        later = LATER if name == "e2e_downstream" else ()
+        return EndToEnd(splicing, HOOK, later, training(name), len(self.tokens_RT))
+
+    @property
+    def counted_RT(self) -> Tensor:
+        """Neither special nor the first of its row."""
+        places_T = torch.arange(self.tokens_RT.shape[1])
+        return (self.tokens_RT > BOS) & (places_T > 0)
+
+    @property
+    def x_BD(self) -> Tensor:
+        """The activations there."""
+        return self.states()[LAYER + 1][self.counted_RT]
+
+    @torch.no_grad()
+    def states(self) -> tuple[Tensor, ...]:
+        """What enters each block, then the final hidden states."""
+        found: tuple[Tensor, ...] = self.plain(input_ids=self.tokens_RT, output_hidden_states=True).hidden_states
+        return found
+
+    def spliced(self, x_hat_BD: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits, and the outputs of later blocks, with reconstructions in place of counted activations."""
+        outputs: list[Tensor] = []
+
+        def replaced(_: object, __: object, output: Tensor) -> Tensor:
+            changed = output.detach().clone()
+            changed[self.counted_RT] = x_hat_BD
+            return changed
+
+        layers = self.plain.transformer.h
+        handles = [layers[LAYER].register_forward_hook(replaced)]
+        handles += [
+            layer.register_forward_hook(lambda _, __, output: outputs.append(output)) for layer in layers[LAYER + 1 :]
+        ]
+        logits = self.plain(input_ids=self.tokens_RT).logits
+        for handle in handles:
+            handle.remove()
+        return logits, outputs
+
+    def expected(self, name: str, x_BD: Tensor, x_hat_BD: Tensor) -> Tensor:
+        """The objective's term of the loss from its definition; both arguments are SCALE times activations."""
+        logits_RTV, later = self.spliced(x_hat_BD / SCALE)
+        with torch.no_grad():
+            clean_RTV = self.plain(input_ids=self.tokens_RT).logits
+            _, clean_later = self.spliced(self.x_BD)
+        p, q = clean_RTV.softmax(-1), logits_RTV.softmax(-1)
+        next_counts = torch.cat([self.tokens_RT[:, 1:] > BOS, torch.zeros(len(self.tokens_RT), 1).bool()], dim=1)
+        kl = (p * (p / q).log()).sum(-1)[self.counted_RT & next_counts].mean()
+        if name == "e2e":
+            return 0.6 * kl
+        if name == "kl_mse":
+            squared = (x_BD - x_hat_BD).square().sum(1).mean()
+            return (squared + 0.6 * (squared / kl).detach() * kl) / 1.6
+        changes = [(a - b)[self.counted_RT] for a, b in zip(later, clean_later, strict=True)]
+        return 0.6 * kl + 1.9 * torch.stack([change.square().mean() for change in changes]).mean()
 
 
 @pytest.fixture(scope="module")
-def shared(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Blocks of 32 rows of 16 tokens; steps of 64 tokens, 8 to a block for who takes whole rows."""
-    letters = random.Random(0)
-    documents = ["".join(letters.choice("abcdefgh \n") for _ in range(90)) for _ in range(40)]
-    text = tmp_path_factory.mktemp("text") / "text.jsonl"
-    text.write_text("\n".join(json.dumps({"text": document}) for document in documents))
-    return [
-        *small(tmp_path_factory.mktemp("outputs"), llama_folder, text),
-        *("site.layer=1", "training.batch_size=64", "training.tokens=1000", "training.lr=1e-2", "tracking.log_every=1"),
-    ]
+def world(build_model: Callable[..., Path]) -> World:
+    """Activations as wide as the problems of `tests/saes`; rows with special tokens inside."""
+    folder = build_model("narrow", GPT2Config, n_embd=D, n_layer=4, n_head=1, n_inner=12)
+    unstated = dict.fromkeys(("d_model", "n_layers", "n_heads", "d_head", "d_mlp", "vocab_size"))
+    named = {"name": "narrow", "path": str(folder), "revision": None, "backend": "hf", "dtype": "float64"}
+    model = load_model(ModelConfig(**named, device="cpu", trust_remote_code=False, **unstated))
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64).eval().requires_grad_(False)
+    tokens_RT = torch.randint(3, 300, (5, 11), generator=torch.Generator().manual_seed(3))
+    tokens_RT[0, 0], tokens_RT[1, 4], tokens_RT[2, 7:] = BOS, EOS, EOS
+    splicing = Splicing(model, [HOOK, *LATER], 2)
+    whole = WholePasses(splicing.suffix)
+    for part_RT in tokens_RT.split(2):
+        whole(model, part_RT, [HOOK])
+    counted_RT = (tokens_RT > BOS) & (torch.arange(11) > 0)
+    target_RT = torch.zeros_like(counted_RT)
+    target_RT[:, :-1] = counted_RT[:, :-1] & (tokens_RT[:, 1:] > BOS)
+    return World(splicing, plain, Sequences(whole.take(), counted_RT, target_RT), tokens_RT)
 
 
-def config(shared: Sequence[str], *own: str) -> MemberConfig:
-    return config_of([*shared, *own])
+def problem(world: World, kind: str, **keys: Any) -> Problem:
+    """Three members that see the world's activations; some latents of the second are dead."""
+    generator = torch.Generator().manual_seed(KINDS.index(kind))
+    x_BD = SCALE * world.x_BD
+    dead = [torch.zeros(width, dtype=torch.bool) for width in WIDTHS]
+    dead[1][[0, 2, 3]] = True
+    parameters = [parameters_of(kind, width, x_BD, "half", generator) for width in WIDTHS]
+    return Problem(kind, configs(kind, KS["half"], **keys), parameters, x_BD, dead)
 
 
-def group_of(shared: Sequence[str], *members: Sequence[str]) -> Group:
-    (group,) = plan_sweep([config(shared, *own) for own in members]).groups
-    return group
+def found(world: World, made: Problem, name: str, dense: bool, tokens_B: Tensor) -> tuple[Losses, list[Parameters]]:
+    objective = SplicedLoss(world.objective(name), world.sequences, SCALE, WORTH)
+    batch = Batch(made.x_BD, tokens_B, objective=objective)
+    chunk, dead_F = Chunk(0, 3, dense), torch.cat(made.dead)
+    return made.bank().gradients(batch, chunk, made.coefficient_M, dead_F, VARIANCE, CLOCKS)
 
 
-def passes(opened: GroupRun) -> Passes:
-    made: Any = opened.source
-    return made.model.passes
+def check(world: World, made: Problem, name: str, dense: bool, lookup: bool = False) -> None:
+    tokens_B = made.token_B
+    losses, gradients = found(world, made, name, dense, tokens_B)
+    for index in range(3):
+        p = reference.leaves(made.parameters[index])
+        target_BD = reference.tokenized(p, made.x_BD, tokens_B, False)[1] if lookup else None
+        terms = terms_of(made.configs[index], p, made.x_BD, made.dead[index], index, target_BD)
+        x_hat_BD = terms.x_hat_BD if target_BD is None else terms.x_hat_BD + made.x_BD - target_BD
+        value = world.expected(name, made.x_BD, x_hat_BD)
+        assert losses.reconstruction_M[index].item() == pytest.approx(value.item(), rel=1e-9)
+        penalty = terms.sparsity * (WORTH if made.kind == "jumprelu_target_l0" else 1)  # which is in the loss's unit
+        total = value + COEFFICIENTS[index] * penalty + WORTH * terms.auxiliary
+        assert losses.total(made.coefficient_M)[index].item() == pytest.approx(total.item(), rel=1e-9)
+        for parameter, expected in reference.gradients(p, total).items():
+            actual = gradients[index][parameter]
+            scale = float(expected.abs().max())
+            torch.testing.assert_close(actual, expected, rtol=1e-8, atol=1e-9 * scale, msg=lambda m, n=parameter: n + m)
 
 
-def train(opened: GroupRun, blocks: int = 2) -> dict[str, TrainedMember]:
-    """The members after some blocks, by identity."""
-    for index in range(blocks):
-        block = opened.source.block(index)
-        for trainer in opened._waves.trainers:
-            trainer.consume(block, lambda: None)
-    return {member.plan.identity: member for member in opened._waves.members}
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_loss_and_gradients(world: World, kind: str, name: str, dense: bool) -> None:
+    check(world, problem(world, kind), name, dense)
 
 
-def parameters(member: TrainedMember) -> dict[str, Tensor]:
-    """Views of its parameters."""
-    return {name: tensor for name, tensor in member.tensors().items() if name.startswith("parameters.")}
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_table_of_tokens_is_part_of_the_reconstruction(world: World, name: str) -> None:
+    check(world, problem(world, "topk").tokenized("learned", subtract=False), name, dense=False, lookup=True)
 
 
-@pytest.mark.parametrize("members", [1, 3])
-def test_passes(shared: list[str], members: int) -> None:
-    """A block is one whole pass whoever asks for it; each step of a member is one suffix pass, and a local one none."""
-    seeds = [f"seed={seed}" for seed in range(members)]
-    own = [[*TOPK, E2E, seed] for seed in seeds] + [[*TOPK, DOWNSTREAM, seed] for seed in seeds]
-    opened = open_group(group_of(shared, *own, TOPK, [*GATED, "site.layer=2"]))
-    assert passes(opened) == Passes(harvest=0, clean=FORWARDS, suffix=2 * FORWARDS)  # calibration, of each objective
-    train(opened)
-    assert passes(opened).harvest == 0
-    assert passes(opened).clean == (1 + 2) * FORWARDS
-    assert passes(opened).suffix == 2 * FORWARDS + 2 * members * 15  # 1000 tokens are 15 steps of 64
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_auxiliary_terms_are_in_the_unit_of_the_loss(world: World, name: str) -> None:
+    """An auxiliary term stands beside what reconstructing the mean costs as it would beside the variance."""
+    block = Block(0, 0, {}, {}, world.sequences)
+    objective = world.objective(name)
+    mean_D = world.x_BD.mean(0)
+    objective.calibrate(block, mean_D)
+    expected = world.expected(name, SCALE * world.x_BD, SCALE * mean_D.expand_as(world.x_BD))
+    assert objective.worth(4.0) == pytest.approx(1.0 if name == "kl_mse" else expected.item() / 4, rel=1e-9)
 
 
-def test_local_members_need_no_whole_pass(shared: list[str]) -> None:
-    opened = open_group(group_of(shared, TOPK, [*GATED, "site.layer=2"]))
-    train(opened)
-    assert passes(opened) == Passes(harvest=(1 + 2) * FORWARDS, clean=0, suffix=0)
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_rows_and_positions_are_taken_some_at_a_time(world: World, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = problem(world, "gated")
+    error_BMD = torch.randn(len(made.x_BD), 2, D, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    whole = SplicedLoss(world.objective(name, rows_at_once=5), world.sequences, SCALE, 1.0)
+    leaf_BMD = error_BMD.requires_grad_()
+    expected_M = whole.loss(leaf_BMD)
+    (gradient_BMD,) = torch.autograd.grad(expected_M.sum(), [leaf_BMD])
+    held: list[int] = []
+    real = objectives_module.logits
+
+    def logits(model: Any, hidden_ND: Tensor) -> Tensor:
+        logits_NV = real(model, hidden_ND)
+        held.append(logits_NV.numel())
+        return logits_NV
+
+    monkeypatch.setattr(objectives_module, "LOGIT_ELEMENTS", {"cpu": 4 * 300})
+    monkeypatch.setattr(objectives_module, "logits", logits)
+    parts = SplicedLoss(world.objective(name, rows_at_once=1), world.sequences, SCALE, 1.0)
+    found_M = parts.loss(leaf_BMD)
+    assert max(held) == 4 * 300
+    torch.testing.assert_close(found_M, expected_M, rtol=1e-12, atol=0)
+    torch.testing.assert_close(torch.autograd.grad(found_M.sum(), [leaf_BMD])[0], gradient_BMD, rtol=1e-9, atol=1e-13)
 
 
-COMPANY = {
-    "e2e": [
-        [*TOPK, E2E],
-        [*TOPK, E2E, "seed=1", "sae.width=24"],
-        [*GATED, E2E],
-        ["sae=standard_april", "sae.l1=0.01", E2E, "training.kl_coefficient=0.5"],
-    ],
-    "e2e_downstream": [
-        [*TOPK, DOWNSTREAM],
-        [*TOPK, DOWNSTREAM, "training.downstream_sites=1"],
-        ["sae=jumprelu", "sae.l0=4", DOWNSTREAM, "site=mlp_out"],
-        ["sae=matryoshka", "sae.k=4", "sae.groups=3", DOWNSTREAM, "sae.lookup=learned"],
-    ],
-    "kl_mse": [
-        [*TOPK, KL_MSE],
-        ["sae=batchtopk", "sae.k=4", KL_MSE, "sae.centre=true"],
-        ["sae=p_anneal", "sae.l1=0.1", KL_MSE],
-        TOPK,
-        [*TOPK, E2E],
-    ],
-}
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_perfect_reconstruction_costs_nothing(world: World, name: str) -> None:
+    objective = SplicedLoss(world.objective(name), world.sequences, SCALE, 1.0)
+    error_BMD = torch.zeros(len(world.x_BD), 1, D, dtype=torch.float64, requires_grad=True)
+    loss_M = objective.loss(error_BMD)
+    (gradient_BMD,) = torch.autograd.grad(loss_M.sum(), [error_BMD])
+    assert abs(loss_M.item()) < 1e-12
+    assert gradient_BMD.abs().max() < 1e-9
 
 
-@pytest.mark.parametrize("company", COMPANY)
-def test_group_equals_alone(
-    shared: list[str], company: str, gpt2_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a model whose every operation is in float64: a llama's norms are not."""
-    monkeypatch.setattr(opening, "SAE_DTYPE", torch.float64)
-    monkeypatch.setattr(trainer_module, "ROUTE_EVERY", 4)
-    own = [*shared, "model.dtype=float64", f"model.path={gpt2_folder}"]
-    together = train(open_group(group_of(own, *COMPANY[company])))
-    assert len(together) == len(COMPANY[company])
-    for member in COMPANY[company]:
-        ((identity, alone),) = train(open_group(group_of(own, member))).items()
-        found = parameters(together[identity])
-        for name, expected in parameters(alone).items():
-            torch.testing.assert_close(found[name], expected, rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
-        assert alone.step >= 14
-
-
-@pytest.mark.parametrize(
-    "own", [(*TOPK, "site=mlp"), (*GATED, "site.layer=null", "site.across=[1,2]")], ids=["transcoder", "crosscoder"]
-)
-def test_who_has_several_hooks_does_not_notice_the_others(shared: list[str], own: Sequence[str]) -> None:
-    """Nor does an end-to-end member notice whose hooks are only read."""
-    both = [own, [*TOPK, E2E]]
-    together = train(open_group(group_of(shared, *both)))
-    for each in both:
-        alone = train(open_group(group_of(shared, each)))
-        (identity,) = alone
-        for name, tensor in parameters(alone[identity]).items():
-            torch.testing.assert_close(parameters(together[identity])[name], tensor, rtol=0, atol=0)
-
-
-def test_a_local_member_does_not_notice_the_others(shared: list[str]) -> None:
-    """Its activations come from whole passes then, to the last bit those of passes that stop at the site."""
-    group = group_of(shared, TOPK, [*TOPK, E2E])
-    local = group.members[0].identity
-    beside, alone = train(open_group(group))[local], train(open_group(group_of(shared, TOPK)))[local]
-    assert parameters(beside).keys() == parameters(alone).keys()
-    for name, expected in parameters(alone).items():
-        assert torch.equal(parameters(beside)[name], expected)
-
-
-def run(configs: Sequence[MemberConfig]) -> list[Outcome]:
-    outcomes = run_sweep(list(configs))
-    assert [outcome.reason for outcome in outcomes] == [None] * len(configs)
-    return outcomes
-
-
-MIXED = ([*TOPK, E2E], [*GATED, DOWNSTREAM], [*TOPK, KL_MSE], TOPK)
-
-
-def test_resumed_equals_uninterrupted(shared: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def configs(place: str) -> list[MemberConfig]:
-        own = [*shared, f"output_dir={tmp_path / place}", "training.tokens=1600"]
-        return [config(own, *member) for member in MIXED]
-
-    run(configs("whole"))
-    steps, stops, real = iter(range(1, 1_000_000)), 0, Keeper.due
-
-    def due(own: Keeper, tokens: int) -> bool:
-        if next(steps) % 29 == 0:
-            sigterm()
-        return real(own, tokens)
-
-    monkeypatch.setattr(Keeper, "due", due)
-    while True:
-        try:
-            run(configs("stopped"))
-        except Interrupted:
-            stops += 1
-        else:
-            break
-    assert stops >= 2
-    assert_same(forget_config(tmp_path / "stopped" / "small"), forget_config(tmp_path / "whole" / "small"))
-
-
-def test_saved_members_load_and_are_named(shared: list[str], tmp_path: Path) -> None:
-    outcomes = run([config([*shared, f"output_dir={tmp_path}"], *member) for member in MIXED])
-    assert [outcome.label for outcome in outcomes] == [
-        *("topk-k_5-w40-e2e", "gated-l0_6-w40-e2e_downstream", "topk-k_5-w40-kl_mse", "topk-k_5-w40"),
-    ]
-    for outcome in outcomes:
-        assert load_sae(outcome.folder).width == 40
-    cells = json.loads((tmp_path / "small" / "pareto.json").read_text())["cells"]
-    assert {point["architecture"] for cell in cells for point in cell["points"]} == {
-        *("topk e2e", "gated e2e_downstream", "topk kl_mse", "topk"),
-    }
-
-
-def test_a_cache_changes_nothing(shared: list[str], tmp_path: Path) -> None:
-    """Whole passes are made anyway, so nothing is kept or read."""
-
-    def made(place: str, *own: str) -> Path:
-        return run([config([*shared, f"output_dir={tmp_path / place}"], *TOPK, E2E, *own)])[0].folder
-
-    plain, cached = made("plain"), made("cached", f"data.cache={tmp_path / 'cache'}")
-    assert (cached / "sae_weights.safetensors").read_bytes() == (plain / "sae_weights.safetensors").read_bytes()
-
-
-def test_what_an_objective_does_not_read_is_no_part_of_a_member(shared: list[str]) -> None:
-    weighed = ("training.kl_coefficient=0.5", "training.downstream_sites=1")
-    assert member_identity(config(shared, *TOPK)) == member_identity(config(shared, *TOPK, *weighed))
-    assert member_identity(config(shared, E2E)) == member_identity(config(shared, E2E, weighed[1]))
-    assert member_identity(config(shared, E2E)) != member_identity(config(shared, E2E, weighed[0]))
-    assert member_identity(config(shared, DOWNSTREAM)) != member_identity(config(shared, DOWNSTREAM, weighed[1]))
-
-
-def test_objectives_do_not_share_a_bank(shared: list[str]) -> None:
-    own = [TOPK, [*TOPK, "seed=1"], [*TOPK, E2E], [*TOPK, E2E, "seed=1"], [*TOPK, DOWNSTREAM]]
-    group = group_of(shared, *own)
-    assert [len(bank.members) for bank in group.banks] == [2, 2, 1]
-    assert group.spliced == tuple(f"blocks.{layer}.hook_resid_post" for layer in (1, 2, 3))
-    weighed = [*TOPK, E2E, "training.kl_coefficient=2"]
-    assert len(group_of(shared, [*TOPK, E2E], weighed).banks) == 2
-
-
-def test_steering_starts_where_the_objective_is(shared: list[str]) -> None:
-    """A coefficient is weighed against nats, so its first guess is too."""
-    opened = open_group(group_of(shared, GATED, [*GATED, E2E]))
-    local, spliced = (trainer for trainer in opened._waves.trainers)
-    ratio = spliced.trained.coefficients.value_M / local.trained.coefficients.value_M
-    variance = site_statistics(opened.source.block(0))["blocks.1.hook_resid_post"].variance
-    assert ratio.item() == pytest.approx(spliced.trained.worth)
-    assert local.trained.worth == 1
-    assert spliced.trained.worth * variance < 20  # nats
+def test_a_site_that_does_nothing_is_refused(world: World) -> None:
+    block = Block(0, 0, {}, {}, world.sequences)
+    objective = world.objective("e2e")
+    same = replace(world.sequences, counted_RT=torch.zeros_like(world.sequences.counted_RT))
+    with pytest.raises(ConfigError, match=r"training\.objective=e2e: the model predicts the same"):
+        objective.calibrate(replace(block, sequences=same), world.x_BD.mean(0))
 
 
 @pytest.mark.parametrize(
-    ("own", "said"),
+    ("kind", "layer", "most", "expected"),
     [
-        (["training.objective=kl"], r"training\.objective=kl is not one of local, e2e, e2e_downstream, kl_mse"),
-        ([E2E, "training.batch_size=60"], r"training\.batch_size=60 is not a multiple of data\.context=16.* take 64"),
-        ([E2E, "data.max_norm_ratio=5"], r"data\.max_norm_ratio=5 drops activations"),
-        ([E2E, "training.kl_coefficient=0"], r"training\.kl_coefficient=0 must be above 0"),
-        ([DOWNSTREAM, "training.downstream_coefficient=-1"], r"training\.downstream_coefficient=-1 must be above 0"),
-        ([DOWNSTREAM, "training.downstream_sites=0"], r"training\.downstream_sites=0 must be at least 1"),
-        ([DOWNSTREAM, "site.layer=3"], r"no site after blocks\.3\.hook_resid_post"),
-        (["sae=standard", "sae.l1=1", E2E, "sae.coefficient_unit=mean_d"], r"sae\.coefficient_unit=mean_d is about a"),
-        ([E2E, "data=toy", "data.path=null", "model.path=null", "site.layer=null"], r"data\.kind=toy has none"),
+        ("resid_pre", 1, None, ["blocks.2.hook_resid_pre", "blocks.3.hook_resid_pre"]),
+        ("resid_post", 1, None, ["blocks.2.hook_resid_post", "blocks.3.hook_resid_post"]),
+        ("mlp_out", 0, 2, ["blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre"]),
+        ("attn_z", 2, 1, ["blocks.3.hook_resid_pre"]),
+        ("resid_post", 2, 5, ["blocks.3.hook_resid_post"]),
     ],
 )
-def test_what_is_refused(shared: list[str], own: list[str], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        plan_sweep([config(shared, *own)])
+def test_later_sites(kind: str, layer: int, most: int | None, expected: list[str]) -> None:
+    assert list(later_sites(Site(kind, layer, "here"), 4, most)) == expected
+
+
+@pytest.mark.parametrize("site", [Site("resid_post", 3, "here"), Site("attn_z", 3, "here"), Site(None, None, "here")])
+def test_no_later_site(site: Site) -> None:
+    assert later_sites(site, 4, None) == ()
