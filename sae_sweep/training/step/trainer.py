@@ -131,7 +131,9 @@ class BankTrainer:
             own.adam.step(index, gradient, member.schedule, member.step)
         silent_F = own.silent_F[self.bank.latents(chunk.first, chunk.last)]
         silent_F.add_(1).masked_fill_(losses.fired_F > 0, 0)
-        l0_M = _per_token(losses.fired_F, [member.plan.width for member in members], len(batch.x_BD))
+        widths = [member.plan.width for member in members]
+        fired_M = torch.stack([own_F.sum() for own_F in losses.fired_F.split(widths)])
+        l0_M = fired_M.double() / len(batch.x_BD)
         own.coefficients.observe(chunk.members, schedules, steps, l0_M)
         self._look(members, losses, coefficient_M, l0_M)
         for member in members:
@@ -174,8 +176,3 @@ class BankTrainer:
             silent_F[resample(self.bank, own.adam, index, dead_F, batch, coefficient, generator)] = 0
         except FloatingPointError as error:
             member.failed = f"resampling after step {member.step}: {error}"
-
-
-def _per_token(count_F: Tensor, widths: list[int], tokens: int) -> Tensor:
-    """[M] float64: each member's counts, summed and averaged over tokens."""
-    return torch.stack([own_F.sum() for own_F in count_F.split(widths)]).double() / tokens
