@@ -1,20 +1,20 @@
 """What the language model loses when a site's activation is replaced: cross-entropy and KL divergence, in nats.
 
-Every pass (clean, zero, mean, one per member) is measured at the same target positions. Logits exist for a chunk of
-positions at a time, so a vocabulary of 256k needs no more memory than one of 4k.
+Every pass (clean, zero, mean, one per member) is measured at the same target positions, by tiles (`tiles.py`):
+a vocabulary of 256k needs no more memory than one of 4k.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from sae_sweep.evaluation.jackknife import ratio_standard_error
 from sae_sweep.evaluation.metrics import undefined_without_a_model
+from sae_sweep.evaluation.tiles import losses_of, positions_of
 from sae_sweep.host.cores import side_by_side
 from sae_sweep.model.head import head_of
 from sae_sweep.model.language_model import LanguageModel
-from sae_sweep.plan.constants import LOGIT_ELEMENTS
 
 
 class PassLosses:
@@ -26,8 +26,8 @@ class PassLosses:
 
     def add(self, sequence_N: Tensor, ce_N: Tensor, kl_N: Tensor) -> None:
         """Add tokens' cross-entropy and KL, in nats, to their sequences' sums."""
-        self.ce_R.index_add_(0, sequence_N, ce_N.double())
-        self.kl_R.index_add_(0, sequence_N, kl_N.double())
+        self.ce_R.index_add_(0, sequence_N, ce_N)
+        self.kl_R.index_add_(0, sequence_N, kl_N)
 
 
 def average(passes: Sequence[PassLosses]) -> PassLosses:
@@ -49,38 +49,21 @@ def accumulate(
     sums: Mapping[str, PassLosses],
 ) -> None:
     """Add N target positions. `passes` are final hidden states [N, D] by the names of `sums`, "clean" left out."""
-    step = max(1, LOGIT_ELEMENTS[model.device.type] // model.facts.vocab_size)
-    parts = [slice(start, start + step) for start in range(0, len(target_N), step)]
     # Made here: small results of each part, between the large temporaries of the next, would break memory up.
-    dtype = torch.promote_types(clean_ND.dtype, torch.float32)
-    found = {name: clean_ND.new_empty(2, len(target_N), dtype=dtype) for name in ("clean", *passes)}
+    found = torch.empty(2, 1 + len(passes), len(target_N), dtype=torch.float64, device=model.device)
+    hidden = (clean_ND, *passes.values())
 
     with head_of(model) as head:
 
         def measure(part: slice) -> None:
-            hidden = {name: hidden_ND[part] for name, hidden_ND in passes.items()}
-            for name, (ce_N, kl_N) in _losses_of(head, clean_ND[part], hidden, target_N[part, None]):
-                found[name][0, part], found[name][1, part] = ce_N, kl_N
+            found[:, :, part] = losses_of(head, [hidden_ND[part] for hidden_ND in hidden], target_N[part])
 
+        step = positions_of(head, model.device)
+        parts = [slice(start, start + step) for start in range(0, len(target_N), step)]
         for _ in side_by_side(measure, parts, model.device):
             pass
-    for name, (ce_N, kl_N) in found.items():
+    for name, ce_N, kl_N in zip(("clean", *passes), *found, strict=True):
         sums[name].add(sequence_N, ce_N, kl_N)
-
-
-def _losses_of(
-    head: Callable[[Tensor], Tensor], clean_ND: Tensor, passes: Mapping[str, Tensor], target: Tensor
-) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
-    """Each pass's cross-entropy [N], and its KL [N] from the clean one: sum p log p - sum p log q."""
-    clean_NV = torch.log_softmax(head(clean_ND), dim=-1)
-    clean_ce_N = -clean_NV.gather(1, target).squeeze(1)
-    yield "clean", (clean_ce_N, torch.zeros_like(clean_ce_N))
-    probability_NV = clean_NV.exp()
-    negative_entropy_N = clean_NV.mul_(probability_NV).sum(1)
-    for name, hidden_ND in passes.items():
-        log_NV = torch.log_softmax(head(hidden_ND), dim=-1)
-        ce_N = -log_NV.gather(1, target).squeeze(1)
-        yield name, (ce_N, negative_entropy_N - log_NV.mul_(probability_NV).sum(1))
 
 
 def splice_metrics(

@@ -38,6 +38,8 @@ class LanguageModel:
     bridge: Any = None
     lm_head: nn.Linear | None = None
     """Where logits are nothing but its product with final hidden states (`head.check_head` finds out)."""
+    tiled: bool = False
+    """Whether logits of some tokens can be computed without those of the others; found there too."""
     passes: Passes = field(default_factory=Passes)
 
     @property

@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.data.kinds import data_kind
 from sae_sweep.kernels.facts import CACHE_BYTES
-from sae_sweep.plan.constants import CODE_ELEMENTS, COSINE_ELEMENTS, LOGIT_ELEMENTS, SAMPLE_ROWS, rows_together
+from sae_sweep.plan.constants import (
+    CODE_ELEMENTS,
+    COSINE_ELEMENTS,
+    SAMPLE_ROWS,
+    TILE_TOKENS,
+    positions_together,
+    rows_together,
+)
 from sae_sweep.plan.groups import BankPlan, Group
 from sae_sweep.plan.members import Member
 from sae_sweep.plan.sizes import (
@@ -37,7 +44,7 @@ FOLD_BYTES = 4
 CODE_BYTES = 24
 """Per code of those a judge holds at a time."""
 LOGIT_BYTES = 21
-"""Per logit of those a judge holds at a time: log-softmax of two passes, and their KL."""
+"""Per logit of the tile that each core holds: those of two passes, their log-softmax, the clean distribution."""
 SPLICED_LOGIT_BYTES = 36
 """The same of a step that runs the model on from a site, where what autograd keeps is there too."""
 TRIM_BYTES = 38
@@ -165,8 +172,16 @@ def _suffix_bytes(group: Group) -> int:
         return 0
     inside = 8 * facts.d_model + 6 * facts.n_heads * facts.d_head + 5 * facts.d_mlp
     blocks = facts.n_layers - min(member.site.layer or 0 for member in group.members)
-    logits = min(forward_positions(group), max(1, LOGIT_ELEMENTS[_kind(group)] // facts.vocab_size)) * facts.vocab_size
-    return forward_positions(group) * blocks * inside * number_bytes(group) + SPLICED_LOGIT_BYTES * logits
+    logits = SPLICED_LOGIT_BYTES * _tile(group, facts.vocab_size)[0]
+    return forward_positions(group) * blocks * inside * number_bytes(group) + logits
+
+
+def _tile(group: Group, vocabulary: int) -> tuple[int, int]:
+    """Logits of a tile, and how many tiles there may be at a time: one for each core."""
+    kind, positions = _kind(group), forward_positions(group)
+    tokens = min(vocabulary, TILE_TOKENS[kind])
+    together = min(positions, positions_together(kind, tokens, whole=tokens == vocabulary))
+    return together * tokens, 1 if kind == "cuda" else min(_threads(), -(-positions // together))
 
 
 def _heldout_bytes(group: Group, members: Sequence[Member]) -> int:
@@ -191,8 +206,8 @@ def _logit_bytes(group: Group) -> int:
     facts = facts_of(group)
     if facts is None:
         return 0
-    positions = min(forward_positions(group), max(1, LOGIT_ELEMENTS[_kind(group)] // facts.vocab_size))
-    return LOGIT_BYTES * positions * facts.vocab_size
+    logits, tiles = _tile(group, facts.vocab_size)
+    return LOGIT_BYTES * logits * tiles
 
 
 def _forward_bytes(group: Group) -> int:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, kl_divergence
 
-import sae_sweep.evaluation.splice as splice
 from sae_sweep.evaluation.splice import PassLosses, accumulate, splice_metrics
 from sae_sweep.model.language_model import LanguageModel
+from sae_sweep.plan import constants
 
 CPU = torch.device("cpu")
 
@@ -138,15 +138,18 @@ def test_kl_of_a_certain_distribution_is_finite(model: LanguageModel, hidden: tu
     assert (sums["other"].kl_R > 0).all()
 
 
-@pytest.mark.parametrize("positions", [1, 4, 5])
-def test_chunks_of_positions_change_nothing(
+@pytest.mark.parametrize(("positions", "tokens"), [(1, 300), (4, 299), (5, 7), (9, 1)])
+def test_tiles_change_nothing(
     model: LanguageModel,
     hidden: tuple[Tensor, Tensor, Tensor],
     positions: int,
+    tokens: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole = accumulated(model, *hidden)
-    monkeypatch.setitem(splice.LOGIT_ELEMENTS, "cpu", positions * model.facts.vocab_size)
+    monkeypatch.setitem(constants.TILE_POSITIONS, "cpu", positions)
+    monkeypatch.setitem(constants.ROW_LOGITS, "cpu", positions * 300)
+    monkeypatch.setitem(constants.TILE_TOKENS, "cpu", tokens)
     pieces = accumulated(model, *hidden)
     for name, one in whole.items():
         assert pieces[name].ce_R.tolist() == pytest.approx(one.ce_R.tolist(), rel=1e-12)

@@ -9,10 +9,18 @@ from transformers import CohereConfig, Gemma2Config, GraniteConfig, OPTConfig
 from sae_sweep.config.schema import ModelConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.model import head
+from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.model.load import load_model
 from tests.model.conftest import Case
 
 Config = Callable[..., ModelConfig]
+
+
+def by_tiles(model: LanguageModel, hidden_ND: Tensor) -> Tensor:
+    """Logits of all tokens, 70 at a time."""
+    with torch.no_grad(), head.head_of(model) as logits:
+        assert len(logits.tiles(70)) > 1
+        return torch.cat([logits(hidden_ND, tokens) for tokens in logits.tiles(70)], dim=1)
 
 
 def test_logits_are_the_models_own(case: Case, tokens_RT: Tensor) -> None:
@@ -22,6 +30,7 @@ def test_logits_are_the_models_own(case: Case, tokens_RT: Tensor) -> None:
     torch.testing.assert_close(head.logits(case.model, hidden_ND), expected, rtol=0, atol=1e-9)
     part = head.logits(case.model, hidden_ND[5:7])
     torch.testing.assert_close(part, expected[5:7], rtol=0, atol=1e-9)
+    torch.testing.assert_close(by_tiles(case.model, hidden_ND), expected, rtol=0, atol=1e-9)
     assert "forward" not in case.model.backbone.__dict__
 
 
@@ -52,6 +61,7 @@ def test_other_heads(
         expected = model.module(input_ids=tokens_RT).logits[0]
     torch.testing.assert_close(head.logits(model, model.final_hidden(tokens_RT)[0]), expected, rtol=0, atol=1e-9)
     assert (model.lm_head is not None) == product
+    torch.testing.assert_close(by_tiles(model, model.final_hidden(tokens_RT)[0]), expected, rtol=0, atol=1e-9)
     half = load_model(model_config(model.config.path, dtype="bfloat16"))
     assert (half.lm_head is not None) == product
 
@@ -70,3 +80,23 @@ def test_a_head_that_reads_more_than_the_final_hidden_states_is_refused(
     monkeypatch.setattr(type(model.module), "forward", biased)
     with pytest.raises(ConfigError, match=r"lm head of LlamaForCausalLM is not supported"):
         head.check_head(model, model.probe_tokens())
+
+
+def test_a_head_that_looks_at_the_whole_vocabulary_is_not_parted(
+    llama_folder: Path, model_config: Config, monkeypatch: pytest.MonkeyPatch, tokens_RT: Tensor
+) -> None:
+    """One that gives log-probabilities."""
+    model = load_model(model_config(llama_folder))
+    forward = type(model.module).forward
+
+    def normalised(self: object, input_ids: Tensor, **others: object) -> object:
+        output = forward(self, input_ids=input_ids, **others)
+        output.logits = output.logits.log_softmax(-1)
+        return output
+
+    monkeypatch.setattr(type(model.module), "forward", normalised)
+    model.lm_head = None
+    head.check_head(model, model.probe_tokens())
+    assert not model.tiled
+    with head.head_of(model) as logits:
+        assert logits.tiles(70) == [slice(0, model.facts.vocab_size)]

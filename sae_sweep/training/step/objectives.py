@@ -26,10 +26,9 @@ from sae_sweep.activations.sequences import Sequences
 from sae_sweep.activations.stream import Block
 from sae_sweep.config.schema import TrainingConfig
 from sae_sweep.errors import ConfigError
-from sae_sweep.model.head import logits
+from sae_sweep.evaluation.tiles import kl_and_gradient
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.model.suffix import Suffix
-from sae_sweep.plan.constants import LOGIT_ELEMENTS
 
 CALIBRATION_ROWS = 32
 """Of the first block: those on which it is measured what predicting the mean costs."""
@@ -152,7 +151,7 @@ class _SplicedRows:
         targets_N = _places(rows.target_RT, own_RTd.device)
         clean_ND = rows.clean.final_RTD.flatten(0, 1).index_select(0, targets_N)
         self._final_ND = final_RTD.flatten(0, 1).index_select(0, targets_N)
-        kl, self._kl_gradient_ND = kl_of_final_states(of.model, clean_ND, self._final_ND.detach())
+        kl, self._kl_gradient_ND = kl_and_gradient(of.model, clean_ND, self._final_ND.detach())
         self.kl = kl.to(own_bD.dtype)
         self._changes = [
             (after_RTd - rows.clean.activations[hook]).flatten(0, 1).index_select(0, places_b)
@@ -173,23 +172,6 @@ class _SplicedRows:
         outputs, pulls = [self._final_ND, *self._changes], [self._kl_gradient_ND.to(self._final_ND.dtype), *pulls]
         (gradient_bD,) = torch.autograd.grad(outputs, [self._own_bD], pulls)
         return kl * gradient_bD
-
-
-def kl_of_final_states(model: LanguageModel, clean_ND: Tensor, spliced_ND: Tensor) -> tuple[Tensor, Tensor]:
-    """KL(clean || spliced) of final hidden states, summed over positions, and its gradient [N, D] in the latter where
-    gradients are enabled. Logits exist for some positions at a time."""
-    step = max(1, LOGIT_ELEMENTS[model.device.type] // model.facts.vocab_size)
-    total, gradients = torch.zeros((), dtype=torch.float64, device=clean_ND.device), [spliced_ND[:0]]
-    for clean_nD, spliced_nD in zip(clean_ND.split(step), spliced_ND.split(step), strict=True):
-        with torch.no_grad():
-            clean_nV = torch.log_softmax(logits(model, clean_nD), dim=-1)
-        leaf_nD = spliced_nD.detach().requires_grad_(torch.is_grad_enabled())
-        spliced_nV = torch.log_softmax(logits(model, leaf_nD), dim=-1)
-        kl = (clean_nV.exp() * (clean_nV - spliced_nV)).sum()
-        total = total + kl.detach()
-        if leaf_nD.requires_grad:
-            gradients += torch.autograd.grad(kl, [leaf_nD])
-    return total, torch.cat(gradients)
 
 
 @dataclass(frozen=True)

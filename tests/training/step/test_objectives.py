@@ -14,11 +14,12 @@ from sae_sweep.activations.sequences import Sequences, WholePasses
 from sae_sweep.activations.stream import Block
 from sae_sweep.config.schema import ModelConfig, TrainingConfig
 from sae_sweep.errors import ConfigError
+from sae_sweep.model.head import Head
 from sae_sweep.model.load import load_model
 from sae_sweep.model.sites import Site, later_sites
+from sae_sweep.plan import constants
 from sae_sweep.saes.bank import Batch, Chunk
 from sae_sweep.saes.base import Losses, Parameters
-from sae_sweep.training.step import objectives as objectives_module
 from sae_sweep.training.step.objectives import EndToEnd, SplicedLoss, Splicing
 from tests.saes import reference
 from tests.saes.kinds import KINDS, configs
@@ -194,18 +195,19 @@ def test_rows_and_positions_are_taken_some_at_a_time(world: World, name: str, mo
     expected_M = whole.loss(leaf_BMD)
     (gradient_BMD,) = torch.autograd.grad(expected_M.sum(), [leaf_BMD])
     held: list[int] = []
-    real = objectives_module.logits
+    real = Head.__call__
 
-    def logits(model: Any, hidden_ND: Tensor) -> Tensor:
-        logits_NV = real(model, hidden_ND)
+    def logits(self: Head, hidden_ND: Tensor, tokens: slice) -> Tensor:
+        logits_NV = real(self, hidden_ND, tokens)
         held.append(logits_NV.numel())
         return logits_NV
 
-    monkeypatch.setattr(objectives_module, "LOGIT_ELEMENTS", {"cpu": 4 * 300})
-    monkeypatch.setattr(objectives_module, "logits", logits)
+    monkeypatch.setitem(constants.TILE_POSITIONS, "cpu", 4)
+    monkeypatch.setitem(constants.TILE_TOKENS, "cpu", 70)
+    monkeypatch.setattr(Head, "__call__", logits)
     parts = SplicedLoss(world.objective(name, rows_at_once=1), world.sequences, SCALE, 1.0)
     found_M = parts.loss(leaf_BMD)
-    assert max(held) == 4 * 300
+    assert max(held) == 4 * 70
     torch.testing.assert_close(found_M, expected_M, rtol=1e-12, atol=0)
     torch.testing.assert_close(torch.autograd.grad(found_M.sum(), [leaf_BMD])[0], gradient_BMD, rtol=1e-9, atol=1e-13)
 
