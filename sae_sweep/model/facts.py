@@ -22,6 +22,8 @@ _ALIASES = {
     "d_mlp": ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
     "vocab_size": ("vocab_size",),
 }
+ADAPTER = "adapter_config.json"
+"""What peft leaves beside an adapter: low-rank updates of another model's weights."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,9 @@ def model_facts(config: ModelConfig) -> ModelFacts:
     Raises ConfigError for a folder that cannot be loaded, and for a size that is found in neither place.
     """
     folder = model_folder(config)
-    found = {} if folder is None else read_sizes(_read_json(folder / "config.json", config.path))
+    entries = {} if folder is None else _read_json(folder / "config.json", config.path)
+    check_unquantised(entries, config)
+    found = read_sizes(entries)
     sizes = complete_sizes(
         {name: _given(config, name) or found.get(name) for name in _ALIASES}, guess=folder is not None
     )
@@ -74,6 +78,17 @@ def model_facts(config: ModelConfig) -> ModelFacts:
     if missing:
         raise ConfigError(f"{missing[0]} is not in {folder}/config.json under a known name; give {', '.join(missing)}")
     return ModelFacts(**{name: value for name, value in sizes.items() if value is not None})
+
+
+def check_unquantised(entries: Mapping[str, Any], config: ModelConfig) -> None:
+    """Raises ConfigError where a model's config.json says that its weights are quantised."""
+    stated = entries.get("quantization_config")
+    if stated:
+        method = stated.get("quant_method", "of unknown method") if isinstance(stated, Mapping) else stated
+        raise ConfigError(
+            f"model.path={config.path}: config.json has a quantization_config ({method}), and activations of quantised"
+            " weights are not supported; give the checkpoint it was made from, and model.dtype"
+        )
 
 
 def read_sizes(entries: Mapping[str, Any]) -> dict[str, int | None]:
@@ -112,6 +127,11 @@ def _first_integer(entries: Mapping[str, Any], names: tuple[str, ...]) -> int | 
 def _check_folder(folder: Path, path: str | None) -> None:
     if not folder.is_dir():
         raise ConfigError(f"model.path={path}: no such folder; give a folder in Hugging Face layout or a hub id")
+    if (folder / ADAPTER).is_file():
+        raise ConfigError(
+            f"model.path={path}: the folder has {ADAPTER}, and its adapter would be left out; merge it (peft's"
+            " merge_and_unload, then save_pretrained) and give that folder, or give the base model's own"
+        )
     if not (folder / "config.json").is_file():
         raise ConfigError(f"model.path={path}: the folder has no config.json, so it is not in Hugging Face layout")
     if not any(folder.glob("*.safetensors")):

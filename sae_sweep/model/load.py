@@ -12,7 +12,7 @@ from transformers.utils.logging import disable_progress_bar
 from sae_sweep.config.schema import ModelConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.blocks import map_blocks
-from sae_sweep.model.facts import complete_sizes, model_facts, model_folder, read_sizes
+from sae_sweep.model.facts import check_unquantised, complete_sizes, model_facts, model_folder, read_sizes
 from sae_sweep.model.head import check_head
 from sae_sweep.model.language_model import LanguageModel, Passes
 
@@ -40,6 +40,7 @@ def load_model(config: ModelConfig) -> LanguageModel:
     module = _load_module(config, dtype).to(device).eval().requires_grad_(False)
     model = LanguageModel(module, load_tokenizer(config), device, config, facts)
     _check_facts(model)
+    _check_tokenizer(model)
     try:
         _measure(model, dtype)
     except RuntimeError as error:
@@ -130,11 +131,26 @@ def _line(error: Exception) -> str:
 def _check_facts(model: LanguageModel) -> None:
     # To mypy any attribute of a module is a tensor or a module; this one is transformers' config.
     text_config = model.module.config.get_text_config()  # type: ignore[operator, union-attr]
-    loaded = complete_sizes(read_sizes(text_config.to_dict()), guess=True)
+    entries = text_config.to_dict()
+    check_unquantised(entries, model.config)
+    loaded = complete_sizes(read_sizes(entries), guess=True)
     for name, size in loaded.items():
         planned = getattr(model.facts, name)
         if size is not None and size != planned:
             raise ConfigError(f"model.{name}={planned}, but the loaded model's is {size}; set it so, or to null")
+
+
+def _check_tokenizer(model: LanguageModel) -> None:
+    tokenizer, size = model.tokenizer, model.facts.vocab_size
+    if tokenizer is None:
+        return
+    beyond = {name: index for name, index in tokenizer.get_vocab().items() if index >= size}
+    if beyond:
+        name, index = max(beyond.items(), key=lambda item: item[1])
+        raise ConfigError(
+            f"model.path={model.config.path}: its tokenizer has ids up to {index} ({name!r}), and the model's"
+            f" vocabulary of {size} ends at {size - 1}; give the tokenizer that the model was trained with"
+        )
 
 
 @torch.no_grad()

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -74,6 +75,24 @@ def test_errors_of_folders(tmp_path: Path, model_config: Config) -> None:
         model_facts(model_config(_folder(tmp_path / "m", {"d_model": 10, "n_head": 5, "vocab_size": 11})))
     with pytest.raises(ConfigError, match=r"model\.d_model=0"):
         model_facts(model_config(tmp_path / "m", d_model=0))
+
+
+@pytest.mark.parametrize(
+    ("file", "entries", "message"),
+    [
+        ("adapter_config.json", {"peft_type": "LORA"}, r"has adapter_config\.json, and its adapter .*merge_and_unload"),
+        ("config.json", {"quantization_config": {"quant_method": "gptq"}}, r"quantization_config \(gptq\)"),
+    ],
+)
+def test_what_changes_a_model_is_not_left_out(
+    file: str, entries: dict[str, object], message: str, llama_folder: Path, tmp_path: Path, model_config: Config
+) -> None:
+    shutil.copytree(llama_folder, tmp_path / "m")
+    before = json.loads((tmp_path / "m" / file).read_text()) if (tmp_path / "m" / file).exists() else {}
+    (tmp_path / "m" / file).write_text(json.dumps(before | entries))
+    with pytest.raises(ConfigError, match=message) as refusal:
+        model_facts(model_config(tmp_path / "m"))
+    assert "\n" not in str(refusal.value)
 
 
 def test_planning_imports_no_torch() -> None:

@@ -8,7 +8,7 @@ import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, LlamaConfig
 
 from sae_sweep.config.schema import ModelConfig
 from sae_sweep.errors import ConfigError
@@ -87,6 +87,14 @@ def test_weights_that_lack_a_tensor_are_refused(llama_folder: Path, tmp_path: Pa
     (tmp_path / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(ConfigError, match="cannot be loaded as a causal language model"):
         load_model(model_config(tmp_path))
+
+
+def test_a_tokenizer_of_another_model_is_refused(build_model: Callable[..., Path], model_config: Config) -> None:
+    """Its ids would be read beyond the embedding's end: 259 are too many for 258 and just right for 259."""
+    small, exact = (build_model(f"v{size}", LlamaConfig, vocab_size=size, num_hidden_layers=1) for size in (258, 259))
+    assert load_model(model_config(exact)).tokenizer is not None
+    with pytest.raises(ConfigError, match=r"tokenizer has ids up to 258 .* vocabulary of 258 ends at 257; give"):
+        load_model(model_config(small))
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
