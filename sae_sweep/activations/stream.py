@@ -10,7 +10,7 @@ from torch import Tensor
 from sae_sweep.activations.finite import check_finite
 from sae_sweep.activations.sequences import Sequences, WholePasses
 from sae_sweep.config.schema import DataConfig
-from sae_sweep.data.positions import counted_positions, target_positions
+from sae_sweep.data.positions import counted_positions, readable, target_positions
 from sae_sweep.data.rows import BLOCK_ORDER, TokenStream, permutation
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.language_model import LanguageModel
@@ -92,6 +92,8 @@ class ActivationStream:
         rows, epoch = self._rows.block(index)
         tokens_RT = torch.from_numpy(rows).long()
         counted_RT = counted_positions(tokens_RT, self._special_ids, self._bos_id)
+        target_RT = target_positions(counted_RT, tokens_RT, self._special_ids)
+        tokens_RT = readable(tokens_RT)
         count = int(counted_RT.sum())
         if count == 0:
             raise ConfigError(
@@ -105,7 +107,6 @@ class ActivationStream:
             activations = self._recall(taken, self._hooks, self._gather)
         sequences = None
         if self._whole is not None:
-            target_RT = target_positions(counted_RT, tokens_RT, self._special_ids)
             sequences = Sequences(self._whole.take(), counted_RT, target_RT)
         tokens_B = taken.tokens_B.to(self._model.device)
         return self._guarded(Block(index, epoch, activations, dict.fromkeys(activations, tokens_B), sequences))

@@ -115,6 +115,8 @@ class DataConfig:
     """Rows per forward pass of the model, in training and evaluation."""
     max_norm_ratio: float | None
     """Drop activations whose norm exceeds this multiple of the block's median norm."""
+    max_bad_records: float
+    """The share of records that may be bad (broken JSON, no text): these are skipped. Empty ones are not bad."""
     cache: str | None
     """A folder that keeps blocks of activations for the next command that reads them; null harvests them anew."""
 

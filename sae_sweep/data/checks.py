@@ -22,6 +22,8 @@ def check_data(config: DataConfig) -> None:
             raise ConfigError(f"data.{name}={getattr(config, name)} must be at least {bound}")
     if config.max_norm_ratio is not None and not config.max_norm_ratio > 1:
         raise ConfigError(f"data.max_norm_ratio={config.max_norm_ratio:g} must be above 1, or null for no guard")
+    if not 0 <= config.max_bad_records < 1:
+        raise ConfigError(f"data.max_bad_records={config.max_bad_records:g} must be from 0 to below 1")
     _check_unread(config, kind)
     _check_cache(config.cache)
     kind.check(config)

@@ -4,33 +4,42 @@ The library takes over a second to import, so it is imported only where a datase
 """
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from sae_sweep.data.companions import encoded, told_companions
 from sae_sweep.data.origin import Origin
-from sae_sweep.data.packing import PackedText, RowFormat, RowSource, Tokenizer, TokenRows
+from sae_sweep.data.packing import Ids, PackedText, RowFormat, RowSource, Tokenizer, TokenRows
+from sae_sweep.data.records import Bad, Ledger, sound_text
 from sae_sweep.errors import ConfigError
 
 _BATCH_ROWS = 256
 _SAVED_MARKS = ("state.json", "dataset_dict.json")  # what `save_to_disk` leaves in the folder
 
+_BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv"}
+_PACKED = (".gz", ".bz2", ".xz", ".zst")
+
 
 class Column:
     """The values of `data.field`, in the dataset's own order, readable again from the start."""
 
-    def __init__(self, origin: Origin) -> None:
-        """Opens the dataset and looks at its first row. ConfigError when that cannot be done."""
+    def __init__(self, origin: Origin, max_bad_records: float) -> None:
+        """Opens the dataset and looks at its first rows. ConfigError when that cannot be done."""
         self.origin = origin
+        self._ledger = Ledger(origin.label, max_bad_records)
         dataset, first = _open(origin)
-        if first is None:
+        if not first:
             raise ConfigError(f"{origin.label} ({origin.split_key}={origin.split}) has no rows")
-        if origin.field not in first:
-            raise ConfigError(f"data.field={origin.field} is no column of {origin.label}; it has {', '.join(first)}")
-        self.content = self._content_of(first[origin.field])
-        self._dataset = dataset.select_columns([origin.field])
+        if origin.field not in first[0]:
+            raise ConfigError(f"data.field={origin.field} is no column of {origin.label}; it has {', '.join(first[0])}")
+        values = [row[origin.field] for row in first]
+        self.content = self._content_of(next(filter(None, values), values[0]))
+        ids = self.content == "ids"
+        self._beside = told_companions(list(first[0]), origin.field, origin.label) if ids else []
+        self._dataset = dataset.select_columns([origin.field, *self._beside])
 
     def _content_of(self, value: Any) -> Literal["text", "ids"]:
         if isinstance(value, str):
@@ -44,39 +53,61 @@ class Column:
 
     def rows(self, tokenizer: Tokenizer | None, form: RowFormat) -> RowSource:
         """The rows of its documents or of its ids. ConfigError for documents without a tokenizer."""
-        if self.content == "ids":
-            return TokenRows(self.sheets, form, self.origin.label, kept=False)
-        return PackedText(self.documents, tokenizer, form, self.origin.label, kept=False)
-
-    def batches(self) -> Iterator[list[Any]]:
-        """The values, some hundreds at a time, from the first."""
-        for batch in self._dataset.iter(batch_size=_BATCH_ROWS):
-            yield batch[self.origin.field]
+        if self.content == "text":
+            return PackedText(self.documents, tokenizer, form, self.origin.label, kept=False, ledger=self._ledger)
+        rows = TokenRows(lambda: self._sheets(form.vocab_size), form, self.origin.label, kept=False)
+        rows.ledger = self._ledger
+        return rows
 
     def documents(self) -> Iterator[str]:
         """The documents of a text column; empty ones are left out."""
-        for batch in self.batches():
-            for document in filter(None, batch):
-                if not isinstance(document, str):
-                    kind = type(document).__name__
-                    raise ConfigError(f"data.field={self.origin.field} of {self.origin.label} holds {kind}, not text")
-                yield document
+        name = f"data.field={self.origin.field} of {self.origin.label}"
+        return self._ledger.sound(sound_text(row[0], f"row {number}", name) for number, row in self._records())
 
-    def sheets(self) -> Iterator[npt.NDArray[Any]]:
+    def _records(self) -> Iterator[tuple[int, tuple[Any, ...]]]:
+        """The number of each row, from 1, and its values: of the column, and of those beside it."""
+        number = 0
+        try:
+            for batch in self._dataset.iter(batch_size=_BATCH_ROWS):
+                for row in zip(*(batch[name] for name in (self.origin.field, *self._beside)), strict=True):
+                    number += 1
+                    yield number, row
+        except ConfigError:
+            raise
+        except Exception as error:  # the library and its backends raise types of their own
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ConfigError(
+                f"{self.origin.label} cannot be read after row {number} ({reason}); data=text reads files of text and"
+                " skips bad records"
+            ) from error
+
+    def _sheets(self, vocab_size: int) -> Iterator[Ids]:
         """The rows of a column of lists: one sheet per batch where all are of one length, else one per row."""
-        for batch in self.batches():
-            same = len({len(ids) if isinstance(ids, list) else -1 for ids in batch}) == 1
-            for rows in [batch] if same else [[ids] for ids in batch]:
-                sheet = np.array(rows)
-                if sheet.ndim != 2:
-                    raise ConfigError(
-                        f"data.field={self.origin.field} of {self.origin.label} has a row that is no list of ids"
-                    )
-                yield sheet
+        rows = self._ledger.sound(self._ids(number, row, vocab_size) for number, row in self._records())
+        while batch := list(islice(rows, _BATCH_ROWS)):
+            same = len({len(ids) for ids in batch}) == 1
+            for part in [batch] if same else [[ids] for ids in batch]:
+                yield np.stack(part)
+
+    def _ids(self, number: int, row: tuple[Any, ...], vocab_size: int) -> Ids | Bad | None:
+        """A row of ids as sheets hold it. ConfigError for ids beyond the vocabulary and companions that do not fit."""
+        if row[0] is None or row[0] == []:
+            return None
+        try:
+            values = [np.array([value]) for value in row]
+        except ValueError:  # lists of different lengths in it
+            values = []
+        if not values or values[0].ndim != 2 or not np.issubdtype(values[0].dtype, np.integer):
+            kind = f"data.field={self.origin.field} of {self.origin.label} has a row that is no list of ids"
+            return Bad(kind, f"{kind}: row {number}")
+        ids, *beside = values
+        label = f"{self.origin.label} row {number}" if beside else self.origin.label
+        found = encoded(ids, dict(zip(self._beside, beside, strict=True)), vocab_size, label)
+        return found[0] if len(found) else None
 
 
-def _open(origin: Origin) -> tuple[Any, dict[str, Any] | None]:
-    """A Dataset or IterableDataset of plain Python values, and its first row."""
+def _open(origin: Origin) -> tuple[Any, list[dict[str, Any]]]:
+    """A Dataset or IterableDataset of plain Python values, and its first rows."""
     import datasets
 
     path = origin.single_path()
@@ -87,10 +118,9 @@ def _open(origin: Origin) -> tuple[Any, dict[str, Any] | None]:
         elif any((local / mark).exists() for mark in _SAVED_MARKS):
             opened = _split_of(datasets.load_from_disk(str(local)), origin)
         else:
-            source = str(local) if local.exists() else path
-            opened = datasets.load_dataset(source, origin.name, split=origin.split, streaming=True)
+            opened = _load(datasets, local, path, origin)
         dataset = opened.with_format(None)  # a saved dataset may remember to hand out tensors
-        return dataset, next(iter(dataset), None)  # much of what can be wrong shows only when a stream is read
+        return dataset, _first_rows(dataset, origin.field)  # much of what can be wrong shows only when it is read
     except ConfigError:
         raise
     except Exception as error:  # the library, its backends and the hub raise types of their own
@@ -98,6 +128,35 @@ def _open(origin: Origin) -> tuple[Any, dict[str, Any] | None]:
         raise ConfigError(
             f"{origin.label} ({origin.split_key}={origin.split}) could not be opened: {reason}"
         ) from error
+
+
+def _load(datasets: Any, local: Path, path: str, origin: Origin) -> Any:
+    """What the library opens: a file of a format it reads, a folder of them, or a dataset of the hub."""
+    whole = "[" not in origin.split  # a slice, `train[:10%]`, needs to know how long the whole is
+    if local.is_file():
+        suffixes = [suffix for suffix in map(str.lower, local.suffixes) if suffix not in _PACKED]
+        if not suffixes or suffixes[-1] not in _BUILDERS:
+            raise ConfigError(f"{origin.label} is a file that data.kind=text may read; take data=text")
+        files = {"train": str(local)}
+        return datasets.load_dataset(_BUILDERS[suffixes[-1]], data_files=files, split=origin.split, streaming=whole)
+    if not whole and not local.exists():
+        raise ConfigError(
+            f"{origin.split_key}={origin.split}: a slice of a hub dataset cannot be streamed; take the whole split, or"
+            " save the slice (load_dataset, save_to_disk) and give data.path that folder"
+        )
+    return datasets.load_dataset(
+        str(local) if local.exists() else path, origin.name, split=origin.split, streaming=whole
+    )
+
+
+def _first_rows(dataset: Any, field: str) -> list[dict[str, Any]]:
+    """The rows up to the first that is not empty, or some hundreds."""
+    rows: list[dict[str, Any]] = []
+    for row in islice(iter(dataset), _BATCH_ROWS):
+        rows.append(row)
+        if row.get(field):
+            break
+    return rows
 
 
 def _split_of(saved: Any, origin: Origin) -> Any:

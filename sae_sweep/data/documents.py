@@ -1,14 +1,13 @@
 """Text from files: which files, and the documents in them."""
 
 import glob
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from sae_sweep.data.formats import records_of
 from sae_sweep.data.origin import Origin
+from sae_sweep.data.records import Ledger
 from sae_sweep.errors import ConfigError
-
-PIECE_CHARACTERS = 16_384
 
 
 def text_files(origin: Origin) -> list[Path]:
@@ -33,55 +32,6 @@ def _matching_files(key: str, pattern: str) -> list[Path]:
     return files
 
 
-def text_documents(files: Sequence[Path], origin: Origin) -> Iterator[str]:
-    """The pieces of each file, or the lines of a `.jsonl` file; empty documents are left out."""
-    for file in files:
-        documents = _json_documents(file, origin) if file.suffix == ".jsonl" else _pieces(file, origin)
-        yield from filter(None, documents)
-
-
-def _pieces(file: Path, origin: Origin) -> Iterator[str]:
-    """A file as documents of about PIECE_CHARACTERS, cut at line ends: a short file is one document.
-
-    A long one need not be in memory at once, and the first of its pieces can be held out from the others.
-    """
-    lines: list[str] = []
-    length = 0
-    try:
-        with file.open(encoding="utf-8") as text:
-            for line in text:
-                lines.append(line)
-                length += len(line)
-                if length >= PIECE_CHARACTERS:
-                    yield "".join(lines)
-                    lines, length = [], 0
-    except UnicodeDecodeError as error:
-        raise _not_utf8(file, origin, error) from error
-    yield "".join(lines)
-
-
-def _not_utf8(file: Path, origin: Origin, error: UnicodeDecodeError) -> ConfigError:
-    return ConfigError(f"{origin.key}: {file} is not UTF-8 text ({error.reason} at byte {error.start})")
-
-
-def _json_documents(file: Path, origin: Origin) -> Iterator[str]:
-    # Lines are read as bytes: a text-mode reader would decode ahead and could not say which line is broken.
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield _json_document(line, f"{origin.key}: {file} line {number}", origin)
-
-
-def _json_document(line: bytes, where: str, origin: Origin) -> str:
-    try:
-        record = json.loads(line)
-    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both ValueErrors
-        raise ConfigError(f"{where} is not JSON: {error}") from error
-    if not isinstance(record, dict):
-        raise ConfigError(f"{where} must be an object with the field data.field={origin.field}")
-    if origin.field not in record:
-        raise ConfigError(f"{where} has no field data.field={origin.field}; it has {', '.join(sorted(record))}")
-    document = record[origin.field]
-    if not isinstance(document, str):
-        raise ConfigError(f"{where}: data.field={origin.field} holds {type(document).__name__}, not text")
-    return document
+def text_documents(files: Sequence[Path], origin: Origin, ledger: Ledger) -> Iterator[str]:
+    """The documents of the files in their order. Raises ConfigError where one cannot be read, or too many are bad."""
+    return ledger.sound(record for file in files for record in records_of(file, origin.key, origin.field))

@@ -11,6 +11,8 @@ from sae_sweep.errors import ConfigError
 HELDOUT_KEYS = ("kind", "path", "name", "split", "field", "heldout_path", "heldout_split", "context", "bos")
 """What the held-out tokens of any source follow from, beside their number."""
 
+_LOCAL = (".arrow", ".parquet", ".npy", ".npz", ".bin")
+
 Opened = TypeVar("Opened")
 
 
@@ -34,15 +36,15 @@ class Origin:
 
     @property
     def is_array(self) -> bool:
-        """Whether it is one .npz or .npy file of token ids."""
-        return isinstance(self.path, str) and Path(self.path).suffix in (".npz", ".npy")
+        """Whether it is one .npz, .npy or .bin file of token ids."""
+        return isinstance(self.path, str) and Path(self.path).suffix in (".npz", ".npy", ".bin")
 
     def single_path(self) -> str:
         """The path of a source that has only one. ConfigError for a list, an empty one, and a file that is missing."""
         if not isinstance(self.path, str) or not self.path:
             raise ConfigError(f"{self.label} must be one path: only data.kind=text takes several")
         local = Path(self.path).expanduser()
-        looks_local = self.path.startswith(("/", "./", "../", "~")) or local.suffix in (".arrow", ".npy", ".npz")
+        looks_local = self.path.startswith(("/", "./", "../", "~")) or local.suffix in _LOCAL
         if looks_local and not local.exists():
             raise ConfigError(f"{self.label} does not exist")
         return self.path

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from sae_sweep.data.records import Ledger
 from sae_sweep.errors import ConfigError
 
 Ids = npt.NDArray[np.int32]
@@ -48,6 +49,10 @@ class RowSource(Protocol):
     """The key and value that named the source, for messages."""
     kept: bool
     """Whether rows once read stay in memory, because reading them again would cost more."""
+    dropped: int
+    """Tokens that no row has, of the latest pass that came to the end."""
+    ledger: Ledger | None
+    """What its records were, where it has records."""
 
     def head(self, rows: int) -> tuple[Ids, int]:
         """All rows of the fewest first documents that give at least `rows` rows, and the number of those documents.
@@ -79,13 +84,21 @@ class PackedText:
     """Documents tokenised without special tokens, laid end to end with a separator between them, and cut into rows."""
 
     def __init__(
-        self, documents: Documents, tokenizer: Tokenizer | None, form: RowFormat, label: str, kept: bool
+        self,
+        documents: Documents,
+        tokenizer: Tokenizer | None,
+        form: RowFormat,
+        label: str,
+        kept: bool,
+        ledger: Ledger | None = None,
     ) -> None:
         """ConfigError where there is no tokenizer."""
         if tokenizer is None:
             raise ConfigError(f"{label} is text, and the model has no tokenizer for it; give token ids (data=tokens)")
         self.label = label
         self.kept = kept
+        self.dropped = 0
+        self.ledger = ledger
         self._documents = documents
         self._tokenizer = tokenizer
         self._form = form
@@ -119,6 +132,7 @@ class PackedText:
             rest = [left]
             if len(rows):
                 yield rows
+        self.dropped = sum(map(len, rest))
 
     def _cut(self, parts: Sequence[Ids]) -> tuple[Ids, Ids]:
         """As many whole rows as the parts give, and the tokens left over."""
@@ -163,22 +177,23 @@ def _batches(documents: Iterator[str]) -> Iterator[list[str]]:
 
 
 class TokenRows:
-    """Rows cut from rows of token ids, which are used as they are; what is over a multiple of context is dropped.
+    """Rows cut from rows of token ids, which are used as they are; a position that does not count holds ~id.
 
-    A sheet is an array [n, length] of source rows of one length. A source row counts as a document.
+    A sheet is an array [n, length] of source rows of one length. A source row counts as a document. What is over a
+    multiple of context is trained on in one more row, whose other positions, at its beginning, do not count.
     """
 
-    def __init__(
-        self, sheets: Callable[[], Iterator[npt.NDArray[Any]]], form: RowFormat, label: str, kept: bool
-    ) -> None:
+    def __init__(self, sheets: Callable[[], Iterator[Ids]], form: RowFormat, label: str, kept: bool) -> None:
         self.label = label
         self.kept = kept
+        self.dropped = 0
+        self.ledger: Ledger | None = None
         self._sheets = sheets
         self._form = form
 
     @classmethod
     def of_sheet(cls, sheet: npt.NDArray[Any], form: RowFormat, label: str) -> "TokenRows":
-        """Of one sheet in memory."""
+        """Of one sheet in memory, whose ids all count."""
         ids = checked_ids(sheet, form.vocab_size, label)
         return cls(lambda: iter([ids]), form, label, kept=True)
 
@@ -188,31 +203,41 @@ class TokenRows:
         for sheet in self._sheets():
             if missing <= 0:
                 break
-            pieces = max(1, sheet.shape[1] // self._form.context)
-            cut = self._cut(sheet[: -(-missing // pieces)])
-            parts.append(cut)
-            missing -= len(cut)
-            taken += len(cut) // pieces
+            cut, source = self._cut(sheet, rest=False)
+            documents = len(sheet) if len(cut) < missing else int(source[missing - 1]) + 1
+            parts.append(cut[: int(np.searchsorted(source, documents))])
+            missing -= len(parts[-1])
+            taken += documents
         return np.concatenate(parts), taken
 
     def rows_after(self, documents: int) -> Iterator[Ids]:
         skip = documents
         for sheet in self._sheets():
             if len(sheet) > skip:
-                yield self._cut(sheet[skip:])
+                yield self._cut(sheet[skip:], rest=not self._form.ids_begin_so)[0]
             skip = max(0, skip - len(sheet))
 
-    def _cut(self, sheet: npt.NDArray[Any]) -> Ids:
+    def _cut(self, sheet: Ids, *, rest: bool) -> tuple[Ids, npt.NDArray[np.int64]]:
+        """The rows of a sheet, with `rest` those too that end a source row, and the number of each one's source row."""
         length, context = sheet.shape[1], self._form.context
         if length < context:
             raise ConfigError(
                 f"{self.label} has a row of {length} tokens, fewer than data.context={context}; lower data.context"
             )
-        ids = checked_ids(sheet[:, : length // context * context], self._form.vocab_size, self.label)
-        rows = ids.reshape(-1, context)
+        whole, over = divmod(length, context)
+        rows, pieces = sheet[:, : whole * context].reshape(-1, context), whole
+        if over and rest:
+            last = sheet[:, -context:].copy()
+            last[:, :-over] = np.where(last[:, :-over] < 0, last[:, :-over], ~last[:, :-over])
+            rows = np.concatenate([rows.reshape(-1, whole, context), last[:, None]], axis=1).reshape(-1, context)
+            pieces += 1
+        source = np.arange(len(sheet)).repeat(pieces)
+        if rows.min(initial=0) < 0:
+            counted = (rows >= 0).any(1)
+            rows, source = rows[counted], source[counted]
         if self._form.ids_begin_so and not (rows[:, 0] == self._form.bos_id).all():
             raise ConfigError(
                 f"data.bos=always, but {self.label} has rows that do not begin with BOS (id {self._form.bos_id}); "
                 "token ids are used as they are, so take data.bos=auto"
             )
-        return rows
+        return rows, source

@@ -3,6 +3,7 @@
 import logging
 import math
 from dataclasses import dataclass
+from itertools import chain
 from typing import cast
 
 from sae_sweep.config.schema import DataConfig
@@ -14,16 +15,33 @@ from sae_sweep.errors import ConfigError
 
 SMALL_SHARE = 5
 """A source too small for the held-out tokens asked for gives about a fifth of itself."""
+LOST_SHARE = 10
+"""A held-out document is cut where the rows behind the cut are more than one in so many of those left to train on."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Held-out rows [rows, context] int32, and the stream of training rows, which has none of their documents."""
+    """Held-out rows [rows, context] int32, and the stream of training rows, which has none of their documents, or none
+    of their positions where a document had to be cut. A position that does not count holds ~id."""
 
     heldout: Ids
     training: TokenStream
+    source: RowSource
+    """What the stream reads."""
+    spare: int
+    """Rows of held-out documents that are neither held out nor trained on."""
+
+    def account(self, rows: int) -> str:
+        """What became of the source's tokens when so many rows have been trained on, in a line for people."""
+        context, epoch = self.heldout.shape[1], self.training.rows_per_epoch
+        told = f"data: {self.heldout.size:,} tokens held out, {rows * context:,} read to train on"
+        if epoch is not None:
+            told += f" ({rows / epoch:.3g} times over {epoch * context:,})"
+        dropped = self.spare * context + self.source.dropped
+        skipped = self.source.ledger.said() if self.source.ledger is not None else ""
+        return f"{told}, {dropped:,} dropped" + (f"; {skipped} records skipped" if skipped else "")
 
 
 def open_tokens(config: DataConfig, evaluation_tokens: float, tokenizer: Tokenizer | None, vocab_size: int) -> Tokens:
@@ -40,14 +58,10 @@ def open_tokens(config: DataConfig, evaluation_tokens: float, tokenizer: Tokeniz
     kind = cast(TokenKind, data_kind(config.kind))
     training, own = kind.open_rows(config, tokenizer, _row_format(config, tokenizer, vocab_size))
     if own is not None:
-        heldout, _ = _head(own, asked, config)
-        reader = _reader(training, 0, config)
+        heldout, reader = _head(own, asked, config)[0][:asked], _reader(training, config)
+        spare = 0
     else:
-        heldout, documents = _head(training, asked, config)
-        reader = _reader(training, documents, config)
-        if len(reader.read(0, 1)) == 0:
-            heldout, documents = _head(training, max(1, len(heldout) // SMALL_SHARE), config)
-            reader = _reader(training, documents, config)
+        heldout, reader, spare = _reserved(training, asked, config)
     found = len(reader.read(0, config.block_rows))
     if found == 0:
         raise ConfigError(
@@ -61,7 +75,25 @@ def open_tokens(config: DataConfig, evaluation_tokens: float, tokenizer: Tokeniz
         )
     if found < config.block_rows:
         log.warning("%s has %d rows to train on; a block of %d repeats them", training.label, found, config.block_rows)
-    return Tokens(heldout[:asked], TokenStream(reader, config.seed, config.window_rows, config.block_rows))
+    stream = TokenStream(reader, config.seed, config.window_rows, config.block_rows)
+    return Tokens(heldout, stream, training, spare)
+
+
+def _reserved(training: RowSource, asked: int, config: DataConfig) -> tuple[Ids, RowReader, int]:
+    """The first documents' rows, a reader of the others', and how many rows of the former are not held out.
+
+    Documents are whole, unless much would be lost with them: then the last is cut behind the rows that are held out.
+    """
+    heldout, documents = _head(training, asked, config)
+    reader, wanted = _reader(training, config, documents), asked
+    if len(reader.read(0, 1)) == 0:
+        wanted = max(1, len(heldout) // SMALL_SHARE)
+        heldout, documents = _head(training, wanted, config)
+        reader = _reader(training, config, documents)
+    spare = len(heldout) - wanted
+    if spare > 0 and len(reader.read(0, LOST_SHARE * spare)) < LOST_SHARE * spare:
+        return heldout[:wanted], _reader(training, config, documents, heldout[wanted:]), 0
+    return heldout[:asked], reader, max(0, len(heldout) - asked)
 
 
 def _row_format(config: DataConfig, tokenizer: Tokenizer | None, vocab_size: int) -> RowFormat:
@@ -79,6 +111,7 @@ def _head(source: RowSource, rows: int, config: DataConfig) -> tuple[Ids, int]:
     return found, documents
 
 
-def _reader(source: RowSource, documents: int, config: DataConfig) -> RowReader:
-    """The rows after so many documents."""
-    return RowReader(lambda: source.rows_after(documents), config.context, source.kept)
+def _reader(source: RowSource, config: DataConfig, documents: int = 0, before: Ids | None = None) -> RowReader:
+    """The rows after so many documents, and some that come before them."""
+    first = [] if before is None else [before]
+    return RowReader(lambda: chain(first, source.rows_after(documents)), config.context, source.kept)

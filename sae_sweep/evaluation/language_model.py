@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sae_sweep.activations.finite import check_finite
-from sae_sweep.data.positions import counted_positions, target_positions
+from sae_sweep.data.positions import counted_positions, readable, target_positions
 from sae_sweep.evaluation.evaluator import Evaluation, SplicedSae
 from sae_sweep.evaluation.later import LaterSites
 from sae_sweep.evaluation.splice import PassLosses, accumulate, average, splice_metrics
@@ -116,9 +116,9 @@ class LanguageModelEvaluator:
         for first in range(0, len(heldout.tokens_RT), heldout.rows_per_forward):
             tokens_RT = heldout.tokens_RT[first : first + heldout.rows_per_forward].to(device)
             counted_RT = counted_positions(tokens_RT, special_ids, heldout.bos_id)
-            replaced_RT = torch.ones_like(counted_RT) if heldout.every_position else counted_RT
+            replaced_RT = tokens_RT >= 0 if heldout.every_position else counted_RT
             target_RT = target_positions(counted_RT, tokens_RT, special_ids)
-            clean = self._suffix.clean(tokens_RT)
+            clean = self._suffix.clean(readable(tokens_RT))
             for hook, activation_RTd in clean.activations.items():
                 check_finite(
                     activation_RTd[replaced_RT], hook, f"held-out rows {first} to {first + len(tokens_RT) - 1}"

@@ -24,7 +24,7 @@ RUNTIME_KEYS = ("name", "output_dir", "dry_run", "tracking", "launcher")
 """Top-level keys that do not change what a member is."""
 RUNTIME_MODEL_KEYS = ("name", "device", *FACTS)
 """The same under `model`; the facts follow from the path."""
-RUNTIME_DATA_KEYS = ("cache",)
+RUNTIME_DATA_KEYS = ("cache", "max_bad_records")
 """The same under `data`."""
 RUNTIME_TRAINING_KEYS = ("checkpoint_minutes", "checkpoint_tokens", "milestones")
 """The same under `training`."""

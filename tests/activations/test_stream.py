@@ -35,6 +35,7 @@ def config(**changes: Any) -> Any:
         "block_rows": BLOCK_ROWS,
         "rows_per_forward": 2,
         "max_norm_ratio": None,
+        "max_bad_records": 0.001,
         "cache": None,
         "toy": None,
     }

@@ -25,6 +25,7 @@ DATA = DataConfig(
     block_rows=4,
     rows_per_forward=1,
     max_norm_ratio=None,
+    max_bad_records=0.001,
     cache=None,
 )
 ROWS = 20

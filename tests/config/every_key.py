@@ -257,6 +257,7 @@ TABLE = [*SAE, *TRAINING, *STREAM, *REST]
 
 RUNTIME = (
     *("name", "output_dir", "dry_run", "tracking.", "launcher.", "model.name", "model.device", "data.cache"),
+    "data.max_bad_records",
     *("training.checkpoint_minutes", "training.checkpoint_tokens", "training.milestones"),
 )
 """Keys, and beginnings of keys, that are no part of what a member is; the sizes of a model are none either."""

@@ -55,6 +55,7 @@ def make_config() -> Callable[..., DataConfig]:
             "block_rows": 2,
             "rows_per_forward": 2,
             "max_norm_ratio": None,
+            "max_bad_records": 0.001,
             "cache": None,
             "toy": None,
         }

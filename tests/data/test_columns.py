@@ -1,3 +1,4 @@
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -94,14 +95,19 @@ def id_source(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     return str(tmp_path / "ids" / "data-00000-of-00001.arrow" if request.param == "arrow file" else tmp_path / "ids")
 
 
+def pieces_of_ten(s: int) -> list[list[int]]:
+    """The rows of ten ids from s on: two of four, and the last two behind two that do not count again."""
+    return [[s, s + 1, s + 2, s + 3], [s + 4, s + 5, s + 6, s + 7], [~(s + 6), ~(s + 7), s + 8, s + 9]]
+
+
 @pytest.mark.parametrize("kind", ["tokens", "hub"])
 def test_a_column_of_ids(id_source: str, make_config: Any, tokenizer: Any, kind: str) -> None:
     config = make_config(kind, id_source, field="tokens", window_rows=5)
     tokens = open_tokens(config, 9, tokenizer, VOCABULARY)
     assert tokens.heldout.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [10, 11, 12, 13]]
-    expected = [list(range(s + p, s + p + 4)) for s in range(20, 90, 10) for p in (0, 4)]
-    walked = sequence(tokens, 14)
-    assert sorted(walked[:14]) == sorted(walked[14:]) == expected
+    expected = [row for s in range(20, 90, 10) for row in pieces_of_ten(s)]
+    walked = sequence(tokens, 21)
+    assert sorted(walked[:21]) == sorted(walked[21:]) == sorted(expected)
     assert tokens.training.block(0)[0].tolist() == walked[:2]
 
 
@@ -109,7 +115,9 @@ def test_ragged_rows_of_ids(tmp_path: Path, make_config: Any) -> None:
     rows = [[0, 1, 2, 3], [4, 5, 6, 7, 8], list(range(10, 18)), [20, 21, 22, 23]]
     path = json_folder(tmp_path / "ids", train=[{"tokens": ids} for ids in rows])
     tokens = open_tokens(make_config("tokens", path), 4, None, VOCABULARY)
-    assert sorted(sequence(tokens, 2)) == [[4, 5, 6, 7], [10, 11, 12, 13], [14, 15, 16, 17], [20, 21, 22, 23]]
+    assert sorted(sequence(tokens, 5)[:5]) == [
+        *([~5, ~6, ~7, 8], [4, 5, 6, 7], [10, 11, 12, 13], [14, 15, 16, 17], [20, 21, 22, 23])
+    ]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +125,7 @@ def test_ragged_rows_of_ids(tmp_path: Path, make_config: Any) -> None:
     [
         ([[1, 2, 3, 4], [5, 6, 7]], r"has a row of 3 tokens, fewer than data\.context=4"),
         ([[1, 2, 3, 4], [5, 6, 7, 2000]], r"holds token id 2000; the model's vocabulary of 2000 ends at 1999"),
-        ([[1, 2, 3, 4], None, [5, 6, 7, 8]], r"has a row that is no list of ids"),
+        ([[1, 2, 3, 4], [[1], [2]], [5, 6, 7, 8]], r"could not be opened|is no list of ids"),
         ([[1.5, 2.0]], r"holds list of float: neither text nor lists of token ids"),
         ([7, 8], r"holds int: neither text nor lists of token ids"),
         ([[]], r"holds list: neither text nor lists of token ids"),
@@ -128,6 +136,59 @@ def test_columns_that_are_no_ids(tmp_path: Path, make_config: Any, rows: Any, me
     path = json_folder(tmp_path / "ids", train=[{"tokens": ids} for ids in rows])
     with pytest.raises(ConfigError, match=message):
         open_tokens(make_config("tokens", path), 4, None, VOCABULARY)
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.json.gz", "a.csv"])
+def test_one_file_of_a_format_of_the_library(tmp_path: Path, make_config: Any, tokenizer: Any, name: str) -> None:
+    texts = [letter * 5 for letter in "abcdefghij"]
+    file, table = tmp_path / name, datasets.Dataset.from_dict({"text": texts})
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    if name.endswith(("parquet", "csv")):
+        (table.to_parquet if name.endswith("parquet") else table.to_csv)(file)
+    else:
+        file.write_bytes(gzip.compress(lines.encode()) if name.endswith("gz") else lines.encode())
+    tokens = open_tokens(make_config("hub", str(file), window_rows=3), 8, tokenizer, VOCABULARY)
+    assert tokens.heldout.tolist() == [[BOS, 10, 10, 10], [BOS, 10, 10, EOS]]
+    sequence(tokens, 24)
+    assert tokens.training.rows_per_epoch == (8 * 5 + 7) // 3
+
+
+def test_files_that_another_kind_reads(tmp_path: Path, make_config: Any, tokenizer: Any) -> None:
+    (tmp_path / "a.txt").write_text("abc")
+    with pytest.raises(ConfigError, match=r"a\.txt is a file that data\.kind=text may read; take data=text"):
+        open_tokens(make_config("hub", str(tmp_path / "a.txt")), 4, tokenizer, VOCABULARY)
+
+
+def test_slices_of_splits(text_folder: str, make_config: Any, tokenizer: Any) -> None:
+    tokens = open_tokens(make_config("hub", text_folder, split="train[:50%]"), 8, tokenizer, VOCABULARY)
+    sequence(tokens, 12)
+    assert tokens.training.rows_per_epoch == 1 + (3 * 5 + 2) // 3, "one is cut from the second document"
+    with pytest.raises(ConfigError, match=r"data\.split=train\[:10%\]: a slice of a hub dataset cannot be streamed"):
+        open_tokens(make_config("hub", "owner/name", split="train[:10%]"), 4, tokenizer, VOCABULARY)
+
+
+def test_null_and_empty_rows_are_skipped(tmp_path: Path, make_config: Any, tokenizer: Any) -> None:
+    texts = [None, "", *["abcdef"] * 5, None, *["abcdef"] * 5]
+    path = json_folder(tmp_path / "text", train=[{"text": text} for text in texts])
+    tokens = open_tokens(make_config("hub", path, bos="never"), 4, tokenizer, VOCABULARY)
+    sequence(tokens, 20)
+    assert tokens.training.rows_per_epoch == (9 * 6 + 8) // 4
+    assert tokens.account(40).endswith("; 3 empty records skipped")
+    ids = json_folder(tmp_path / "ids", train=[{"tokens": row} for row in (None, *[[1, 2, 3, 4]] * 5, None)])
+    tokens = open_tokens(make_config("tokens", ids), 4, None, VOCABULARY)
+    sequence(tokens, 5)
+    assert tokens.account(10) == (
+        "data: 4 tokens held out, 40 read to train on (2.5 times over 16), 0 dropped; 2 empty records skipped"
+    )
+
+
+def test_a_masked_column_of_ids(tmp_path: Path, make_config: Any) -> None:
+    row = {"tokens": [9, 9, 1, 2, 3, 4], "attention_mask": [0, 0, 1, 1, 1, 1]}
+    short = {"tokens": [9, 9, 9, 5, 6, 7], "attention_mask": [0, 0, 0, 1, 1, 1]}
+    path = json_folder(tmp_path / "ids", train=[row, *[short] * 8])
+    tokens = open_tokens(make_config("tokens", path), 4, None, VOCABULARY)
+    assert tokens.heldout.tolist() == [[1, 2, 3, 4]]
+    assert {tuple(ids) for ids in sequence(tokens, 4)} == {(5, 6, 7, ~0)}
 
 
 def test_a_column_that_is_not_there(text_folder: str, make_config: Any, tokenizer: Any) -> None:

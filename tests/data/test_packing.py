@@ -85,12 +85,15 @@ def test_a_tokenizer_beyond_the_model_is_refused(tokenizer: Any) -> None:
 
 def sheets(*arrays: Any, context: int = 2, bos_id: int | None = None) -> Any:
     form = RowFormat(context, bos_id, 100, ids_begin_so=bos_id is not None)
-    return TokenRows(lambda: iter([np.array(a) for a in arrays]), form, "data.path=x", False)
+    return TokenRows(lambda: iter([np.array(a, dtype=np.int32) for a in arrays]), form, "data.path=x", False)
 
 
-def test_source_rows_are_cut_and_their_remainder_dropped() -> None:
+def test_source_rows_are_cut_and_the_end_of_each_is_in_one_more_row() -> None:
+    """There it follows tokens that were in the row before: they do not count again, which ~id says."""
     source = sheets([[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]], [[11, 12]])
-    assert all_rows(source) == [[1, 2], [3, 4], [6, 7], [8, 9], [11, 12]]
+    assert all_rows(source) == [[1, 2], [3, 4], [~4, 5], [6, 7], [8, 9], [~9, 10], [11, 12]]
+    assert all_rows(sheets([[1, 2, 3, 4, 5, 6, 7]], context=5)) == [[1, 2, 3, 4, 5], [~3, ~4, ~5, 6, 7]]
+    assert all_rows(sheets([[5, 6, 5]], bos_id=5)) == [[5, 6]], "rows that must begin with BOS cannot begin elsewhere"
     assert next(source.rows_after(0)).dtype == np.int32
 
 
@@ -102,7 +105,7 @@ def test_head_of_token_rows_takes_whole_source_rows(rows: Any, taken: int, last:
     head, documents = source.head(rows)
     assert documents == taken
     assert head[-1].tolist() == last
-    assert head.tolist() + all_rows(source, skip=documents) == all_rows(source)
+    assert all_rows(source, skip=documents) == all_rows(source)[3 * taken :]
 
 
 def test_short_source_rows_are_refused() -> None:

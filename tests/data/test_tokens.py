@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sae_sweep.data.documents import PIECE_CHARACTERS, text_documents, text_files
+from sae_sweep.data.documents import text_documents, text_files
+from sae_sweep.data.formats import PIECE_CHARACTERS
 from sae_sweep.data.origin import Origin
+from sae_sweep.data.records import Ledger
 from sae_sweep.data.tokens import open_tokens
 from sae_sweep.errors import ConfigError
 
@@ -158,7 +160,9 @@ def test_token_rows_are_used_as_they_are(arrays: Any, make_config: Any, dtype: A
     # Three rows held out are the first source row (two pieces, two ids dropped) and half of the second.
     assert tokens.heldout.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [10, 11, 12, 13]]
     expected = [list(range(s + p, s + p + 4)) for s in range(20, 90, 10) for p in (0, 4)]
-    assert epoch_rows(tokens) == expected
+    ends = [[~(s + 6), ~(s + 7), s + 8, s + 9] for s in range(20, 90, 10)]  # behind two that do not count again
+    assert epoch_rows(tokens) == sorted(ends + expected)
+    assert tokens.account(28) == "data: 12 tokens held out, 112 read to train on (1.33 times over 84), 4 dropped"
 
 
 @pytest.mark.parametrize("name", ["a.npz", "a.npy"])
@@ -174,6 +178,38 @@ def test_held_out_tokens_from_a_file_of_their_own(arrays: Any, make_config: Any)
     tokens = open_tokens(make_config("tokens", train, heldout_path=heldout), 4, None, VOCABULARY)
     assert tokens.heldout.tolist() == [[50, 51, 52, 53]]
     assert len(epoch_rows(tokens)) == 4
+
+
+def test_a_document_is_cut_where_much_would_be_lost_with_it(arrays: Any, make_config: Any) -> None:
+    """Of two records the first has nine tenths of all tokens: the rest of it is trained on."""
+    sheet = np.arange(80).reshape(2, 40)
+    tokens = open_tokens(make_config("tokens", arrays("a.npy", x=sheet), block_rows=1), 8, None, VOCABULARY)
+    assert tokens.heldout.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert epoch_rows(tokens) == [list(range(first, first + 4)) for first in range(8, 80, 4)]
+    assert tokens.account(18) == "data: 8 tokens held out, 72 read to train on (1 times over 72), 0 dropped"
+
+
+def test_one_document_is_cut(write: Any, make_config: Any, tokenizer: Any) -> None:
+    config = make_config("text", write("a.txt", LETTERS * 2), bos="never", block_rows=1)
+    tokens = open_tokens(config, 1000, tokenizer, VOCABULARY)
+    ids = words(LETTERS * 2)[0]
+    assert tokens.heldout.tolist() == [ids[0:4], ids[4:8]], "a fifth"
+    assert epoch_rows(tokens) == sorted(ids[first : first + 4] for first in range(8, 52, 4))
+
+
+def test_ids_of_nanogpt(tmp_path: Path, make_config: Any) -> None:
+    np.arange(20, dtype=np.uint16).tofile(tmp_path / "plain.bin")
+    header = np.zeros(256, dtype=np.int32)
+    header[0] = 20240520
+    (tmp_path / "headed.bin").write_bytes(header.tobytes() + np.arange(20, dtype=np.uint16).tobytes())
+    for name in ("plain.bin", "headed.bin"):
+        tokens = open_tokens(make_config("tokens", str(tmp_path / name)), 4, None, VOCABULARY)
+        assert tokens.heldout.tolist() == [[0, 1, 2, 3]]
+        assert epoch_rows(tokens) == [list(range(first, first + 4)) for first in range(4, 20, 4)]
+    large = make_config("tokens", str(tmp_path / "plain.bin"))
+    refused(
+        r"ids of 16 bits, and the model's vocabulary of 70000 needs more; save the ids as \.npy", large, None, 4, 70000
+    )
 
 
 # ---- what must be refused --------------------------------------------------------------------------------------------
@@ -313,7 +349,7 @@ def test_long_files_are_documents_of_bounded_length(write: Any, make_config: Any
     line = "abc " * 10 + "\n"
     path = write("long.txt", line * 2_000)
     origin = Origin("data.path", str(path), None, "data.split", "train", "text")
-    documents = list(text_documents([Path(path)], origin))
+    documents = list(text_documents([Path(path)], origin, Ledger("x", 0)))
     assert "".join(documents) == line * 2_000
     assert all(PIECE_CHARACTERS <= len(d) < PIECE_CHARACTERS + len(line) for d in documents[:-1])
     assert len(documents) == 5

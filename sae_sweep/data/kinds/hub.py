@@ -22,4 +22,4 @@ def open_rows(
 ) -> "tuple[RowSource, RowSource | None]":
     from sae_sweep.data.columns import Column
 
-    return opened(config, lambda origin: Column(origin).rows(tokenizer, form))
+    return opened(config, lambda origin: Column(origin, config.max_bad_records).rows(tokenizer, form))

@@ -1,11 +1,14 @@
 """Text files on this machine: `data=text data.path=FILE_OR_GLOB`."""
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sae_sweep.config.schema import DataConfig
 from sae_sweep.data.documents import text_documents, text_files
+from sae_sweep.data.formats import check_format
 from sae_sweep.data.origin import HELDOUT_KEYS, Origin, opened
+from sae_sweep.data.records import Ledger
 from sae_sweep.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,10 +20,17 @@ HELDOUT = HELDOUT_KEYS
 
 
 def check(config: DataConfig) -> None:
-    train, heldout = opened(config, lambda origin: {file.resolve() for file in text_files(origin)})
+    train, heldout = opened(config, _checked_files)
     if heldout and train & heldout:
         label = f"data.heldout_path={config.heldout_path}"
         raise ConfigError(f"{label} names files of data.path too, such as {min(train & heldout)}")
+
+
+def _checked_files(origin: Origin) -> set[Path]:
+    files = text_files(origin)
+    for file in files:
+        check_format(file, origin.key, origin.field)
+    return {file.resolve() for file in files}
 
 
 def open_rows(
@@ -29,6 +39,8 @@ def open_rows(
     from sae_sweep.data.packing import PackedText
 
     def open_one(origin: Origin) -> PackedText:
-        return PackedText(partial(text_documents, text_files(origin), origin), tokenizer, form, origin.label, kept=True)
+        ledger = Ledger(origin.label, config.max_bad_records)
+        documents = partial(text_documents, text_files(origin), origin, ledger)
+        return PackedText(documents, tokenizer, form, origin.label, kept=True, ledger=ledger)
 
     return opened(config, open_one)

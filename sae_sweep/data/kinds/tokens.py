@@ -24,14 +24,13 @@ def check(config: DataConfig) -> None:
 def open_rows(
     config: DataConfig, tokenizer: "Tokenizer | None", form: "RowFormat"
 ) -> "tuple[RowSource, RowSource | None]":
-    from sae_sweep.data.arrays import load_sheet
+    from sae_sweep.data.arrays import array_rows
     from sae_sweep.data.columns import Column
-    from sae_sweep.data.packing import TokenRows
 
     def open_one(origin: Origin) -> "RowSource":
         if origin.is_array:
-            return TokenRows.of_sheet(load_sheet(origin, form.context), form, origin.label)
-        column = Column(origin)
+            return array_rows(origin, form)
+        column = Column(origin, config.max_bad_records)
         if column.content == "text":
             raise ConfigError(f"data.field={origin.field} of {origin.label} holds text, not token ids; take data=hub")
         return column.rows(tokenizer, form)

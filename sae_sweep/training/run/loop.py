@@ -94,6 +94,9 @@ class GroupRun:
             work.note_all("training begins")
             with Lanes(self._waves.trainers) as lanes:
                 self._train(lanes, work)
+            if (account := self.source.account(self._block)) is not None:
+                work.progress.message(account)
+                self._note(work, account)
             give_back()  # a judge's pieces are of other sizes than a step's
             work.progress.message(f"judging {len(self._group.members)} members on held-out tokens")
             work.note_all("training has ended")
@@ -110,7 +113,12 @@ class GroupRun:
         self._keep_milestones(work)  # at which it was interrupted
         while self._ranks.any(self._waves.running):
             with work.stop.at_once(self._ranks.alone):
-                block = self._blocks.block(self._block)
+                try:
+                    block = self._blocks.block(self._block)
+                except ConfigError:  # bad data far into a source, say: what was trained is not lost with it
+                    if self._ranks.alone:
+                        self._checkpoint(work)
+                    raise
             said = self._ranks.exchange((self._needed_after(block), self.source.pays_ahead(self._block + 1)))
             if any(needed for needed, _ in said) and all(pays for _, pays in said):
                 self._blocks.announce(self._block + 1)

@@ -53,6 +53,9 @@ class Source(Protocol):
     def metadata(self) -> dict[str, Any]:
         """What cfg.json says of it."""
 
+    def account(self, blocks: int) -> str | None:
+        """What became of the data when so many blocks have been read, in a line; None where none is due."""
+
 
 def open_source(
     members: Sequence[MemberConfig], hooks: Sequence[str], spliced: Sequence[str] = (), ranks: Ranks = ALONE
@@ -132,6 +135,9 @@ class LanguageModelSource:
             "exclude_special_tokens": True,
         }
 
+    def account(self, blocks: int) -> str:
+        return self._tokens.account(blocks * self._config.data.block_rows)
+
     @property
     def _bos_id(self) -> int | None:
         tokenizer = self.model.tokenizer
@@ -171,3 +177,6 @@ class ToySource:
             "prepend_bos": False,
             "exclude_special_tokens": False,
         }
+
+    def account(self, blocks: int) -> None:
+        """It is made as it is needed."""

@@ -1,0 +1,196 @@
+"""Formats of text files: by suffix, in any case and compressed or not, and by what is in them."""
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias, cast
+
+from sae_sweep.data.records import Bad, sound_text
+from sae_sweep.errors import ConfigError
+
+PIECE_CHARACTERS = 16_384
+_HEAD_BYTES = 65_536
+_MAGICS = {
+    b"PAR1": "parquet, which data=hub reads",
+    b"ARROW1": "arrow, which data=hub reads",
+    b"\x1f\x8b": "compressed by gzip; end its name in .gz",
+    b"BZh": "compressed by bzip2; end its name in .bz2",
+    b"\xfd7zXZ": "compressed by xz; end its name in .xz",
+    b"\x28\xb5\x2f\xfd": "compressed by zstandard; end its name in .zst",
+    b"\x93NUMPY": "numpy's, which data=tokens reads",
+    b"PK\x03\x04": "a zip archive; unpack it",
+}
+_OPENERS: dict[str, Callable[[Path], Any]] = {
+    ".gz": gzip.open,
+    ".xz": lzma.open,
+    ".bz2": bz2.open,
+    ".zst": lambda file: import_module("zstandard").open(file, "rb"),
+}
+UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError)
+
+Records: TypeAlias = Iterator[str | Bad | None]
+Reader: TypeAlias = Callable[[BinaryIO, str, str], Records]
+"""(the file's bytes, what messages call it, data.field) -> its records."""
+
+
+def records_of(file: Path, key: str, field: str) -> Records:
+    """The records of a file, each a document, null or bad. Raises ConfigError for a file that cannot be read."""
+    where = f"{key}: {file}"
+    try:
+        with _opened(file, where) as stream:
+            yield from _READERS.get(_suffix(file), _pieces)(stream, where, field)
+    except UNREADABLE as error:
+        raise ConfigError(f"{where} cannot be read ({error})") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{where} is not UTF-8 text ({error.reason} at byte {error.start})") from error
+    except csv.Error as error:
+        raise ConfigError(f"{where} is not CSV ({error})") from error
+
+
+def check_format(file: Path, key: str, field: str) -> None:
+    """Raises ConfigError where the beginning of a file is not of the format that its suffix says."""
+    status = file.stat()
+    _check_format(file, key, field, status.st_mtime_ns, status.st_size)
+
+
+@cache
+def _check_format(file: Path, key: str, field: str, *version: int) -> None:
+    """`version` of the file, so that each is looked at once for all members."""
+    where = f"{key}: {file}"
+    try:
+        with _opened(file, where) as stream:
+            head = stream.read(_HEAD_BYTES)
+    except UNREADABLE as error:
+        raise ConfigError(f"{where} cannot be read ({error})") from error
+    found = next((name for magic, name in _MAGICS.items() if head.startswith(magic)), None)
+    if found is not None:
+        raise ConfigError(f"{where} is not of the format that its name says: it is {found}")
+    suffix = _suffix(file)
+    if suffix in _READERS:
+        return
+    lines = head.decode("utf-8", errors="replace").splitlines()
+    lines = lines[:-1] if len(head) == _HEAD_BYTES else lines
+    if _is_json_lines(lines):
+        raise ConfigError(f"{where} holds JSON lines, and its name says plain text; end it in .jsonl")
+    if suffix != ".txt" and _is_csv(lines):
+        raise ConfigError(f"{where} holds CSV, and its name does not say so; end it in .csv, or in .txt to read it so")
+
+
+def _suffix(file: Path) -> str:
+    """That of the format, in lower case and without that of a compression."""
+    suffixes = [suffix.lower() for suffix in file.suffixes]
+    if suffixes and suffixes[-1] in _OPENERS:
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+def _opened(file: Path, where: str) -> BinaryIO:
+    packing = file.suffix.lower()
+    if packing == ".zst" and find_spec("zstandard") is None:
+        raise ConfigError(f"{where} needs the package zstandard to be read: pip install zstandard")
+    return cast(BinaryIO, _OPENERS[packing](file) if packing in _OPENERS else file.open("rb"))
+
+
+def _is_json_lines(lines: list[str]) -> bool:
+    some = [line for line in lines if line.strip()][:2]
+    try:
+        return bool(some) and all(isinstance(json.loads(line), dict) for line in some)
+    except ValueError:
+        return False
+
+
+def _is_csv(lines: list[str]) -> bool:
+    """Whether lines have a header of names and as many cells each, which prose and code do not."""
+    rows = list(csv.reader(lines[:20]))
+    names = rows[0] if len(rows) > 2 else []
+    named = len(names) > 1 and len(set(names)) == len(names) and all(name.strip().isidentifier() for name in names)
+    return named and all(len(row) == len(names) for row in rows)
+
+
+def _pieces(stream: BinaryIO, where: str, field: str) -> Records:
+    """A file as documents of about PIECE_CHARACTERS, cut at line ends: a short file is one document.
+
+    A long one need not be in memory at once, and the first of its pieces can be held out from the others.
+    """
+    lines: list[str] = []
+    length = 0
+    for line in io.TextIOWrapper(stream, encoding="utf-8"):
+        lines.append(line)
+        length += len(line)
+        if length >= PIECE_CHARACTERS:
+            yield "".join(lines)
+            lines, length = [], 0
+    if lines:
+        yield "".join(lines)
+
+
+def _json_lines(stream: BinaryIO, where: str, field: str) -> Records:
+    # Lines are read as bytes: a text-mode reader would decode ahead and could not say which line is broken.
+    for number, line in enumerate(stream, start=1):
+        if line.strip():
+            yield _json_line(line, f"{where} line {number}", field)
+
+
+def _json_line(line: bytes, where: str, field: str) -> str | Bad | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are both ValueErrors
+        return Bad("is not JSON", f"{where} is not JSON: {error}")
+    return _of_record(record, where, field)
+
+
+def _of_record(record: Any, where: str, field: str) -> str | Bad | None:
+    if record is None:
+        return None
+    if not isinstance(record, dict):
+        return Bad("is no object", f"{where} must be an object with the field data.field={field}")
+    if field not in record:
+        return Bad("has no field", f"{where} has no field data.field={field}; it has {', '.join(sorted(record))}")
+    return sound_text(record[field], where, f"data.field={field}")
+
+
+def _json(stream: BinaryIO, where: str, field: str) -> Records:
+    """A list of records or texts, one record, or JSON lines after all."""
+    content = stream.read()
+    try:
+        whole = json.loads(content)
+    except (ValueError, RecursionError):
+        return _json_lines(io.BytesIO(content), where, field)
+    listed = whole if isinstance(whole, list) else [whole]
+    return (
+        sound_text(record, f"{where} record {number}", "it")
+        if isinstance(record, str)
+        else _of_record(record, f"{where} record {number}", field)
+        for number, record in enumerate(listed, start=1)
+    )
+
+
+def _table(stream: BinaryIO, where: str, field: str, delimiter: str = ",") -> Records:
+    csv.field_size_limit(2**31 - 1)
+    rows = csv.DictReader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), delimiter=delimiter)
+    names = rows.fieldnames or []
+    if field not in names:
+        raise ConfigError(f"{where} has no column data.field={field}; it has {', '.join(names) or 'none'}")
+    for row in rows:
+        if row[field] is None:
+            yield Bad("has too few cells", f"{where} line {rows.line_num} has too few cells")
+        else:
+            yield row[field]
+
+
+_READERS: dict[str, Reader] = {
+    ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
+    ".json": _json,
+    ".csv": _table,
+    ".tsv": lambda stream, where, field: _table(stream, where, field, "\t"),
+}
