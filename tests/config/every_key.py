@@ -222,6 +222,7 @@ REST = [
     Row("model.backend", "refused", "model.backend=transformer_lens", f"{HOOK} site.width=32"),
     Row("model.device", "refused", "model.device=cpu", "model.device=cuda:999"),
     Row("model.trust_remote_code", "refused", "model.trust_remote_code=true", "model.path={custom}"),
+    Row("data.max_bad_records", "refused", "data.max_bad_records=0.1", "data=text data.path={damaged}"),
     Row("site.width", "refused", "site.width=32", f"{HOOK} model.backend=transformer_lens"),
     *[
         Row(f"model.{size}", "plan", f"model.{size}={value}", f"model.path=some/model {{sizes}} site={site}")

@@ -36,8 +36,10 @@ def make_places(folder: Path, llama: Path, gpt2: Path) -> Places:
         (folder / f"{name}.txt").write_text("".join(documents))
     pairs = zip(texts["text"], texts["other_text"], strict=True)
     (folder / "records.jsonl").write_text("\n".join(json.dumps({"text": a, "body": b}) for a, b in pairs))
+    (folder / "damaged.jsonl").write_text((folder / "records.jsonl").read_text() + "\n{")
     return {
         **{name: folder / f"{name}.txt" for name in texts},
+        "damaged": folder / "damaged.jsonl",
         "jsonl": folder / "records.jsonl",
         "dataset": _dataset(folder / "dataset", texts),
         "saved": _saved(folder / "saved", texts),

@@ -96,7 +96,7 @@ class GroupRun:
                 self._train(lanes, work)
             if (account := self.source.account(self._block)) is not None:
                 work.progress.message(account)
-                self._note(work, account)
+                work.note_all(account)
             give_back()  # a judge's pieces are of other sizes than a step's
             work.progress.message(f"judging {len(self._group.members)} members on held-out tokens")
             work.note_all("training has ended")

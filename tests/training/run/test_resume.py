@@ -181,6 +181,21 @@ def test_a_group_that_breaks_goes_on_from_its_checkpoint(
     assert "resuming at step " in capsys.readouterr().err
 
 
+def test_what_was_trained_before_bad_data_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise ConfigError("too many records are bad")
+
+    with monkeypatch.context() as patch:
+        strike(patch, ToyStream, "block", 6, fail)
+        (broken,) = sweep(tmp_path, TOPK)
+    assert (broken.state, broken.reason) == ("failed", "too many records are bad")
+    capsys.readouterr()
+    assert sweep(tmp_path, TOPK)[0].state == "finished"
+    assert "resuming at step " in capsys.readouterr().err
+
+
 def test_damage_to_both_checkpoints_begins_anew_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
