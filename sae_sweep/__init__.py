@@ -1,3 +1,39 @@
-"""Train and compare whole frontiers of sparse autoencoders in one pass over a language model's activations."""
+"""Train and compare whole frontiers of sparse autoencoders in one pass over a language model's activations.
+
+What is used from Python is named here, and read only when it is used: importing this package brings in no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from sae_sweep.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sae_sweep.api.harvesting import harvest
+    from sae_sweep.api.interventions import splice
+    from sae_sweep.api.loading import load
+    from sae_sweep.api.model import Model
+    from sae_sweep.api.sae import Sae
 
 __version__ = "0.1.0"
+__all__ = ["ConfigError", "Model", "Sae", "__version__", "harvest", "load", "splice"]
+
+_HOMES = {
+    "Model": "model.Model",
+    "Sae": "sae.Sae",
+    "harvest": "harvesting.harvest",
+    "load": "loading.load",
+    "splice": "interventions.splice",
+}
+"""Where in sae_sweep.api each name is."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, own = _HOMES[name].partition(".")
+    return getattr(import_module(f"{__name__}.api.{module}"), own)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -35,7 +35,9 @@ def row_top(values_BF: Tensor, count: int) -> Tensor:
 
 
 def row_largest(values_BF: Tensor, count: int) -> Tensor:
-    """[B, F]: each row's `count` largest where they are above 0, and 0 elsewhere."""
+    """[B, F]: each row's `count` largest where they are above 0, and 0 elsewhere; differentiable in them."""
+    if values_BF.requires_grad:
+        return torch.where(row_largest(values_BF.detach(), count) > 0, values_BF, 0)
     if values_BF.device.type != "cpu":
         top_BK = row_top(values_BF, count)
         return torch.zeros_like(values_BF).scatter_(1, top_BK, values_BF.gather(1, top_BK).relu())

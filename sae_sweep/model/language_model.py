@@ -49,6 +49,16 @@ class LanguageModel:
         assert isinstance(backbone, nn.Module)
         return backbone
 
+    @property
+    def special_ids(self) -> Tensor:
+        """Token ids that are no text, int64 on the CPU; none without a tokenizer."""
+        return torch.tensor(self.tokenizer.all_special_ids if self.tokenizer is not None else [], dtype=torch.int64)
+
+    @property
+    def bos_id(self) -> int | None:
+        """The id that rows of text begin with, where the tokenizer has one."""
+        return None if self.tokenizer is None else self.tokenizer.bos_token_id
+
     def probe_tokens(self) -> Tensor:
         """A few tokens [2, 8], the same each time, on which the model is measured and checked."""
         generator = torch.Generator().manual_seed(0)

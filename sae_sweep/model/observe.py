@@ -106,6 +106,12 @@ def _observe(block_map: BlockMap, site: Site, sink: Sink) -> list[Any]:
     block = block_map.blocks[site.layer]
     if site.kind == "resid_mid":
         return _observe_resid_mid(block, site.hook, sink)
+    module, is_input = placed(block, site.kind)
+    return [(_on_input if is_input else _on_output)(module, lambda value: sink(site.hook, value))]
+
+
+def placed(block: Block, kind: str) -> tuple[nn.Module, bool]:
+    """The module whose input or output a site of any kind but resid_mid is, and whether it is the input."""
     inputs = {
         "resid_pre": block.module,
         "attn_z": block.attention_projection,
@@ -113,9 +119,9 @@ def _observe(block_map: BlockMap, site: Site, sink: Sink) -> list[Any]:
         "mlp_post": block.mlp_projection,
     }
     outputs = {"resid_post": block.module, "attn_out": block.attention_added, "mlp_out": block.mlp_added}
-    if site.kind in inputs:
-        return [_on_input(inputs[site.kind], lambda value: sink(site.hook, value))]
-    return [_on_output(outputs[site.kind], lambda value: sink(site.hook, value))]
+    module = (inputs | outputs)[kind]
+    assert module is not None
+    return module, kind in inputs
 
 
 def _observe_resid_mid(block: Block, hook: str, sink: Sink) -> list[Any]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.blocks import Block, BlockMap, close, first, input_of, patched
 from sae_sweep.model.harvest import collect
+from sae_sweep.model.intervene import changing
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.model.observe import check_hook, observing
 from sae_sweep.model.sites import HOOK_OF_KIND, Site, parse_hook
@@ -101,7 +102,7 @@ class Suffix:
         # A copy: some blocks add to what they are given in place.
         value = replacement_RTd.to(own.device, own.dtype, copy=True)
         found, site = self.model.block_map, self.sites[hook]
-        replacing = _replaced_by_hook(self.model, site, value) if found is None else _cut(found, site, clean, value)
+        replacing = changing(self.model, site, lambda _: value) if found is None else _cut(found, site, clean, value)
         with replacing:
             return self.model.final_hidden(clean.tokens_RT)
 
@@ -185,23 +186,3 @@ def _return_from(block_map: BlockMap, module: nn.Module | None, value: Tensor, s
 def _apply(module: nn.Module | None, value: Tensor) -> Tensor:
     assert module is not None
     return first(module(value))
-
-
-@contextmanager
-def _replaced_by_hook(model: LanguageModel, site: Site, value: Tensor) -> Iterator[None]:
-    change: list[Tensor] = []
-
-    def replace(activation: Tensor, hook: object) -> Tensor:
-        replaced = value.reshape(activation.shape)
-        change.append(replaced - activation)
-        return replaced
-
-    def pass_on(activation: Tensor, hook: object) -> Tensor:
-        return activation + change[0]
-
-    hooks: list[Any] = [(site.hook, replace)]
-    if site.kind == "resid_mid":
-        # The bridge's hook is on the MLP's own input, so the residual stream around the MLP has to be changed too.
-        hooks.append((f"blocks.{site.layer}.{HOOK_OF_KIND['resid_post']}", pass_on))
-    with model.bridge.hooks(fwd_hooks=hooks):
-        yield

@@ -115,33 +115,27 @@ class LanguageModelSource:
     def evaluator(
         self, positions: str, means: Mapping[str, Tensor], watched: Sequence[str] = ()
     ) -> LanguageModelEvaluator:
-        tokenizer = self.model.tokenizer
         heldout = HeldOut(
             tokens_RT=torch.from_numpy(self._tokens.heldout).long(),
-            special_ids=torch.tensor(tokenizer.all_special_ids if tokenizer is not None else [], dtype=torch.int64),
-            bos_id=self._bos_id,
+            special_ids=self.model.special_ids,
+            bos_id=self.model.bos_id,
             rows_per_forward=self._config.data.rows_per_forward,
             every_position=positions == "all",
         )
         return LanguageModelEvaluator(self.model, heldout, means, tuple(dict.fromkeys((*self._hooks, *watched))))
 
     def metadata(self) -> dict[str, Any]:
-        data = self._config.data
+        data, bos_id = self._config.data, self.model.bos_id
         return {
             "model_name": self._config.model.path or self._config.model.name,
             "dataset_path": data.path or data.kind,
             "context_size": data.context,
-            "prepend_bos": self._bos_id is not None and bool((self._tokens.heldout[:, 0] == self._bos_id).all()),
+            "prepend_bos": bos_id is not None and bool((self._tokens.heldout[:, 0] == bos_id).all()),
             "exclude_special_tokens": True,
         }
 
     def account(self, blocks: int) -> str:
         return self._tokens.account(blocks * self._config.data.block_rows)
-
-    @property
-    def _bos_id(self) -> int | None:
-        tokenizer = self.model.tokenizer
-        return tokenizer.bos_token_id if tokenizer is not None else None
 
 
 class ToySource:

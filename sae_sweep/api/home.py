@@ -1,0 +1,97 @@
+"""Where an SAE comes from: what its folder says of its model, its site, its tokens and its training."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sae_sweep.api.model import Model, open_model
+from sae_sweep.config.files import config_of
+from sae_sweep.config.reading import member_config
+from sae_sweep.config.schema import MemberConfig, ModelConfig
+from sae_sweep.errors import ConfigError
+from sae_sweep.folder import names
+from sae_sweep.model.sites import parse_hook
+from sae_sweep.saes.inference import InferenceSae
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder of one SAE, and what its cfg.json says besides the SAE itself."""
+
+    folder: Path
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def hooks(self) -> tuple[str, ...]:
+        """The hooks that it reads. Raises ConfigError where nothing says them."""
+        found = self.metadata.get("hook_names") or [self.metadata.get("hook_name")]
+        if not all(isinstance(hook, str) for hook in found):
+            raise ConfigError(f"{self.folder}: nothing says which hook this SAE reads (hook_name in {names.CARD})")
+        return tuple(found)
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The hooks that it reconstructs."""
+        output = self.metadata.get("hook_name_out")
+        return (output,) if isinstance(output, str) else self.hooks
+
+    @cached_property
+    def config(self) -> MemberConfig:
+        """What the member was asked to be. Raises ConfigError for an SAE that no sweep trained."""
+        file = self.folder / names.CONFIG
+        if not file.is_file():
+            raise ConfigError(f"{self.folder} has no {names.CONFIG}: no sweep trained this SAE, so give what it is of")
+        return member_config(OmegaConf.load(file))  # type: ignore[arg-type]  # a list is no config
+
+    def model(self, device: str | None, dtype: str | None) -> Model:
+        """The language model, on another device or in another dtype where these are given."""
+        config = self._model_config()
+        return open_model(replace(config, device=device or config.device, dtype=dtype or config.dtype))
+
+    def _model_config(self) -> ModelConfig:
+        if (self.folder / names.CONFIG).is_file():
+            if self.config.data.toy is not None:
+                raise ConfigError(f"{self.folder}: this SAE is of toy data, which has no language model")
+            return self.config.model
+        name = self.metadata.get("model_name")
+        if not isinstance(name, str):
+            raise ConfigError(f"{self.folder}: nothing says which model this SAE is of (model_name in {names.CARD})")
+        return config_of({"model": "local", "model.path": name}).model
+
+    def density(self) -> Tensor:
+        """[F]: the share of held-out tokens that each latent fires on, as judging left it."""
+        file = self.folder / names.SPARSITY
+        if not file.is_file():
+            raise ConfigError(f"{self.folder} has no {names.SPARSITY}, which says how often latents fire")
+        return (10 ** load_file(file)["sparsity"].double() - 1e-10).clamp(min=0).float()
+
+    def facts(self, sae: InferenceSae) -> dict[str, Any]:
+        """What `cfg` says: the names that SAEBench and SAELens ask for."""
+        hook = self.metadata.get("hook_name", "")
+        return {
+            "architecture": sae.form.saelens,
+            "d_in": sae.d,
+            "d_out": sae.d_out,
+            "d_sae": sae.width,
+            "model_name": self.metadata.get("model_name", ""),
+            "hook_name": hook,
+            "hook_layer": parse_hook(hook).layer,
+            "hook_head_index": None,
+            "context_size": self.metadata.get("context_size"),
+            "dataset_path": self.metadata.get("dataset_path", ""),
+            "prepend_bos": self.metadata.get("prepend_bos", True),
+            "training_tokens": self.metadata.get("training_tokens"),
+            "apply_b_dec_to_input": sae.subtract_b_dec,
+            "normalize_activations": "none",
+            "finetuning_scaling_factor": False,
+            "activation_fn_str": "relu",
+            "model_from_pretrained_kwargs": {},
+            "dataset_trust_remote_code": False,
+            "seqpos_slice": (None,),
+        }

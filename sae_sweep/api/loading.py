@@ -1,0 +1,61 @@
+"""SAEs from folders and from the Hugging Face hub, in any format that is known."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sae_sweep.api.home import Home
+from sae_sweep.api.sae import Sae
+from sae_sweep.errors import ConfigError
+from sae_sweep.folder import names
+from sae_sweep.interop import load_sae
+
+HUB = "hub:"
+
+
+def load(source: str | Path) -> Sae:
+    """The SAE in a folder, or of `hub:USER/REPO/MEMBER@REVISION` (the member and the revision may be left out).
+
+    Raises ConfigError, in one line, where there is none, or its files are damaged.
+
+    >>> sae = load("outputs/first/topk-l0_8-w1024")  # doctest: +SKIP
+    >>> sae.W_dec.shape, sae.cfg.hook_name  # doctest: +SKIP
+    (torch.Size([1024, 128]), 'blocks.2.hook_resid_post')
+    """
+    name = str(source)
+    folder = _downloaded(name.removeprefix(HUB)) if name.startswith(HUB) else Path(source).expanduser()
+    if not folder.is_dir():
+        raise ConfigError(f"{source} is no folder; give that of one SAE, or hub:USER/REPO/MEMBER@REVISION")
+    try:
+        return Sae(load_sae(folder), Home(folder, _metadata(folder)))
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"{source}: {' '.join(str(error).split())}") from error
+
+
+def _metadata(folder: Path) -> dict[str, Any]:
+    """What cfg.json says beside the SAE; newer ones keep it apart."""
+    file = folder / names.CARD
+    if not file.is_file():
+        return {}
+    found = json.loads(file.read_text(encoding="utf-8"))
+    apart = found.get("metadata")
+    return {**found, **apart} if isinstance(apart, dict) else found
+
+
+def _downloaded(name: str) -> Path:
+    """The folder that a name on the hub is downloaded to."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    place, _, revision = name.partition("@")
+    user, *rest = place.strip("/").split("/")
+    if not rest:
+        raise ConfigError(f"{HUB}{name} is not hub:USER/REPO/MEMBER@REVISION")
+    member = "/".join(rest[1:])
+    try:
+        root = snapshot_download(
+            f"{user}/{rest[0]}", revision=revision or None, allow_patterns=[f"{member}/*"] if member else None
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ConfigError(f"{HUB}{name} cannot be downloaded: {' '.join(str(error).split())[:300]}") from error
+    return Path(root) / member

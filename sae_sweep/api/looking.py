@@ -1,0 +1,162 @@
+"""What latents fire on, and what they do to the next token."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sae_sweep.api.harvesting import harvested
+from sae_sweep.api.heldout import HeldOutCodes
+from sae_sweep.api.model import Model
+from sae_sweep.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sae_sweep.api.sae import Sae
+
+
+@dataclass(frozen=True)
+class Latents:
+    """The codes of one text."""
+
+    codes: Tensor
+    """[T, F], at every position."""
+    tokens: list[str]
+    """What each position reads."""
+
+    def top(self, n: int = 5) -> list[tuple[str, list[tuple[int, float]]]]:
+        """Each token with its `n` largest latents: their numbers and activations."""
+        found = []
+        for token, codes_F in zip(self.tokens, self.codes, strict=True):
+            values, ids = codes_F.topk(min(n, len(codes_F)))
+            pairs = zip(ids.tolist(), values.tolist(), strict=True)
+            found.append((token, [(latent, value) for latent, value in pairs if value > 0]))
+        return found
+
+
+@dataclass(frozen=True)
+class Context:
+    """Some tokens around a place where a latent fires."""
+
+    tokens: list[str]
+    activations: list[float]
+    """Of the latent, a number for each token; 0 at positions that do not count."""
+    position: int
+    """The place, in `tokens`."""
+
+    @property
+    def activation(self) -> float:
+        """At the place."""
+        return self.activations[self.position]
+
+    def __str__(self) -> str:
+        before, at, after = self._parts()
+        return f"{self.activation:8.3f}  {before}[{at}]{after}".replace("\n", "\\n")
+
+    def _parts(self) -> tuple[str, str, str]:
+        place = self.position
+        return "".join(self.tokens[:place]), self.tokens[place], "".join(self.tokens[place + 1 :])
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """Where one latent fires on the held-out tokens."""
+
+    latent: int
+    density: float
+    """The share of counted tokens that it fires on."""
+    top: list[Context]
+    """The rows that it is largest on, by falling activation."""
+    quantiles: list[list[Context]]
+    """Places from each quantile of its activations above 0, the lowest first."""
+
+    def __str__(self) -> str:
+        return "\n".join([f"latent {self.latent}, on {self.density:.3%} of tokens", *map(str, self.top)])
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the top contexts, darker where the latent is larger."""
+        largest = max((context.activation for context in self.top), default=1.0)
+        rows = "".join(f"<div><code>{_marked(context, largest)}</code></div>" for context in self.top)
+        return f"<p>latent {self.latent}, on {self.density:.3%} of tokens</p>{rows}"
+
+
+@dataclass(frozen=True)
+class Effects:
+    """The tokens whose logits a latent's decoder row raises and lowers most, with by how much for an activation of 1.
+
+    The final norm is left out, so only their order and proportions mean something.
+    """
+
+    positive: list[tuple[str, float]]
+    negative: list[tuple[str, float]]
+
+
+def latents_of(sae: "Sae", model: Model, text: str) -> Latents:
+    """The codes of an SAE on a text."""
+    tokens_RT = model.tokens(text)
+    x_TD = torch.cat([harvested(model.running, hook, tokens_RT)[0] for hook in sae.home.hooks], dim=1)
+    with torch.no_grad():
+        codes_TF = sae.encode(x_TD.to(sae.device), tokens_RT[0].to(sae.device))
+    return Latents(codes_TF, model.strings(tokens_RT))
+
+
+def top_contexts(sae: "Sae", latent: int, n: int, quantiles: int, width: int) -> Contexts:
+    """Where a latent fires on the held-out tokens of its sweep."""
+    check_latent(sae, latent)
+    model = sae.model()
+    heldout = HeldOutCodes(sae, model)
+    f_RT, counted = heldout.of_latent(latent)
+
+    def contexts(places: Sequence[Sequence[int]]) -> list[Context]:
+        return [_context(model, heldout.tokens_RT[row], f_RT[row], at, width) for row, at in places]
+
+    best_R, at_R = f_RT.max(dim=1)
+    order = [row for row in best_R.argsort(descending=True, stable=True)[:n].tolist() if best_R[row] > 0]
+    fired = f_RT.nonzero()
+    fired = fired[f_RT[fired[:, 0], fired[:, 1]].argsort(stable=True)]
+    generator = torch.Generator().manual_seed(latent)
+    drawn = [
+        part[torch.randperm(len(part), generator=generator)[:n]].tolist() for part in fired.tensor_split(quantiles)
+    ]
+    top = contexts([[row, int(at_R[row])] for row in order])
+    return Contexts(latent, len(fired) / max(1, counted), top, [contexts(places) for places in drawn])
+
+
+def logit_effects(sae: "Sae", latent: int, n: int) -> Effects:
+    """W_dec[latent] through the unembedding."""
+    check_latent(sae, latent)
+    model = sae.model()
+    head = model.module.get_output_embeddings()  # type: ignore[operator]
+    row_D, weight_VD = sae.W_dec[latent].detach(), head.weight
+    if weight_VD.shape[1] != len(row_D):
+        raise ConfigError(
+            f"{sae.writes[0]} is {len(row_D)} wide, and the unembedding reads {weight_VD.shape[1]} numbers"
+        )
+    effect_V = weight_VD.detach() @ row_D.to(weight_VD)
+
+    def tokens(largest: bool) -> list[tuple[str, float]]:
+        values, ids = effect_V.topk(min(n, len(effect_V)), largest=largest)
+        return list(zip(model.strings(ids), values.tolist(), strict=True))
+
+    return Effects(tokens(True), tokens(False))
+
+
+def check_latent(sae: "Sae", latent: int) -> None:
+    """Raises ConfigError for a latent that there is not."""
+    if not 0 <= latent < sae.cfg.d_sae:
+        raise ConfigError(f"latent {latent}: this SAE has latents 0 to {sae.cfg.d_sae - 1}")
+
+
+def _context(model: Model, tokens_T: Tensor, f_T: Tensor, at: int, width: int) -> Context:
+    first = max(0, at - width)
+    window = slice(first, at + width + 1)
+    return Context(model.strings(tokens_T[window]), f_T[window].tolist(), at - first)
+
+
+def _marked(context: Context, largest: float) -> str:
+    return "".join(
+        f'<span style="background: rgba(255, 140, 0, {activation / largest:.2f})">{escape(token)}</span>'
+        for token, activation in zip(context.tokens, context.activations, strict=True)
+    ).replace("\n", "&#x21B5;")

@@ -1,0 +1,142 @@
+"""One SAE as it is used from Python: on raw activations, and in the language model that it is of."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sae_sweep.api.home import Home
+from sae_sweep.api.interventions import Splice, ablating, splicing, steering
+from sae_sweep.api.looking import Contexts, Effects, Latents, latents_of, logit_effects, top_contexts
+from sae_sweep.api.model import Model
+from sae_sweep.errors import ConfigError
+from sae_sweep.saes.inference import InferenceSae, Lookup
+
+
+class Sae(nn.Module):
+    """An SAE on raw activations of any leading shape.
+
+    Its parameters have the field's names: W_enc [D, F], W_dec [F, D], b_enc [F], b_dec [D], and what its form has
+    besides (threshold, b_gate, b_mag, r_mag, W_skip). They take no gradients until `requires_grad_()`. `cfg` has what
+    SAEBench asks of it. A tokenized SAE needs token ids beside activations, and says so where they are missing.
+    """
+
+    W_enc: Tensor
+    W_dec: Tensor
+    b_enc: Tensor
+    b_dec: Tensor
+    lookup: Tensor | None
+
+    def __init__(self, sae: InferenceSae, home: Home) -> None:
+        super().__init__()
+        self._plain, self.home = sae, home
+        for name, tensor in sae.tensors.items():
+            self.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
+        if "b_enc" not in sae.tensors:  # gated: of its two, the one that those who ask for this name expect
+            self.register_buffer("b_enc", sae.tensors["W_enc"].new_zeros(sae.width), persistent=False)
+        self.register_buffer("lookup", None if sae.lookup is None else sae.lookup.rows_VD, persistent=False)
+        self.cfg = SimpleNamespace(**home.facts(sae))
+        self._tell_place()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Sae":
+        super()._apply(fn, recurse)
+        self._tell_place()
+        return self
+
+    def _tell_place(self) -> None:
+        self.cfg.dtype, self.cfg.device = str(self.dtype).removeprefix("torch."), str(self.device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its parameters, codes and reconstructions."""
+        return self.W_dec.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where its parameters are."""
+        return self.W_dec.device
+
+    @property
+    def reads(self) -> str:
+        """The hook that it reads; of a crosscoder the first."""
+        return self.home.hooks[0]
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The hooks whose activations it reconstructs: several for a crosscoder alone."""
+        return self.home.written
+
+    @property
+    def inference(self) -> InferenceSae:
+        """The same as what sweeps judge and save: its tensors are these parameters."""
+        tensors = {name: getattr(self, name) for name in self._plain.tensors}
+        lookup = self._plain.lookup
+        if lookup is not None:
+            assert isinstance(self.lookup, Tensor)
+            lookup = Lookup(self.lookup, lookup.subtract)
+        plain = self._plain
+        return InferenceSae(plain.form, tensors, plain.subtract_b_dec, lookup, plain.transcodes, plain.sites)
+
+    def encode(self, x: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """[..., F]: the latents of activations [..., D], 0 where they do not fire."""
+        flat_BD = x.reshape(-1, x.shape[-1]).to(self.dtype)
+        f_BF = self.inference.encode(flat_BD, None if tokens is None else tokens.reshape(-1))
+        return f_BF.reshape(*x.shape[:-1], -1)
+
+    def decode(self, f: Tensor, tokens: Tensor | None = None, x: Tensor | None = None) -> Tensor:
+        """[..., D]: the reconstruction of codes [..., F]. A transcoder with a skip needs its inputs x too."""
+        flat_BF = f.reshape(-1, f.shape[-1])
+        flat_BD = None if x is None else x.reshape(-1, x.shape[-1]).to(self.dtype)
+        x_hat_BD = self.inference.decode(flat_BF, None if tokens is None else tokens.reshape(-1), flat_BD)
+        return x_hat_BD.reshape(*f.shape[:-1], -1)
+
+    def forward(self, x: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """[..., D]: the reconstructions of activations [..., D]."""
+        return self.decode(self.encode(x, tokens), tokens, x)
+
+    def model(self, device: str | None = None, dtype: str | None = None) -> Model:
+        """The language model that it was trained on, with its tokenizer, in the dtype it was trained with.
+
+        Raises ConfigError where what it was loaded from does not say which, or it cannot be loaded.
+        """
+        return self.home.model(device, dtype)
+
+    def latents(self, model: Model, text: str) -> Latents:
+        """Its codes on a text, [T, F], with token strings beside."""
+        return latents_of(self, model, text)
+
+    def top_contexts(self, latent: int, n: int = 10, quantiles: int = 5, width: int = 10) -> Contexts:
+        """Where a latent fires on the sweep's held-out tokens: the `n` rows that it is largest on, and `n` places from
+        each of so many quantiles of its activations, each with `width` tokens on either side."""
+        return top_contexts(self, latent, n, quantiles, width)
+
+    def logit_effects(self, latent: int, n: int = 10) -> Effects:
+        """The tokens whose logits W_dec[latent] raises and lowers most, straight through the unembedding."""
+        return logit_effects(self, latent, n)
+
+    def density(self) -> Tensor:
+        """[F]: the share of held-out tokens that each latent fires on. ConfigError where no file says it."""
+        return self.home.density()
+
+    def steer(self, model: Model, amounts: Mapping[int, float]) -> AbstractContextManager[None]:
+        """While this lasts, amount x W_dec[i] is added for each latent i at counted positions of every forward pass."""
+        return steering(model, self, amounts)
+
+    def ablate(self, model: Model, latents: Sequence[int]) -> AbstractContextManager[None]:
+        """While this lasts, f_i x W_dec[i] is taken out for each latent i; what the SAE leaves unexplained stays."""
+        return ablating(model, self, latents)
+
+    @contextmanager
+    def splice(self, model: Model, error: bool = False) -> Iterator[Splice]:
+        """While this lasts, reconstructions stand in place of activations at counted positions.
+
+        With `error` what they leave out is added back, so that no logit changes. What is yielded holds `codes` and
+        `error` of the last forward pass, which have gradients of their own.
+        """
+        if len(self.writes) > 1:
+            raise ConfigError("a crosscoder reads sites that the model has not computed yet at its first; use steer")
+        with splicing(model, {self.writes[0]: self}, error) as splices:
+            yield splices[self.writes[0]]
