@@ -37,6 +37,8 @@ def encoded(ids: npt.NDArray[Any], beside: Mapping[str, npt.NDArray[Any]], vocab
     that count from the first real token. Rows of nothing but padding are left out. Raises ConfigError for what cannot
     be honoured: a mask with holes, positions that do not count up from 0, token types other than 0.
     """
+    if not beside or ids.shape[1] == 0:
+        return checked_ids(ids, vocab_size, label)
     for name, values in beside.items():
         if values.shape != ids.shape:
             raise ConfigError(f"{label}: {name} has {list(values.shape)} entries, and the ids {list(ids.shape)}")
@@ -46,8 +48,6 @@ def encoded(ids: npt.NDArray[Any], beside: Mapping[str, npt.NDArray[Any]], vocab
     if (real_nL != ((place_L >= start_n) & (place_L < start_n + count_n))).any():
         raise ConfigError(f"{label}: attention_mask has holes, which no row can have; give each stretch a row")
     checked = checked_ids(np.where(real_nL, ids, 0) if "attention_mask" in beside else ids, vocab_size, label)
-    if not beside:
-        return checked
     moved = {
         name: np.take_along_axis(values, (place_L + start_n) % ids.shape[1], axis=1)
         for name, values in {**beside, "ids": checked}.items()

@@ -52,7 +52,6 @@ def _train(plan: Plan, finished: set[str], folder: SweepFolder, stop: Stop) -> N
         try:
             opened = _opened(one)
         except ConfigError as error:
-            say(f"group {one.group.key} cannot be trained: {error}")
             unopened.append((one.group, error))
             continue
         if not begun:
@@ -70,9 +69,10 @@ def _train(plan: Plan, finished: set[str], folder: SweepFolder, stop: Stop) -> N
 
 
 def _fail(unopened: list[tuple[Group, ConfigError]], folder: SweepFolder) -> None:
-    """Write why the members of groups could not be trained."""
+    """Say and write why the members of groups could not be trained."""
     while unopened:
         group, error = unopened.pop()
+        say(f"group {group.key} cannot be trained: {error}")
         folder.mark(_labels(group), "failed", str(error))
 
 

@@ -100,9 +100,9 @@ def test_a_token_file_that_is_none(damage: str, command: Command, llama_folder: 
 
 COLUMNS = {
     "ragged": ([[5] * 8, [6] * 3, [7] * 9], "a row of 3 tokens"),
-    "an empty row": ([[5] * 8, []], "a row of 0 tokens"),
-    "a row that is null": ([[5] * 8, None], "a row that is no list of ids"),
-    "a null among the ids": ([[5] * 8, [6, 6, None, 6, 6, 6, 6, 6]], "values; token ids are integers"),
+    "an empty row": ([[5] * 8, []], "has no row of 8 tokens to train on"),
+    "a row that is null": ([[5] * 8, None], "has no row of 8 tokens to train on"),
+    "a null among the ids": ([[5] * 8, [6, 6, None, 6, 6, 6, 6, 6]], "a row that is no list of ids: row 2"),
     "negative": ([[5] * 8] * 20 + [[-3] * 8], "token id -3"),
     "floats": ([[5.5] * 8] * 3, "list of float"),
     "text among them": ([["a"] * 8] * 3, "list of str"),
