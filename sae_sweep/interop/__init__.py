@@ -12,9 +12,13 @@ FORMATS = Kinds("sae_sweep.interop", "sae_sweep.interop")
 
 
 def load_sae(folder: Path) -> InferenceSae:
-    """The SAE in a folder, whose format is found out. Raises ValueError where none has it, or a file is damaged."""
+    """The SAE in a folder, or of a format that is one file in that, whose format is found out. Raises ValueError where
+    none has it, or a file is damaged."""
+    if not folder.exists():
+        raise ValueError(f"{folder} does not exist")
     for kind in FORMATS.values():
         if kind.recognise(folder):
             sae: InferenceSae = kind.read(folder)
             return sae
-    raise ValueError(f"{folder} holds no SAE in a known format: {', '.join(FORMATS)}")
+    what = "is a file of no known format, give a folder" if folder.is_file() else "holds no SAE in a known format"
+    raise ValueError(f"{folder} {what}: {', '.join(FORMATS)}")

@@ -8,23 +8,24 @@ A crosscoder is of no architecture of SAELens: cfg.json calls it one, says how i
 end in its inputs, and `read` reads it.
 
 Each form says what SAELens calls it (`saes/forms/`). A TopK transcoder is of no architecture that it has, so only
-`read` reads it.
+`read` reads it. What SAELens itself wrote, now or long ago, finished or in training, is first made into this layout
+(`_saelens_layouts.py`).
 """
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from sae_sweep.folder.files import replacing, write_json_atomic
 from sae_sweep.folder.names import CARD, LOOKUP, SPARSITY, WEIGHTS
 from sae_sweep.host.kinds import Kinds
+from sae_sweep.interop._checked import check_keys, checked, checked_sae, integer, read_json, read_safetensors
+from sae_sweep.interop._saelens_layouts import inference_layout
 from sae_sweep.saes.form import InferenceForm
 from sae_sweep.saes.inference import InferenceSae, Lookup
 
@@ -36,18 +37,25 @@ FORMS = Kinds("sae_sweep.saes.forms", "sae_sweep.forms")
 
 
 def recognise(folder: Path) -> bool:
-    """Whether a folder may hold an SAE of this format."""
-    return (folder / CARD).is_file()
+    """Whether a folder holds an SAE of this format: sparsify has a cfg.json too, and other weights."""
+    return (folder / CARD).is_file() and (folder / WEIGHTS).is_file()
 
 
-def write(folder: Path, sae: InferenceSae, metadata: dict[str, Any], frequency_F: Tensor) -> None:
+def write(
+    folder: Path,
+    sae: InferenceSae,
+    metadata: Mapping[str, Any],
+    frequency_F: Tensor,
+    dtype: torch.dtype = torch.float32,
+) -> None:
     """Write one member; each file appears whole or not at all, weights last.
 
     `frequency_F` is the share of tokens each latent fires on; SAELens keeps log10(frequency + 1e-10).
     """
     sparsity_F = torch.log10(frequency_F.double() + 1e-10).float().cpu().contiguous()
-    tensors = {name: tensor.float().cpu().contiguous() for name, tensor in sae.tensors.items()}
-    write_json_atomic(folder / CARD, saelens_config(sae, metadata))
+    tensors = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in sae.tensors.items()}
+    config = saelens_config(sae, metadata) | {"dtype": str(dtype).removeprefix("torch.")}
+    write_json_atomic(folder / CARD, config)
     files = {SPARSITY: {"sparsity": sparsity_F}, WEIGHTS: tensors}
     if sae.lookup is not None:
         files = {LOOKUP: {"lookup": sae.lookup.rows_VD.float().cpu().contiguous()}, **files}
@@ -56,7 +64,7 @@ def write(folder: Path, sae: InferenceSae, metadata: dict[str, Any], frequency_F
             save_file(contents, temporary)
 
 
-def saelens_config(sae: InferenceSae, metadata: dict[str, Any]) -> dict[str, Any]:
+def saelens_config(sae: InferenceSae, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The contents of cfg.json."""
     config: dict[str, Any] = {
         "architecture": _architecture(sae),
@@ -90,23 +98,25 @@ def _architecture(sae: InferenceSae) -> str:
 
 
 def read(folder: Path) -> InferenceSae:
-    """Read back what `write` wrote. Raises ValueError when a file is damaged or is not what it should be."""
-    file = folder / CARD
-    config = _read_config(file)
-    named = config["activation"] if config["architecture"] == CROSSCODER else config["architecture"]
+    """Read what `write` or SAELens wrote. Raises ValueError when a file is damaged or is not what it should be."""
+    file, weights = folder / CARD, folder / WEIGHTS
+    config, tensors = inference_layout(folder, read_json(file), read_safetensors(weights))
+    check_keys(file, config, ("architecture", "apply_b_dec_to_input"))
+    if config["architecture"] == CROSSCODER:
+        check_keys(file, config, ("activation", "sites"))
+    named = str(config["activation"] if config["architecture"] == CROSSCODER else config["architecture"])
     form = _form(file, named.replace("skip_", ""), config)
-    d, d_out = config["d_in"], config.get("d_out", config["d_in"])
-    shapes = form.shapes(d, config["d_sae"], d_out) | ({"W_skip": (d_out, d)} if "skip_" in named else {})
-    tensors = _read_tensors(folder / WEIGHTS, shapes, named)
-    for name, tensor in tensors.items():
-        _check_shape(folder / WEIGHTS, name, tensor, shapes[name])
-    return InferenceSae(
+    d, width = integer(file, config, "d_in"), integer(file, config, "d_sae")
+    d_out = integer(file, config, "d_out") if "d_out" in config else d
+    return checked_sae(
+        weights,
         form,
         tensors,
-        config["apply_b_dec_to_input"],
-        _lookup(folder, config.get("lookup"), d),
+        subtract_b_dec=bool(config["apply_b_dec_to_input"]),
         transcodes="transcoder" in named,
         sites=config.get("sites", 1),
+        lookup=_lookup(folder, config.get("lookup"), d),
+        shapes=form.shapes(d, width, d_out) | ({"W_skip": (d_out, d)} if "skip_" in named else {}),
     )
 
 
@@ -117,7 +127,7 @@ def _form(file: Path, named: str, config: Mapping[str, Any]) -> InferenceForm:
     if form is None:
         raise ValueError(f"{file}: {named} is not one of {', '.join(own.saelens for own in kinds)}")
     keys = [field.name for field in fields(form)]
-    _check_keys(file, config, keys)
+    check_keys(file, config, keys)
     made: InferenceForm = form(**{key: config[key] for key in keys})
     return made
 
@@ -127,40 +137,7 @@ def _lookup(folder: Path, entry: Any, d: int) -> Lookup | None:
         return None
     if not isinstance(entry, dict) or not isinstance(entry.get("rows"), int) or "subtract" not in entry:
         raise ValueError(f"{folder / CARD}: lookup does not say its rows, or whether it is subtracted")
-    rows_VD = _read_tensors(folder / LOOKUP, ("lookup",), "a tokenized SAE")["lookup"]
-    _check_shape(folder / LOOKUP, "lookup", rows_VD, (entry["rows"], d))
-    return Lookup(rows_VD, bool(entry["subtract"]))
-
-
-def _read_tensors(file: Path, names: Iterable[str], owner: str) -> dict[str, Tensor]:
-    try:
-        tensors = load_file(file)
-    except SafetensorError as error:
-        raise ValueError(f"{file} is damaged: {error}") from error
-    if set(tensors) != set(names):
-        raise ValueError(f"{file} holds {', '.join(sorted(tensors))}: not the tensors of {owner}")
-    return tensors
-
-
-def _check_shape(file: Path, name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
-    if tensor.shape != shape:
-        raise ValueError(f"{file}: {name} is {tuple(tensor.shape)}, not {shape} as {CARD} says")
-
-
-def _read_config(file: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is not valid JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{file} holds no object")
-    _check_keys(file, config, ("architecture", "d_in", "d_sae", "apply_b_dec_to_input"))
-    if config["architecture"] == CROSSCODER:
-        _check_keys(file, config, ("activation", "sites"))
-    return config
-
-
-def _check_keys(file: Path, config: Mapping[str, Any], needed: Iterable[str]) -> None:
-    for key in needed:
-        if key not in config:
-            raise ValueError(f"{file} has no {key}")
+    file, tensors = folder / LOOKUP, read_safetensors(folder / LOOKUP)
+    if set(tensors) != {"lookup"}:
+        raise ValueError(f"{file} holds {', '.join(sorted(tensors))}: not the tensors of a tokenized SAE")
+    return Lookup(checked(file, "lookup", tensors["lookup"], (entry["rows"], d)), bool(entry["subtract"]))

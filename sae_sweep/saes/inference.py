@@ -110,6 +110,18 @@ class InferenceSae:
         moved = self.giving_about(mean_D)
         return moved if self.subtract_b_dec else moved.reading(1.0, mean_D)
 
+    def subtracting(self) -> "InferenceSae":
+        """The same SAE, in tensors for which b_dec is subtracted from the encoder's input."""
+        return self if self.subtract_b_dec else self._read_moved(-1.0)
+
+    def plain(self) -> "InferenceSae":
+        """The same SAE, in tensors for which nothing is subtracted from the encoder's input."""
+        return self._read_moved(1.0) if self.subtract_b_dec else self
+
+    def _read_moved(self, sign: float) -> "InferenceSae":
+        moved = self.form.shifted(self.tensors, sign * (self.tensors["b_dec"] @ self.tensors["W_enc"]))
+        return replace(self, tensors=self.tensors | moved, subtract_b_dec=not self.subtract_b_dec)
+
     def giving_about(self, mean_D: Tensor) -> "InferenceSae":
         """The same with mean + its reconstructions."""
         return replace(self, tensors={**self.tensors, "b_dec": self.tensors["b_dec"] + mean_D})

@@ -21,6 +21,15 @@ class TopKForm(ReluForm):
     saelens, saelens_transcoder = "topk", "topk_transcoder"
     saelens_keys = MappingProxyType({"rescale_acts_by_decoder_norm": False})
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.k, int) or self.k < 1:
+            raise ValueError(f"k={self.k} is not a whole number above 0")
+
+    def shapes(self, d: int, width: int, d_out: int) -> dict[str, tuple[int, ...]]:
+        if self.k > width:
+            raise ValueError(f"k={self.k} is more than its {width} latents")
+        return super().shapes(d, width, d_out)
+
     def margins(self, t: Tensors, z_BF: Tensor) -> tuple[Tensor, Tensor]:
         largest_BF = row_largest(z_BF + t["b_enc"], self.k)
         return largest_BF, largest_BF
