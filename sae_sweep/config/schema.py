@@ -90,7 +90,7 @@ class DataConfig:
     toy: ToyConfig | None
     """What synthetic activations are like; null for all kinds but toy."""
     path: Any
-    """text: files or globs; hub: dataset id; tokens: .npz/.npy/.arrow file, saved dataset folder or hub id."""
+    """text: files or globs; hub: dataset id; tokens: .npz/.npy/.bin/.arrow file, saved dataset folder or hub id."""
     name: str | None
     """hub: the dataset's configuration."""
     split: str
