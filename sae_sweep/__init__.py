@@ -9,21 +9,44 @@ from typing import TYPE_CHECKING, Any
 from sae_sweep.errors import ConfigError
 
 if TYPE_CHECKING:
+    from sae_sweep.api.asking import analyse
     from sae_sweep.api.harvesting import harvest
     from sae_sweep.api.interventions import splice
+    from sae_sweep.api.judging import evaluate
     from sae_sweep.api.loading import load
     from sae_sweep.api.model import Model
     from sae_sweep.api.sae import Sae
+    from sae_sweep.api.sweep import Sweep
+    from sae_sweep.api.sweep import open_sweep as open  # noqa: A004 - always behind the package's name
+    from sae_sweep.api.training import train
 
 __version__ = "0.1.0"
-__all__ = ["ConfigError", "Model", "Sae", "__version__", "harvest", "load", "splice"]
+__all__ = [
+    "ConfigError",
+    "Model",
+    "Sae",
+    "Sweep",
+    "__version__",
+    "analyse",
+    "evaluate",
+    "harvest",
+    "load",
+    "open",
+    "splice",
+    "train",
+]
 
 _HOMES = {
     "Model": "model.Model",
     "Sae": "sae.Sae",
+    "Sweep": "sweep.Sweep",
+    "analyse": "asking.analyse",
+    "evaluate": "judging.evaluate",
     "harvest": "harvesting.harvest",
     "load": "loading.load",
+    "open": "sweep.open_sweep",
     "splice": "interventions.splice",
+    "train": "training.train",
 }
 """Where in sae_sweep.api each name is."""
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sae_sweep.api.model import Model
-from sae_sweep.data.positions import counted_positions
+from sae_sweep.data.positions import counted_positions, readable
 from sae_sweep.data.tokens import open_tokens
 from sae_sweep.kernels.entries import Entries
 from sae_sweep.model.harvest import harvest
@@ -22,31 +22,31 @@ class HeldOutCodes:
     def __init__(self, sae: "Sae", model: Model) -> None:
         config, running = sae.home.config, model.running
         tokens = open_tokens(config.data, config.evaluation.tokens, running.tokenizer, running.facts.vocab_size)
-        self.tokens_RT = torch.from_numpy(tokens.heldout).long()
+        self._heldout_RT = torch.from_numpy(tokens.heldout).long()
+        self.tokens_RT = readable(self._heldout_RT)
+        """The ids of the held-out rows, on the CPU."""
         self._sae, self._running, self._rows = sae, running, config.data.rows_per_forward
 
     def of_latent(self, latent: int) -> tuple[Tensor, int]:
         """[R, T] of one latent, on the CPU, 0 where it does not fire or nothing counts; and how many positions do."""
         f_RT, counted = torch.zeros(self.tokens_RT.shape), 0
-        for rows, counted_RT, codes in self._batches():
-            counts_N = counted_RT.sum(), codes.offsets.diff()
-            row_N = torch.repeat_interleave(torch.arange(len(counts_N[1]), device=codes.offsets.device), counts_N[1])
-            of_N = torch.zeros(int(counts_N[0]), device=codes.value_N.device)
-            chosen = codes.column_N == latent
-            of_N[row_N[chosen]] = codes.value_N[chosen].float()
-            f_RT[rows].masked_scatter_(counted_RT.cpu(), of_N.cpu())
-            counted += int(counts_N[0])
+        for rows, counted_RT, (offsets, column_N, value_N) in self._batches():
+            position_N = torch.repeat_interleave(offsets.diff())
+            chosen_N = column_N == latent
+            codes_B = value_N.new_zeros(len(offsets) - 1).index_put((position_N[chosen_N],), value_N[chosen_N])
+            f_RT[rows].masked_scatter_(counted_RT.cpu(), codes_B.float().cpu())
+            counted += len(codes_B)
         return f_RT, counted
 
     @torch.no_grad()
     def _batches(self) -> Iterator[tuple[slice, Tensor, Entries]]:
         """Some rows, their counted positions, and the codes above 0 at these."""
         sae, running = self._sae, self._running
-        plain, special_ids = sae.inference, running.special_ids.to(running.device)
-        for first in range(0, len(self.tokens_RT), self._rows):
+        plain, special_ids = sae.frozen(running.device), running.special_ids.to(running.device)
+        for first in range(0, len(self._heldout_RT), self._rows):
             rows = slice(first, first + self._rows)
             tokens_RT = self.tokens_RT[rows].to(running.device)
-            counted_RT = counted_positions(tokens_RT, special_ids, running.bos_id)
+            counted_RT = counted_positions(self._heldout_RT[rows].to(running.device), special_ids, running.bos_id)
             found = harvest(running, tokens_RT, sae.home.hooks)
             x_ND = torch.cat([found[hook][counted_RT] for hook in sae.home.hooks], dim=1)
-            yield rows, counted_RT, plain.coded(x_ND.to(sae.W_dec), tokens_RT[counted_RT].to(sae.device))[0]
+            yield rows, counted_RT, plain.coded(x_ND.to(sae.dtype), tokens_RT[counted_RT])[0]

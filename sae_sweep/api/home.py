@@ -41,13 +41,19 @@ class Home:
         output = self.metadata.get("hook_name_out")
         return (output,) if isinstance(output, str) else self.hooks
 
+    @property
+    def is_member(self) -> bool:
+        """Whether a sweep trained it."""
+        return (self.folder / names.CONFIG).is_file()
+
     @cached_property
     def config(self) -> MemberConfig:
         """What the member was asked to be. Raises ConfigError for an SAE that no sweep trained."""
-        file = self.folder / names.CONFIG
-        if not file.is_file():
-            raise ConfigError(f"{self.folder} has no {names.CONFIG}: no sweep trained this SAE, so give what it is of")
-        return member_config(OmegaConf.load(file))  # type: ignore[arg-type]  # a list is no config
+        if not self.is_member:
+            raise ConfigError(
+                f"{self.folder} has no {names.CONFIG}: no sweep trained this SAE, so nothing says its data"
+            )
+        return member_config(OmegaConf.load(self.folder / names.CONFIG))  # type: ignore[arg-type]  # a list is no config
 
     def model(self, device: str | None, dtype: str | None) -> Model:
         """The language model, on another device or in another dtype where these are given."""
@@ -55,7 +61,7 @@ class Home:
         return open_model(replace(config, device=device or config.device, dtype=dtype or config.dtype))
 
     def _model_config(self) -> ModelConfig:
-        if (self.folder / names.CONFIG).is_file():
+        if self.is_member:
             if self.config.data.toy is not None:
                 raise ConfigError(f"{self.folder}: this SAE is of toy data, which has no language model")
             return self.config.model

@@ -24,8 +24,8 @@ def load(source: str | Path) -> Sae:
     """
     name = str(source)
     folder = _downloaded(name.removeprefix(HUB)) if name.startswith(HUB) else Path(source).expanduser()
-    if not folder.is_dir():
-        raise ConfigError(f"{source} is no folder; give that of one SAE, or hub:USER/REPO/MEMBER@REVISION")
+    if not folder.exists():
+        raise ConfigError(f"{source} does not exist; give the folder of one SAE, or hub:USER/REPO/MEMBER@REVISION")
     try:
         return Sae(load_sae(folder), Home(folder, _metadata(folder)))
     except (ValueError, OSError) as error:

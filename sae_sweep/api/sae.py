@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ from sae_sweep.api.interventions import Splice, ablating, splicing, steering
 from sae_sweep.api.looking import Contexts, Effects, Latents, latents_of, logit_effects, top_contexts
 from sae_sweep.api.model import Model
 from sae_sweep.errors import ConfigError
-from sae_sweep.saes.inference import InferenceSae, Lookup
+from sae_sweep.saes.inference import InferenceSae
 
 
 class Sae(nn.Module):
@@ -72,13 +73,15 @@ class Sae(nn.Module):
     @property
     def inference(self) -> InferenceSae:
         """The same as what sweeps judge and save: its tensors are these parameters."""
-        tensors = {name: getattr(self, name) for name in self._plain.tensors}
         lookup = self._plain.lookup
         if lookup is not None:
-            assert isinstance(self.lookup, Tensor)
-            lookup = Lookup(self.lookup, lookup.subtract)
-        plain = self._plain
-        return InferenceSae(plain.form, tensors, plain.subtract_b_dec, lookup, plain.transcodes, plain.sites)
+            assert self.lookup is not None
+            lookup = replace(lookup, rows_VD=self.lookup)
+        return replace(self._plain, tensors={name: getattr(self, name) for name in self._plain.tensors}, lookup=lookup)
+
+    def frozen(self, device: torch.device) -> InferenceSae:
+        """The same on a device, and without gradients."""
+        return self.inference.mapped(lambda tensor: tensor.detach().to(device))
 
     def encode(self, x: Tensor, tokens: Tensor | None = None) -> Tensor:
         """[..., F]: the latents of activations [..., D], 0 where they do not fire."""

@@ -3,6 +3,7 @@
 The tensors are exactly those of the saved files, so every number in metrics.json is measured on what is on disk.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -144,6 +145,11 @@ class InferenceSae:
         t = self.tensors
         rows = {"W_enc": t["W_enc"] * scale_D[:, None], "W_dec": t["W_dec"] / scale_D, "b_dec": t["b_dec"] / scale_D}
         return replace(self, tensors={**t, **rows})
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> "InferenceSae":
+        """The same SAE with every tensor changed."""
+        lookup = self.lookup if self.lookup is None else replace(self.lookup, rows_VD=change(self.lookup.rows_VD))
+        return replace(self, tensors={name: change(tensor) for name, tensor in self.tensors.items()}, lookup=lookup)
 
     @property
     def decoder_norms(self) -> Tensor:

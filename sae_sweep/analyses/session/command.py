@@ -26,9 +26,15 @@ def analyse(root: Path, arguments: Sequence[str], config_folder: Path) -> None:
     Raises ConfigError for an analysis or a key that there is not, before anything is read.
     """
     asked, overrides = _parsed(arguments)
-    configs = {name: _config(name, overrides.pop(name, {}), config_folder) for name in asked}
+    configs = {name: analysis_config(name, overrides.pop(name, {}), config_folder) for name in asked}
     if overrides:
         raise ConfigError(f"analysis.{next(iter(overrides))}: not asked for; name it in --analysis")
+    for name, result in results(root, configs).items():
+        _write(root, name, asdict(configs[name]), result)
+
+
+def results(root: Path, configs: Mapping[str, Any]) -> dict[str, Result]:
+    """What analyses, by name with their configs, find in a sweep; run side by side."""
     saes = finished_saes(root)
     session = Session(saes, len(configs))
 
@@ -41,8 +47,7 @@ def analyse(root: Path, arguments: Sequence[str], config_folder: Path) -> None:
 
     with ThreadPoolExecutor(len(configs)) as pool:  # each waits for the others where it reads: all have to run
         futures = {name: pool.submit(run, name) for name in configs}
-    for name, future in futures.items():
-        _write(root, name, asdict(configs[name]), future.result())
+    return {name: future.result() for name, future in futures.items()}
 
 
 def _parsed(arguments: Sequence[str]) -> tuple[list[str], dict[str, dict[str, Any]]]:
@@ -58,16 +63,16 @@ def _parsed(arguments: Sequence[str]) -> tuple[list[str], dict[str, dict[str, An
         if not equals or len(parts) != 3 or parts[0] != "analysis":
             raise ConfigError(f"eval: {word} is neither --analysis NAME nor analysis.NAME.KEY=VALUE")
         overrides.setdefault(parts[1], {})[parts[2]] = OmegaConf.from_dotlist([f"value={value}"])["value"]
-    for name in asked:
-        if name not in ANALYSES:
-            raise ConfigError(f"--analysis={name}: no such analysis; known: {', '.join(sorted(ANALYSES))}")
     if not asked:
         raise ConfigError(f"eval: give --analysis NAME; known: {', '.join(sorted(ANALYSES))}")
     return list(dict.fromkeys(asked)), overrides
 
 
-def _config(name: str, given: Mapping[str, Any], folder: Path) -> Any:
-    """The typed config of one analysis: its dataclass, its yaml where there is one, what the command line gives."""
+def analysis_config(name: str, given: Mapping[str, Any], folder: Path) -> Any:
+    """The typed config of one analysis: its dataclass, its yaml where there is one, what is given of its keys. Raises
+    ConfigError for an analysis or a key that there is not."""
+    if name not in ANALYSES:
+        raise ConfigError(f"--analysis={name}: no such analysis; known: {', '.join(sorted(ANALYSES))}")
     cls, file = ANALYSES[name].Config, folder / "analysis" / f"{name}.yaml"
     known = [field.name for field in fields(cls)]
     for key in given:

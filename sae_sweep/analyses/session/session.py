@@ -93,16 +93,13 @@ class Session:
         source = LanguageModelSource(config, (*hooks, *reads), [sae.member.config for sae in saes])
         no_means = {hook: torch.zeros(0) for hook in hooks}  # nothing is ablated
         evaluator = source.evaluator(config.evaluation.positions, no_means)
-        return source, evaluator, {label: _on(one, source.device) for label, one in spliced.items()}
+        on_device = {
+            label: replace(one, sae=one.sae.mapped(lambda tensor: tensor.to(source.device)))
+            for label, one in spliced.items()
+        }
+        return source, evaluator, on_device
 
     def _batches(self) -> Iterator[Batch]:
         for source, evaluator, saes in self._streams:
             for rows in evaluator.batches():
                 yield Batch(source.model, rows, evaluator, saes)
-
-
-def _on(one: SplicedSae, device: torch.device) -> SplicedSae:
-    sae = one.sae
-    tensors = {name: tensor.to(device) for name, tensor in sae.tensors.items()}
-    lookup = replace(sae.lookup, rows_VD=sae.lookup.rows_VD.to(device)) if sae.lookup is not None else None
-    return replace(one, sae=replace(sae, tensors=tensors, lookup=lookup))

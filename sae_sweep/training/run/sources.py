@@ -19,6 +19,7 @@ from sae_sweep.evaluation.evaluator import Evaluator
 from sae_sweep.evaluation.language_model import HeldOut, LanguageModelEvaluator
 from sae_sweep.evaluation.toy import ToyEvaluator
 from sae_sweep.model.harvest import harvest
+from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.model.load import load_model, resolve_device, resolve_dtype
 from sae_sweep.training.devices.gathering import together
 from sae_sweep.training.devices.ranks import ALONE, Ranks
@@ -78,10 +79,12 @@ class LanguageModelSource:
         members: Sequence[MemberConfig] = (),
         spliced: Sequence[str] = (),
         ranks: Ranks = ALONE,
+        model: LanguageModel | None = None,
     ) -> None:
-        """`members` say how much of the stream will be read; where there are none, the config does."""
+        """`members` say how much of the stream will be read; where there are none, the config does. `model` is the
+        config's where that is loaded already."""
         self._config = config
-        self.model = load_model(config.model)
+        self.model = model or load_model(config.model)
         self.device = self.model.device
         vocabulary = self.model.facts.vocab_size
         self._tokens = open_tokens(config.data, config.evaluation.tokens, self.model.tokenizer, vocabulary)

@@ -1,0 +1,137 @@
+"""A sweep's folder from Python: its members as a frame, its frontier as a figure, its SAEs by name."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sae_sweep.config.reading import flat_entries
+from sae_sweep.config.saved import architecture_label
+from sae_sweep.config.values import shown
+from sae_sweep.errors import ConfigError
+from sae_sweep.evaluation.metrics import METRICS
+from sae_sweep.folder import names
+from sae_sweep.folder.record import read_record
+from sae_sweep.reporting.pareto import cells
+from sae_sweep.reporting.points import read_sweep
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from sae_sweep.api.sae import Sae
+
+L0_NEAR = 0.25
+"""`best(l0=...)` looks at members whose L0 is within this share, and 0.5, of it."""
+
+
+class Sweep(Mapping[str, "Sae"]):
+    """The finished members of a sweep by name; what is asked is read from its folder then, also while it trains.
+
+    >>> sweep = open("outputs/demo")  # doctest: +SKIP
+    >>> sae = sweep.best(l0=16, architecture="topk")  # doctest: +SKIP
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Raises ConfigError where the folder is not a sweep's."""
+        if not (folder / names.SWEEP).is_file():
+            raise ConfigError(f"{folder} has no {names.SWEEP}; give the folder of a sweep, like outputs/demo")
+        self.folder = folder
+
+    def __getitem__(self, member: str) -> "Sae":
+        if member not in list(self):
+            raise KeyError(f"{member!r} is not one of the finished members {', '.join(self) or '(none yet)'}")
+        from sae_sweep.api.loading import load  # brings in torch
+
+        return load(self.folder / member)
+
+    def __iter__(self) -> Iterator[str]:
+        return (label for label, entry in self._members.items() if entry["state"] == "finished")
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def __repr__(self) -> str:
+        return f"<Sweep {self.folder}: {len(self)} of {len(self._members)} members finished>"
+
+    @property
+    def _members(self) -> dict[str, Any]:
+        found: dict[str, Any] = read_record(self.folder)["members"]
+        return found
+
+    def frame(self) -> "pd.DataFrame":
+        """A row per member, by name: its state, what it is, every metric (none while it is unfinished), and its config
+        by dotted key."""
+        import pandas as pd
+
+        points = {point["member"]: point for point in read_sweep(self.folder).points}
+        rows = {}
+        for label, entry in self._members.items():
+            facts = points.get(label, {"architecture": architecture_label(entry["config"])})
+            own = {key: value for key, value in facts.items() if key not in ("member", "cell")}
+            rows[label] = {"state": entry["state"], **own, **flat_entries(entry["config"])}
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("member")
+
+    def frontier(self) -> "pd.DataFrame":
+        """The rows of the frame that no other member of their cell beats on both L0 and fidelity, by rising L0."""
+        labels = [label for cell in cells(read_sweep(self.folder).points) for label in cell["frontiers"]["overall"]]
+        return self.frame().loc[labels]
+
+    def plot(self, x: str = "l0", y: str = "ce_recovered", hue: str = "architecture") -> "go.Figure":
+        """A plotly figure of two columns of the frame, a colour and a line by x for each value of a third.
+
+        Raises ConfigError for a column that the frame has not.
+        """
+        import plotly.graph_objects as go
+
+        frame = self.frame()
+        for column in (x, y, hue):
+            _check_column(column, frame)
+        figure = go.Figure(layout={"xaxis_title": _axis(x), "yaxis_title": _axis(y), "legend_title": hue})
+        for value, some in frame.dropna(subset=[x, y]).groupby(hue, sort=True):
+            ordered = some.sort_values(x)
+            error = METRICS[y].error if y in METRICS else None
+            bars = {"array": ordered[error]} if error is not None and error in ordered else None
+            figure.add_scatter(
+                x=ordered[x], y=ordered[y], error_y=bars, text=ordered.index, name=str(value), mode="lines+markers"
+            )
+        return figure
+
+    def best(self, l0: float | None = None, **columns: Any) -> "Sae":
+        """The finished member of highest fidelity (CE recovered; of toy data explained variance) among those with such
+        values in the frame's columns (architecture="topk", **{"training.lr": 1e-3}) and an L0 near `l0`.
+
+        Raises ConfigError where there is none.
+        """
+        frame = self.frame()
+        frame = frame[frame["state"] == "finished"]
+        if frame.empty:
+            raise ConfigError(f"{self.folder} has no finished member yet")
+        for column, value in columns.items():
+            _check_column(column, frame)
+            left = frame[frame[column] == value]
+            if left.empty:
+                known = ", ".join(sorted({shown(each) for each in frame[column]}))
+                raise ConfigError(f"best: no finished member has {column}={shown(value)}; there are {known}")
+            frame = left
+        if l0 is not None:
+            near = frame[(frame["l0"] - l0).abs() <= max(0.5, L0_NEAR * l0)]
+            if near.empty:
+                known = ", ".join(f"{value:.3g}" for value in sorted(frame["l0"]))
+                raise ConfigError(f"best: no finished member has an L0 near {l0:g}; there are {known}")
+            frame = near
+        fidelity = "ce_recovered" if frame["ce_recovered"].notna().any() else "explained_variance"
+        return self[frame[fidelity].astype(float).idxmax()]
+
+
+def open_sweep(folder: str | Path) -> Sweep:
+    """The sweep of a folder, also while it trains. Raises ConfigError where the folder is not a sweep's."""
+    return Sweep(Path(folder).expanduser())
+
+
+def _check_column(column: str, frame: "pd.DataFrame") -> None:
+    if column not in frame:
+        raise ConfigError(f"{column}: the frame has no such column; it has {', '.join(map(str, frame.columns))}")
+
+
+def _axis(column: str) -> str:
+    return METRICS[column].axis if column in METRICS else column
