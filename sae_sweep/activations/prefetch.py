@@ -15,12 +15,19 @@ from sae_sweep.activations.stream import Block
 class Prefetch:
     """Blocks by index, of which the one that was announced is made ahead."""
 
-    def __init__(self, make: Callable[[int], Block], device: torch.device, pays: Callable[[int], bool]) -> None:
-        """`pays` says whether a block is worth making ahead."""
+    def __init__(
+        self,
+        make: Callable[[int], Block],
+        device: torch.device,
+        pays: Callable[[int], bool],
+        made: Block | None = None,
+    ) -> None:
+        """`pays` says whether a block is worth making ahead; `made` is one that is there, for who asks for it first."""
         self._make, self._device, self._pays = make, device, pays
         self._thread = ThreadPoolExecutor(1, "block")
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._ahead: tuple[int, Future[Block]] | None = None
+        self._there = made
 
     def announce(self, index: int) -> None:
         """Begin with a block, if that pays and the one announced before was fetched."""
@@ -31,6 +38,10 @@ class Prefetch:
 
     def block(self, index: int) -> Block:
         """The block at `index`, made ahead or now. Raises what making it raises."""
+        there, self._there = self._there, None
+        if there is not None and there.index == index:
+            return there
+        del there  # before another one is made: two would need twice the room
         if self._ahead is None:
             return self._make(index)
         self.rest()

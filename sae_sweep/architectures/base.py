@@ -87,6 +87,11 @@ class SaeConfig(ABC):
     trims = True
     """Whether the last correction of `l0` can change its inference form; no key, but a fact of the architecture."""
 
+    @property
+    def corrected(self) -> bool:
+        """Whether a block beyond its last step is read, to set its L0 to `l0`."""
+        return self.l0 is not None and self.trims
+
     @classmethod
     @abstractmethod
     def knob(cls) -> str:

@@ -138,7 +138,7 @@ def _pass(made: Pass, name: str) -> Iterator[str]:
     )
     if made.devices > 1 and cost.sent_bytes:
         most = max(device.received_bytes for device in cost.devices)
-        total = cost.sent_bytes * (cost.blocks + 1)
+        total = cost.sent_bytes * cost.blocks
         yield (
             f"  network: {bytes_text(cost.sent_bytes)} between devices a block, at most {bytes_text(most)} of it to one"
             f" device; {bytes_text(cost.sent_per_step)} a step, {bytes_text(total)} in all"
@@ -155,7 +155,7 @@ def _compute(cost: PassCost) -> str:
     )
     model = f"the model {passes:.2g} FLOP, judging {judging:.2g}, " if passes else ""
     return (
-        f"{cost.tokens:.3g} tokens in {counted(cost.blocks, 'block')}, the first read twice; {model}SAE encoders"
+        f"{cost.tokens:.3g} tokens in {counted(cost.blocks, 'block')}; {model}SAE encoders"
         f" {encoder:.2g} FLOP ({dense:.2g} if every step were dense)"
     )
 

@@ -66,7 +66,7 @@ class PassCost:
     blocks: int
     """That the longest member is trained on, and one for a last correction of `sae.l0`."""
     tokens: int
-    """That the model reads for them: each block once, the first one again to calibrate on."""
+    """That the model reads for them."""
     steps: int
     """Of the longest member."""
     sent_bytes: int
@@ -81,7 +81,7 @@ class PassCost:
     @property
     def sent_per_step(self) -> float:
         """Bytes between devices, per step of the longest member."""
-        return self.sent_bytes * (self.blocks + 1) / self.steps
+        return self.sent_bytes * self.blocks / self.steps
 
     def hours(self, device_flops: float) -> tuple[float, float]:
         """Of the slowest device at so many operations a second, with every step sparse and with every step dense."""
@@ -103,7 +103,7 @@ def pass_cost(made: Pass) -> PassCost:
     return PassCost(
         devices=tuple(costs),
         blocks=blocks,
-        tokens=(blocks + 1) * positions,
+        tokens=blocks * positions,
         steps=max(member.schedule.total_steps for member in group.members),
         sent_bytes=sent,
         cache_bytes=blocks * block_bytes(group) // first.data.context * counted_positions(first),
@@ -146,7 +146,7 @@ def _device_cost(made: Pass, device: int, rows: int, blocks: int) -> DeviceCost:
     budgets = [(member.config.training.tokens, member) for member in members]
     harvest = splicing = judging = received = 0.0
     if facts is not None:  # each device draws synthetic data for itself
-        harvest = (blocks + 1) * rows * config.data.context * harvest_flops(group, facts)
+        harvest = blocks * rows * config.data.context * harvest_flops(group, facts)
         splicing = sum(tokens * splicing_flops(member, facts) for tokens, member in budgets)
         judging = _judged_tokens(config, blocks) * judging_flops(members, facts) if members else 0.0
         of_others = (config.data.block_rows - rows) * counted_positions(config)

@@ -115,7 +115,7 @@ def phases(group: Group, banks: Sequence[BankPlan], on_the_way: int = 0) -> list
         Peak("training", state | block | ahead | {"steps": _steps_bytes(group, banks)} | _processes(group, banks)),
         Peak("judging", state | judging),
     ]
-    trimmed = [m for m in members if m.config.sae.l0 is not None and m.config.sae.trims]
+    trimmed = [m for m in members if m.config.sae.corrected]
     if trimmed:
         kept = max(member_numbers(member) * FOLD_BYTES for member in trimmed)
         trim = TRIM_BYTES * max(rows_together(member.width) * member.width for member in trimmed)

@@ -114,11 +114,11 @@ def resolve_schedule(config: MemberConfig, width: int) -> Schedule:
 
 
 def blocks_needed(configs: Iterable[MemberConfig], positions: int) -> int:
-    """Blocks of so many counted positions that these members read: until their budgets are spent, and one more for
-    the last correction of `sae.l0`."""
+    """Blocks of so many counted positions that these members read: until their budgets are spent, and one more where
+    the last correction of `sae.l0` changes one."""
 
     def needed(config: MemberConfig) -> int:
         tokens, batch = int(config.training.tokens), config.training.batch_size
-        return ceil(max(1, tokens // batch) / max(1, positions // batch)) + (config.sae.l0 is not None)
+        return ceil(max(1, tokens // batch) / max(1, positions // batch)) + config.sae.corrected
 
     return max(map(needed, configs))

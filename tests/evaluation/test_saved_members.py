@@ -224,7 +224,7 @@ def test_training_runs_the_model_once_for_all(trained: Trained, train: Callable[
 
 
 def test_training_runs_the_model_once_per_block(trained: Trained) -> None:
-    """Two forwards of 16 rows a block; blocks of 32 rows x at most 15 counted tokens; and one block for calibration."""
+    """Two forwards of 16 rows a block; blocks of 32 rows x at most 15 counted tokens; one for the last correction."""
     batches = BLOCK_ROWS * (CONTEXT - 1) // BATCH
     least = 2 * (STEPS // batches + 1)
     assert least <= trained.harvests <= 1.3 * least

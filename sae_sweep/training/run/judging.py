@@ -108,7 +108,7 @@ class Judging:
         results = {}
         living = [member for member in members if member.failed is None]
         with work.stop.at_once(work.ranks.alone):
-            self._trim([member for member in living if member.plan.config.sae.l0 is not None], work)
+            self._correct_rest(living, work)
         apart(work)
         diverged = {member.plan.label: member.failed for member in members if member.failed is not None}
         for member, evaluation in self.judge(living, work, done):
@@ -145,28 +145,29 @@ class Judging:
         saelens.write(folder, evaluation.sae, metadata, evaluation.frequency_F)
         write_json_atomic(folder / METRICS, metrics)
 
-    def _trim(self, members: Sequence[TrainedMember], work: Work) -> None:
-        """The last correction of `sae.l0`, of each member on the first block that it has not trained on."""
-        needed = work.ranks.exchange({member.blocks for member in members})
-        for index in sorted(set().union(*needed)):
-            block = self._blocks.block(index)
-            due = [member for member in members if member.blocks == index]
-            work.ranks.collected(partial(self._trim_on, block, due, work))  # who fails would not make the next block
-            del block
-
-    def _trim_on(self, block: Block, members: Sequence[TrainedMember], work: Work) -> None:
-        """Correct members, looking at fewer activations at a time where memory does not last for as many."""
-        left = list(members)
+    def correct(self, members: Sequence[TrainedMember], block: Block, work: Work) -> None:
+        """The last correction of `sae.l0`, of those members whose last step was in the block before this one. It looks
+        at fewer activations at a time where memory does not last for as many."""
+        left = [m for m in members if not (m.running or m.corrected or m.failed) and m.blocks == block.index]
         while left:
             try:
                 with self._waves.here([left[0]]):
                     _trim(left[0], block, self._trim_rows)
-                del left[0]
+                left.pop(0).corrected = True
                 continue
             except OUT_OF_MEMORY as error:
                 if not is_out_of_memory(error):
                     raise
             self._look_at_fewer(left[0], work)  # where the error no longer holds what was made
+
+    def _correct_rest(self, members: Sequence[TrainedMember], work: Work) -> None:
+        """The same of those for whom no block was read since: who ended last, or before a run was interrupted."""
+        needed = work.ranks.exchange({member.blocks for member in members if not member.corrected})
+        for index in sorted(set().union(*needed)):
+            block = self._blocks.block(index)
+            # who fails would not make the next block
+            work.ranks.collected(partial(self.correct, members, block, work))
+            del block
 
     def _look_at_fewer(self, member: TrainedMember, work: Work) -> None:
         give_back()

@@ -38,14 +38,15 @@ class GroupRun:
         source: Source,
         waves: Waves,
         evaluators: Mapping[str, Evaluator],
+        first: Block,
         stamp: str = "",
         ranks: Ranks = ALONE,
     ):
-        """`stamp` says which stream it is: a checkpoint of another is of no use. `group` is that of all ranks, `waves`
-        and `evaluators` are this one's."""
+        """`first` is the stream's first block, `stamp` says which stream it is: a checkpoint of another is of no use.
+        `group` is that of all ranks, `waves` and `evaluators` are this one's."""
         self.source, self._ranks = source, ranks
         self._group, self._waves, self._stamp = group, waves, stamp
-        self._blocks = Prefetch(source.block, source.device, source.pays_ahead)
+        self._blocks = Prefetch(source.block, source.device, source.pays_ahead, first)
         self._judging = Judging(waves, evaluators, self._blocks, source.metadata())
         self._members = waves.members
         self._block = 0
@@ -119,6 +120,7 @@ class GroupRun:
                     if self._ranks.alone:
                         self._checkpoint(work)
                     raise
+                self._judging.correct(self._members, block, work)
             said = self._ranks.exchange((self._needed_after(block), self.source.pays_ahead(self._block + 1)))
             if any(needed for needed, _ in said) and all(pays for _, pays in said):
                 self._blocks.announce(self._block + 1)
@@ -194,7 +196,7 @@ class GroupRun:
             for member in trainer.members:
                 taken = member.batches if member.blocks == block.index + 1 else 0
                 goes_on = member.schedule.total_steps - member.step > steps - taken
-                if member.running and (goes_on or member.plan.config.sae.l0 is not None):
+                if member.running and (goes_on or not member.corrected):
                     return True
         return False
 

@@ -68,7 +68,11 @@ def _opened(group: Group, waves: Sequence[Wave], ranks: Ranks) -> "GroupRun":
     hooks = group.hooks if ranks.alone else hooks_of(banks)
     configs = [member.config for member in group.members]
     source = ranks.ready(partial(open_source, configs, hooks, group.spliced, ranks))
-    calibrations, means, stamp = _calibrated(banks, source, config, ranks)
+    first = source.calibration()
+    for bank in banks:
+        _check_block(first, bank)
+    calibrations, means = _calibrated(banks, source, first)
+    stamp = ranks.shared(partial(stream_stamp, first, config))
     waits = _waits(config, own, source.device, ranks)
 
     made = (BankTrainer(*pair, config.tracking.log_every) for pair in zip(banks, calibrations, strict=True))
@@ -79,20 +83,13 @@ def _opened(group: Group, waves: Sequence[Wave], ranks: Ranks) -> "GroupRun":
     evaluators = {each: source.evaluator(each, means, tuple(watched)) for each in sorted(positions)}
     give_back()  # tokenising a text and measuring a block take more than is left of them
     ranks.exchange(None)  # nothing is written before all are ready
-    return GroupRun(group, source, turns, evaluators, stamp, ranks)
+    return GroupRun(group, source, turns, evaluators, first, stamp, ranks)
 
 
-def _calibrated(
-    banks: Sequence[BankPlan], source: Source, config: MemberConfig, ranks: Ranks
-) -> tuple[list[Calibration], dict[str, Tensor], str]:
-    """The calibration of each bank, the mean activations [d] by the hooks that are spliced, and the stream's stamp."""
-    block = source.calibration()
-    for bank in banks:
-        _check_block(block, bank)
+def _calibrated(banks: Sequence[BankPlan], source: Source, block: Block) -> tuple[list[Calibration], dict[str, Tensor]]:
+    """The calibration of each bank on a block, and the mean activations [d] by the hooks that are spliced."""
     statistics = {centred: site_statistics(block, centred=centred) for centred in (False, True)}
     objectives = {_objective(bank): _end_to_end(bank, source, block, statistics[False]) for bank in banks}
-    stamp = ranks.shared(partial(stream_stamp, block, config))
-    del block  # the members' first parameters need its room
     tabled = {bank.site.hook for bank in banks if bank.members[0].config.sae.lookup != "none"}
     unigrams = source.unigrams(sorted(tabled)) if tabled else {}
 
@@ -110,7 +107,7 @@ def _calibrated(
 
     spliced = [site.hook for bank in banks for site in (bank.site.written, *bank.site.beside)]
     means = {hook: statistics[False][hook].mean for hook in spliced}
-    return [calibration(bank) for bank in banks], means, stamp
+    return [calibration(bank) for bank in banks], means
 
 
 def _objective(bank: BankPlan) -> tuple[object, ...]:

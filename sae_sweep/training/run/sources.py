@@ -36,7 +36,7 @@ class Source(Protocol):
         """What objectives that run the model on need, where some member has such."""
 
     def calibration(self) -> Block:
-        """The first block, for scales and means; training replays it. Raises ConfigError where it cannot be had."""
+        """The first block, for scales and means; training begins with it. Raises ConfigError where it cannot be had."""
 
     def block(self, index: int) -> Block:
         """The block of training activations at `index`."""

@@ -50,7 +50,9 @@ class TrainedMember:
         self.trimmed: dict[str, Tensor] = {}
         """The tensors of its inference form that the last correction of `sae.l0` changed."""
         self.l0_untrimmed: float | None = None
-        """Its L0 before that."""
+        """Its L0 before that; none too where there was nothing to change."""
+        self.corrected = not plan.config.sae.corrected
+        """Whether the last correction of `sae.l0` was made, or none is due."""
 
     def numbers(self) -> dict[str, Any]:
         """Where it is in its run, under the names of state.json."""

@@ -118,9 +118,9 @@ def test_a_milestone_in_a_group_is_one_alone(tmp_path: Path) -> None:
         assert_same(outcome.folder / "milestones", by_itself.folder / "milestones")
 
 
-# The first member that is written at a milestone, and so on; the calibration reads a block too.
+# The first member that is written at a milestone, and so on.
 AWKWARD = {
-    "in the block of a milestone": (ToyStream, "block", 3),
+    "in the block of a milestone": (ToyStream, "block", 2),
     "while a milestone is judged": (ToyEvaluator, "evaluate", 2),
     "while the first milestone is judged": (ToyEvaluator, "evaluate", 1),
     "in the evaluation after it": (ToyEvaluator, "evaluate", 5),
