@@ -44,11 +44,10 @@ def inputs(kind: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return x_BD, W_enc, bias_F, b_pre_MD
 
 
-@pytest.fixture(params=["pieces", "tiles", "screened"])
+@pytest.fixture(params=["pieces", "screened"])
 def encoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Encoder]:
     """The encoder in question, of some inputs; pieces are small, and the last is smaller."""
     monkeypatch.setattr(products, "PIECE_ROWS", 16)
-    monkeypatch.setattr(products, "tiled", lambda x_RD, W_FD: request.param == "tiles")
     of = ScreenedEncoder if request.param == "screened" else PiecewiseEncoder
     return lambda kind: of(*inputs(kind), LAYOUT)
 
@@ -127,7 +126,6 @@ def test_largest_of_all(
 def test_more_entries_than_narrow_integers_count(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = matrix(whole(kind).above())
     monkeypatch.setattr(products, "PIECE_ROWS", 16)
-    monkeypatch.setattr(products, "tiled", lambda x_RD, W_FD: False)
     monkeypatch.setattr(entries, "NARROW", 100)
     codes, z = PiecewiseEncoder(*inputs(kind), LAYOUT).above()
     assert isinstance(codes, SparseCodes)
