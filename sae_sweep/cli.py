@@ -78,6 +78,12 @@ def _eval(arguments: Sequence[str]) -> None:
     analyse(folder, arguments[1:], config_folder())
 
 
+def _export(arguments: Sequence[str]) -> None:
+    from sae_sweep.launch.export import export  # brings in torch
+
+    export(arguments)
+
+
 def _work(arguments: Sequence[str]) -> None:
     from sae_sweep.launch.worker import train_task
 
@@ -102,6 +108,7 @@ COMMANDS: Mapping[str, Command] = {
     "status": Command("DIR [--json]", "how far a sweep is, whoever trains it", _status),
     "cancel": Command("DIR", "end the jobs that a cluster has of a sweep", _cancel),
     "eval": Command("DIR --analysis NAME[,NAME] [analysis.NAME.KEY=V]", "ask analyses of finished members", _eval),
+    "export": Command("MEMBER --format F --out DIR [--dtype T]", "write an SAE as another program reads it", _export),
     "work": Command("DIR", "what a cluster's worker runs: one group", _work),
     "help": Command("", "print this", lambda _: _train(["--help"])),
     "--version": Command("", "print the version", lambda _: print(f"sae-sweep {__version__}")),

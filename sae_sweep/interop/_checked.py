@@ -4,6 +4,7 @@ Whatever is wrong with a file is a ValueError of one line that names it.
 """
 
 import json
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,9 @@ def read_torch(file: Path) -> dict[str, Any]:
     """What `torch.save` wrote of a state dict: tensors and plain values, no code."""
     _present(file)
     try:
-        found = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles that are refused in the next line
+            found = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle may raise anything
         raise ValueError(f"{file} is damaged, or holds more than plain tensors: {_line(error)}") from error
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):

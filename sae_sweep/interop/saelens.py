@@ -87,6 +87,14 @@ def saelens_config(sae: InferenceSae, metadata: Mapping[str, Any]) -> dict[str, 
     return config
 
 
+def check_theirs(sae: InferenceSae) -> None:
+    """Raises ValueError for what only `read` reads: SAELens has no such architecture."""
+    named = _architecture(sae)
+    if named == CROSSCODER or named.startswith("topk_") or sae.lookup is not None:
+        what = f"{named} with a lookup table" if sae.lookup is not None else named
+        raise ValueError(f"SAELens has no architecture for it ({what}); --format saelens is what we read ourselves")
+
+
 def _architecture(sae: InferenceSae) -> str:
     """What cfg.json calls it."""
     if sae.sites > 1:

@@ -226,7 +226,7 @@ def _metrics(member: TrainedMember, evaluation: Evaluation) -> dict[str, Any]:
 def _metadata(member: TrainedMember) -> dict[str, Any]:
     """What cfg.json says of how the SAE came to be."""
     return {
-        "sae_sweep_version": __version__,
+        "training_library": f"sae-sweep {__version__}",
         "hook_name": member.plan.site.hook,
         **_further_hooks(member.plan.site),
         "training_architecture": member.plan.config.sae.method(),

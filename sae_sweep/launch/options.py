@@ -1,0 +1,34 @@
+"""Words of a command line that begin with dashes, where a command has few of them. No torch."""
+
+from collections.abc import Sequence
+
+from sae_sweep.errors import ConfigError
+
+
+def split_options(
+    command: str, arguments: Sequence[str], known: Sequence[str]
+) -> tuple[list[str], dict[str, list[str]]]:
+    """The plain words, and the values of each option, given as `--name value` or `--name=value`. Raises ConfigError
+    for an option that there is not, and one without a value."""
+    words, options = list[str](), dict[str, list[str]]()
+    left = iter(arguments)
+    for word in left:
+        if not word.startswith("--"):
+            words.append(word)
+            continue
+        name, equals, value = word[2:].partition("=")
+        if name not in known:
+            raise ConfigError(f"{command}: --{name} is not one of {', '.join(f'--{one}' for one in known)}")
+        given = value if equals else next(left, "")
+        if not given or given.startswith("--"):
+            raise ConfigError(f"{command}: --{name} needs a value")
+        options.setdefault(name, []).append(given)
+    return words, options
+
+
+def one_option(command: str, options: dict[str, list[str]], name: str, default: str | None = None) -> str:
+    """The value of an option that is given once. Raises ConfigError where it is missing or given twice."""
+    values = options.get(name, [] if default is None else [default])
+    if len(values) != 1:
+        raise ConfigError(f"{command}: give --{name} once")
+    return values[0]
