@@ -16,7 +16,7 @@ from sae_sweep.launch.exits import exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (by default the process's own) and return the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    return exit_code(_follow if role().rank > 0 else lambda: _dispatch(arguments))
+    return exit_code(lambda: _follow() if role().rank > 0 else _dispatch(arguments))
 
 
 def _follow() -> None:

@@ -101,7 +101,7 @@ def typed(cls: Any, entries: Any, prefix: str) -> Any:
     for name in names:
         if name not in entries or entries[name] == "???":
             raise ConfigError(f"{prefix}{name} is not given; give {prefix}{name}=...")
-    return cls(**{name: _value(types[name], entries[name], prefix + name) for name in names})
+    return cls(**{name: typed_value(types[name], entries[name], prefix + name) for name in names})
 
 
 def _architecture(name: Any) -> type[SaeConfig]:
@@ -111,7 +111,8 @@ def _architecture(name: Any) -> type[SaeConfig]:
     return config
 
 
-def _value(kind: Any, value: Any, key: str) -> Any:
+def typed_value(kind: Any, value: Any, key: str) -> Any:
+    """The value as the type of its key has it. Raises ConfigError for a wrong type."""
     options = get_args(kind) or (kind,)
     if value is None and NoneType in options:
         return None

@@ -1,9 +1,21 @@
 """Configs read back from saved entries, which another version of this program may have written."""
 
 from collections.abc import Mapping
-from typing import Any
+from functools import cache
+from typing import Any, get_type_hints
 
 from sae_sweep.architectures.base import ARCHITECTURES, SaeConfig
+from sae_sweep.config.reading import typed_value
+from sae_sweep.config.schema import MemberConfig
+from sae_sweep.errors import ConfigError
+
+_NEEDED: dict[str, Any] = {
+    "sae.architecture": str,
+    "training.batch_size": int,
+    "training.tokens": int | float,
+}
+_types = cache(get_type_hints)
+_GROUPS = {group: _types(MemberConfig)[group] for group in ("model", "site", "data", "training", "evaluation")}
 
 
 def architecture_label(config: Mapping[str, Any]) -> str:
@@ -14,6 +26,25 @@ def architecture_label(config: Mapping[str, Any]) -> str:
     objective = config.get("training", {}).get("objective", "local")
     origin = "finetuned" if config.get("init_from") else ""
     return " ".join(word for word in (name, objective if objective != "local" else "", origin) if word)
+
+
+def wrong_value(config: Mapping[str, Any]) -> str | None:
+    """What is wrong with the first value of saved entries that is of another type than its key, in words; keys that
+    this version has not are passed over, and so are those that it lacks, but for the few without which no member is."""
+    for key, kind in _NEEDED.items():
+        group, _, name = key.partition(".")
+        if not isinstance(config[group].get(name), kind) or config[group][name] in (0, ""):
+            return f"{key} is not what it must be"
+    known = ARCHITECTURES.get(config["sae"]["architecture"])
+    for group, cls in [*_GROUPS.items(), *([("sae", known.Config)] if known else [])]:
+        types = _types(cls)
+        for key, value in config[group].items():
+            try:
+                if key in types:
+                    typed_value(types[key], value, f"{group}.{key}")
+            except ConfigError as error:
+                return str(error)
+    return None
 
 
 def saved_sae(sae: Mapping[str, Any]) -> SaeConfig | None:

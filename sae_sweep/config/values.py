@@ -4,28 +4,46 @@ Nothing is guessed, so `true` is no number and `8.5` no whole one.
 """
 
 import re
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 _LOG_SPACED = re.compile(r"log:([1-9]\d{0,2})")
 
 
+MOST_TEXT = 4096
+"""Characters: what a path may have."""
+LARGEST = 10**18
+"""Beyond it is no number of anything here, and sums of such lose their last digits."""
+
+
 def _text(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise ValueError("text (quote it)")
-    return str(value)
+    text = shown(value)
+    if len(text) > MOST_TEXT or "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
+        raise ValueError(f"text of at most {MOST_TEXT} characters that UTF-8 and file names can have")
+    return text
 
 
 def _whole_number(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value != int(value):
-        raise ValueError("a whole number")
+    if not _is_number(value) or value != int(value):
+        raise ValueError("a whole number" + _of_a_size(value))
     return int(value)
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise ValueError("a number")
+    if not _is_number(value):
+        raise ValueError("a number" + _of_a_size(value))
     return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
+
+
+def _of_a_size(value: Any) -> str:
+    large = isinstance(value, int | float) and inf > abs(value) > LARGEST
+    return f" of at most {LARGEST:.0e} in size" if large else ""
 
 
 def _truth(value: Any) -> bool:
@@ -37,15 +55,15 @@ def _truth(value: Any) -> bool:
 def _paths(value: Any) -> str | list[str] | None:
     """The only fields typed Any: one path, a list of them, or null."""
     if value is None or isinstance(value, str):
-        return value
+        return None if value is None else _text(value)
     if isinstance(value, list) and value and all(isinstance(path, str) for path in value):
-        return value
+        return [_text(path) for path in value]
     raise ValueError("a path or a list of paths")
 
 
 def _places(value: Any) -> list[int | str]:
     if isinstance(value, list) and all(isinstance(at, int | str) and not isinstance(at, bool) for at in value):
-        return value
+        return [_text(at) if isinstance(at, str) else _whole_number(at) for at in value]
     raise ValueError("a list of layers or hook names")
 
 
@@ -98,6 +116,8 @@ def shown(value: Any) -> str:
         return short if float(short) == value else repr(value)
     if isinstance(value, list):
         return f"[{', '.join(map(shown, value))}]"
+    if isinstance(value, int) and abs(value) > LARGEST:  # Python writes out no more than 4,300 digits
+        return f"a number of {int(value.bit_length() * 0.30103) + 1} digits"
     return str(value)
 
 

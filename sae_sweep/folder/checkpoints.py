@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from secrets import token_hex
 from time import time
@@ -28,6 +29,7 @@ from typing import Any
 from sae_sweep.folder.files import sync, write_text_atomic
 from sae_sweep.folder.names import CHECKPOINT, PROGRESS, STATE, TASKS
 from sae_sweep.folder.sweep import state_place
+from sae_sweep.host.json_files import read_object
 
 VERSION = 1
 KEPT = 2
@@ -106,7 +108,7 @@ class Checkpoint:
 def read_checkpoint(folder: Path) -> Checkpoint:
     """What state.json says. Raises Damaged."""
     try:
-        entries = json.loads((folder / CHECKPOINT).read_text(encoding="utf-8"))
+        entries = read_object(folder / CHECKPOINT)
         state = entries["state"]
         if entries["crc32"] != _crc(state):
             raise Damaged(f"the checksum of {CHECKPOINT} is wrong")
@@ -189,12 +191,15 @@ class StateFolder:
     def progress(self) -> dict[str, Any]:
         """The last beat; empty where there is none."""
         try:
-            entries = json.loads(self._progress.read_text(encoding="utf-8"))
+            entries = read_object(self._progress)
         except (OSError, ValueError):
             return {}
-        if not isinstance(entries, dict) or not isinstance(entries.get("time"), int | float):
-            return {}
-        return entries if isinstance(entries.get("steps", {}), dict) else {}
+        steps, numbers = entries.get("steps", {}), (entries.get("time"), entries.get("eta") or 0)
+        whole = isinstance(steps, dict) and all(isinstance(step, int) for step in steps.values())
+        said = isinstance(entries.get("doing") or "", str) and all(
+            isinstance(each, int | float) and isfinite(each) for each in numbers
+        )
+        return entries if whole and said else {}
 
 
 class Company:

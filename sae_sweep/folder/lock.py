@@ -22,6 +22,7 @@ from pathlib import Path
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder.names import LOCK
 from sae_sweep.folder.sweep import state_place
+from sae_sweep.host.json_files import parsed_object
 from sae_sweep.host.pids import process_exists, process_start
 
 JOB_VARIABLES = ("SAE_SWEEP_JOB", "SLURM_JOB_ID")
@@ -58,7 +59,7 @@ class Holder:
 def read_holder(root: Path, task: str | None = None) -> Holder | None:
     """Who has the lock of a sweep folder, or of a task, or died with it; None where nobody does."""
     try:
-        return _parsed((state_place(root, task) / LOCK).read_text(encoding="utf-8"))
+        return _parsed((state_place(root, task) / LOCK).read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return None
 
@@ -167,7 +168,7 @@ def _refusal(root: Path, file: Path, holder: Holder | None) -> ConfigError:
 
 def _parsed(text: str) -> Holder | None:
     try:
-        holder = Holder(**json.loads(text))
+        holder = Holder(**parsed_object(text))
     except (ValueError, TypeError):
         return None
     return holder if isinstance(holder.pid, int) and holder.pid > 0 else None

@@ -3,18 +3,20 @@
 What a task's worker says of its members, in its own states.json, goes before what sweep.json says.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sae_sweep.config.saved import wrong_value
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder import names
+from sae_sweep.host.json_files import read_object
 from sae_sweep.plan.groups import Plan
 from sae_sweep.plan.members import Member, identity_entries
 
 VERSION = 1
+STATES = ("planned", "running", "interrupted", "finished", "failed")
 _LABEL = re.compile(r"\w[\w.+-]*")
 _ENTRY = {"identity": str, "state": str, "config": dict}
 """What each member has, of which type."""
@@ -33,12 +35,12 @@ def read_record(root: Path) -> dict[str, Any]:
     """
     file = root / names.SWEEP
     try:
-        entries = json.loads(file.read_text(encoding="utf-8"))
+        entries = read_object(file)
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read ({error.strerror}); give another name=") from error
     except ValueError as error:
         raise ConfigError(f"{file}: not valid JSON ({error}); restore it, or give another name=") from error
-    if not isinstance(entries, dict) or entries.get("version") != VERSION:
+    if entries.get("version") != VERSION:
         raise ConfigError(f"{file}: written by another version of sae-sweep; give another name=")
     if wrong := _damage(entries.get("members")):
         raise ConfigError(f"{file}: {wrong}; restore it, or give another name=")
@@ -53,10 +55,10 @@ def read_record(root: Path) -> dict[str, Any]:
 def read_states(file: Path) -> dict[str, Any]:
     """What a task has said of its members; nothing where it has not, or is gone."""
     try:
-        states = json.loads(file.read_text(encoding="utf-8"))
+        states = read_object(file)
     except (OSError, ValueError):
         return {}
-    return states if isinstance(states, dict) else {}
+    return {label: entry for label, entry in states.items() if _is_state(entry)}
 
 
 def member_entry(member: Member) -> dict[str, Any]:
@@ -99,4 +101,14 @@ def _damage(members: Any) -> str | None:
             return f"its member {label} lacks one of {', '.join(_ENTRY)}"
         if not all(isinstance(entry["config"].get(group), dict) for group in _GROUPS):
             return f"the config of its member {label} lacks one of {', '.join(_GROUPS)}"
+        if not _is_state(entry):
+            return f"its member {label} is in no state that there is"
+        if wrong := wrong_value(entry["config"]):
+            return f"the config of its member {label} is damaged: {wrong}"
     return None
+
+
+def _is_state(entry: Any) -> bool:
+    """Whether it says how a member stands."""
+    reason = entry.get("reason") if isinstance(entry, dict) else 0
+    return (reason is None or isinstance(reason, str)) and entry.get("state") in STATES

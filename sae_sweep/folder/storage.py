@@ -28,6 +28,11 @@ def number_of(error: BaseException) -> int | None:
     return int(found[1]) if found else None
 
 
+def out_of_space(error: BaseException) -> bool:
+    """Whether the disk takes no more, or fails: not a matter of what was asked for."""
+    return number_of(error) in OF_STORAGE - {errno.EACCES, errno.EPERM}
+
+
 def of_storage(error: BaseException) -> bool:
     """Whether an error is the disk's, which no code here can mend."""
     return number_of(error) in OF_STORAGE

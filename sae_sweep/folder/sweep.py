@@ -14,7 +14,6 @@ No torch here.
 """
 
 import fcntl
-import json
 import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -33,6 +32,7 @@ from sae_sweep.folder import names
 from sae_sweep.folder.files import clear_leftovers, write_json_atomic, write_text_atomic
 from sae_sweep.folder.record import member_entry, new_record, plan_entries, read_record, read_states
 from sae_sweep.folder.storage import is_whole_safetensors
+from sae_sweep.host.json_files import read_object
 from sae_sweep.plan.groups import Plan
 from sae_sweep.plan.members import Member, base_label, identity_entries, suffixed
 
@@ -192,8 +192,7 @@ class SweepFolder:
 
     def read_metrics(self, label: str) -> dict[str, Any]:
         """The final metrics of a finished member."""
-        metrics: dict[str, Any] = json.loads((self.member_folder(label) / names.METRICS).read_text(encoding="utf-8"))
-        return metrics
+        return read_object(self.member_folder(label) / names.METRICS)
 
     def _make_root(self) -> None:
         try:
@@ -209,9 +208,10 @@ class SweepFolder:
         if not is_whole_safetensors(self.member_folder(label) / names.WEIGHTS):
             return False
         try:
-            return isinstance(self.read_metrics(label), dict)
+            self.read_metrics(label)
         except (OSError, ValueError):
             return False  # damaged: it is trained again
+        return True
 
 
 def _held(folder: Path, old: Mapping[str, Any], member: Member) -> ConfigError:

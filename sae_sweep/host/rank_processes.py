@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from threading import Thread
 from time import monotonic, sleep
 
-from sae_sweep.errors import ProcessLost
+from sae_sweep.errors import ConfigError, ProcessLost
 
 PATIENCE = 5.0
 """Seconds that a rank has to end by itself."""
 STARTED_BY = "SAE_SWEEP_STARTED_BY"
 """In a started rank's environment: its starter's pid."""
+_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,20 @@ class Role:
 
 
 def role() -> Role:
-    """As the environment says: rank 0 of one where it says nothing."""
-    size = int(os.environ.get("WORLD_SIZE", 1))
-    return Role(int(os.environ.get("RANK", 0)), size, int(os.environ.get("LOCAL_WORLD_SIZE", size)))
+    """As the environment says: rank 0 of one where it says nothing. Raises ConfigError for what torchrun never says."""
+    size = _stated("WORLD_SIZE", 1)
+    own = Role(_stated("RANK", 0), size, _stated("LOCAL_WORLD_SIZE", size))
+    if not 0 <= own.rank < size or not 1 <= own.local_size <= size or (size > 1 and "RANK" not in os.environ):
+        said = ", ".join(f"{name}={os.environ[name]}" for name in _VARIABLES if name in os.environ)
+        raise ConfigError(f"{said} in the environment name no rank of several; start with torchrun, or unset them")
+    return own
+
+
+def _stated(name: str, default: int) -> int:
+    value = os.environ.get(name, str(default))
+    if not (value.isascii() and value.isdecimal() and len(value) < 7):
+        raise ConfigError(f"{name}={value} in the environment is no number of ranks; unset it, or start with torchrun")
+    return int(value)
 
 
 _started: list["Started"] = []

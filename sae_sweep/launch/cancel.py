@@ -4,6 +4,7 @@ from pathlib import Path
 
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder.lock import living_holder
+from sae_sweep.host.terminal import tell
 from sae_sweep.launch.clusters import cluster_kind
 from sae_sweep.launch.standing import over, verdicts, words
 from sae_sweep.launch.tasks import read_tasks
@@ -21,10 +22,10 @@ def cancel_sweep(root: Path) -> None:
     for name in dict.fromkeys(str(task.cluster) for task in left):
         cluster_kind(name).cancel([str(task.job) for task in left if task.cluster == name])
     if left:
-        print(f"cancelled {', '.join(map(words, left))}; the same command goes on from the checkpoints")
+        tell(f"cancelled {', '.join(map(words, left))}; the same command goes on from the checkpoints")
     elif holder is not None:
         raise ConfigError(
             f"cancel: no job of a cluster, but {holder} trains in {root}; end it there: kill {holder.pid}"
         )
     else:
-        print(f"{root}: nothing to cancel")
+        tell(f"{root}: nothing to cancel")

@@ -8,6 +8,7 @@ from pathlib import Path
 from sae_sweep.activations.cache_folder import cache_key, files_there
 from sae_sweep.config.values import shown
 from sae_sweep.data.kinds import synthetic_kind
+from sae_sweep.host.terminal import tell
 from sae_sweep.launch.tables import print_table
 from sae_sweep.plan.costs import PassCost, pass_cost
 from sae_sweep.plan.groups import BankPlan, Group, Plan
@@ -27,7 +28,7 @@ def print_plan(plan: Plan, root: Path, finished: Collection[str]) -> None:
     banks = sum(len(group.banks) for group in plan.groups)
     left = {group.key: _passes(group) for group in plan.without(finished).groups}
     made = sum(map(len, left.values()))
-    print(
+    tell(
         f"{root}: {counted(len(plan.members), 'member')} in {counted(len(plan.groups), 'group')} of"
         f" {'one pass each' if made == len(left) else f'{made} passes in all'},"
         f" {counted(banks, 'bank')}; {len(finished)} finished already"
@@ -41,16 +42,16 @@ def print_plan(plan: Plan, root: Path, finished: Collection[str]) -> None:
         print()
         print_table(_title(group), HEADER, rows, sys.stdout)
         if group.members[0].config.launcher.devices == 1:
-            print(_memory(peak(group, group.banks)))
+            tell(_memory(peak(group, group.banks)))
         if milestones := _milestones(group):
-            print(milestones)
+            tell(milestones)
         passes = left.get(group.key, [])
         for number, one in enumerate(passes, 1):
             for line in _pass(one, f"pass {number} of {len(passes)}"):
-                print(line)
+                tell(line)
         cache = _cache(group, block_bytes(group))
         if cache is not None and not group.spliced:
-            print(cache)
+            tell(cache)
 
 
 def counted(number: int, noun: str) -> str:

@@ -12,6 +12,7 @@ from sae_sweep.config.values import count, shown
 from sae_sweep.folder.checkpoints import Checkpoint, StateFolder
 from sae_sweep.folder.lock import Holder, living_holder
 from sae_sweep.folder.sweep import SweepFolder
+from sae_sweep.host.terminal import tell
 from sae_sweep.launch.clusters import Verdict
 from sae_sweep.launch.standing import ENDED, ending, states, verdicts, words
 from sae_sweep.launch.tables import print_table
@@ -154,9 +155,9 @@ def print_status(root: Path, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(asdict(status), indent=2))
         return
-    print(_headline(status))
+    tell(_headline(status))
     for task in status.tasks:
-        print(_task_line(task))
+        tell(_task_line(task))
     print_table(f"{len(status.members)} members", HEADER, [_row(member) for member in status.members], sys.stdout)
 
 

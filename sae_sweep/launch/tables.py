@@ -4,14 +4,17 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
+from sae_sweep.host.terminal import escaped
+
 
 def say(text: str) -> None:
     """Print a line to standard error."""
-    print(f"sae-sweep: {text}", file=sys.stderr, flush=True)
+    print(f"sae-sweep: {escaped(text)}", file=sys.stderr, flush=True)
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], file: TextIO) -> None:
     """Print the rows under their header."""
+    title, rows = escaped(title), [[escaped(cell) for cell in row] for row in rows]
     if file.isatty():
         _print_rich(title, header, rows, file)
         return

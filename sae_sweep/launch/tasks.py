@@ -9,7 +9,6 @@ A worker is handed the name of such a folder and nothing else, so what changes a
 configs/, the command line's default) does not reach it. No torch here.
 """
 
-import json
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +21,7 @@ from sae_sweep.folder.files import write_json_atomic
 from sae_sweep.folder.lock import Holder, living_holder
 from sae_sweep.folder.names import JOB, STATE, TASK, TASKS
 from sae_sweep.folder.sweep import state_place
+from sae_sweep.host.json_files import read_object
 from sae_sweep.plan.groups import Group
 from sae_sweep.plan.members import member_identity
 
@@ -36,7 +36,9 @@ class Task:
 
     @staticmethod
     def at(place: Path) -> "Task":
-        """The task of a folder."""
+        """The task of a folder. Raises ConfigError for one that is none."""
+        if place.parts[-3:-1] != (STATE, TASKS):
+            raise ConfigError(f"work: {place} is no task of a sweep; clusters' workers are given theirs")
         return Task(place.parents[2], place.name)
 
     @property
@@ -85,17 +87,24 @@ class Task:
 
     def _job(self) -> dict[str, Any]:
         try:
-            entries: dict[str, Any] = json.loads((self.folder / JOB).read_text(encoding="utf-8"))
+            entries = read_object(self.folder / JOB)
         except (OSError, ValueError):
             return {}
-        return entries
+        return {key: value for key, value in entries.items() if isinstance(value, str)}
 
     def _entries(self) -> dict[str, Any]:
         file = self.folder / TASK
         try:
-            entries: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            entries = read_object(file)
         except (OSError, ValueError) as error:
             raise ConfigError(f"{file}: cannot be read ({error}); submit the sweep again") from error
+        configs, directory = entries.get("configs"), entries.get("directory")
+        if (
+            not isinstance(directory, str)
+            or not isinstance(configs, list)
+            or not all(isinstance(c, dict) for c in configs)
+        ):
+            raise ConfigError(f"{file}: holds no configs and directory; submit the sweep again")
         return entries
 
 

@@ -1,6 +1,5 @@
 """What planning needs to know of a language model: its sizes, read without loading it and without torch."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 
 from sae_sweep.config.schema import ModelConfig
 from sae_sweep.errors import ConfigError
+from sae_sweep.host.json_files import read_object
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -143,9 +143,6 @@ def _check_folder(folder: Path, path: str | None) -> None:
 
 def _read_json(file: Path, path: str | None) -> Mapping[str, Any]:
     try:
-        entries = json.loads(file.read_text(encoding="utf-8"))
+        return read_object(file)
     except ValueError as error:
         raise ConfigError(f"model.path={path}: config.json is not valid JSON ({error})") from error
-    if not isinstance(entries, dict):
-        raise ConfigError(f"model.path={path}: config.json is not a JSON object")
-    return entries

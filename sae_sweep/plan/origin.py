@@ -1,7 +1,6 @@
 """The finished member that another begins from (`init_from`): what it is, read from its folder. No torch."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder.names import CARD, LOOKUP, METRICS, WEIGHTS
+from sae_sweep.host.json_files import read_object
 
 READ_BYTES = 2**22
 
@@ -63,13 +63,12 @@ def last_coefficient(folder: str) -> float | None:
 
 def _read(file: Path, folder: str) -> dict[str, Any]:
     try:
-        entries = json.loads(file.read_text(encoding="utf-8"))
+        return read_object(file)
     except OSError as error:
         raise ConfigError(
             f"init_from={folder} holds no finished member ({file.name}: {error.strerror}); give the folder of one"
         ) from error
     except ValueError as error:
-        raise ConfigError(f"init_from={folder}: {file.name} is not valid JSON; give another member") from error
-    if not isinstance(entries, dict):
-        raise ConfigError(f"init_from={folder}: {file.name} holds no object; give another member")
-    return entries
+        raise ConfigError(
+            f"init_from={folder}: {file.name} is not valid JSON ({error}); give another member"
+        ) from error

@@ -1,6 +1,5 @@
 """A sweep's folder read back: one point per finished member, and what became of the others."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.metrics import METRICS, closed
 from sae_sweep.folder import names
 from sae_sweep.folder.record import read_record
+from sae_sweep.host.json_files import read_object
 from sae_sweep.reporting.cell import cell_key
 
 Point = dict[str, Any]
@@ -79,13 +79,11 @@ def read_metrics(file: Path) -> dict[str, Any]:
     Raises ValueError where the file cannot be read, or holds something else than a number.
     """
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
+        raw = read_object(file)
     except OSError as error:
         raise ValueError(f"metrics.json cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise ValueError("metrics.json is damaged (not valid JSON)") from error
-    if not isinstance(raw, dict):
-        raise ValueError("metrics.json is damaged (not a JSON object)")
     wrong = [key for key, metric in METRICS.items() if metric.is_number and not _is_number(raw.get(key))]
     if wrong:
         raise ValueError(f"metrics.json is damaged ({wrong[0]} is {str(raw[wrong[0]])[:40]!r}, not a number)")
@@ -95,10 +93,8 @@ def read_metrics(file: Path) -> dict[str, Any]:
 def _read_export(file: Path) -> dict[str, Any]:
     """Width and hook as the exported weights' cfg.json states them; empty where it does not."""
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
+        raw = read_object(file)
     except (OSError, ValueError):
-        return {}
-    if not isinstance(raw, dict):
         return {}
     metadata = raw.get("metadata")
     return {**raw, **metadata} if isinstance(metadata, dict) else raw

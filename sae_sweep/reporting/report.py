@@ -9,6 +9,7 @@ from rich.console import Console
 from sae_sweep.config.values import count, number
 from sae_sweep.folder.files import write_text_atomic
 from sae_sweep.folder.names import PARETO, REPORT
+from sae_sweep.host.terminal import escaped
 from sae_sweep.reporting.cell import cell_title, synthetic
 from sae_sweep.reporting.page import Page, report_html
 from sae_sweep.reporting.pareto import cells, disagreements, pareto_json
@@ -31,7 +32,7 @@ def write_report(folder: Path, console: Console | None = None) -> list[dict[str,
     for cell in found:
         _print_cell(cell, console)
     for line in [*notes, *_states(record), str(html), str(pareto)]:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(escaped(line), markup=False, highlight=False, soft_wrap=True)
     return found
 
 
@@ -42,7 +43,7 @@ def _print_cell(cell: dict[str, Any], console: Console) -> None:
     else:
         told = f"on {count(cell['tokens'])} held-out activations"
     for line in (cell_title(cell["key"]), told):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(escaped(line), markup=False, highlight=False, soft_wrap=True)
     print_frontier(cell, console)
     console.print()
 

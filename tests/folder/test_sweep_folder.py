@@ -1,6 +1,7 @@
 import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -167,12 +168,21 @@ def test_a_long_difference_is_cut(folder: SweepFolder) -> None:
         folder.named(plan_sweep([config(*keys)]))
 
 
-MEMBER = {
+MEMBER: dict[str, Any] = {
     "identity": "0" * 16,
     "state": "finished",
     "reason": None,
-    "config": {name: {} for name in ("model", "site", "data", "sae", "training", "evaluation")},
+    "config": {
+        **{name: {} for name in ("model", "site", "data", "evaluation")},
+        "sae": {"architecture": "topk"},
+        "training": {"batch_size": 16, "tokens": 160.0},
+    },
 }
+
+
+def damaged(group: str, **values: object) -> str:
+    """A sweep file with values of a member's config changed."""
+    return members({"one": MEMBER | {"config": {**MEMBER["config"], group: MEMBER["config"][group] | values}}})
 
 
 def members(entries: object) -> str:
@@ -192,6 +202,12 @@ MALFORMED = {
     "a member that leads out of the folder": members({"../../one": MEMBER}),
     "a member of an absolute path": members({"/tmp/one": MEMBER}),
     "a hidden member": members({".state": MEMBER}),
+    "deep": "[" * 100_000,
+    "a state that there is not": members({"one": MEMBER | {"state": "asleep"}}),
+    "a reason that is no text": members({"one": MEMBER | {"reason": [1]}}),
+    "steps of no tokens": damaged("training", batch_size=0),
+    "a width that is text": damaged("sae", width="16"),
+    "an infinite number": damaged("training", tokens=1e400),
 }
 
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -141,10 +142,16 @@ def test_a_group_that_breaks_shows_its_traceback_and_the_others_go_on(program: A
     assert "RuntimeError: out of memory" in program.err
 
 
-def test_a_bug_outside_the_groups_shows_its_traceback(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_outside_the_groups_is_a_line_that_names_the_file_with_its_traceback(
+    program: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sae_sweep.launch.sweep.plan_sweep", lambda configs: 1 // 0)
-    with pytest.raises(ZeroDivisionError):
-        program("seed=0")
+    assert program("seed=0") == 70
+    told = re.fullmatch(r"sae-sweep: error: a defect of sae-sweep \((.*)\); please report it with (\S+)\n", program.err)
+    assert told is not None
+    assert told[1] == "ZeroDivisionError: integer division or modulo by zero"
+    assert "in launch\n    plan = plan_sweep(configs)\n" in Path(told[2]).read_text()
+    Path(told[2]).unlink()
 
 
 def test_a_sweep_has_one_summary_run_and_none_when_nothing_was_trained(program: Any) -> None:

@@ -1,6 +1,5 @@
 """A finished member of a sweep folder, read when it is asked for."""
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ from sae_sweep.config.reading import flat_entries, member_config
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import SplicedSae
 from sae_sweep.folder import names
+from sae_sweep.folder.record import read_record
 from sae_sweep.interop import load_sae
 from sae_sweep.plan.groups import plan_sweep
 from sae_sweep.plan.members import Member
@@ -63,7 +63,7 @@ class FinishedSae:
 
 def finished_saes(root: Path) -> list[FinishedSae]:
     """The finished members of a sweep folder. Raises ConfigError where it has none."""
-    members = json.loads((root / names.SWEEP).read_text(encoding="utf-8"))["members"]
+    members = read_record(root)["members"]
     found = [
         FinishedSae(label, root / label, flat_entries(entry["config"]))
         for label, entry in members.items()

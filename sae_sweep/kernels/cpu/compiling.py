@@ -11,6 +11,8 @@ from numba import njit
 from numba.core import event
 from numpy.typing import NDArray
 
+from sae_sweep.errors import ConfigError
+
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 Array = NDArray[Any]
@@ -29,6 +31,8 @@ def kept_in(folder: Path, chosen: str) -> Path:
 
 config: Any = numba_config
 """Its attributes are made when it is imported, which no checker sees."""
+if config.DISABLE_JIT:
+    raise ConfigError("NUMBA_DISABLE_JIT=1 leaves the loops to Python, a thousand times slower; unset it")
 _KEPT_IN = str(kept_in(Path(__file__).parent, config.CACHE_DIR))
 
 

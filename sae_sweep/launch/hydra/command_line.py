@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -12,26 +13,23 @@ from sae_sweep.errors import ConfigError
 
 SHOWING = {"--help", "-h", "--cfg", "-c"}
 """Options that compose one config and print something of it."""
-PASSED_ON = {"--hydra-help", "--version", "--info", "-i", "--shell-completion", "-sc", "--experimental-rerun"}
+PASSED_ON = {"--hydra-help", "--version", "--info", "-i", "--shell-completion", "-sc"}
 """Options of Hydra that are none of ours."""
 MODES = {"--multirun", "-m", "--run", "-r"}
-GROUPS = {field.name for field in fields(MemberConfig) if is_dataclass(field.type)} | {"experiment"}
-TAKES_A_VALUE = {
-    "--cfg",
-    "-c",
-    "--package",
-    "-p",
-    "--config-path",
-    "-cp",
-    "--config-name",
-    "-cn",
-    "--config-dir",
-    "-cd",
+CHOICES = {
+    **dict.fromkeys(("--cfg", "-c"), ("job", "hydra", "all")),
+    **dict.fromkeys(("--info", "-i"), ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")),
 }
+TAKES_A_VALUE = {
+    *("--cfg", "-c", "--info", "-i", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn"),
+    *("--config-dir", "-cd"),
+}
+OPTIONS = {*SHOWING, *PASSED_ON, *MODES, *TAKES_A_VALUE, "--resolve"}
+GROUPS = {field.name for field in fields(MemberConfig) if is_dataclass(field.type)} | {"experiment"}
 
 
 def prepared(arguments: Sequence[str]) -> list[str]:
-    """The arguments for `hydra.main`.
+    """The arguments for `hydra.main`: options first, wherever they were, for its parser takes overrides in one row.
 
     * `experiment=x` becomes `+experiment=x`: there is no default experiment to replace.
     * To train, `--multirun` is stated, because Hydra takes a config it cannot compose for a single run and then
@@ -39,36 +37,52 @@ def prepared(arguments: Sequence[str]) -> list[str]:
       `sae.k` exists depends on each member's architecture.
     * To show a config, a list of values is cut to its first.
     """
-    options = {argument.split("=", 1)[0] for argument in arguments if argument.startswith("-")}
-    if options & PASSED_ON:
-        return list(arguments)
-    overrides = {place: _parsed(_added_experiment(arguments[place])) for place in _override_places(arguments)}
+    options, texts = _parted(arguments)
+    names = {option.split("=", 1)[0] for option in options}
+    if names & PASSED_ON:
+        return [*options, *texts]
+    if (alone := names & {"--resolve", "--package", "-p"}) and not names & {"--cfg", "-c"}:
+        raise ConfigError(f"{min(alone)}: says how --cfg job prints a config; give that too")
+    overrides = [_parsed(_added_experiment(text)) for text in texts]
     change = _left_to_members
-    if options & SHOWING:
+    if names & SHOWING:
         change = _cut
-    elif any(o.key_or_group == "hydra.mode" and o.value() == "RUN" for o in overrides.values()):
+    elif any(o.key_or_group == "hydra.mode" and o.value() == "RUN" for o in overrides):
         change = _single
-    changed = [
-        change(overrides[place]) if place in overrides else argument
-        for place, argument in enumerate(arguments)
-        if argument not in MODES
-    ]
+    changed = [*(option for option in options if option not in MODES), *map(change, overrides)]
     return ["--multirun", *changed] if change is _left_to_members else changed
 
 
-def _override_places(arguments: Sequence[str]) -> list[int]:
-    places = []
-    for place, argument in enumerate(arguments):
-        before = arguments[place - 1] if place else ""
-        if not argument.startswith("-") and before not in TAKES_A_VALUE:
-            places.append(place)
-    return places
+def _parted(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The options, each followed by its value, and the overrides."""
+    options, overrides = list[str](), list[str]()
+    words = iter(arguments)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not word.startswith("-"):
+            overrides.append(word)
+            continue
+        if name not in OPTIONS or (equals and name not in TAKES_A_VALUE):
+            near = get_close_matches(name, OPTIONS, n=1)
+            guess = f"did you mean {near[0]}?" if near else "`sae-sweep --help` says what there is"
+            raise ConfigError(f"{word}: no such option; {guess}")
+        options.append(word)
+        if name in TAKES_A_VALUE and not equals:
+            value = next(words, "")
+            options.append(value)
+        known = CHOICES.get(name, [value])
+        if name in TAKES_A_VALUE and (not value or value not in known):
+            raise ConfigError(f"{name}: takes {' or '.join(CHOICES.get(name, ['a value']))}, not {value or 'nothing'}")
+    return options, overrides
 
 
 def _parsed(text: str) -> Override:
     if "=" not in text and not text.startswith("~"):
         raise ConfigError(f"{text}: neither key=value nor a command, which comes first")
-    override: Override = OverridesParser.create().parse_overrides([text])[0]
+    try:
+        override: Override = OverridesParser.create().parse_overrides([text])[0]
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
+        raise ConfigError(f"{text[:40]} ...: cannot be read; its value is too long or nests too deeply") from error
     key, value = override.key_or_group, override.value()
     if key == "experiment" and override.is_sweep_override():
         raise ConfigError(f"{text}: a sweep has one experiment, whose grids it trains; run one command for each")

@@ -11,8 +11,12 @@ _NO_KEY = re.compile(r"Could not override '([^'@]+)'")
 _NO_GROUP = re.compile(r"Override (\S+) looks like a config group")
 
 
-def explained(error: HydraException) -> str:
+def explained(error: Exception) -> str:
     """The error as one line."""
+    if isinstance(error, RecursionError):
+        return "the config cannot be composed: its files name each other in a circle, or nest too deeply"
+    if not isinstance(error, HydraException):
+        return f"the config cannot be composed ({type(error).__name__}: {first_line(error)})"
     if isinstance(error, OverrideParseException):
         return f"{error.override}: cannot be read; give key=value, and quote a value with special characters"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -24,6 +28,14 @@ def explained(error: HydraException) -> str:
         return f"{found[1]}: no such group"
     cause = str(error.__cause__ or "").split("full_key:")[0]
     return " ".join(f"{text} {cause}".split())
+
+
+def first_line(error: Exception) -> str:
+    """What an error of others says, in short."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if problem:
+        return f"{problem}, line {mark.line + 1}" if mark else str(problem)
+    return (str(error).splitlines() or ["it says no more"])[0][:200]
 
 
 def _missing(file: str, options: object) -> str:

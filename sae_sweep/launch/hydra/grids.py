@@ -9,7 +9,8 @@ The command line has the last word:
 """
 
 from collections.abc import Container, Mapping, Sequence
-from itertools import product
+from itertools import islice, product
+from math import prod
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -19,6 +20,8 @@ from sae_sweep.architectures.base import ARCHITECTURES
 from sae_sweep.config.values import shown
 from sae_sweep.errors import ConfigError
 
+MOST_MEMBERS = 10_000
+"""Of one sweep."""
 Axes = dict[str, list[str]]
 """Values by key, each as the whole override (`sae.l1=0.001`)."""
 
@@ -46,7 +49,9 @@ def sweep_jobs(
     listed = [_joined(under, grid) for grid in listed or [{}]]
     for key in [key for key in asked if key in groups and any(key in grid for grid in listed)]:
         listed = _matching(listed, key, asked.pop(key))
-    jobs = [job for grid in _overridden(listed, asked) for job in product(*grid.values())]
+    axes = [list(grid.values()) for grid in _overridden(listed, asked)]
+    check_number(sum(prod(map(len, grid)) for grid in axes), "the product of the axes")
+    jobs = [job for grid in axes for job in product(*grid)]
     distinct = {frozenset(job): list(job) for job in reversed(jobs)}
     return list(reversed(distinct.values()))
 
@@ -107,4 +112,12 @@ def _values(override: Override) -> list[str]:
         return [str(override.input_line)]
     if not override.is_discrete_sweep():
         raise ConfigError(f"{override.input_line}: an interval has no values to train; list them, or use range(...)")
-    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+    values = list(islice(override.sweep_string_iterator(), MOST_MEMBERS + 1))
+    check_number(len(values), str(override.input_line))
+    return [f"{override.get_key_element()}={value}" for value in values]
+
+
+def check_number(members: int, asked: str) -> None:
+    """Raises ConfigError for more members than a sweep may have."""
+    if members > MOST_MEMBERS:
+        raise ConfigError(f"{asked}: asks for over {MOST_MEMBERS} members, the most of one sweep; take fewer values")

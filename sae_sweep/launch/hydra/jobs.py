@@ -22,9 +22,11 @@ from sae_sweep.launch.sweep import Outcome
 
 
 def launch_grids(
-    loader: ConfigLoader, launcher: Launcher, grids: Any, params: Any, command_line: Sequence[str]
+    loader: ConfigLoader, launcher: Launcher, grids: Any, params: Any, command_line: Sequence[str], **unknown: Any
 ) -> Sequence[JobReturn]:
     """What the grids sweeper does: all jobs in one batch. Raises SweepFailed when a member failed."""
+    if unknown:
+        raise ConfigError(f"hydra.sweeper.{next(iter(unknown))}: no such key; its keys are grids, params")
     if not isinstance(grids or [], list):
         raise ConfigError(f"hydra.sweeper.grids={grids} is not a list; give a list of mappings")
     parser = OverridesParser.create(config_loader=loader)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from sae_sweep.config.reading import member_config
 from sae_sweep.errors import ConfigError, SweepFailed
 from sae_sweep.launch.hydra.command_line import prepared
 from sae_sweep.launch.hydra.explanations import explained
+from sae_sweep.launch.hydra.files import check_files
 from sae_sweep.launch.local import run_sweep
 
 
@@ -23,6 +25,10 @@ def run(arguments: Sequence[str], configs: Path, usage: str) -> None:
 
     Raises ConfigError for what cannot be, in Hydra's eyes or in ours, and what `run_sweep` raises.
     """
+    if sys.flags.optimize:
+        raise ConfigError(
+            f"PYTHONOPTIMIZE={sys.flags.optimize} takes out what Hydra reads command lines with; unset it"
+        )
     refused: list[ConfigError] = []
 
     def run_one(config: DictConfig) -> None:
@@ -37,12 +43,24 @@ def run(arguments: Sequence[str], configs: Path, usage: str) -> None:
     base = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}  # 1.4 warns when it is given
     program: Callable[[], Any] = hydra.main(str(configs), "config", **base)(run_one)
     try:
+        check_files()
         with _process(["sae-sweep", *prepared(arguments)]):
             program()
-    except HydraException as error:
-        raise ConfigError(explained(error)) from error
+    except Exception as error:
+        if isinstance(error, HydraException) or _while_reading(error):
+            raise ConfigError(explained(error)) from error
+        raise
     if refused:
         raise refused[0]
+
+
+def _while_reading(error: Exception) -> bool:
+    """Whether Hydra, or what it stands on, raised it over what it was given to read: nothing of ours did, and nothing
+    of ours but what is in this folder had called it."""
+    ours = str(Path(__file__).parents[2])
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    called = [file for file in files if file.startswith(ours)]
+    return files[-1] != called[-1] and Path(called[-1]).is_relative_to(Path(__file__).parent)
 
 
 @contextmanager

@@ -36,6 +36,7 @@ from sae_sweep.folder.checkpoints import (
 )
 from sae_sweep.folder.names import CURVES, LAST_GOOD
 from sae_sweep.folder.sweep import SweepFolder
+from sae_sweep.host.terminal import escaped
 from sae_sweep.plan.groups import Group
 from sae_sweep.plan.milestones import passed
 from sae_sweep.tracking.jsonl import cut_back
@@ -50,7 +51,7 @@ BEAT_SECONDS = 2.0
 
 def say(text: str) -> None:
     """A line for people."""
-    print(f"sae-sweep: {text}", file=sys.stderr, flush=True)
+    print(f"sae-sweep: {escaped(text)}", file=sys.stderr, flush=True)
 
 
 def save(
