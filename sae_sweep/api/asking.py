@@ -16,7 +16,9 @@ def analyse(sweep: Sweep | str | Path, name: str, **options: Any) -> "Result":
     Nothing is written; `sae-sweep eval` does the same and writes it. Raises ConfigError for an analysis or a key that
     there is not.
 
-    >>> analyse("outputs/demo", "matching", pairs="site").members  # doctest: +SKIP
+    >>> found = ss.analyse("outputs/mine", "matching", pairs="site")
+    >>> sorted(found.members["topk-l0_8-w256"])
+    ['gated-l0_16-w256', 'gated-l0_8-w256', 'topk-l0_16-w256']
     """
     from sae_sweep.analyses.session.command import analysis_config, results  # brings in torch
 

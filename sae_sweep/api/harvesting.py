@@ -15,7 +15,7 @@ def harvest(model: Model, hook: str, texts: str | Sequence[str] | Tensor) -> Any
 
     Positions are all those that the model reads, BOS among them. Raises ConfigError for a hook that it does not serve.
 
-    >>> harvest(model, "blocks.2.hook_resid_post", "def f(x):").shape  # doctest: +SKIP
+    >>> ss.harvest(model, "blocks.2.hook_resid_post", "def f(x):").shape
     torch.Size([6, 128])
     """
     if isinstance(texts, Tensor):

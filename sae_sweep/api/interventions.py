@@ -92,10 +92,10 @@ def splice(model: Model | LanguageModel, saes: Mapping[str, "Sae"], error: bool 
     gradients; those at a later hook depend on those at an earlier one. Raises ConfigError for a hook that is not where
     its SAE writes.
 
-    >>> with splice(model, {sae.cfg.hook_name: sae}, error=True) as codes:  # doctest: +SKIP
+    >>> with ss.splice(model, {sae.cfg.hook_name: sae}, error=True) as codes:
     ...     model("def f(x):")[0, -1].max().backward()
-    >>> codes[sae.cfg.hook_name].grad.shape  # doctest: +SKIP
-    torch.Size([1, 6, 1024])
+    >>> codes[sae.cfg.hook_name].grad.shape
+    torch.Size([1, 6, 256])
     """
     with splicing(model, saes, error) as splices:
         yield Splices(splices)

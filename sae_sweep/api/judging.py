@@ -38,7 +38,9 @@ def evaluate(
     one's sweep. An SAE may be any module with `encode` and `decode`, whose hook is its `cfg.hook_name`, or else `hook`.
     Raises ConfigError for what cannot be judged together.
 
-    >>> evaluate([sweep["topk-l0_8-w1024"]])["ce_recovered"]  # doctest: +SKIP
+    >>> found = ss.evaluate([sweep["topk-l0_8-w256"], sweep["topk-l0_16-w256"]])
+    >>> found["l0"].round(2).to_dict()
+    {'topk-l0_8-w256': 8.0, 'topk-l0_16-w256': 16.0}
     """
     import pandas as pd
 

@@ -18,9 +18,9 @@ def load(source: str | Path) -> Sae:
 
     Raises ConfigError, in one line, where there is none, or its files are damaged.
 
-    >>> sae = load("outputs/first/topk-l0_8-w1024")  # doctest: +SKIP
-    >>> sae.W_dec.shape, sae.cfg.hook_name  # doctest: +SKIP
-    (torch.Size([1024, 128]), 'blocks.2.hook_resid_post')
+    >>> sae = ss.load("outputs/mine/topk-l0_8-w256")
+    >>> sae.W_dec.shape, sae.cfg.hook_name
+    (torch.Size([256, 128]), 'blocks.2.hook_resid_post')
     """
     name = str(source)
     folder = _downloaded(name.removeprefix(HUB)) if name.startswith(HUB) else Path(source).expanduser()

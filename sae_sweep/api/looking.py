@@ -60,7 +60,7 @@ class Context:
         return "".join(self.tokens[:place]), self.tokens[place], "".join(self.tokens[place + 1 :])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Contexts:
     """Where one latent fires on the held-out tokens."""
 
@@ -72,7 +72,7 @@ class Contexts:
     quantiles: list[list[Context]]
     """Places from each quantile of its activations above 0, the lowest first."""
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return "\n".join([f"latent {self.latent}, on {self.density:.3%} of tokens", *map(str, self.top)])
 
     def _repr_html_(self) -> str:

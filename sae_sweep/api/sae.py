@@ -23,6 +23,13 @@ class Sae(nn.Module):
     Its parameters have the field's names: W_enc [D, F], W_dec [F, D], b_enc [F], b_dec [D], and what its form has
     besides (threshold, b_gate, b_mag, r_mag, W_skip). They take no gradients until `requires_grad_()`. `cfg` has what
     SAEBench asks of it. A tokenized SAE needs token ids beside activations, and says so where they are missing.
+
+    >>> x = ss.harvest(model, sae.cfg.hook_name, "def f(x):")
+    >>> f = sae.encode(x)
+    >>> f.shape, bool((sae(x) == sae.decode(f)).all())
+    (torch.Size([6, 256]), True)
+    >>> sae.to(dtype=torch.float64).cfg.dtype
+    'float64'
     """
 
     W_enc: Tensor
@@ -103,6 +110,10 @@ class Sae(nn.Module):
     def model(self, device: str | None = None, dtype: str | None = None) -> Model:
         """The language model that it was trained on, with its tokenizer, in the dtype it was trained with.
 
+        >>> model = sae.model()
+        >>> model("def f(x):").shape  # [R, T, V]
+        torch.Size([1, 6, 4096])
+
         Raises ConfigError where what it was loaded from does not say which, or it cannot be loaded.
         """
         return self.home.model(device, dtype)
@@ -125,7 +136,11 @@ class Sae(nn.Module):
         return self.home.density()
 
     def steer(self, model: Model, amounts: Mapping[int, float]) -> AbstractContextManager[None]:
-        """While this lasts, amount x W_dec[i] is added for each latent i at counted positions of every forward pass."""
+        """While this lasts, amount x W_dec[i] is added for each latent i at counted positions of every forward pass.
+
+        >>> with sae.steer(model, {9: 8.0}):
+        ...     text = model.generate("def f(x):", max_new_tokens=4)
+        """
         return steering(model, self, amounts)
 
     def ablate(self, model: Model, latents: Sequence[int]) -> AbstractContextManager[None]:

@@ -27,8 +27,13 @@ L0_NEAR = 0.25
 class Sweep(Mapping[str, "Sae"]):
     """The finished members of a sweep by name; what is asked is read from its folder then, also while it trains.
 
-    >>> sweep = open("outputs/demo")  # doctest: +SKIP
-    >>> sae = sweep.best(l0=16, architecture="topk")  # doctest: +SKIP
+    >>> sweep = ss.open("outputs/mine")
+    >>> sweep
+    <Sweep outputs/mine: 4 of 4 members finished>
+    >>> float(sweep.frame().loc["topk-l0_8-w256", "l0"])
+    8.0
+    >>> sweep.best(l0=8, architecture="topk").cfg.architecture
+    'topk'
     """
 
     def __init__(self, folder: Path) -> None:

@@ -12,7 +12,7 @@ def train(*overrides: str, name: str, output_dir: str | Path = "outputs") -> Swe
 
     Members that failed are in its frame, with the others. Raises ConfigError for what the command refuses.
 
-    >>> sweep = train("sae=topk", "sae.k=8,16", name="mine")  # doctest: +SKIP
+    >>> sweep = ss.train("sae=topk", "sae.k=8,16", name="mine")  # doctest: +SKIP
     """
     from sae_sweep.config.files import config_folder
     from sae_sweep.launch.hydra.program import run  # brings in Hydra

@@ -22,5 +22,5 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> ss.Sweep:
         *("data=text", f"data.path={folder / 'text.txt'}", "data.context=32", "data.block_rows=64"),
         *("evaluation.tokens=2e3", "evaluation.later_sites=1"),
         name="mine",
-        output_dir=folder,
+        output_dir=folder / "outputs",
     )
