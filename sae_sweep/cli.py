@@ -71,15 +71,23 @@ def _cancel(arguments: Sequence[str]) -> None:
 
 
 def _eval(arguments: Sequence[str]) -> None:
-    folder = _sweep_folder("eval", arguments[:1])
-    from sae_sweep.analyses.session.command import analyse  # brings in torch
-    from sae_sweep.config.files import config_folder
+    folder, asked = _sweep_folder("eval", arguments[:1]), arguments[1:]
+    if any(word.split("=")[0] == "--analysis" for word in asked):
+        from sae_sweep.analyses.session.command import analyse  # brings in torch
+        from sae_sweep.config.files import config_folder
 
-    analyse(folder, arguments[1:], config_folder())
+        analyse(folder, asked, config_folder())
+        return
+    from sae_sweep.analyses.session.judging import judge
+    from sae_sweep.reporting.report import write_report
+
+    judge(folder, asked)
+    if any(word.split("=")[0] == "--sae" for word in asked):
+        write_report(folder)
 
 
 def _export(arguments: Sequence[str]) -> None:
-    from sae_sweep.launch.export import export  # brings in torch
+    from sae_sweep.interop.command.export import export  # brings in torch
 
     export(arguments)
 
@@ -107,7 +115,7 @@ COMMANDS: Mapping[str, Command] = {
     "report": Command("DIR", "rewrite pareto.json and report.html of a sweep", _report),
     "status": Command("DIR [--json]", "how far a sweep is, whoever trains it", _status),
     "cancel": Command("DIR", "end the jobs that a cluster has of a sweep", _cancel),
-    "eval": Command("DIR --analysis NAME[,NAME] [analysis.NAME.KEY=V]", "ask analyses of finished members", _eval),
+    "eval": Command("DIR [--tokens N] [--sae DIR] [data=...] [--analysis NAME]", "judge again, or ask analyses", _eval),
     "export": Command("MEMBER --format F --out DIR [--dtype T]", "write an SAE as another program reads it", _export),
     "work": Command("DIR", "what a cluster's worker runs: one group", _work),
     "help": Command("", "print this", lambda _: _train(["--help"])),

@@ -79,7 +79,8 @@ class Sweep(Mapping[str, "Sae"]):
     def frontier(self) -> "pd.DataFrame":
         """The rows of the frame that no other member of their cell beats on both L0 and fidelity, by rising L0."""
         labels = [label for cell in cells(read_sweep(self.folder).points) for label in cell["frontiers"]["overall"]]
-        return self.frame().loc[labels]
+        frame = self.frame()  # SAEs that were trained elsewhere are no members
+        return frame.loc[[label for label in labels if label in frame.index]]
 
     def plot(self, x: str = "l0", y: str = "ce_recovered", hue: str = "architecture") -> "go.Figure":
         """A plotly figure of two columns of the frame, a colour and a line by x for each value of a third.

@@ -7,9 +7,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from sae_sweep.config.reading import member_config, unknown_key
+from sae_sweep.config.reading import config_entries, member_config, unknown_key
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
+
+SOURCE_KEYS = ("kind", "toy", "path", "name", "split", "field", "heldout_path", "heldout_split")
+"""Of data: where tokens are from, not how rows are made of them."""
 
 
 def config_folder() -> Path:
@@ -26,19 +29,39 @@ def config_of(asked: Mapping[str, Any] | Iterable[str]) -> MemberConfig:
     `["sae=topk", "sae.k=8"]`. Raises ConfigError for an option or key that does not exist, and as `member_config` does.
     """
     if not isinstance(asked, Mapping):
-        lines = [line.partition("=") for line in asked]
-        asked = {key: OmegaConf.from_dotlist([f"value={value}"]).value for key, _, value in lines}
+        asked = _by_key(asked)
     primary = _read(config_folder() / "config.yaml")
     options = {group: name for entry in primary["defaults"] if entry != "_self_" for group, name in entry.items()}
     groups = {group: asked.get(group, name) for group, name in options.items() if not group.startswith("override ")}
     own = {key: value for key, value in primary.items() if key not in ("defaults", "hydra")}
     entries = OmegaConf.create({**own, **{group: _option(group, str(name)) for group, name in groups.items()}})
-    for key in [key for key in asked if key not in groups]:
+    return _with_keys(entries, {key: value for key, value in asked.items() if key not in groups})
+
+
+def other_data(config: MemberConfig, asked: Iterable[str]) -> MemberConfig:
+    """The config with another source of data, or other keys of it, in the command line's words: `data=text`,
+    `data.path=FILE`. How rows are made of it (`data.context` ...) stays as it is where that is not said. Raises
+    ConfigError as `config_of` does."""
+    given = _by_key(asked)
+    entries = OmegaConf.create(config_entries(config))
+    if "data" in given:
+        source = _option("data", str(given.pop("data")))
+        entries.data = {**entries.data, **{key: source[key] for key in SOURCE_KEYS}}
+    return _with_keys(entries, given)
+
+
+def _with_keys(entries: DictConfig, asked: Mapping[str, Any]) -> MemberConfig:
+    for key, value in asked.items():
         parent = OmegaConf.select(entries, key.rpartition(".")[0]) if "." in key else entries
         if not isinstance(parent, DictConfig):
             raise unknown_key(key, entries.sae.architecture)
-        parent[key.rpartition(".")[2]] = asked[key]
+        parent[key.rpartition(".")[2]] = value
     return member_config(entries)
+
+
+def _by_key(asked: Iterable[str]) -> dict[str, Any]:
+    lines = [line.partition("=") for line in asked]
+    return {key: OmegaConf.from_dotlist([f"value={value}"]).value for key, _, value in lines}
 
 
 @cache

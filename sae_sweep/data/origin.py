@@ -74,3 +74,15 @@ def opened(config: DataConfig, open_one: Callable[[Origin], Opened]) -> tuple[Op
     """Both origins of a config, opened."""
     train, heldout = origins(config)
     return open_one(train), None if heldout is None else open_one(heldout)
+
+
+def read_in_training(config: DataConfig, trained: DataConfig) -> bool:
+    """Whether the training source of one config is, or has a file of, that of another."""
+    if config.kind != trained.kind:
+        return config.path is not None and config.path == trained.path
+    if isinstance(config.path, str | list) and config.kind == "text":
+        from sae_sweep.data.documents import text_files
+
+        files = [{file.resolve() for file in text_files(origins(one)[0])} for one in (config, trained)]
+        return bool(files[0] & files[1])
+    return (config.path, config.name, config.split) == (trained.path, trained.name, trained.split)

@@ -79,6 +79,33 @@ def open_tokens(config: DataConfig, evaluation_tokens: float, tokenizer: Tokeniz
     return Tokens(heldout, stream, training, spare)
 
 
+def judged_rows(
+    trained: Tokens, config: DataConfig, tokens: float, tokenizer: Tokenizer | None, vocab_size: int, same: bool
+) -> Ids:
+    """Rows to judge on, of which training read none: those of a source of its own for held-out tokens, else those that
+    were held out (`same` data as trained on), else the first of the source.
+
+    Raises ConfigError where more are asked for than were held out of what was trained on.
+    """
+    check_data(config)
+    if not 1 <= tokens < math.inf:
+        raise ConfigError(f"evaluation.tokens={tokens:g} must be at least 1")
+    asked = math.ceil(tokens / config.context)
+    kind = cast(TokenKind, data_kind(config.kind))
+    training, own = kind.open_rows(config, tokenizer, _row_format(config, tokenizer, vocab_size))
+    if own is None and same:
+        if asked > len(trained.heldout):
+            raise ConfigError(
+                f"evaluation.tokens={tokens:g}: {training.label} has no more than {trained.heldout.size:,} tokens that"
+                " training did not read; give data.heldout_path= (of a hub dataset data.heldout_split=), or other data"
+            )
+        return trained.heldout[:asked]
+    found = _head(own or training, asked, config)[0][:asked]
+    if len(found) < asked:
+        log.warning("%s: %d rows are asked for, and there are %d", (own or training).label, asked, len(found))
+    return found
+
+
 def _reserved(training: RowSource, asked: int, config: DataConfig) -> tuple[Ids, RowReader, int]:
     """The first documents' rows, a reader of the others', and how many rows of the former are not held out.
 

@@ -1,9 +1,10 @@
 """What is evaluated, what comes of it, and what does it: one kind of evaluator for each source of activations."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from sae_sweep.saes.inference import InferenceSae
@@ -31,6 +32,10 @@ class SplicedSae:
     def hooks(self) -> tuple[str, ...]:
         """Where it is spliced, in one pass each."""
         return (self.hook, *self.beside)
+
+    def on(self, device: torch.device) -> "SplicedSae":
+        """The same, with its tensors on a device."""
+        return replace(self, sae=self.sae.mapped(lambda tensor: tensor.to(device)))
 
 
 @dataclass(frozen=True)

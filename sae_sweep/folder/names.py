@@ -19,6 +19,12 @@ LAST_GOOD = "last_good.safetensors"
 TRAINED_FILES = (METRICS, WEIGHTS, CURVES, CARD, SPARSITY, LOOKUP, LAST_GOOD)
 """What training leaves of a member."""
 
+EVALUATIONS = "eval"
+"""What members are on other tokens, of a sweep or a member, a file for each choice of tokens."""
+FOREIGN = "foreign"
+"""SAEs that were trained elsewhere and judged into the sweep, a folder each."""
+ORIGIN = "origin.json"
+"""Of such a one: where it is from, and what it was judged on."""
 ANALYSES = "analyses"
 """Results of analyses, of a sweep or a member, a file each."""
 

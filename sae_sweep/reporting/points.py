@@ -49,7 +49,29 @@ def read_sweep(folder: Path) -> SweepRecord:
             record.points.append(read_point(folder / label, label, entry["config"]))
         except (ValueError, ConfigError) as error:
             record.notes.append(f"{label}: left out, {error}")
+    for file in sorted((folder / names.FOREIGN).glob(f"*/{names.ORIGIN}")):
+        label = f"{names.FOREIGN}/{file.parent.name}"
+        try:
+            record.points.append(read_foreign(file.parent, label))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            record.notes.append(f"{label}: left out, {error}")
     return record
+
+
+def read_foreign(folder: Path, label: str) -> Point:
+    """The point of an SAE that was trained elsewhere and judged into the sweep. Raises ValueError, KeyError or
+    TypeError on files that cannot be used."""
+    origin = read_object(folder / names.ORIGIN)
+    facts = {"architecture": f"{origin['form']} foreign", "variant": None, "width": origin["width"], "knob": "k"}
+    return {
+        "cell": cell_key(origin["judged"], None),
+        "member": label,
+        **facts,
+        "knob_value": None,
+        "lr": None,
+        "seed": None,
+        **read_metrics(folder / names.METRICS),
+    }
 
 
 def read_point(folder: Path, label: str, config: Mapping[str, Any]) -> Point:

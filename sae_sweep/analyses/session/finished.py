@@ -58,7 +58,9 @@ class FinishedSae:
         """The SAE at its site."""
         site = self.member.site
         reads, beside = site.hook if site.output else None, tuple(other.hook for other in site.beside)
-        return SplicedSae(self.label, site.written.hook, self.sae, reads=reads, beside=beside)
+        return SplicedSae(
+            self.label, site.written.hook, self.sae, reads=reads, beside=beside, watched=self.member.watched
+        )
 
 
 def finished_saes(root: Path) -> list[FinishedSae]:

@@ -1,7 +1,6 @@
 """What the analyses of one command share: a finished sweep, its language models, and passes over held-out rows."""
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from threading import RLock
 from typing import Any, TypeVar
@@ -93,11 +92,7 @@ class Session:
         source = LanguageModelSource(config, (*hooks, *reads), [sae.member.config for sae in saes])
         no_means = {hook: torch.zeros(0) for hook in hooks}  # nothing is ablated
         evaluator = source.evaluator(config.evaluation.positions, no_means)
-        on_device = {
-            label: replace(one, sae=one.sae.mapped(lambda tensor: tensor.to(source.device)))
-            for label, one in spliced.items()
-        }
-        return source, evaluator, on_device
+        return source, evaluator, {label: one.on(source.device) for label, one in spliced.items()}
 
     def _batches(self) -> Iterator[Batch]:
         for source, evaluator, saes in self._streams:

@@ -13,7 +13,9 @@ from sae_sweep.activations.toy import ToyStream
 from sae_sweep.activations.unigrams import unigram_activations
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.data.kinds import synthetic_kind
-from sae_sweep.data.tokens import open_tokens
+from sae_sweep.data.origin import read_in_training
+from sae_sweep.data.packing import Ids
+from sae_sweep.data.tokens import judged_rows, open_tokens
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import Evaluator
 from sae_sweep.evaluation.language_model import HeldOut, LanguageModelEvaluator
@@ -115,11 +117,18 @@ class LanguageModelSource:
     def unigrams(self, hooks: Sequence[str]) -> dict[str, Tensor]:
         return unigram_activations(self.model, hooks, harvest)
 
+    def judged_rows(self, config: MemberConfig) -> Ids:
+        """Rows of the config's data to judge on, of which training on this source read none. Raises ConfigError."""
+        same = read_in_training(config.data, self._config.data)
+        tokenizer, vocabulary = self.model.tokenizer, self.model.facts.vocab_size
+        return judged_rows(self._tokens, config.data, config.evaluation.tokens, tokenizer, vocabulary, same)
+
     def evaluator(
-        self, positions: str, means: Mapping[str, Tensor], watched: Sequence[str] = ()
+        self, positions: str, means: Mapping[str, Tensor], watched: Sequence[str] = (), rows: Ids | None = None
     ) -> LanguageModelEvaluator:
+        """On the held-out rows, or on others."""
         heldout = HeldOut(
-            tokens_RT=torch.from_numpy(self._tokens.heldout).long(),
+            tokens_RT=torch.from_numpy(self._tokens.heldout if rows is None else rows).long(),
             special_ids=self.model.special_ids,
             bos_id=self.model.bos_id,
             rows_per_forward=self._config.data.rows_per_forward,

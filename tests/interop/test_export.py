@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder.files import write_json_atomic
 from sae_sweep.interop import load_sae, saelens
-from sae_sweep.launch.export import export
+from sae_sweep.interop.command.export import export
 from tests.interop.trained import CONFIGS, WIDTH, D, raw_activations, trained_member, transcoder
 
 METADATA = {"hook_name": "blocks.3.hook_resid_post", "model_name": "org/small", "context_size": 64}

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from sae_sweep.config.command_line import one_option, split_options
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder import names
 from sae_sweep.interop import FORMATS, load_sae
-from sae_sweep.launch.options import one_option, split_options
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

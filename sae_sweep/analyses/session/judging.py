@@ -1,0 +1,172 @@
+"""`sae-sweep eval DIR [--tokens N] [--sae DIR ...] [data=... data.KEY=V ...]`: judge again, on more or other tokens.
+
+All finished members of a stream, and SAEs that were trained elsewhere, are judged together in one clean pass. The mean
+of mean ablation stays that of the block that members were calibrated on. What comes of it:
+
+    <member>/eval/<hash>.json  every key of metrics.json; those of training as they are
+    eval/<hash>.json           which tokens these are: the hash is of the tokens and positions
+    foreign/<name>/            another SAE, its metrics.json, and in origin.json where it is from
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sae_sweep.activations.scaling import site_statistics
+from sae_sweep.analyses.session.finished import FinishedSae, finished_saes
+from sae_sweep.analyses.session.foreign import ForeignSae, foreign_saes
+from sae_sweep.config.command_line import one_option, split_options
+from sae_sweep.config.files import other_data
+from sae_sweep.config.reading import config_entries
+from sae_sweep.config.schema import MemberConfig
+from sae_sweep.data.packing import Ids
+from sae_sweep.errors import ConfigError
+from sae_sweep.evaluation.evaluator import Evaluation, Evaluator, SplicedSae
+from sae_sweep.folder import names
+from sae_sweep.folder.files import write_json_atomic
+from sae_sweep.host.json_files import read_object
+from sae_sweep.host.memory import OUT_OF_MEMORY, give_back, is_out_of_memory
+from sae_sweep.plan.groups import stream_key
+from sae_sweep.training.run.sources import LanguageModelSource
+
+ALLOWED = ("data", "evaluation", "model.device")
+SHOWN = ("l0", "ce_recovered", "kl", "fvu", "tokens_evaluated")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a command line asks."""
+
+    overrides: tuple[str, ...]
+    foreign: tuple[str, ...]
+    hook: str | None
+
+
+def judge(root: Path, arguments: Sequence[str]) -> None:
+    """Judge again as the command line says, print the numbers and write them. Raises ConfigError before anything is
+    written."""
+    asked, finished = _asked(arguments), finished_saes(root)
+    if any(one.member.config.data.toy is not None for one in finished):
+        raise ConfigError("eval: toy data has no language model to judge on; take another sweep")
+    streams: dict[str, list[FinishedSae]] = {}
+    for one in finished:
+        streams.setdefault(stream_key(one.member.config), []).append(one)
+    if asked.foreign and len(streams) > 1:
+        raise ConfigError("eval: --sae is judged into a sweep of one model and one source of tokens; this has several")
+    opened = [_Stream(members, asked) for members in streams.values()]
+    for stream in opened:
+        stream.write(root, stream.judged())
+
+
+class _Stream:
+    """Members that were trained on one stream of tokens, and the tokens to judge them on."""
+
+    def __init__(self, members: Sequence[FinishedSae], asked: Asked) -> None:
+        trained = other_data(members[0].member.config, [line for line in asked.overrides if line[:6] == "model."])
+        self.config = other_data(trained, asked.overrides)
+        self._members = {one.label: one for one in members}
+        self._saes = {one.label: one.spliced for one in members}
+        self._foreign: list[ForeignSae] = foreign_saes(asked.foreign, asked.hook, list(self._saes.values()))
+        self._saes |= {one.spliced.label: one.spliced for one in self._foreign}
+        given = any(line.startswith("evaluation.positions=") for line in asked.overrides)
+        own = {label: one.member.config.evaluation.positions for label, one in self._members.items()}
+        self._positions = {
+            label: self.config.evaluation.positions if given or label not in own else own[label] for label in self._saes
+        }
+        self._open(trained, [one.member.config for one in members])
+
+    def _open(self, trained: MemberConfig, configs: Sequence[MemberConfig]) -> None:
+        hooks = tuple(dict.fromkeys(hook for one in self._saes.values() for hook in one.hooks))
+        reads = tuple(dict.fromkeys(one.reads for one in self._saes.values() if one.reads is not None))
+        self._source = LanguageModelSource(trained, tuple(dict.fromkeys((*hooks, *reads))), configs)
+        self._check_widths()
+        self.rows: Ids = self._source.judged_rows(self.config)
+        statistics = site_statistics(self._source.calibration())
+        self._means: dict[str, Tensor] = {hook: statistics[hook].mean for hook in hooks}
+
+    def _check_widths(self) -> None:
+        for one in self._foreign:
+            one.check(self._source.model.facts)
+
+    def judged(self) -> dict[str, Evaluation]:
+        """Every SAE, by label; those that count the same positions in one pass."""
+        watched = tuple(dict.fromkeys(hook for one in self._saes.values() for hook in one.watched))
+        found: dict[str, Evaluation] = {}
+        for positions in sorted(set(self._positions.values())):
+            evaluator = self._source.evaluator(positions, self._means, watched, self.rows)
+            own = [one for label, one in self._saes.items() if self._positions[label] == positions]
+            found |= self._evaluated(evaluator, own)
+        return found
+
+    def _evaluated(self, evaluator: Evaluator, saes: Sequence[SplicedSae]) -> dict[str, Evaluation]:
+        """All in one pass, or in as few as memory lasts for."""
+        found: dict[str, Evaluation] = {}
+        most = len(saes)
+        while len(found) < len(saes):
+            some = saes[len(found) : len(found) + most]
+            try:
+                found |= evaluator.evaluate([one.on(self._source.device) for one in some])
+                continue
+            except OUT_OF_MEMORY as error:
+                if not is_out_of_memory(error) or most == 1:
+                    raise
+            give_back()
+            most //= 2
+        return found
+
+    def write(self, root: Path, found: Mapping[str, Evaluation]) -> None:
+        """Write what was found, and print it."""
+        for label, member in self._members.items():
+            named = self._hash(self._positions[label])
+            _put(member.folder, named, {**read_object(member.folder / names.METRICS), **found[label].metrics})
+            _put(root, named, self._about(self._positions[label]))
+        for one in self._foreign:
+            one.write(root, found[one.spliced.label], config_entries(self.config))
+        for label, evaluation in found.items():
+            shown = "  ".join(f"{key} {_text(evaluation.metrics[key])}" for key in SHOWN)
+            print(f"{label:<32}  {shown}")
+
+    def _hash(self, positions: str) -> str:
+        return blake2b(self.rows.tobytes() + positions.encode(), digest_size=6).hexdigest()
+
+    def _about(self, positions: str) -> dict[str, Any]:
+        entries = config_entries(self.config)
+        return {"data": entries["data"], "tokens": self.config.evaluation.tokens, "positions": positions}
+
+
+def _put(folder: Path, named: str, entries: dict[str, Any]) -> None:
+    (folder / names.EVALUATIONS).mkdir(exist_ok=True)
+    write_json_atomic(folder / names.EVALUATIONS / f"{named}.json", entries)
+
+
+def _asked(arguments: Sequence[str]) -> Asked:
+    words, options = split_options("eval", arguments, ("tokens", "sae", "hook"))
+    for word in words:
+        key, equals, _ = word.partition("=")
+        if not equals or not _allowed(key, ALLOWED):
+            raise ConfigError(
+                f"eval: {word} is none of data=, data.KEY=, evaluation.KEY=, model.device=, and no option"
+            )
+    if "tokens" in options:
+        words = [*words, f"evaluation.tokens={_tokens(one_option('eval', options, 'tokens'))}"]
+    hook = one_option("eval", options, "hook") if "hook" in options else None
+    return Asked(tuple(words), tuple(options.get("sae", ())), hook)
+
+
+def _allowed(key: str, prefixes: Iterable[str]) -> bool:
+    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def _tokens(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"eval: --tokens={text} is not a number") from None
+
+
+def _text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"
