@@ -16,8 +16,16 @@ if TYPE_CHECKING:
     from sae_sweep.api.sae import Sae
 
 
+KEPT = 2**26
+"""Codes that are kept for the next question, 8 bytes each; where there are more, it is another pass of the model."""
+
+
+Batch = tuple[slice, Tensor, Entries]
+"""Some rows, their counted positions, and the codes above 0 at these."""
+
+
 class HeldOutCodes:
-    """The held-out rows of an SAE's sweep, and one pass of the model over them whenever codes are asked for."""
+    """The held-out rows of an SAE's sweep, and its codes there."""
 
     def __init__(self, sae: "Sae", model: Model) -> None:
         config, running = sae.home.config, model.running
@@ -26,6 +34,7 @@ class HeldOutCodes:
         self.tokens_RT = readable(self._heldout_RT)
         """The ids of the held-out rows, on the CPU."""
         self._sae, self._running, self._rows = sae, running, config.data.rows_per_forward
+        self._kept: list[Batch] | None = None
 
     def of_latent(self, latent: int) -> tuple[Tensor, int]:
         """[R, T] of one latent, on the CPU, 0 where it does not fire or nothing counts; and how many positions do."""
@@ -38,9 +47,23 @@ class HeldOutCodes:
             counted += len(codes_B)
         return f_RT, counted
 
+    def _batches(self) -> Iterator[Batch]:
+        """Those of a pass before where they are kept, else those of a new one."""
+        if self._kept is not None:
+            yield from self._kept
+            return
+        kept, room = list[Batch](), KEPT
+        for batch in self._passed():
+            room -= len(batch[2].value_N)
+            if room >= 0:
+                kept.append(batch)
+            else:
+                kept.clear()
+            yield batch
+        self._kept = kept if room >= 0 else None
+
     @torch.no_grad()
-    def _batches(self) -> Iterator[tuple[slice, Tensor, Entries]]:
-        """Some rows, their counted positions, and the codes above 0 at these."""
+    def _passed(self) -> Iterator[Batch]:
         sae, running = self._sae, self._running
         plain, special_ids = sae.frozen(running.device), running.special_ids.to(running.device)
         for first in range(0, len(self._heldout_RT), self._rows):

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sae_sweep.api.model import Model, open_model
-from sae_sweep.config.files import config_of
+from sae_sweep.config.files import config_folder, config_of
 from sae_sweep.config.reading import member_config
 from sae_sweep.config.schema import MemberConfig, ModelConfig
 from sae_sweep.errors import ConfigError
@@ -32,7 +32,7 @@ class Home:
         """The hooks that it reads. Raises ConfigError where nothing says them."""
         found = self.metadata.get("hook_names") or [self.metadata.get("hook_name")]
         if not all(isinstance(hook, str) for hook in found):
-            raise ConfigError(f"{self.folder}: nothing says which hook this SAE reads (hook_name in {names.CARD})")
+            raise ConfigError(f"{self.folder}: nothing says which hook this SAE reads; give hook= to load")
         return tuple(found)
 
     @property
@@ -44,7 +44,13 @@ class Home:
     @property
     def is_member(self) -> bool:
         """Whether a sweep trained it."""
-        return (self.folder / names.CONFIG).is_file()
+        return self._config_file.is_file()
+
+    @property
+    def _config_file(self) -> Path:
+        """A member's, which its milestones share."""
+        member = self.folder.parents[1] if self.folder.parent.name == names.MILESTONES else self.folder
+        return member / names.CONFIG
 
     @cached_property
     def config(self) -> MemberConfig:
@@ -53,7 +59,7 @@ class Home:
             raise ConfigError(
                 f"{self.folder} has no {names.CONFIG}: no sweep trained this SAE, so nothing says its data"
             )
-        return member_config(OmegaConf.load(self.folder / names.CONFIG))  # type: ignore[arg-type]  # a list is no config
+        return member_config(OmegaConf.load(self._config_file))  # type: ignore[arg-type]  # a list is no config
 
     def model(self, device: str | None, dtype: str | None) -> Model:
         """The language model, on another device or in another dtype where these are given."""
@@ -67,8 +73,9 @@ class Home:
             return self.config.model
         name = self.metadata.get("model_name")
         if not isinstance(name, str):
-            raise ConfigError(f"{self.folder}: nothing says which model this SAE is of (model_name in {names.CARD})")
-        return config_of({"model": "local", "model.path": name}).model
+            raise ConfigError(f"{self.folder}: nothing says which model this SAE is of; give model= to load")
+        known = (config_folder() / "model" / f"{name}.yaml").is_file()
+        return config_of({"model": name} if known else {"model": "local", "model.path": name}).model
 
     def density(self) -> Tensor:
         """[F]: the share of held-out tokens that each latent fires on, as judging left it."""

@@ -123,12 +123,12 @@ class _Placed:
         self._sae, self._splice, self._error = sae, splice, error
 
     def __call__(self, read_RTd: Tensor, y_RTd: Tensor, reading: Reading) -> Tensor:
-        sae, tokens_RT, dtype = self._sae, reading.tokens_RT, self._sae.W_dec.dtype
-        read_RTd = read_RTd.to(dtype)
-        codes_RTF = sae.encode(read_RTd, tokens_RT).masked_fill(~reading.counted_RT[..., None], 0)
+        sae, tokens_RT = self._sae, reading.tokens_RT
+        counted_RT1 = reading.counted_RT[..., None].to(sae.device)
+        codes_RTF = sae.encode(read_RTd, tokens_RT).masked_fill(~counted_RT1, 0)
         self._splice.codes = _node(codes_RTF)
         y_hat_RTd = sae.decode(codes_RTF, tokens_RT, read_RTd)
-        self._splice.error = error_RTd = _node((y_RTd.to(dtype) - y_hat_RTd).detach())
+        self._splice.error = error_RTd = _node((y_RTd.to(y_hat_RTd) - y_hat_RTd).detach())
         return y_hat_RTd + error_RTd if self._error else y_hat_RTd
 
 
@@ -155,7 +155,7 @@ def _one_site(run: LanguageModel, sae: "Sae", reading: Reading, change: Change) 
 
     def changed(x_RTd: Tensor) -> Tensor:
         made_RTd = change(read[sae.reads] if apart else x_RTd, x_RTd, reading)
-        return reading.where_counted(made_RTd.to(x_RTd.dtype), x_RTd)
+        return reading.where_counted(made_RTd.to(x_RTd), x_RTd)
 
     with observing(run, apart, note), changing(run, check_hook(run, written), changed):
         yield

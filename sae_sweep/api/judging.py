@@ -26,24 +26,26 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    saes: Sequence[nn.Module],
+    saes: Mapping[str, nn.Module] | Sequence[nn.Module],
     model: Model | None = None,
     data: Mapping[str, Any] | Iterable[str] | None = None,
     hook: str | None = None,
 ) -> "pd.DataFrame":
-    """Judge SAEs of one language model together, in one clean pass, as a sweep judges its members; a row for each.
+    """Judge SAEs of one language model (a sweep, or several SAEs) together, in one clean pass, as a sweep judges its
+    members; a row for each.
 
     `model` is by default the one that the first was trained on. `data` says what to read in the command line's words,
     like ["data=text", "data.path=FILE", "evaluation.tokens=1e5"]; by default that is the held-out tokens of the first
     one's sweep. An SAE may be any module with `encode` and `decode`, whose hook is its `cfg.hook_name`, or else `hook`.
     Raises ConfigError for what cannot be judged together.
 
-    >>> found = ss.evaluate([sweep["topk-l0_8-w256"], sweep["topk-l0_16-w256"]])
-    >>> found["l0"].round(2).to_dict()
-    {'topk-l0_8-w256': 8.0, 'topk-l0_16-w256': 16.0}
+    >>> found = ss.evaluate(sweep)
+    >>> bool((found["l0"] == sweep.frame()["l0"]).all())
+    True
     """
     import pandas as pd
 
+    saes = list(saes.values()) if isinstance(saes, Mapping) else list(saes)
     if not saes:
         raise ConfigError("evaluate: no SAE is given")
     model = model or _model(saes)

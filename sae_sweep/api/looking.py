@@ -82,6 +82,24 @@ class Contexts:
         return f"<p>latent {self.latent}, on {self.density:.3%} of tokens</p>{rows}"
 
 
+class Looked:
+    """The codes that one SAE was last looked at with, for as long as its parameters and its model stay as they are."""
+
+    def __init__(self) -> None:
+        self._of: object = None
+        self._codes: HeldOutCodes | None = None
+
+    def __reduce__(self) -> tuple[type["Looked"], tuple[()]]:
+        return Looked, ()  # a copy of an SAE has no copy of its model
+
+    def codes(self, sae: "Sae", model: Model) -> HeldOutCodes:
+        """Its codes on the held-out tokens; those of the time before where nothing has changed since."""
+        of = (model, [(id(each), each._version, each.dtype, each.device) for each in sae.parameters()])
+        if self._codes is None or of != self._of:
+            self._of, self._codes = of, HeldOutCodes(sae, model)
+        return self._codes
+
+
 @dataclass(frozen=True)
 class Effects:
     """The tokens whose logits a latent's decoder row raises and lowers most, with by how much for an activation of 1.
@@ -106,7 +124,7 @@ def top_contexts(sae: "Sae", latent: int, n: int, quantiles: int, width: int) ->
     """Where a latent fires on the held-out tokens of its sweep."""
     check_latent(sae, latent)
     model = sae.model()
-    heldout = HeldOutCodes(sae, model)
+    heldout = sae.looked.codes(sae, model)
     f_RT, counted = heldout.of_latent(latent)
 
     def contexts(places: Sequence[Sequence[int]]) -> list[Context]:

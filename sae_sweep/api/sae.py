@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sae_sweep.api.home import Home
 from sae_sweep.api.interventions import Splice, ablating, splicing, steering
-from sae_sweep.api.looking import Contexts, Effects, Latents, latents_of, logit_effects, top_contexts
+from sae_sweep.api.looking import Contexts, Effects, Latents, Looked, latents_of, logit_effects, top_contexts
 from sae_sweep.api.model import Model
 from sae_sweep.errors import ConfigError
 from sae_sweep.saes.inference import InferenceSae
@@ -47,6 +47,7 @@ class Sae(nn.Module):
             self.register_buffer("b_enc", sae.tensors["W_enc"].new_zeros(sae.width), persistent=False)
         self.register_buffer("lookup", None if sae.lookup is None else sae.lookup.rows_VD, persistent=False)
         self.cfg = SimpleNamespace(**home.facts(sae))
+        self.looked = Looked()
         self._tell_place()
 
     def _apply(self, fn: Any, recurse: bool = True) -> "Sae":
@@ -91,17 +92,21 @@ class Sae(nn.Module):
         return self.inference.mapped(lambda tensor: tensor.detach().to(device))
 
     def encode(self, x: Tensor, tokens: Tensor | None = None) -> Tensor:
-        """[..., F]: the latents of activations [..., D], 0 where they do not fire."""
-        flat_BD = x.reshape(-1, x.shape[-1]).to(self.dtype)
-        f_BF = self.inference.encode(flat_BD, None if tokens is None else tokens.reshape(-1))
+        """[..., F]: the latents of activations [..., D], 0 where they do not fire; where and of the dtype that its
+        parameters are."""
+        flat_BD = x.reshape(-1, x.shape[-1]).to(self.W_enc)
+        f_BF = self.inference.encode(flat_BD, self._flat(tokens))
         return f_BF.reshape(*x.shape[:-1], -1)
 
     def decode(self, f: Tensor, tokens: Tensor | None = None, x: Tensor | None = None) -> Tensor:
         """[..., D]: the reconstruction of codes [..., F]. A transcoder with a skip needs its inputs x too."""
         flat_BF = f.reshape(-1, f.shape[-1])
-        flat_BD = None if x is None else x.reshape(-1, x.shape[-1]).to(self.dtype)
-        x_hat_BD = self.inference.decode(flat_BF, None if tokens is None else tokens.reshape(-1), flat_BD)
+        flat_BD = None if x is None else x.reshape(-1, x.shape[-1]).to(self.W_enc)
+        x_hat_BD = self.inference.decode(flat_BF, self._flat(tokens), flat_BD)
         return x_hat_BD.reshape(*f.shape[:-1], -1)
+
+    def _flat(self, tokens: Tensor | None) -> Tensor | None:
+        return None if tokens is None else tokens.reshape(-1).to(self.device)
 
     def forward(self, x: Tensor, tokens: Tensor | None = None) -> Tensor:
         """[..., D]: the reconstructions of activations [..., D]."""

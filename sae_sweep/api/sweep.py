@@ -11,6 +11,7 @@ from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.metrics import METRICS
 from sae_sweep.folder import names
 from sae_sweep.folder.record import read_record
+from sae_sweep.reporting.cell import cell_title
 from sae_sweep.reporting.pareto import cells
 from sae_sweep.reporting.points import read_sweep
 
@@ -73,7 +74,8 @@ class Sweep(Mapping[str, "Sae"]):
         for label, entry in self._members.items():
             facts = points.get(label, {"architecture": architecture_label(entry["config"])})
             own = {key: value for key, value in facts.items() if key not in ("member", "cell")}
-            rows[label] = {"state": entry["state"], **own, **flat_entries(entry["config"])}
+            cell = cell_title(facts["cell"]) if "cell" in facts else None
+            rows[label] = {"state": entry["state"], "cell": cell, **own, **flat_entries(entry["config"])}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("member")
 
     def frontier(self) -> "pd.DataFrame":
@@ -106,7 +108,7 @@ class Sweep(Mapping[str, "Sae"]):
         """The finished member of highest fidelity (CE recovered; of toy data explained variance) among those with such
         values in the frame's columns (architecture="topk", **{"training.lr": 1e-3}) and an L0 near `l0`.
 
-        Raises ConfigError where there is none.
+        Raises ConfigError where there is none, and where there are some of several cells, which cannot be compared.
         """
         frame = self.frame()
         frame = frame[frame["state"] == "finished"]
@@ -125,6 +127,8 @@ class Sweep(Mapping[str, "Sae"]):
                 known = ", ".join(f"{value:.3g}" for value in sorted(frame["l0"]))
                 raise ConfigError(f"best: no finished member has an L0 near {l0:g}; there are {known}")
             frame = near
+        if frame["cell"].nunique() > 1:
+            raise ConfigError(f"best: say which of {', '.join(frame['cell'].unique())} (cell=); they do not compare")
         fidelity = "ce_recovered" if frame["ce_recovered"].notna().any() else "explained_variance"
         return self[frame[fidelity].astype(float).idxmax()]
 

@@ -16,7 +16,7 @@ from sae_sweep.model.load import load_model
 from sae_sweep.model.sites import parse_hook
 from sae_sweep.saes.forms.relu import ReluForm
 from sae_sweep.saes.forms.topk import TopKForm
-from sae_sweep.saes.inference import InferenceSae
+from sae_sweep.saes.inference import InferenceSae, Lookup
 
 EOS, BOS, PAD = 0, 1, 2
 D, F = 32, 48
@@ -196,3 +196,31 @@ def test_latents_and_hooks_that_are_not_there_are_refused(model):
         pass
     with pytest.raises(ss.ConfigError, match="nothing says which hook"):
         assert replace(sae.home, metadata={}).hooks
+
+
+def test_a_crosscoder_is_steered_at_each_of_its_sites(model, plain):
+    generator = torch.Generator().manual_seed(0)
+    sizes = {"W_enc": (2 * D, F), "W_dec": (F, 2 * D), "b_enc": (F,), "b_dec": (2 * D,)}
+    tensors = {name: torch.randn(size, generator=generator, dtype=torch.float64) for name, size in sizes.items()}
+    hooks = [f"blocks.{layer}.hook_resid_post" for layer in (0, 1)]
+    sae = ss.Sae(InferenceSae(ReluForm(), tensors, False, sites=2), Home(Path("nowhere"), {"hook_names": hooks}))
+    first, last = (COUNTED[..., None] * 3.0 * row for row in sae.W_dec[5].chunk(2))
+    with by_hand(plain, 0, lambda x: x + first), by_hand(plain, 1, lambda x: x + last):
+        expected = logits(plain)
+    with sae.steer(model, {5: 3.0}), torch.no_grad():
+        close(model(TOKENS), expected)
+    for refused in (sae.ablate(model, [5]), sae.splice(model)):
+        with pytest.raises(ss.ConfigError, match="crosscoder"), refused:
+            pass
+
+
+def test_a_tokenized_sae_reads_the_tokens_of_each_pass(model, plain):
+    rows_VD = torch.randn(300, D, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    plain_sae = sae_at(POST).inference
+    sae = ss.Sae(replace(plain_sae, lookup=Lookup(rows_VD, True)), Home(Path("nowhere"), {"hook_name": POST}))
+    with by_hand(plain, 1, lambda x: torch.where(COUNTED[..., None], sae(x, TOKENS), x)):
+        expected = logits(plain)
+    with sae.splice(model), torch.no_grad():
+        close(model(TOKENS), expected)
+    with pytest.raises(ValueError, match="token ids"):
+        sae.encode(torch.zeros(1, D))

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import sae_sweep as ss
+from sae_sweep.interop import dictionary_learning
 
 LABELS = {"gated-l0_8-w256", "gated-l0_16-w256", "topk-l0_8-w256", "topk-l0_16-w256"}
 
@@ -113,3 +114,30 @@ def test_an_analysis_is_asked(sweep):
         ss.analyse(sweep, "nothing")
     with pytest.raises(ss.ConfigError, match="no such key"):
         ss.analyse(sweep, "matching", none=1)
+
+
+def test_an_sae_trained_elsewhere_is_told_where_it_belongs(sweep, tmp_path):
+    ours = sweep["topk-l0_8-w256"]
+    dictionary_learning.write(tmp_path, ours.inference, {}, ours.density(), torch.float32)
+    with pytest.raises(ss.ConfigError, match="give hook= to load"):
+        assert ss.load(tmp_path).reads
+    with pytest.raises(ss.ConfigError, match="give model= to load"):
+        ss.load(tmp_path).model()
+    theirs = ss.load(tmp_path, hook=ours.reads, model="demo")
+    found = ss.evaluate(
+        [ours, theirs],
+        data=["data=demo", "data.context=32", "evaluation.tokens=500", "data.window_rows=64", "data.block_rows=64"],
+    )
+    assert found["l0"].tolist() == [8.0, 8.0]
+    assert found["mse"].iloc[1] == pytest.approx(found["mse"].iloc[0], rel=1e-5)
+
+
+def test_members_of_several_cells_are_not_compared(sweep, tmp_path):
+    shutil.copytree(sweep.folder, tmp_path / "mine")
+    record = json.loads((tmp_path / "mine" / "sweep.json").read_text())
+    record["members"]["gated-l0_8-w256"]["config"]["site"]["layer"] = 1
+    (tmp_path / "mine" / "sweep.json").write_text(json.dumps(record))
+    two = ss.open(tmp_path / "mine")
+    with pytest.raises(ss.ConfigError, match="do not compare"):
+        two.best()
+    assert two.best(**{"site.layer": 1}).home.folder.name == "gated-l0_8-w256"
