@@ -34,7 +34,8 @@ from sae_sweep.folder.record import member_entry, new_record, plan_entries, read
 from sae_sweep.folder.storage import is_whole_safetensors
 from sae_sweep.host.json_files import read_object
 from sae_sweep.plan.groups import Plan
-from sae_sweep.plan.members import Member, base_label, identity_entries, suffixed
+from sae_sweep.plan.labels import base_label, new_labels
+from sae_sweep.plan.members import Member, identity_entries
 
 State = Literal["planned", "running", "interrupted", "finished", "failed"]
 
@@ -109,21 +110,17 @@ class SweepFolder:
         """The plan with the names its members have, or get, in this folder.
 
         A member that is already here keeps its name. Raises ConfigError when a new member's name, before
-        any suffix, is held by a member that this command does not ask for.
+        its axes, is held by a member that this command does not ask for.
         """
         here: dict[str, Any] = self.read()["members"]
-        labels = {entry["identity"]: label for label, entry in here.items()}
+        known = {entry["identity"] for entry in here.values()}
         asked = {member.identity for member in plan.members}
         for member in plan.members:
-            if member.identity in labels:
-                continue
-            base, label = base_label(member.config), member.label
+            base = base_label(member.config)
             holder = here.get(base)
-            if holder is not None and holder["identity"] not in asked:
+            if holder is not None and member.identity not in known and holder["identity"] not in asked:
                 raise _held(self.root / base, holder["config"], member)
-            taken = {*here, *labels.values()}
-            labels[member.identity] = label if label not in taken else suffixed(base, member.identity, taken)
-        return plan.labelled({identity: labels[identity] for identity in asked})
+        return plan.labelled(new_labels(plan.members, here))
 
     def check_place(self) -> None:
         """Raises ConfigError where the folder could not be made or written to."""

@@ -13,6 +13,8 @@ from sae_sweep.host.json_files import read_object
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
+LARGEST = 10**9
+"""Of sizes: beyond it is no model's."""
 # The names architectures give the same size in their config.json.
 _ALIASES = {
     "d_model": ("hidden_size", "n_embd", "d_model", "n_embed"),
@@ -119,7 +121,7 @@ def _given(config: ModelConfig, name: str) -> int | None:
 def _first_integer(entries: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
     for name in names:
         value = entries.get(name)
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST:
             return value
     return None
 

@@ -10,6 +10,7 @@ from sae_sweep.config.values import shown
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.sites import Site
 from sae_sweep.plan.constants import CHUNK_ELEMENTS
+from sae_sweep.plan.labels import new_labels
 from sae_sweep.plan.members import (
     RUNTIME_DATA_KEYS,
     RUNTIME_TRAINING_KEYS,
@@ -17,7 +18,6 @@ from sae_sweep.plan.members import (
     data_entries,
     digest,
     member_identity,
-    new_labels,
     resolve_member,
 )
 

@@ -5,8 +5,7 @@ Pure apart from looking at the model folder's config.json and whether data files
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -122,35 +121,6 @@ def sparsity(config: MemberConfig) -> tuple[str, float]:
     return knob, getattr(config.sae, knob)
 
 
-def base_label(config: MemberConfig) -> str:
-    """The member's name before any suffix, e.g. gated-l1_0.0006-x16, or topk-k_32-x8-e2e."""
-    knob, value = sparsity(config)
-    size = f"w{config.sae.width}" if config.sae.width is not None else f"x{_short(config.sae.expansion)}"
-    form = "_transcoder" if config.site.output is not None else "_crosscoder" if config.site.across else ""
-    objective = "" if config.training.local else f"-{config.training.objective}"
-    origin = "" if config.init_from is None else "-finetuned"
-    return f"{config.sae.method()}{form}-{knob}_{_short(value)}-{size}{objective}{origin}"
-
-
-def suffixed(base: str, identity: str, taken: Iterable[str]) -> str:
-    """The base label with as many hex digits of the identity as make it unique, at least 4."""
-    names = set(taken)
-    return next(
-        label for digits in range(4, len(identity) + 1) if (label := f"{base}-{identity[:digits]}") not in names
-    )
-
-
-def new_labels(members: Iterable[Member]) -> dict[str, str]:
-    """Each member's label by identity: those that would share one all get a suffix."""
-    members = list(members)
-    shared = Counter(base_label(member.config) for member in members)
-    labels: dict[str, str] = {}
-    for member in members:
-        base = base_label(member.config)
-        labels[member.identity] = base if shared[base] == 1 else suffixed(base, member.identity, labels.values())
-    return labels
-
-
 def data_entries(config: MemberConfig) -> dict[str, Any]:
     """The entries of `data` without its runtime keys."""
     return {key: value for key, value in asdict(config.data).items() if key not in RUNTIME_DATA_KEYS}
@@ -204,7 +174,3 @@ def _width_at(config: SiteConfig, site: Site, facts: ModelFacts) -> int:
     if width < 1:
         raise ConfigError(f"site.width={width} must be at least 1")
     return width
-
-
-def _short(value: float | None) -> str:
-    return f"{value:g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")

@@ -137,7 +137,7 @@ def test_members_keep_their_names_when_an_axis_grows(folder: SweepFolder) -> Non
     plan = begun(folder, config("seed=0"), config("seed=1"))
     old, new = plan.members
     assert old.label == "gated-l0_32-x16"
-    assert new.label == f"gated-l0_32-x16-{new.identity[:4]}"
+    assert new.label == "gated-l0_32-x16-s1"
     again = begun(folder, config("seed=1"), config("seed=0"))
     assert [member.label for member in again.members] == [new.label, old.label]
 

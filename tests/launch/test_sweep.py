@@ -63,7 +63,7 @@ def test_gated_gemma_at_a_small_model(program: Any, tmp_path: Path) -> None:
     overrides = (f"model.path={model}", "sae.width=64", "training.tokens=1e5", "data=text", "site.layer=1")
     assert program("experiment=gated_gemma", *overrides, f"data.path={tmp_path}/corpus.txt") == 0
     assert len(program.training.labels) == 13
-    entry = program.sweep("gated_gemma")["members"]["standard-l1_7e-5-w64"]["config"]
+    entry = program.sweep("gated_gemma")["members"]["standard-l1_7e-5-w64-lr_1e-3"]["config"]
     assert (entry["training"]["lr"], entry["sae"]["coefficient_unit"]) == (1e-3, "mean_d_norm")
     assert (entry["data"]["kind"], entry["data"]["context"]) == ("text", 1024)
 

@@ -12,7 +12,7 @@ from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.plan.costs import pass_cost
 from sae_sweep.plan.groups import BankPlan, Group, plan_sweep
-from sae_sweep.plan.members import base_label, member_identity, suffixed
+from sae_sweep.plan.members import member_identity
 from sae_sweep.plan.memory import PROCESS_BYTES, peak, phases
 from sae_sweep.plan.placement import plan_passes
 from sae_sweep.plan.sizes import block_bytes, member_parameters, model_bytes
@@ -45,32 +45,6 @@ def test_a_member_is_resolved() -> None:
     assert member.site.hook == "blocks.2.hook_resid_post"
     assert member.schedule.total_steps == 2_000_000 // 1024
     assert len(member.identity) == 16
-
-
-@pytest.mark.parametrize(
-    ("overrides", "label"),
-    [
-        (("sae=gated", "sae.l1=6e-4"), "gated-l1_0.0006-x16"),
-        (("sae=gated", "sae.l1=1e-5"), "gated-l1_1e-5-x16"),
-        (("sae=topk", "sae.k=32"), "topk-k_32-x16"),
-        (("sae=gated", "sae.width=16384"), "gated-l0_32-w16384"),
-        (("sae=standard", "sae.l1=12345678"), "standard-l1_1.23457e7-x16"),
-        (("sae=standard_april", "sae.l1=5"), "standard_april-l1_5-x16"),
-        (("sae=standard", "sae.l0=12.5", "sae.expansion=2.5"), "standard-l0_12.5-x2.5"),
-        (("site=mlp", "sae=topk", "sae.k=32"), "topk_transcoder-k_32-x16"),
-        (("site=mlp", "sae=standard_april", "sae.skip=true"), "standard_april_skip_transcoder-l0_32-x16"),
-    ],
-)
-def test_names(overrides: tuple[str, ...], label: str) -> None:
-    assert base_label(config(*overrides)) == label
-
-
-def test_members_that_share_a_name_all_get_a_suffix_of_their_identity() -> None:
-    first, second, other = plan_sweep([config("seed=0"), config("seed=1"), config("sae=topk")]).members
-    assert first.label == f"gated-l0_32-x16-{first.identity[:4]}"
-    assert second.label == f"gated-l0_32-x16-{second.identity[:4]}"
-    assert other.label == "topk-l0_32-x16"
-    assert suffixed("a", "0123456789abcdef", ["a-0123"]) == "a-01234"
 
 
 @pytest.mark.parametrize(
@@ -235,7 +209,7 @@ def test_sites_of_another_width(model_folder: Path) -> None:
         ("launcher.device_flops=0", "launcher.device_flops=0 must be above 0"),
         ("launcher.hosts=2", "launcher.devices=1 cannot be spread evenly over launcher.hosts=2"),
         ("seed=-1", "seed=-1 must be from 0 to below 2^31"),
-        ("seed=99999999999999999999", "must be from 0 to below 2^31"),
+        ("seed=9999999999999", "must be from 0 to below 2^31"),
         ("site.layer=4", "site.layer=4 is beyond the model: 0 to 3"),
         ("sae.l0=5000", "sae.l0=5000 must be above 0 and at most the width, 2048 latents"),
         ("sae.expansion=0", "sae.expansion=0 gives no latent (d = 128); it must give at least 1"),

@@ -7,6 +7,8 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 
 from sae_sweep.config.reading import unknown_key
 
+MOST_CHARACTERS = 300
+"""Of an error whose words are not ours."""
 _NO_KEY = re.compile(r"Could not override '([^'@]+)'")
 _NO_GROUP = re.compile(r"Override (\S+) looks like a config group")
 
@@ -27,7 +29,7 @@ def explained(error: Exception) -> str:
     if found := _NO_GROUP.search(text):
         return f"{found[1]}: no such group"
     cause = str(error.__cause__ or "").split("full_key:")[0]
-    return " ".join(f"{text} {cause}".split())
+    return " ".join(f"{text} {cause}".split())[:MOST_CHARACTERS]
 
 
 def first_line(error: Exception) -> str:

@@ -113,6 +113,8 @@ def _values(override: Override) -> list[str]:
     if not override.is_discrete_sweep():
         raise ConfigError(f"{override.input_line}: an interval has no values to train; list them, or use range(...)")
     values = list(islice(override.sweep_string_iterator(), MOST_MEMBERS + 1))
+    if not values:
+        raise ConfigError(f"{override.input_line}: gives no value; give at least one")
     check_number(len(values), str(override.input_line))
     return [f"{override.get_key_element()}={value}" for value in values]
 

@@ -1,11 +1,11 @@
 """Training curves, read back from metrics.jsonl and thinned."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from sae_sweep.config.values import finite
 from sae_sweep.folder.names import CURVES
+from sae_sweep.host.json_files import parsed_object
 from sae_sweep.reporting.page import Cell, Page
 
 PLACE, SPAN = 70, "page"
@@ -59,10 +59,10 @@ def _read_lines(file: Path) -> list[dict[str, Any]]:
     with file.open(encoding="utf-8", errors="replace") as text:
         for line in text:
             try:
-                entry = json.loads(line)
+                entry = parsed_object(line)
             except ValueError:
                 continue
-            if isinstance(entry, dict) and _number(entry.get("tokens")) is not None:
+            if _number(entry.get("tokens")) is not None:
                 lines.append(entry)
     return [line for line in lines if any(_number(line.get(key)) is not None for key in DRAWN)]
 
