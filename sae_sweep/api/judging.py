@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sae_sweep.activations.scaling import site_statistics
 from sae_sweep.api.model import Model
 from sae_sweep.api.sae import Sae
-from sae_sweep.config.files import config_of
+from sae_sweep.config.files import config_of, other_data
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import SplicedSae
@@ -28,15 +28,16 @@ if TYPE_CHECKING:
 def evaluate(
     saes: Mapping[str, nn.Module] | Sequence[nn.Module],
     model: Model | None = None,
-    data: Mapping[str, Any] | Iterable[str] | None = None,
+    data: Iterable[str] | None = None,
     hook: str | None = None,
 ) -> "pd.DataFrame":
     """Judge SAEs of one language model (a sweep, or several SAEs) together, in one clean pass, as a sweep judges its
     members; a row for each.
 
-    `model` is by default the one that the first was trained on. `data` says what to read in the command line's words,
-    like ["data=text", "data.path=FILE", "evaluation.tokens=1e5"]; by default that is the held-out tokens of the first
-    one's sweep. An SAE may be any module with `encode` and `decode`, whose hook is its `cfg.hook_name`, or else `hook`.
+    `model` is by default the one that the first was trained on. What is read is by default the held-out tokens of the
+    first one's sweep; `data` says what else in the command line's words, like ["data=text", "data.path=FILE",
+    "evaluation.tokens=1e5"]. The mean of mean ablation stays that of the block that it was calibrated on. An SAE may be
+    any module with `encode` and `decode`, whose hook is its `cfg.hook_name`, or else `hook`.
     Raises ConfigError for what cannot be judged together.
 
     >>> found = ss.evaluate(sweep)
@@ -49,17 +50,20 @@ def evaluate(
     if not saes:
         raise ConfigError("evaluate: no SAE is given")
     model = model or _model(saes)
-    config = _config(saes, model, data)
+    data = list(data or [])
+    trained = _trained(saes, model, data)
+    config = other_data(trained, data)
     judged = _labelled([_spliced(sae, model, config, hook) for sae in saes])
     hooks = tuple(dict.fromkeys(hook for one in judged for hook in one.hooks))
     reads = tuple(dict.fromkeys(one.reads for one in judged if one.reads is not None))
-    source = LanguageModelSource(config, tuple(dict.fromkeys((*hooks, *reads))), model=model.running)
+    source = LanguageModelSource(trained, tuple(dict.fromkeys((*hooks, *reads))), model=model.running)
     statistics = site_statistics(source.calibration())
     means = {hook: statistics[hook].mean for hook in hooks}
     watched = tuple(dict.fromkeys(hook for one in judged for hook in one.watched))
-    found = source.evaluator(config.evaluation.positions, means, watched).evaluate(judged)
-    rows = {label: evaluation.metrics for label, evaluation in found.items()}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("sae")
+    rows = source.judged_rows(config) if data else None
+    found = source.evaluator(config.evaluation.positions, means, watched, rows).evaluate(judged)
+    metrics = {label: evaluation.metrics for label, evaluation in found.items()}
+    return pd.DataFrame.from_dict(metrics, orient="index").rename_axis("sae")
 
 
 @dataclass(frozen=True)
@@ -111,14 +115,12 @@ def _model(saes: Sequence[nn.Module]) -> Model:
     return ours[0].model()
 
 
-def _config(saes: Sequence[nn.Module], model: Model, data: Mapping[str, Any] | Iterable[str] | None) -> MemberConfig:
-    """What is read, and how. Raises ConfigError where nothing says it."""
-    if data is not None:
-        return replace(config_of(data), model=model.running.config)
-    trained = next((sae for sae in saes if isinstance(sae, Sae) and sae.home.is_member), None)
-    if trained is None:
+def _trained(saes: Sequence[nn.Module], model: Model, data: Sequence[str]) -> MemberConfig:
+    """What the first member among them was trained on, else the data themselves. Raises ConfigError without either."""
+    member = next((sae for sae in saes if isinstance(sae, Sae) and sae.home.is_member), None)
+    if member is None and not data:
         raise ConfigError('evaluate: give data=, like ["data=text", "data.path=FILE"]: no sweep trained these SAEs')
-    return replace(trained.home.config, model=model.running.config)
+    return replace(config_of(data) if member is None else member.home.config, model=model.running.config)
 
 
 def _spliced(sae: nn.Module, model: Model, config: MemberConfig, hook: str | None) -> SplicedSae:

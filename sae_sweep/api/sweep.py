@@ -13,7 +13,7 @@ from sae_sweep.folder import names
 from sae_sweep.folder.record import read_record
 from sae_sweep.reporting.cell import cell_title
 from sae_sweep.reporting.pareto import cells
-from sae_sweep.reporting.points import read_sweep
+from sae_sweep.reporting.points import Point, read_sweep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 
     from sae_sweep.api.sae import Sae
 
+FOREIGN_FILES = f"{names.FOREIGN}/*/{names.ORIGIN}"
 L0_NEAR = 0.25
 """`best(l0=...)` looks at members whose L0 is within this share, and 0.5, of it."""
 
 
 class Sweep(Mapping[str, "Sae"]):
-    """The finished members of a sweep by name; what is asked is read from its folder then, also while it trains.
+    """The finished members of a sweep by name, and SAEs that were judged into it as `foreign/NAME`; what is asked is
+    read from its folder then, also while it trains.
 
     >>> sweep = ss.open("outputs/mine")
     >>> sweep
@@ -51,13 +53,15 @@ class Sweep(Mapping[str, "Sae"]):
         return load(self.folder / member)
 
     def __iter__(self) -> Iterator[str]:
-        return (label for label, entry in self._members.items() if entry["state"] == "finished")
+        yield from (label for label, entry in self._members.items() if entry["state"] == "finished")
+        yield from sorted(f"{names.FOREIGN}/{file.parent.name}" for file in self.folder.glob(FOREIGN_FILES))
 
     def __len__(self) -> int:
         return len(list(iter(self)))
 
     def __repr__(self) -> str:
-        return f"<Sweep {self.folder}: {len(self)} of {len(self._members)} members finished>"
+        states = [entry["state"] for entry in self._members.values()]
+        return f"<Sweep {self.folder}: {states.count('finished')} of {len(states)} members finished>"
 
     @property
     def _members(self) -> dict[str, Any]:
@@ -66,16 +70,15 @@ class Sweep(Mapping[str, "Sae"]):
 
     def frame(self) -> "pd.DataFrame":
         """A row per member, by name: its state, what it is, every metric (none while it is unfinished), and its config
-        by dotted key."""
+        by dotted key; and a row per SAE that was judged into the sweep, in state foreign."""
         import pandas as pd
 
-        points = {point["member"]: point for point in read_sweep(self.folder).points}
+        points = {point["member"]: _told(point) for point in read_sweep(self.folder).points}
         rows = {}
         for label, entry in self._members.items():
-            facts = points.get(label, {"architecture": architecture_label(entry["config"])})
-            own = {key: value for key, value in facts.items() if key not in ("member", "cell")}
-            cell = cell_title(facts["cell"]) if "cell" in facts else None
-            rows[label] = {"state": entry["state"], "cell": cell, **own, **flat_entries(entry["config"])}
+            known = points.pop(label, {"architecture": architecture_label(entry["config"])})
+            rows[label] = {"state": entry["state"], **known, **flat_entries(entry["config"])}
+        rows |= {label: {"state": "foreign", **known} for label, known in points.items()}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("member")
 
     def frontier(self) -> "pd.DataFrame":
@@ -111,7 +114,7 @@ class Sweep(Mapping[str, "Sae"]):
         Raises ConfigError where there is none, and where there are some of several cells, which cannot be compared.
         """
         frame = self.frame()
-        frame = frame[frame["state"] == "finished"]
+        frame = frame[frame["state"].isin(("finished", "foreign"))]
         if frame.empty:
             raise ConfigError(f"{self.folder} has no finished member yet")
         for column, value in columns.items():
@@ -136,6 +139,11 @@ class Sweep(Mapping[str, "Sae"]):
 def open_sweep(folder: str | Path) -> Sweep:
     """The sweep of a folder, also while it trains. Raises ConfigError where the folder is not a sweep's."""
     return Sweep(Path(folder).expanduser())
+
+
+def _told(point: Point) -> dict[str, Any]:
+    """What a frame says of a point: its cell in a line."""
+    return {"cell": cell_title(point["cell"])} | {k: v for k, v in point.items() if k not in ("member", "cell")}
 
 
 def _check_column(column: str, frame: "pd.DataFrame") -> None:

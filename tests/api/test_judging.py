@@ -70,3 +70,5 @@ def test_what_cannot_be_judged_is_told_in_a_line(sweep):
         ss.evaluate([nn.Linear(1, 1)], model=model, data=["data=demo"], hook=sae.cfg.hook_name)
     with pytest.raises(ss.ConfigError, match="no SAE is given"):
         ss.evaluate([])
+    with pytest.raises(ss.ConfigError, match="training did not read"):
+        ss.evaluate([sae], data=["evaluation.tokens=1e6"])

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import sae_sweep as ss
+from sae_sweep.analyses.session.judging import judge
 from sae_sweep.interop import dictionary_learning
 
 LABELS = {"gated-l0_8-w256", "gated-l0_16-w256", "topk-l0_8-w256", "topk-l0_16-w256"}
@@ -124,6 +125,14 @@ def test_an_sae_trained_elsewhere_is_told_where_it_belongs(sweep, tmp_path):
     with pytest.raises(ss.ConfigError, match="give model= to load"):
         ss.load(tmp_path).model()
     theirs = ss.load(tmp_path, hook=ours.reads, model="demo")
+    copied = ss.open(shutil.copytree(sweep.folder, tmp_path / "mine"))
+    judge(copied.folder, [f"--sae={tmp_path}"])
+    name = f"foreign/{tmp_path.name}"
+    assert set(copied) == {*LABELS, name}
+    frame = copied.frame()
+    assert (frame.loc[name, "state"], frame.loc[name, "architecture"]) == ("foreign", "topk foreign")
+    assert frame.loc[name, "l0"] == 8.0
+    assert torch.allclose(copied[name].W_dec, ours.W_dec)
     found = ss.evaluate(
         [ours, theirs],
         data=["data=demo", "data.context=32", "evaluation.tokens=500", "data.window_rows=64", "data.block_rows=64"],
