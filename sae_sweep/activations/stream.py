@@ -82,6 +82,7 @@ class ActivationStream:
         self._harvest = whole or harvest
         self._recall = None if whole else recall
         self._whole = whole
+        self._largest_norms: dict[str, float] | None = None
         tokenizer = model.tokenizer
         special_ids = tokenizer.all_special_ids if tokenizer is not None else []
         self._special_ids = torch.tensor(special_ids, dtype=torch.int64)
@@ -89,6 +90,23 @@ class ActivationStream:
 
     def block(self, index: int) -> Block:
         """The block at `index`. ConfigError when the model gives an infinite or NaN activation."""
+        return self._guarded(self._whole_block(index))
+
+    @property
+    def largest_norms(self) -> dict[str, float]:
+        """By hook, the norm above which an activation does not count (`data.max_norm_ratio`): so many times the median
+        norm of the first block, for training and evaluation alike. Empty where there is no such ratio."""
+        if self._largest_norms is None and self._config.max_norm_ratio is not None:
+            self._measure(self._whole_block(0))
+        return self._largest_norms or {}
+
+    def _measure(self, first: Block) -> None:
+        ratio = self._config.max_norm_ratio
+        assert ratio is not None
+        medians = {hook: float(row_norms(x_BD).median()) for hook, x_BD in first.activations.items()}
+        self._largest_norms = {hook: ratio * median for hook, median in medians.items()}
+
+    def _whole_block(self, index: int) -> Block:
         rows, epoch = self._rows.block(index)
         tokens_RT = torch.from_numpy(rows).long()
         counted_RT = counted_positions(tokens_RT, self._special_ids, self._bos_id)
@@ -109,7 +127,7 @@ class ActivationStream:
         if self._whole is not None:
             sequences = Sequences(self._whole.take(), counted_RT, target_RT)
         tokens_B = taken.tokens_B.to(self._model.device)
-        return self._guarded(Block(index, epoch, activations, dict.fromkeys(activations, tokens_B), sequences))
+        return Block(index, epoch, activations, dict.fromkeys(activations, tokens_B), sequences)
 
     @torch.no_grad()
     def _gather(self, rows: BlockRows, hooks: Sequence[str]) -> dict[str, Tensor]:
@@ -135,13 +153,13 @@ class ActivationStream:
     def _guarded(self, block: Block) -> Block:
         """The block without the rows that are too long for their site. Each site judges for itself, so that which
         other sites share the stream changes nothing for a member."""
-        ratio = self._config.max_norm_ratio
-        if ratio is None:
+        if self._config.max_norm_ratio is None:
             return block
+        if block.index == 0 and self._largest_norms is None:
+            self._measure(block)
         activations, tokens = dict(block.activations), dict(block.tokens)
         for hook, x_BD in block.activations.items():
-            norms_B = row_norms(x_BD)
-            kept_B = norms_B <= ratio * norms_B.median()
+            kept_B = row_norms(x_BD) <= self.largest_norms[hook]
             activations[hook], tokens[hook] = x_BD[kept_B], block.tokens[hook][kept_B]
         return Block(block.index, block.epoch, activations, tokens)
 

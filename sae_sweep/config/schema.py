@@ -114,7 +114,7 @@ class DataConfig:
     rows_per_forward: int
     """Rows per forward pass of the model, in training and evaluation."""
     max_norm_ratio: float | None
-    """Drop activations whose norm exceeds this multiple of the block's median norm."""
+    """Leave out positions whose norm exceeds this multiple of the first block's median, in training and evaluation."""
     max_bad_records: float
     """The share of records that may be bad (broken JSON, no text): these are skipped. Empty ones are not bad."""
     cache: str | None

@@ -244,6 +244,11 @@ _ROWS = (
         "quantile where sae.l0 was corrected at the end, else the architecture's own way.",
         is_number=False,
     ),
+    Metric(
+        *("outlier_fraction", "outliers", "outlier positions"),
+        "Share of held-out positions left out, in training too, for a norm over data.max_norm_ratio times the median.",
+        toy=None,
+    ),
     Metric("tokens_trained", "tokens", "tokens trained on", "Counted tokens that training consumed.", digits=0),
     Metric("tokens_evaluated", "held-out", "held-out tokens", "Counted tokens that numbers are taken over.", digits=0),
     Metric("version", "version", "format version", "Of metrics.json; null before there was one.", digits=0),

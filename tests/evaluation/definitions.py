@@ -157,6 +157,8 @@ class Question:
     every_position: bool
     ends: tuple[int, ...] = ()
     """Blocks after the site whose outputs are compared."""
+    largest: float = float("inf")
+    """The norm above which an activation does not count."""
 
 
 @dataclass
@@ -171,6 +173,7 @@ class RowResult:
     kl: dict[str, Tensor]
     later: list[tuple[Tensor, Tensor]]
     """By later block: clean activations [N, d] and those with the SAE."""
+    outliers: int
 
 
 def recomputed(model: PlainModel, sae: PlainSae, question: Question) -> Metrics:
@@ -180,9 +183,10 @@ def recomputed(model: PlainModel, sae: PlainSae, question: Question) -> Metrics:
 
 def _row(model: PlainModel, sae: PlainSae, q: Question, row_T: Tensor) -> RowResult:
     row = row_T.tolist()
-    own = counted(row, q.special, q.bos)
-    replaced = list(range(len(row))) if q.every_position else own
     x_TD = model.activation(q.kind, q.layer, row_T)
+    candidates = counted(row, q.special, q.bos)
+    own = [t for t in candidates if x_TD[t].norm() <= q.largest]
+    replaced = list(range(len(row))) if q.every_position else own
 
     def put(values_TD: Tensor) -> Edit:
         def edit(activation_TD: Tensor) -> Tensor:
@@ -202,13 +206,13 @@ def _row(model: PlainModel, sae: PlainSae, q: Question, row_T: Tensor) -> RowRes
         "mean": put(q.mean_D.expand_as(x_TD)),
     }
     log_p = {name: model.log_probabilities(row_T, q.kind, q.layer, edit) for name, edit in edits.items()}
-    at = torch.tensor(targets(row, q.special, q.bos), dtype=torch.int64)
+    at = torch.tensor([t for t in targets(row, q.special, q.bos) if t in own], dtype=torch.int64)
     ce = {name: -log[at, row_T[at + 1]] for name, log in log_p.items()}
     clean = log_p["clean"][at]
     kl = {name: (clean.exp() * (clean - log_p[name][at])).sum(1) for name in ("sae", "zero")}
     passes = [model.residuals(row_T, q.kind, q.layer, edits[name], q.ends) for name in ("clean", "sae")]
     later = [(clean_TD[own], spliced_TD[own]) for clean_TD, spliced_TD in zip(*passes, strict=True)]
-    return RowResult(x_TD[own], f_TF[own], x_hat_TD[own], ce, kl, later)
+    return RowResult(x_TD[own], f_TF[own], x_hat_TD[own], ce, kl, later, len(candidates) - len(own))
 
 
 def _metrics(rows: Sequence[RowResult], sae: PlainSae) -> Metrics:
@@ -242,6 +246,7 @@ def _metrics(rows: Sequence[RowResult], sae: PlainSae) -> Metrics:
         "l0_se": delete_one([row for row in rows if len(row.f_NF)], _l0),
         "ce_recovered_se": delete_one([row for row in rows if len(row.ce["clean"])], _ce_recovered),
         "tokens_evaluated": len(x),
+        "outlier_fraction": (outliers := sum(row.outliers for row in rows)) / (outliers + len(x)),
     }
 
 

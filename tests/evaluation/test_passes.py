@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from sae_sweep.evaluation.evaluator import SplicedSae
-from sae_sweep.evaluation.language_model import HeldOut, LanguageModelEvaluator
+from sae_sweep.evaluation.heldout import HeldOut
+from sae_sweep.evaluation.language_model import LanguageModelEvaluator
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.saes.inference import InferenceSae
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from sae_sweep.evaluation.evaluator import Evaluation, SplicedSae
-from sae_sweep.evaluation.language_model import HeldOut, LanguageModelEvaluator
+from sae_sweep.evaluation.heldout import HeldOut
+from sae_sweep.evaluation.language_model import LanguageModelEvaluator
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.saes.forms.relu import ReluForm
 from sae_sweep.saes.inference import InferenceSae
@@ -31,7 +32,7 @@ ARCHITECTURES = ("standard", "gated", "topk", "jumprelu", "no b_dec")
 KEYS = {
     *("l0", "l1", "mse", "fvu", "explained_variance", "cosine", "gamma", "alive", "density_over_1pct"),
     *("density_over_10pct", "l0_se", "ce_clean", "ce_sae", "ce_zero", "ce_mean", "ce_delta", "ce_recovered"),
-    *("ce_recovered_mean", "ce_recovered_se", "kl", "kl_zero", "later_fvu", "tokens_evaluated"),
+    *("ce_recovered_mean", "ce_recovered_se", "kl", "kl_zero", "later_fvu", "tokens_evaluated", "outlier_fraction"),
 }
 
 
@@ -44,6 +45,7 @@ class Judged:
     means: dict[str, Tensor]
     evaluations: dict[str, Evaluation]
     every_position: bool
+    largest_norms: dict[str, float]
 
     def expected(self, label: str, kind: str, tokens_RT: Tensor) -> Metrics:
         spliced = self.saes[label]
@@ -51,6 +53,7 @@ class Judged:
         question = Question(
             *(kind, LAYER, tokens_RT, {EOS, BOS, PAD}, BOS, self.means[spliced.hook], self.every_position),
             ends=tuple(WATCHED[kind]),
+            largest=self.largest_norms.get(spliced.hook, float("inf")),
         )
         return recomputed(
             self.plain,
@@ -82,8 +85,8 @@ def make_saes(
 
 @pytest.fixture(
     scope="module",
-    params=[("gpt2", False), ("llama", False), ("gpt2", True), ("llama", True)],
-    ids=["gpt2-counted", "llama-counted", "gpt2-all", "llama-all"],
+    params=[("gpt2", False, 0), ("llama", False, 0), ("gpt2", True, 0), ("llama", True, 1.1), ("gpt2", False, 1.1)],
+    ids=["gpt2-counted", "llama-counted", "gpt2-all", "llama-all-guarded", "gpt2-counted-guarded"],
 )
 def judged(
     request: pytest.FixtureRequest,
@@ -91,13 +94,20 @@ def judged(
     random_sae: Callable[..., InferenceSae],
     tokens_RT: Tensor,
 ) -> Judged:
-    family, every_position = request.param
+    family, every_position, ratio = request.param
     folder = request.getfixturevalue(f"{family}_folder")
     plain = PlainModel(family, folder)
     saes, means = make_saes(plain, random_sae, tokens_RT)
-    heldout = HeldOut(tokens_RT, torch.tensor([EOS, BOS, PAD]), BOS, 3, every_position)  # 8 rows: 3, 3 and 2
+    # Sites that leave outliers out, each its own, beside one that does not.
+    largest = {
+        HOOKS[kind].format(layer=LAYER): ratio
+        * plain.activation(kind, LAYER, tokens_RT[0])[1:].norm(dim=1).median().item()
+        for kind in KINDS[:2]
+        if ratio
+    }
+    heldout = HeldOut(tokens_RT, torch.tensor([EOS, BOS, PAD]), BOS, 3, every_position, largest)  # rows: 3, 3 and 2
     evaluations = LanguageModelEvaluator(load_float64(folder), heldout, means, READ).evaluate(list(saes.values()))
-    return Judged(plain, saes, means, evaluations, every_position)
+    return Judged(plain, saes, means, evaluations, every_position, largest)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -109,6 +119,7 @@ def test_metrics_are_as_defined(judged: Judged, kind: str, architecture: str, to
     assert set(found) == set(expected) == KEYS
     assert found == pytest.approx(expected, rel=1e-9, abs=1e-12)
     assert expected["l0"] not in (0, WIDTH)  # or the codes would prove nothing
+    assert (expected["outlier_fraction"] > 0) is (judged.saes[label].hook in judged.largest_norms)
 
 
 def test_frequencies_are_shares_of_counted_tokens(judged: Judged, tokens_RT: Tensor) -> None:
@@ -121,6 +132,7 @@ def test_frequencies_are_shares_of_counted_tokens(judged: Judged, tokens_RT: Ten
         x_TD = judged.plain.activation("resid_post", LAYER, row_T)
         own = ~torch.isin(row_T, special)
         own[0] = False
+        own &= x_TD.norm(dim=1) <= judged.largest_norms.get(judged.saes[label].hook, torch.inf)
         fired_F += (PlainSae("gated", sae.tensors, True, None).encode(x_TD[own]) > 0).sum(0)
         tokens += int(own.sum())
     assert torch.equal(judged.evaluations[label].frequency_F, fired_F / tokens)
@@ -160,7 +172,9 @@ def test_batches_change_nothing(
 ) -> None:
     family = request.node.callspec.params["judged"][0]
     model = load_float64(request.getfixturevalue(f"{family}_folder"))
-    heldout = HeldOut(tokens_RT, torch.tensor([EOS, BOS, PAD]), BOS, rows_per_forward, judged.every_position)
+    heldout = HeldOut(
+        tokens_RT, torch.tensor([EOS, BOS, PAD]), BOS, rows_per_forward, judged.every_position, judged.largest_norms
+    )
     again = LanguageModelEvaluator(model, heldout, judged.means, READ).evaluate(list(judged.saes.values()))
     for label, evaluation in judged.evaluations.items():
         assert again[label].metrics == pytest.approx(evaluation.metrics, rel=1e-9, abs=1e-12)

@@ -12,7 +12,8 @@ from sae_sweep.analyses.session.finished import FinishedSae
 from sae_sweep.analyses.session.rounds import Rounds
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import SplicedSae
-from sae_sweep.evaluation.language_model import HeldOutBatch, LanguageModelEvaluator
+from sae_sweep.evaluation.heldout import HeldOutBatch
+from sae_sweep.evaluation.language_model import LanguageModelEvaluator
 from sae_sweep.kernels.entries import Entries
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.plan.groups import stream_key

@@ -18,7 +18,8 @@ from sae_sweep.data.packing import Ids
 from sae_sweep.data.tokens import judged_rows, open_tokens
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import Evaluator
-from sae_sweep.evaluation.language_model import HeldOut, LanguageModelEvaluator
+from sae_sweep.evaluation.heldout import HeldOut
+from sae_sweep.evaluation.language_model import LanguageModelEvaluator
 from sae_sweep.evaluation.toy import ToyEvaluator
 from sae_sweep.model.harvest import harvest
 from sae_sweep.model.language_model import LanguageModel
@@ -133,6 +134,7 @@ class LanguageModelSource:
             bos_id=self.model.bos_id,
             rows_per_forward=self._config.data.rows_per_forward,
             every_position=positions == "all",
+            largest_norms=self._stream.largest_norms,
         )
         return LanguageModelEvaluator(self.model, heldout, means, tuple(dict.fromkeys((*self._hooks, *watched))))
 
