@@ -116,14 +116,13 @@ def latents_of(sae: "Sae", model: Model, text: str) -> Latents:
     tokens_RT = model.tokens(text)
     x_TD = torch.cat([harvested(model.running, hook, tokens_RT)[0] for hook in sae.home.hooks], dim=1)
     with torch.no_grad():
-        codes_TF = sae.encode(x_TD.to(sae.device), tokens_RT[0].to(sae.device))
+        codes_TF = sae.encode(x_TD, tokens_RT[0])
     return Latents(codes_TF, model.strings(tokens_RT))
 
 
-def top_contexts(sae: "Sae", latent: int, n: int, quantiles: int, width: int) -> Contexts:
+def top_contexts(sae: "Sae", model: Model, latent: int, n: int, quantiles: int, width: int) -> Contexts:
     """Where a latent fires on the held-out tokens of its sweep."""
     check_latent(sae, latent)
-    model = sae.model()
     heldout = sae.looked.codes(sae, model)
     f_RT, counted = heldout.of_latent(latent)
 
@@ -142,15 +141,14 @@ def top_contexts(sae: "Sae", latent: int, n: int, quantiles: int, width: int) ->
     return Contexts(latent, len(fired) / max(1, counted), top, [contexts(places) for places in drawn])
 
 
-def logit_effects(sae: "Sae", latent: int, n: int) -> Effects:
-    """W_dec[latent] through the unembedding."""
+def logit_effects(sae: "Sae", model: Model, latent: int, n: int) -> Effects:
+    """W_dec[latent] through the unembedding; of a crosscoder that of its last site."""
     check_latent(sae, latent)
-    model = sae.model()
     head = model.module.get_output_embeddings()  # type: ignore[operator]
-    row_D, weight_VD = sae.W_dec[latent].detach(), head.weight
+    row_D, weight_VD = sae.W_dec[latent].detach().chunk(len(sae.writes))[-1], head.weight
     if weight_VD.shape[1] != len(row_D):
         raise ConfigError(
-            f"{sae.writes[0]} is {len(row_D)} wide, and the unembedding reads {weight_VD.shape[1]} numbers"
+            f"{sae.writes[-1]} is {len(row_D)} wide, and the unembedding reads {weight_VD.shape[1]} numbers"
         )
     effect_V = weight_VD.detach() @ row_D.to(weight_VD)
 

@@ -127,14 +127,18 @@ class Sae(nn.Module):
         """Its codes on a text, [T, F], with token strings beside."""
         return latents_of(self, model, text)
 
-    def top_contexts(self, latent: int, n: int = 10, quantiles: int = 5, width: int = 10) -> Contexts:
+    def top_contexts(
+        self, latent: int, n: int = 10, quantiles: int = 5, width: int = 10, model: Model | None = None
+    ) -> Contexts:
         """Where a latent fires on the sweep's held-out tokens: the `n` rows that it is largest on, and `n` places from
-        each of so many quantiles of its activations, each with `width` tokens on either side."""
-        return top_contexts(self, latent, n, quantiles, width)
+        each of so many quantiles of its activations, each with `width` tokens on either side. `model` is its own where
+        it is not given."""
+        return top_contexts(self, model or self.model(), latent, n, quantiles, width)
 
-    def logit_effects(self, latent: int, n: int = 10) -> Effects:
-        """The tokens whose logits W_dec[latent] raises and lowers most, straight through the unembedding."""
-        return logit_effects(self, latent, n)
+    def logit_effects(self, latent: int, n: int = 10, model: Model | None = None) -> Effects:
+        """The tokens whose logits W_dec[latent] raises and lowers most, straight through the unembedding. `model` is
+        its own where it is not given."""
+        return logit_effects(self, model or self.model(), latent, n)
 
     def density(self) -> Tensor:
         """[F]: the share of held-out tokens that each latent fires on. ConfigError where no file says it."""

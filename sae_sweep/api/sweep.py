@@ -14,6 +14,7 @@ from sae_sweep.folder.record import read_record
 from sae_sweep.reporting.cell import cell_title
 from sae_sweep.reporting.pareto import cells
 from sae_sweep.reporting.points import Point, read_sweep
+from sae_sweep.reporting.sections.curves import read_curves
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,17 +70,22 @@ class Sweep(Mapping[str, "Sae"]):
         return found
 
     def frame(self) -> "pd.DataFrame":
-        """A row per member, by name: its state, what it is, every metric (none while it is unfinished), and its config
-        by dotted key; and a row per SAE that was judged into the sweep, in state foreign."""
+        """A row per member, by name: its state, what it is, every metric (while it trains only tokens_trained), and its
+        config by dotted key; and a row per SAE that was judged into the sweep, in state foreign."""
         import pandas as pd
 
         points = {point["member"]: _told(point) for point in read_sweep(self.folder).points}
         rows = {}
         for label, entry in self._members.items():
-            known = points.pop(label, {"architecture": architecture_label(entry["config"])})
+            known = points.pop(label, None) or self._trains(label, entry["config"])
             rows[label] = {"state": entry["state"], **known, **flat_entries(entry["config"])}
         rows |= {label: {"state": "foreign", **known} for label, known in points.items()}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("member")
+
+    def _trains(self, label: str, config: Mapping[str, Any]) -> dict[str, Any]:
+        """What is known of an unfinished member: how far it is in training."""
+        tokens = read_curves(self.folder / label / names.CURVES)["tokens"]
+        return {"architecture": architecture_label(config), "tokens_trained": tokens[-1] if tokens else None}
 
     def frontier(self) -> "pd.DataFrame":
         """The rows of the frame that no other member of their cell beats on both L0 and fidelity, by rising L0."""

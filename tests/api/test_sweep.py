@@ -30,7 +30,9 @@ def test_a_sweep_that_trains_shows_who_is_unfinished(sweep, tmp_path):
     record["members"]["gated-l0_8-w256"]["state"] = "running"
     (tmp_path / "mine" / "sweep.json").write_text(json.dumps(record))
     trains = ss.open(tmp_path / "mine")
-    assert trains.frame().loc["gated-l0_8-w256", "state"] == "running"
+    row = trains.frame().loc["gated-l0_8-w256"]
+    assert (row["state"], row["architecture"]) == ("running", "gated")
+    assert 0 < row["tokens_trained"] <= 20_480
     assert trains.frame()["ce_recovered"].notna().sum() == len(trains) == 3
     assert "3 of 4 members finished" in repr(trains)
     with pytest.raises(KeyError, match="not one of the finished members"):
