@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from sae_sweep.config.schema import MemberConfig, ModelConfig
 from sae_sweep.model.facts import model_folder
+from sae_sweep.plan.fingerprints import weight_files
 from sae_sweep.plan.groups import stream_entries
 from sae_sweep.plan.members import digest
 
@@ -24,8 +25,6 @@ LAYOUT = 1
 ABOUT = "about"
 """What a folder's json is called, and in a file's header the entry that says what it is."""
 TOKENS = "tokens"
-WEIGHT_FILES = ("*.safetensors", "config.json", "*.py")
-"""What makes a local folder the model it is; its tokenizer shows in the tokens."""
 
 
 def cache_key(config: MemberConfig) -> str:
@@ -72,6 +71,4 @@ def _weights(model: ModelConfig) -> dict[str, Any] | None:
     folder = model_folder(model)
     if folder is None:
         return None
-    found = {path.name: path.stat() for pattern in WEIGHT_FILES for path in folder.glob(pattern)}
-    files = {name: {"bytes": about.st_size, "modified_ns": about.st_mtime_ns} for name, about in sorted(found.items())}
-    return {"folder": str(folder.resolve()), "files": files}
+    return {"folder": str(folder.resolve()), "files": weight_files(folder)}

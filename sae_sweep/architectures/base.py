@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
+from typing import Any
 
 from sae_sweep.errors import ConfigError
 from sae_sweep.host.kinds import Kinds
@@ -109,6 +110,10 @@ class SaeConfig(ABC):
     @abstractmethod
     def recipe(self, width: int) -> Recipe:
         """The paper's training recipe."""
+
+    def resolved(self, d: int) -> dict[str, Any]:
+        """What keys that may be null stand for where they are, by key."""
+        return {}
 
     def coefficient(self) -> Coefficient | None:
         """The sparsity penalty's coefficient; None where nothing is penalised."""

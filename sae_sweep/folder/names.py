@@ -11,12 +11,14 @@ CARD = "cfg.json"
 WEIGHTS, SPARSITY = "sae_weights.safetensors", "sparsity.safetensors"
 LOOKUP = "lookup.safetensors"
 """Of a tokenized SAE alone."""
+PROVENANCE = "provenance.json"
+"""By which command, on what and where it came to be."""
 METRICS, CURVES, LOG = "metrics.json", "metrics.jsonl", "log.txt"
 MILESTONES = "milestones"
 """What it was on its way, in a folder by training tokens."""
 LAST_GOOD = "last_good.safetensors"
 """The resume state of a member that diverged, from before it did."""
-TRAINED_FILES = (METRICS, WEIGHTS, CURVES, CARD, SPARSITY, LOOKUP, LAST_GOOD)
+TRAINED_FILES = (METRICS, PROVENANCE, WEIGHTS, CURVES, CARD, SPARSITY, LOOKUP, LAST_GOOD)
 """What training leaves of a member."""
 
 EVALUATIONS = "eval"

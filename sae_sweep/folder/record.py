@@ -12,6 +12,7 @@ from sae_sweep.config.saved import wrong_value
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder import names
 from sae_sweep.host.json_files import read_object
+from sae_sweep.plan.fingerprints import check_same, fingerprints, hashed
 from sae_sweep.plan.groups import Plan
 from sae_sweep.plan.members import Member, identity_entries
 
@@ -64,7 +65,19 @@ def read_states(file: Path) -> dict[str, Any]:
 def member_entry(member: Member) -> dict[str, Any]:
     """The entry of a member that is to be trained."""
     config = identity_entries(member.config)
-    return {"identity": member.identity, "state": "planned", "reason": None, "config": config}
+    content = hashed(fingerprints(member.config))
+    return {"identity": member.identity, "state": "planned", "reason": None, "config": config, "content": content}
+
+
+def check_content(plan: Plan, here: Mapping[str, Any]) -> None:
+    """Raises ConfigError where members of a sweep were begun on other content than the plan's members would read now
+    under the same names. Of those that failed, or never began, it may have been mended; entries that older versions
+    wrote do not say it."""
+    for config in {group.key: group.members[0].config for group in plan.groups}.values():
+        for label, entry in here.items():
+            kept = entry.get("content")
+            if isinstance(kept, Mapping) and entry["state"] not in ("failed", "planned"):
+                check_same(kept, config, label)
 
 
 def plan_entries(plan: Plan) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ from sae_sweep.config.values import shown
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder import names
 from sae_sweep.folder.files import clear_leftovers, write_json_atomic, write_text_atomic
-from sae_sweep.folder.record import member_entry, new_record, plan_entries, read_record, read_states
+from sae_sweep.folder.record import check_content, member_entry, new_record, plan_entries, read_record, read_states
 from sae_sweep.folder.storage import is_whole_safetensors
 from sae_sweep.host.json_files import read_object
 from sae_sweep.plan.groups import Plan
@@ -134,6 +134,10 @@ class SweepFolder:
         here = self.read()["members"]
         return {member.identity for member in plan.members if self._is_finished(member.label, here)}
 
+    def check_content(self, plan: Plan) -> None:
+        """Raises ConfigError where the folder's members were begun on other content under the same names."""
+        check_content(plan, self.read()["members"])
+
     def begin(self, plan: Plan, resumed: Collection[str] = (), elsewhere: Collection[str] = ()) -> None:
         """Make the folders, write each unfinished member's config.yaml, and put the plan into sweep.json.
 
@@ -143,6 +147,7 @@ class SweepFolder:
         self._make_root()
         clear_leftovers(self.root)
         here, begun = self.read()["members"], {}
+        check_content(plan, here)  # what the hub has may have moved while it was loaded
         for member in plan.members:
             if member.identity not in elsewhere and not self._is_finished(member.label, here):
                 self._begin_member(member, member.identity in resumed)

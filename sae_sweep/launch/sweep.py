@@ -62,6 +62,7 @@ def launch(configs: Sequence[MemberConfig], place: Place) -> list[Outcome]:
     place.check(configs[0].launcher)
     folder = SweepFolder(sweep_root(configs[0]))
     plan = folder.named(plan)
+    folder.check_content(plan)
     _tell_passed(plan, folder)
     if configs[0].dry_run:
         _print_dry(plan, folder, place)

@@ -25,6 +25,7 @@ def train_task(place: Path) -> None:
     with held(task.root, task.name), stopping(once=True) as stop:
         plan = folder.named(plan_sweep(configs))
         try:
+            folder.check_content(plan)
             train_missing(plan, folder, stop)
         except ConfigError as error:  # it shows only where the model and its data are
             folder.mark([member.label for member in plan.members], "failed", str(error))

@@ -4,6 +4,7 @@ Equations: `maths.py`.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from sae_sweep.architectures.base import Coefficient, PenaltyConfig, Recipe, above_zero, not_negative, one_of
 from sae_sweep.errors import ConfigError
@@ -62,6 +63,9 @@ class JumpReluConfig(PenaltyConfig):
         if not self.deepmind:
             return "tanh"
         return "l0" if self.l0 is None else "target_l0"
+
+    def resolved(self, d: int) -> dict[str, Any]:
+        return {"penalty": self.chosen_penalty}
 
     def variations(self) -> tuple[str, ...]:
         if not self.deepmind:

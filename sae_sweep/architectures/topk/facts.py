@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import log2, sqrt
+from typing import Any
 
 from sae_sweep.architectures.base import Recipe, SaeConfig, above_zero, not_negative
 from sae_sweep.errors import ConfigError
@@ -32,6 +33,9 @@ class TopKConfig(SaeConfig):
     def auxk_latents(self, d: int) -> int:
         """How many dead latents model the residual."""
         return self.auxk if self.auxk is not None else 2 ** round(log2(max(d, 4) / 2))
+
+    def resolved(self, d: int) -> dict[str, Any]:
+        return {"k": self.active(), "auxk": self.auxk_latents(d)}
 
     def dead_after(self) -> float:
         return self.dead_after_tokens

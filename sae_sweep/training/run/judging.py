@@ -1,6 +1,7 @@
 """How the members of a group are judged on held-out tokens, and written when they are done."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -14,6 +15,7 @@ from sae_sweep.evaluation.evaluator import Evaluation, Evaluator
 from sae_sweep.evaluation.metrics import VERSION, closed
 from sae_sweep.folder.files import write_json_atomic
 from sae_sweep.folder.names import LAST_GOOD, METRICS
+from sae_sweep.folder.provenance import write_provenance
 from sae_sweep.folder.sweep import MemberResult
 from sae_sweep.host.memory import OUT_OF_MEMORY, give_back, is_out_of_memory
 from sae_sweep.interop import saelens
@@ -37,7 +39,7 @@ class Judging:
     ) -> None:
         """`evaluators` by value of `evaluation.positions`; `source_metadata` is what cfg.json says of the source."""
         self._waves, self._evaluators, self._blocks = waves, dict(evaluators), blocks
-        self._source_metadata = source_metadata
+        self._source_metadata, self._began = source_metadata, datetime.now(UTC)
         self._most: int | None = None
         """Members that have room to be judged together; None where memory never was short."""
         self._trim_rows = TRIM_ROWS
@@ -117,7 +119,9 @@ class Judging:
                 diverged[label] = f"it diverged: {broken}"
                 continue
             work.tracker.sync()
-            self._write(work.folder.member_folder(label), member, evaluation, metrics)
+            folder = work.folder.member_folder(label)
+            write_provenance(folder, member.plan, str(evaluation.sae.tensors["b_dec"].device), self._began)
+            self._write(folder, member, evaluation, metrics)
             work.tracker.finish(label, metrics)
             results[label] = MemberResult(metrics, None)
             work.stop.poll()

@@ -1,0 +1,104 @@
+"""provenance.json of a member: by which command, on what and where it came to be. No torch.
+
+command    config       resolved: what a recipe, the model or the site decided is no null
+versions   commit       of the checkout that the program is of, with `+` where files were changed; null elsewhere
+host       device       started, ended, wall_seconds
+content    fingerprints of model, tokenizer and data
+"""
+
+import platform
+import shlex
+import subprocess
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from socket import gethostname
+from typing import Any
+
+from sae_sweep.config.reading import config_entries
+from sae_sweep.data.kinds import data_kind
+from sae_sweep.folder.files import write_json_atomic
+from sae_sweep.folder.names import PROVENANCE
+from sae_sweep.model.facts import model_facts
+from sae_sweep.plan.fingerprints import fingerprints, hashed
+from sae_sweep.plan.members import Member
+
+LIBRARIES = ("sae-sweep", "torch", "transformers", "datasets", "tokenizers", "safetensors", "numpy", "numba")
+OPTIONAL = ("transformer-lens",)
+ROOT = Path(__file__).parents[2]
+
+
+def write_provenance(folder: Path, member: Member, device: str, started: datetime) -> None:
+    """Write it, for a member that ends now."""
+    ended = datetime.now(UTC)
+    entries = {
+        "command": command(),
+        "config": resolved_entries(member),
+        "versions": versions(),
+        "commit": _commit(),
+        "host": gethostname(),
+        "platform": platform.platform(),
+        "device": device,
+        "started": started.isoformat(timespec="seconds"),
+        "ended": ended.isoformat(timespec="seconds"),
+        "wall_seconds": round((ended - started).total_seconds(), 1),
+        "content": hashed(fingerprints(member.config)),
+    }
+    write_json_atomic(folder / PROVENANCE, entries)
+
+
+def command() -> str:
+    """The command line of this process, as it was typed."""
+    words = sys.orig_argv
+    place = next((i for i, word in enumerate(words) if word == "sae_sweep.cli" or Path(word).name == "sae-sweep"), None)
+    return shlex.join(words if place is None else ["sae-sweep", *words[place + 1 :]])
+
+
+def resolved_entries(member: Member) -> dict[str, Any]:
+    """Its config, with what its plan decided where the config says null."""
+    entries = config_entries(member.config)
+    schedule = member.schedule
+    training = {
+        **{key: getattr(schedule, key) for key in ("lr", "beta1", "beta2", "eps", "clip")},
+        **{key: getattr(schedule, key) for key in ("lr_warmup_steps", "sparsity_warmup_steps")},
+        "lr_decay_fraction": schedule.lr_decay_steps / schedule.total_steps,
+    }
+    site = {"hook": member.site.hook, "kind": member.site.kind, "layer": member.site.layer, "width": member.d}
+    sae = {"width": member.width, "expansion": member.width / member.d, **member.config.sae.resolved(member.d)}
+    found: dict[str, dict[str, Any]] = {"training": training, "site": site, "sae": sae}
+    if data_kind(member.config.data.kind).MODEL:
+        found["model"] = asdict(model_facts(member.config.model))
+    for group, values in found.items():
+        own = entries[group]
+        entries[group] = own | {key: value for key, value in values.items() if own.get(key) is None}
+    return entries
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Of the interpreter and of the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for name in (*LIBRARIES, *OPTIONAL):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def _commit() -> str | None:
+    if not (ROOT / ".git").exists():
+        return None
+    asked = (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+    try:
+        commit, changed = (
+            subprocess.run(["git", "-C", ROOT, *words], capture_output=True, text=True, check=True, timeout=10).stdout
+            for words in asked
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.strip() + "+" * bool(changed.strip())

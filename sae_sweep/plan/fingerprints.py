@@ -1,0 +1,149 @@
+"""What lies under the names that a config gives: model, tokenizer and data, so that other content is not taken for it.
+
+A local file is known by its size, its time and a hash of it; something of the hub by the commit that is downloaded. A
+sweep keeps the fingerprints of each member from when it was begun, and the next command compares. Neither data=demo,
+whose text is the interpreter's own, nor activations made without a model, which are all in the config, have any. No
+torch.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from sae_sweep.config.schema import MemberConfig, ModelConfig
+from sae_sweep.data.documents import text_files
+from sae_sweep.data.kinds import data_kind
+from sae_sweep.data.origin import Origin, origins
+from sae_sweep.errors import ConfigError
+from sae_sweep.model.facts import model_folder
+
+WEIGHT_FILES = ("*.safetensors", "config.json", "*.py")
+"""What makes a local folder the model it is; its tokenizer shows in the tokens."""
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "*.model")
+SMALL_BYTES = 2**26
+"""Files up to this size are read again even where their time has not changed."""
+READ_BYTES = 2**22
+
+Fingerprint = dict[str, Any]
+"""`reference`, what the config says; `files`, by name `bytes` and `modified_ns`, and once kept `hash`; or `commit`."""
+
+
+def fingerprints(config: MemberConfig) -> dict[str, Fingerprint]:
+    """Of what a member is trained on, by the key that names it; without hashes."""
+    found: dict[str, Fingerprint] = {}
+    kind = data_kind(config.data.kind)
+    if kind.MODEL:
+        found["model.path"] = _model(config.model, WEIGHT_FILES)
+        found["model.path (its tokenizer)"] = _model(config.model, TOKENIZER_FILES)
+    if "path" in kind.READS and config.data.path:
+        for origin in filter(None, origins(config.data)):
+            found[origin.key] = _data(origin, config.data.kind)
+    return {key: each for key, each in found.items() if each.get("files") or each.get("commit")}
+
+
+def hashed(found: Mapping[str, Fingerprint]) -> dict[str, Fingerprint]:
+    """The same with a hash of each file, as they are kept; without where the files are."""
+    return {
+        key: {name: value for name, value in each.items() if name not in ("files", "folder")}
+        | ({"files": {name: {**about, "hash": _hash(each, name)} for name, about in each["files"].items()}})
+        if "files" in each
+        else each
+        for key, each in found.items()
+    }
+
+
+def check_same(kept: Mapping[str, Any], config: MemberConfig, label: str) -> None:
+    """Raises ConfigError where what a member was trained on, as it was kept, is under the same name other content now.
+
+    What has another name is another thing, and is not compared.
+    """
+    for key, now in fingerprints(config).items():
+        then = kept.get(key)
+        if isinstance(then, Mapping) and then.get("reference") == now["reference"] and (why := _changed(then, now)):
+            raise ConfigError(
+                f"{key.partition(' ')[0]}={now['reference']}: {why} since {label} was begun; restore it, or give"
+                " another name= to train on what is there now"
+            )
+
+
+def file_states(files: Iterable[tuple[str, Path]]) -> dict[str, dict[str, int]]:
+    """Sizes and times of files, by the names that are given."""
+    found = {name: path.stat() for name, path in files}
+    return {name: {"bytes": about.st_size, "modified_ns": about.st_mtime_ns} for name, about in sorted(found.items())}
+
+
+def weight_files(folder: Path, patterns: Iterable[str] = WEIGHT_FILES) -> dict[str, dict[str, int]]:
+    """Those of a local model's folder, by name."""
+    return file_states((path.name, path) for pattern in patterns for path in folder.glob(pattern) if path.is_file())
+
+
+def _model(config: ModelConfig, patterns: Iterable[str]) -> Fingerprint:
+    folder, reference = model_folder(config), config.path or config.name
+    if folder is not None:
+        return {"reference": reference, "folder": folder, "files": weight_files(folder, patterns)}
+    revision = config.revision or "main"
+    return {"reference": f"{reference}@{revision}", "commit": _commit("models", str(reference), revision)}
+
+
+def _data(origin: Origin, kind: str) -> Fingerprint:
+    reference = str(origin.path)
+    if kind != "text":
+        reference += "".join(f" {word}" for word in (origin.name, origin.split) if word)
+    if kind == "text":
+        files = [(str(file), file) for file in text_files(origin)]
+    else:
+        place = Path(str(origin.path)).expanduser()
+        if not place.exists():
+            return {"reference": reference, "commit": _commit("datasets", str(origin.path), "main")}
+        inside = sorted(place.rglob("*")) if place.is_dir() else [place]
+        files = [(str(file), file) for file in inside if file.is_file()]
+    return {"reference": reference, "folder": Path(), "files": file_states(files)}
+
+
+def _commit(kind: str, repository: str, revision: str) -> str | None:
+    """The commit of what the hub's cache has; None where it has nothing yet."""
+    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
+    file = cache / f"{kind}--{repository.replace('/', '--')}" / "refs" / revision
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return None
+
+
+def _changed(then: Mapping[str, Any], now: Fingerprint) -> str | None:
+    """What is not as it was, in words; None where all is."""
+    if then.get("commit") != now.get("commit") and None not in (then.get("commit"), now.get("commit")):
+        return f"it has moved from commit {str(then['commit'])[:12]} to {now['commit'][:12]}"
+    before, after = then.get("files"), now.get("files")
+    if not isinstance(before, Mapping) or after is None:
+        return None
+    for name in sorted(set(before) ^ set(after)):
+        return f"{name} has {'gone' if name in before else 'come'}"
+    for name, about in after.items():
+        old = before[name]
+        if old["bytes"] != about["bytes"]:
+            return f"{name} has changed from {old['bytes']:,} to {about['bytes']:,} bytes"
+        touched = old["modified_ns"] != about["modified_ns"] or about["bytes"] <= SMALL_BYTES
+        if touched and old["hash"] != _hash(now, name):
+            return f"{name} has other content of the same size"
+    return None
+
+
+def _hash(found: Fingerprint, name: str) -> str:
+    path = (found["folder"] / name).expanduser()
+    state = path.stat()
+    return _file_hash(str(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _file_hash(path: str, size: int, modified_ns: int, changed_ns: int) -> str:
+    """32 hex digits. A process reads a file once for each size and times."""
+    digest = blake2b(digest_size=16)
+    with Path(path).open("rb") as file:
+        while part := file.read(READ_BYTES):
+            digest.update(part)
+    return digest.hexdigest()
