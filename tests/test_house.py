@@ -12,8 +12,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sae_sweep"
 
 FLOORS = (
-    "cli", "launch", "reporting", "analyses", "training", "tracking", "interop", "evaluation", "activations", "folder",
-    "plan", "data", "model", "maths", "saes", "kernels", "config", "architectures", "names", "host", "errors",
+    "cli", "api", "launch", "reporting", "analyses", "training", "tracking", "interop", "evaluation",
+    "activations", "folder", "plan", "data", "model", "maths", "saes", "kernels", "config", "architectures",
+    "names", "host", "errors",
 )  # fmt: skip
 """From the top; a room imports from rooms below it alone. The equations of an architecture stand above the bank, which
 knows its facts alone; names of files are facts that all may know."""
