@@ -8,6 +8,7 @@ from sae_sweep.api.home import Home
 from sae_sweep.api.sae import Sae
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder import names
+from sae_sweep.host.network import look_at_hub
 from sae_sweep.interop import load_sae
 
 HUB = "hub:"
@@ -57,6 +58,7 @@ def _downloaded(name: str) -> Path:
     if not rest:
         raise ConfigError(f"{HUB}{name} is not hub:USER/REPO/MEMBER@REVISION")
     member = "/".join(rest[1:])
+    look_at_hub()
     try:
         root = snapshot_download(
             f"{user}/{rest[0]}", revision=revision or None, allow_patterns=[f"{member}/*"] if member else None

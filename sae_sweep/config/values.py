@@ -126,6 +126,11 @@ def finite(value: float | None) -> float | None:
     return value if value is not None and isfinite(value) else None
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 member`, `2 members`."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def number(value: float | None) -> str:
     """A configured number, short: 0.0006, 1e-05, 16384."""
     if value is None:

@@ -15,6 +15,7 @@ from sae_sweep.data.origin import Origin
 from sae_sweep.data.packing import Ids, PackedText, RowFormat, RowSource, Tokenizer, TokenRows
 from sae_sweep.data.records import Bad, Ledger, sound_text
 from sae_sweep.errors import ConfigError
+from sae_sweep.host.network import look_at_hub
 
 _BATCH_ROWS = 256
 _SAVED_MARKS = ("state.json", "dataset_dict.json")  # what `save_to_disk` leaves in the folder
@@ -144,6 +145,8 @@ def _load(datasets: Any, local: Path, path: str, origin: Origin) -> Any:
             f"{origin.split_key}={origin.split}: a slice of a hub dataset cannot be streamed; take the whole split, or"
             " save the slice (load_dataset, save_to_disk) and give data.path that folder"
         )
+    if not local.exists():
+        look_at_hub()
     return datasets.load_dataset(
         str(local) if local.exists() else path, origin.name, split=origin.split, streaming=whole
     )

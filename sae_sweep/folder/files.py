@@ -28,6 +28,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{host_token()}-{os.getpid()}-{token_hex(4)}.tmp")
     try:
         yield temporary
+        open_to_others(temporary)
         if durable:
             sync(temporary)
         temporary.replace(path)
@@ -36,6 +37,17 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
     if durable:
         sync(path.parent)
+
+
+def open_to_others(file: Path) -> None:
+    """Give a file that a library made for its owner alone (safetensors does) the mode that any new file has here."""
+    if file.stat().st_mode & 0o077:
+        return
+    probe = file.with_name(f"{file.name}.mode.tmp")
+    descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT, 0o666)
+    file.chmod(os.fstat(descriptor).st_mode & 0o777)
+    os.close(descriptor)
+    probe.unlink()
 
 
 def clear_leftovers(folder: Path, *, own: bool = False) -> None:

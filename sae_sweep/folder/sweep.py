@@ -176,7 +176,7 @@ class SweepFolder:
                 (folder / name).unlink(missing_ok=True)
         if not resumed:
             shutil.rmtree(folder / names.MILESTONES, ignore_errors=True)
-        text = OmegaConf.to_yaml(OmegaConf.create(config_entries(member.config)))
+        text = OmegaConf.to_yaml(OmegaConf.create(config_entries(member.resolved)))
         write_text_atomic(folder / names.CONFIG, text)
 
     def _write_own(self, marks: Mapping[str, Any]) -> None:

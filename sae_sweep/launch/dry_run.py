@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sae_sweep.activations.cache_folder import cache_key, files_there
-from sae_sweep.config.values import shown
+from sae_sweep.config.values import counted, shown
 from sae_sweep.data.kinds import synthetic_kind
 from sae_sweep.host.terminal import tell
 from sae_sweep.launch.tables import print_table
@@ -52,11 +52,6 @@ def print_plan(plan: Plan, root: Path, finished: Collection[str]) -> None:
         cache = _cache(group, block_bytes(group))
         if cache is not None and not group.spliced:
             tell(cache)
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 member`, `2 members`."""
-    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _title(group: Group) -> str:

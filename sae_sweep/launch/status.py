@@ -8,7 +8,7 @@ from pathlib import Path
 from time import time
 from typing import Any
 
-from sae_sweep.config.values import count, shown
+from sae_sweep.config.values import count, counted, shown
 from sae_sweep.folder.checkpoints import Checkpoint, StateFolder
 from sae_sweep.folder.lock import Holder, living_holder
 from sae_sweep.folder.sweep import SweepFolder
@@ -158,7 +158,7 @@ def print_status(root: Path, *, as_json: bool) -> None:
     tell(_headline(status))
     for task in status.tasks:
         tell(_task_line(task))
-    print_table(f"{len(status.members)} members", HEADER, [_row(member) for member in status.members], sys.stdout)
+    print_table(counted(len(status.members), "member"), HEADER, [_row(member) for member in status.members], sys.stdout)
 
 
 def _member(
@@ -193,7 +193,7 @@ def _member(
 
 def _headline(status: SweepStatus) -> str:
     what = "in training" if not status.tasks else "waited for"
-    nobody = "nobody trains here" if not status.tasks else f"{len(status.tasks)} groups given to workers"
+    nobody = "nobody trains here" if not status.tasks else f"{counted(len(status.tasks), 'group')} given to workers"
     parts = [f"{status.folder}: " + (f"{what} ({status.holder})" if status.holder else nobody)]
     if status.doing:
         parts.append(status.doing)
@@ -212,7 +212,7 @@ def _task_line(task: TaskStatus) -> str:
         parts.append(task.doing)
     if task.eta is not None:
         parts.append(f"ETA {duration(task.eta)}")
-    return ", ".join([*parts, f"{len(task.members)} members"])
+    return ", ".join([*parts, counted(len(task.members), "member")])
 
 
 def _row(member: MemberStatus) -> tuple[str, ...]:

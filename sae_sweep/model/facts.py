@@ -13,6 +13,7 @@ from sae_sweep.host.json_files import read_object
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
+_POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
 LARGEST = 10**9
 """Of sizes: beyond it is no model's."""
 # The names architectures give the same size in their config.json.
@@ -93,10 +94,26 @@ def check_unquantised(entries: Mapping[str, Any], config: ModelConfig) -> None:
         )
 
 
+def check_context(config: ModelConfig, context: int) -> None:
+    """Raises ConfigError for rows of more tokens than the model was made for, where its config.json says how many."""
+    folder = model_folder(config)
+    entries = {} if folder is None else _read_json(folder / "config.json", config.path)
+    longest = _first_integer({**entries, **_text_part(entries)}, _POSITIONS)
+    if longest is not None and context > longest:
+        raise ConfigError(
+            f"data.context={context}: {config.name} reads rows of at most {longest} tokens (config.json); lower it"
+        )
+
+
+def _text_part(entries: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of a model that also sees: what it says of its language model."""
+    text = entries.get("text_config")
+    return text if isinstance(text, Mapping) else {}
+
+
 def read_sizes(entries: Mapping[str, Any]) -> dict[str, int | None]:
     """The sizes a config.json states under the name any architecture gives them; None for what it leaves out."""
-    text = entries.get("text_config")
-    entries = {**entries, **text} if isinstance(text, Mapping) else entries
+    entries = {**entries, **_text_part(entries)}
     return {name: _first_integer(entries, aliases) for name, aliases in _ALIASES.items()}
 
 

@@ -11,6 +11,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from sae_sweep.config.schema import ModelConfig
 from sae_sweep.errors import ConfigError
+from sae_sweep.host.network import look_at_hub
 from sae_sweep.model.blocks import map_blocks
 from sae_sweep.model.facts import check_unquantised, complete_sizes, model_facts, model_folder, read_sizes
 from sae_sweep.model.head import check_head
@@ -99,6 +100,8 @@ def _source(config: ModelConfig) -> str:
 
 def _loading_options(config: ModelConfig) -> dict[str, Any]:
     local = model_folder(config) is not None
+    if not local:
+        look_at_hub()
     options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code, "local_files_only": local}
     return options if local or config.revision is None else {**options, "revision": config.revision}
 

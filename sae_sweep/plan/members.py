@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sae_sweep.config.schema import OBJECTIVE_KEYS, MemberConfig, ModelConfig, SiteConfig
+from sae_sweep.config.values import shown
 from sae_sweep.data.kinds import synthetic_kind
 from sae_sweep.errors import ConfigError
-from sae_sweep.model.facts import ModelFacts, model_facts, model_folder
+from sae_sweep.model.facts import ModelFacts, check_context, model_facts, model_folder
 from sae_sweep.model.sites import Site, later_sites, resolve_site, site_width, synthetic_site
 from sae_sweep.plan.limits import check_config, check_width
 from sae_sweep.plan.origin import check_origin, weights_hash
@@ -61,6 +62,33 @@ class Member:
         return {self.site.hook: self.d, self.site.written.hook: self.d_out}
 
     @property
+    def resolved(self) -> MemberConfig:
+        """Its config with what it left to the recipe, the width and the layer, as they are."""
+        config, schedule = self.config, self.schedule
+        recipe = asdict(config.sae.recipe(self.width))
+        same = ("lr", "beta1", "beta2", "eps", "clip", "lr_warmup_steps", "sparsity_warmup_steps")
+        found = {"lr_decay_fraction": recipe["lr_decay_fraction"], **{key: getattr(schedule, key) for key in same}}
+        training = {key: value for key, value in found.items() if getattr(config.training, key) is None}
+        layer = self.site.layer if config.site.kind is not None and config.site.across is None else config.site.layer
+        return replace(
+            config,
+            site=replace(config.site, layer=layer),
+            sae=replace(config.sae, width=self.width, expansion=None),
+            training=replace(config.training, **training),
+        )
+
+    @property
+    def words(self) -> str:
+        """What it is, for people: a line."""
+        config, schedule = self.config, self.schedule
+        knob, value = sparsity(config)
+        return (
+            f"{config.sae.method()} at {self.site.name}: {self.width} latents of {self.d} numbers, {knob}"
+            f" {shown(value)}, {schedule.total_steps} steps of {config.training.batch_size} tokens, lr"
+            f" {schedule.lr:.3g}, seed {config.seed}"
+        )
+
+    @property
     def parameters(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every trained tensor but the lookup."""
         shapes = self.config.sae.parameters(self.d, self.width)
@@ -80,6 +108,7 @@ def resolve_member(config: MemberConfig, identity: str) -> Member:
     else:
         config = replace(config, model=_own_facts(config.model))
         facts = model_facts(config.model)
+        check_context(config.model, config.data.context)
         site = resolve_site(config.site, facts)
         d = _width_at(config.site, site, facts)
         d_out = (site_width(site.output, facts) if site.output else None) or d

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 from time import time
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from sae_sweep.folder.files import OLD_SECONDS, clear_leftovers, replacing, write_json_atomic, write_text_atomic
 
@@ -88,3 +90,17 @@ def test_what_another_host_may_be_writing_stays_for_a_day(tmp_path: Path) -> Non
     clear_leftovers(tmp_path, own=True)
     assert list(tmp_path.iterdir()) == [foreign]
     clear_leftovers(tmp_path / "not there")
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_what_a_library_makes_for_its_owner_alone_gets_the_mode_that_the_umask_gives(
+    mask: int, mode: int, tmp_path: Path
+) -> None:
+    before = os.umask(mask)
+    try:
+        with replacing(tmp_path / "weights") as temporary:
+            save_file({"a": np.zeros(3)}, temporary)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "weights").stat().st_mode & 0o777 == mode
+    assert [path.name for path in tmp_path.iterdir()] == ["weights"]

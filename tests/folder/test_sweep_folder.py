@@ -67,7 +67,13 @@ def test_begin_writes_the_plan_and_each_members_config(folder: SweepFolder) -> N
     assert sweep["plan"][0]["hooks"] == ["blocks.2.hook_resid_post"]
     assert [bank["members"] for bank in sweep["plan"][0]["banks"]] == [["gated-l1_0.1-x16"], ["topk-l0_32-x16"]]
     saved = OmegaConf.load(folder.root / "topk-l0_32-x16" / "config.yaml")
-    assert member_config(saved) == plan.members[1].config
+    member = plan.members[1]
+    assert member_config(saved) == member.resolved
+    assert (saved.sae.width, saved.training.lr, saved.site.layer) == (member.width, member.schedule.lr, 2)
+    assert [key for key, value in saved.training.items() if value is None] == [
+        *("downstream_sites", "checkpoint_tokens", "milestones")
+    ]
+    assert plan_sweep([member.resolved]).members[0].schedule == member.schedule
 
 
 def test_a_member_is_finished_when_marked_and_its_files_are_there(folder: SweepFolder) -> None:

@@ -188,6 +188,7 @@ def test_sites_of_another_width(model_folder: Path) -> None:
         ("training.lr_warmup_steps=-1", "training.lr_warmup_steps=-1 must be at least 0"),
         ("training.clip=-1", "training.clip=-1 must be at least 0"),
         ("data.context=1", "data.context=1 must be at least 2"),
+        ("data.context=100000", "data.context=100000: demo reads rows of at most "),
         ("data.bos=maybe", "data.bos=maybe is not one of auto, always, never"),
         ("data.kind=nope", "data.kind=nope is not one of demo, hub, text, tokens, toy"),
         ("data.kind=toy", "data.kind=toy needs data.toy; data=toy sets both"),

@@ -1,12 +1,14 @@
 import json
 import os
 import resource
+import socket
 import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
+from time import monotonic
 from typing import Any
 
 import psutil
@@ -331,20 +333,28 @@ def test_run_ids_stay_with_the_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("wandb_at_home")
-def test_an_unreachable_server_is_told_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("lacking", ["network", "key"])
+def test_what_cannot_be_sent_is_kept_offline_at_once_and_told_how_to_upload(
+    lacking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
-    monkeypatch.setattr(wandb_runs, "INIT_TIMEOUT", 2.0)
-    tracker = Tracker(tmp_path, "sweep", config("online"), MEMBERS)
+    monkeypatch.setenv("HOME", str(tmp_path))  # no key in .netrc
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1] if lacking == "key" else 9
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
+        if lacking == "network":
+            monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+        start = monotonic()
+        tracker = Tracker(tmp_path / "outputs", "sweep", config("online"), MEMBERS)
+        assert monotonic() - start < 15
     tracker.log("gated-a", 10, 1000, {"loss": 0.5})
     tracker.finish("gated-a", {"l0": 1.0})
     tracker.close()
-    told = [line for line in capsys.readouterr().err.splitlines() if "given up" in line]
-    assert len(told) == 1
-    assert "metrics.jsonl alone" in told[0]
-    assert lines(tmp_path, "gated-a") == [{"step": 10, "tokens": 1000, "loss": 0.5}]
+    said = capsys.readouterr().err
+    why = f"http://127.0.0.1:{port} does not answer" if lacking == "network" else "there is no API key"
+    assert said.count(why) == 1
+    assert said.count("runs are kept offline; upload them with: wandb sync ") == 1
+    assert read_runs(tmp_path / "outputs")["gated-a"]["summary"]["l0"] == 1.0
+    assert lines(tmp_path / "outputs", "gated-a") == [{"step": 10, "tokens": 1000, "loss": 0.5}]
 
 
 class BrokenRun:

@@ -1,20 +1,23 @@
 """wandb: one run per member and one per sweep. The package is imported only when tracking asks for it."""
 
 import hashlib
+import os
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sae_sweep.config.saved import architecture_label
 from sae_sweep.config.schema import TrackingConfig
 from sae_sweep.config.values import finite
+from sae_sweep.host.network import answers
 from sae_sweep.tracking.runs import FrontierTable
 from sae_sweep.tracking.wandb_files import last_offline_step
 
-INIT_TIMEOUT = 30.0
+INIT_TIMEOUT = 10.0
 """Seconds. wandb's own is 90; a server that does not answer must not hold up training."""
 FINISH_TIMEOUT = 120.0
 """Seconds that one run may take to upload what it still has."""
@@ -35,6 +38,8 @@ class WandbRuns:
         self._config = config
         self._runs: dict[str, Any] = {}
         self._begun = 0
+        if config.mode == "online" and (why := _unready()):
+            self._go_offline(why)
 
     def begin(self, label: str, identity: str, config: Mapping[str, Any]) -> int:
         """Open a member's run; the last step that wandb has of it, -1 for none.
@@ -87,7 +92,23 @@ class WandbRuns:
             run.summary[key] = finite(value) if isinstance(value, float) else value
         run.finish(exit_code=exit_code)
 
+    def _go_offline(self, why: str) -> None:
+        self._config = replace(self._config, mode="offline")
+        _say(f"{why}; runs are kept offline")
+
     def _init(self, label: str, name: str, identity: str, job_type: str, config: Mapping[str, Any]) -> None:
+        """Open a run; where the server does not take the first one, all are kept offline."""
+        import wandb
+
+        try:
+            self._open(label, name, identity, job_type, config)
+        except wandb.errors.Error as error:
+            if self._config.mode != "online" or self._begun:
+                raise
+            self._go_offline((str(error).splitlines() or ["no answer"])[0])
+            self._open(label, name, identity, job_type, config)
+
+    def _open(self, label: str, name: str, identity: str, job_type: str, config: Mapping[str, Any]) -> None:
         import wandb
 
         settings = wandb.Settings(
@@ -138,6 +159,19 @@ class WandbRuns:
             mine.unlink()
         text = f"{self._sweep}/{identity}/{salt.read_text(encoding='utf-8')}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _unready() -> str | None:
+    """Why nothing can be sent to wandb's server; None where it may be. On a terminal wandb would ask for a key, and
+    without a network wait for minutes."""
+    import wandb
+
+    server = os.environ.get("WANDB_BASE_URL") or wandb.setup().settings.base_url
+    if not answers(server):
+        return f"{server} does not answer"
+    if not wandb.login(host=server, prompt=False, verify=False):
+        return "there is no API key (wandb login, or WANDB_API_KEY)"
+    return None
 
 
 def _log_table(run: Any, name: str, found: FrontierTable) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 from sae_sweep.activations.prefetch import Prefetch
 from sae_sweep.activations.stream import Block
 from sae_sweep.config.reading import config_entries
+from sae_sweep.config.values import counted
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import Evaluator
 from sae_sweep.folder.sweep import MemberResult, SweepFolder
@@ -77,7 +78,7 @@ class GroupRun:
         if (checkpoint := keeper.resume(self._stamp)) is not None:
             self._block = checkpoint.block
             reached.hear({record.label: record.step for record in checkpoint.members})
-        tracked = [TrackedMember(m.label, m.identity, config_entries(m.config)) for m in own]
+        tracked = [TrackedMember(m.label, m.identity, config_entries(m.resolved)) for m in own]
         tracker = Tracker(folder.root, config.name, config.tracking, tracked)
         console = None if self._ranks.first else Console(quiet=True)
         labels = [member.label for member in members]
@@ -92,17 +93,19 @@ class GroupRun:
     def _work(self, work: Work) -> dict[str, MemberResult]:
         work.keeper.say = work.progress.message
         try:
-            work.note_all("training begins")
+            for member in self._members:
+                work.note(member.plan.label, f"training begins: {member.plan.words}")
             with Lanes(self._waves.trainers) as lanes:
                 self._train(lanes, work)
             if (account := self.source.account(self._block)) is not None:
                 work.progress.message(account)
                 work.note_all(account)
             give_back()  # a judge's pieces are of other sizes than a step's
-            work.progress.message(f"judging {len(self._group.members)} members on held-out tokens")
+            work.progress.message(f"judging {counted(len(self._group.members), 'member')} on held-out tokens")
             work.note_all("training has ended")
             results = self._judging.finish(self._members, work, partial(self._judged, work), self._go_apart)
-            work.note_all("judged")
+            for label, result in results.items():
+                work.note(label, _judgement(result))
         except Interrupted as interrupted:
             if self._ranks.alone or not self._apart:
                 self._checkpoint(work)
@@ -235,3 +238,13 @@ class GroupRun:
 
 class _CheckpointDue(Exception):  # noqa: N818 - it reports no error
     pass
+
+
+def _judgement(result: MemberResult) -> str:
+    """What a member came to, in a line of log.txt."""
+    if result.metrics is None:
+        return f"failed: {result.reason}"
+    said = ("l0", "fvu", "ce_recovered", "dead_fraction")
+    return "judged: " + ", ".join(
+        f"{key} {value:.4g}" for key in said if (value := result.metrics.get(key)) is not None
+    )

@@ -15,6 +15,7 @@ from torch import Tensor
 from sae_sweep.activations.stream import Block
 from sae_sweep.evaluation.evaluator import SplicedSae
 from sae_sweep.folder.checkpoints import Damaged, MemberRecord
+from sae_sweep.folder.files import open_to_others
 from sae_sweep.folder.storage import number_of
 from sae_sweep.plan.members import Member
 from sae_sweep.plan.milestones import Milestone
@@ -95,6 +96,7 @@ class TrainedMember:
         except SafetensorError as error:
             number = number_of(error) or EIO
             raise OSError(number, os.strerror(number), str(file)) from error
+        open_to_others(file)
 
     def restore(self, record: MemberRecord, file: Path) -> None:
         """Go on from where a sound checkpoint has it."""
