@@ -87,6 +87,11 @@ def _eval(arguments: Sequence[str]) -> None:
 
 
 def _export(arguments: Sequence[str]) -> None:
+    if any(word.split("=")[0] == "--push" for word in arguments):
+        from sae_sweep.reporting.push import push
+
+        push(arguments)
+        return
     from sae_sweep.interop.command.export import export  # brings in torch
 
     export(arguments)
@@ -116,7 +121,7 @@ COMMANDS: Mapping[str, Command] = {
     "status": Command("DIR [--json]", "how far a sweep is, whoever trains it", _status),
     "cancel": Command("DIR", "end the jobs that a cluster has of a sweep", _cancel),
     "eval": Command("DIR [--tokens N] [--sae DIR] [data=...] [--analysis NAME]", "judge again, or ask analyses", _eval),
-    "export": Command("MEMBER --format F --out DIR [--dtype T]", "write an SAE as another program reads it", _export),
+    "export": Command("MEMBER --format F --out DIR | --push hub:USER/REPO", "write SAEs as others read them", _export),
     "work": Command("DIR", "what a cluster's worker runs: one group", _work),
     "help": Command("", "print this", lambda _: _train(["--help"])),
     "--version": Command("", "print the version", lambda _: print(f"sae-sweep {__version__}")),

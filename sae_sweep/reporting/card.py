@@ -1,0 +1,118 @@
+"""The page that a repository of members shows on the hub: what they are, how good they are, and how to load them."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from math import log
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from sae_sweep import __version__
+from sae_sweep.config.values import finite, number
+from sae_sweep.evaluation.metrics import METRICS, TERMINAL
+from sae_sweep.folder import names
+from sae_sweep.host.json_files import read_object
+from sae_sweep.reporting.cell import cell_title
+from sae_sweep.reporting.pareto import cells
+from sae_sweep.reporting.points import Point
+from sae_sweep.reporting.table import columns, in_order
+
+PICTURE = "frontier.svg"
+WIDTH, HEIGHT, MARGIN = 640, 400, 50
+COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#a463f2", "#97bbf5", "#9c6b4e")
+
+
+def card(repository: str, points: Sequence[Point], folder: Path) -> str:
+    """README.md, in Markdown, of a repository of these members of a sweep."""
+    provenance = _provenance(folder / points[0]["member"])
+    head = {
+        "library_name": "saelens",
+        "tags": ["sparse-autoencoder", "sae", "interpretability", "sae-sweep"],
+        **_license(points[0]["cell"]["model"]),
+    }
+    parts = [f"---\n{OmegaConf.to_yaml(OmegaConf.create(head))}---\n# {repository.rpartition('/')[2]}\n"]
+    parts.append(f"{len(points)} sparse autoencoders, trained and judged together by sae-sweep {__version__}.\n")
+    for cell in cells(points):
+        parts += [f"## {cell_title(cell['key'])}\n", *_table(cell)]
+    member = points[0]["member"]
+    parts.append(f"![{_axis(points)} against L0]({PICTURE})\n\n## Load\n\n```python\nfrom sae_lens import SAE\n")
+    parts.append(f'sae = SAE.from_pretrained("{repository}", "{member}")\n```\n\n```python\nimport sae_sweep as ss\n')
+    parts.append(f'sae = ss.load("hub:{repository}/{member}")\n```\n')
+    parts.append("They read raw activations; any scaling of training is in the weights.\n\n## How they were made\n")
+    parts += [*_made(provenance), "\n## Metrics\n"]
+    parts += [f"- **{metric.title}**: {metric.definition}" for metric in columns(cells(points), TERMINAL)]
+    return "\n".join(parts) + "\n"
+
+
+def picture(points: Sequence[Point]) -> str:
+    """The members in the plane of L0, on a logarithmic axis, and fidelity, a colour for each architecture: an SVG."""
+    y = METRICS[cells(points)[0]["fidelity"]].key
+    placed = [(p, log(p["l0"]), p[y]) for p in points if finite(p[y]) is not None and (finite(p["l0"]) or 0) > 0]
+    names_ = sorted({p["architecture"] for p in points})
+    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names_)}
+    xs, ys = [x for _, x, _ in placed] or [0.0], [value for *_, value in placed] or [0.0]
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif">']
+    parts.append(f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>')
+    parts.append(_text(WIDTH / 2, HEIGHT - 8, f"L0, from {number(min(p['l0'] for p in points))}"))
+    parts.append(_text(WIDTH / 2, 18, f"{METRICS[y].title}, from {number(min(ys))} to {number(max(ys))}"))
+    for point, x, value in placed:
+        at = (_scaled(x, xs, MARGIN, WIDTH - MARGIN), _scaled(value, ys, HEIGHT - MARGIN, MARGIN))
+        title = escape(f"{point['member']}: L0 {point['l0']:.3g}, {METRICS[y].title} {value:.4f}")
+        colour = colours[point["architecture"]]
+        parts.append(f'<circle cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="5" fill="{colour}"><title>{title}</title></circle>')
+    for i, name in enumerate(names_):
+        parts.append(_text(MARGIN, 40 + 16 * i, name, colours[name], "start"))
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _text(x: float, y: float, text: str, colour: str = "black", anchor: str = "middle") -> str:
+    return f'<text x="{x:.0f}" y="{y:.0f}" font-size="13" text-anchor="{anchor}" fill="{colour}">{escape(text)}</text>'
+
+
+def _scaled(value: float, values: Sequence[float], start: float, end: float) -> float:
+    low, high = min(values), max(values)
+    return (start + end) / 2 if low == high else start + (value - low) / (high - low) * (end - start)
+
+
+def _axis(points: Sequence[Point]) -> str:
+    return METRICS[cells(points)[0]["fidelity"]].title
+
+
+def _table(cell: Mapping[str, Any]) -> list[str]:
+    metrics = columns([cell], TERMINAL)
+    rows = [["member", *(m.title for m in metrics)], ["---"] * (1 + len(metrics))]
+    rows += [[point["member"], *(m.text(point) for m in metrics)] for point in in_order(cell["points"])]
+    return ["\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"]
+
+
+def _made(provenance: Mapping[str, Any]) -> list[str]:
+    if not provenance:
+        return ["Their folder does not say; a version before this one trained them."]
+    config, versions = provenance["config"], provenance["versions"]
+    data = config["data"]["path"] or config["data"]["kind"]
+    told = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return [
+        f"```\n{provenance['command']}\n```\n",
+        f"- Model: {config['model']['path'] or config['model']['name']}, in {config['model']['dtype']}",
+        f"- Data: {data}, {number(config['training']['tokens'])} tokens in rows of {config['data']['context']}",
+        f"- Versions: {told}",
+        f"- Commit: {provenance['commit'] or 'of a release'}; each member's provenance.json has the rest",
+    ]
+
+
+def _provenance(folder: Path) -> dict[str, Any]:
+    try:
+        return read_object(folder / names.PROVENANCE)
+    except (OSError, ValueError):
+        return {}
+
+
+def _license(model: str) -> dict[str, str]:
+    """The base model as the hub knows it, and the licence that a local folder's README says."""
+    file = Path(model).expanduser() / "README.md"
+    if not Path(model).expanduser().exists():
+        return {"base_model": model} if "/" in model else {}
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
+    stated = [line.partition(":")[2].strip() for line in lines[:40] if line.startswith("license:")]
+    return {"license": stated[0]} if stated else {}
