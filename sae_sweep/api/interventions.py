@@ -58,7 +58,8 @@ class Splices(Mapping[str, Tensor]):
 def steering(model: Model | LanguageModel, sae: "Sae", amounts: Mapping[int, float]) -> Iterator[None]:
     """While this lasts, amount x W_dec[i] is added for every latent i at every counted position."""
     run, W_dec = running(model), sae.W_dec.detach()
-    added_D = sum((amount * W_dec[i] for i, amount in _checked(sae, amounts)), torch.zeros_like(W_dec[0]))
+    sae.check_latents(amounts)
+    added_D = sum((amount * W_dec[i] for i, amount in amounts.items()), torch.zeros_like(W_dec[0]))
     with following(run) as reading, ExitStack() as stack:
         for hook, part_d in zip(sae.writes, added_D.chunk(len(sae.writes)), strict=True):
 
@@ -73,7 +74,8 @@ def steering(model: Model | LanguageModel, sae: "Sae", amounts: Mapping[int, flo
 def ablating(model: Model | LanguageModel, sae: "Sae", latents: Sequence[int]) -> Iterator[None]:
     """While this lasts, f_i x W_dec[i] is taken out for every latent i at every counted position; all else, what the
     SAE does not reconstruct among it, stays."""
-    ids = [i for i, _ in _checked(sae, dict.fromkeys(latents, 0.0))]
+    sae.check_latents(latents)
+    ids = list(latents)
 
     def take_out(read_RTd: Tensor, x_RTd: Tensor, reading: Reading) -> Tensor:
         f_RTF = sae.encode(read_RTd, reading.tokens_RT)
@@ -159,11 +161,3 @@ def _one_site(run: LanguageModel, sae: "Sae", reading: Reading, change: Change) 
 
     with observing(run, apart, note), changing(run, check_hook(run, written), changed):
         yield
-
-
-def _checked(sae: "Sae", latents: Mapping[int, float]) -> list[tuple[int, float]]:
-    """The latents and their numbers. Raises ConfigError for one that there is not."""
-    for i in latents:
-        if not 0 <= i < sae.cfg.d_sae:
-            raise ConfigError(f"latent {i}: this SAE has latents 0 to {sae.cfg.d_sae - 1}")
-    return list(latents.items())

@@ -122,7 +122,7 @@ def latents_of(sae: "Sae", model: Model, text: str) -> Latents:
 
 def top_contexts(sae: "Sae", model: Model, latent: int, n: int, quantiles: int, width: int) -> Contexts:
     """Where a latent fires on the held-out tokens of its sweep."""
-    check_latent(sae, latent)
+    sae.check_latents([latent])
     heldout = sae.looked.codes(sae, model)
     f_RT, counted = heldout.of_latent(latent)
 
@@ -143,7 +143,7 @@ def top_contexts(sae: "Sae", model: Model, latent: int, n: int, quantiles: int, 
 
 def logit_effects(sae: "Sae", model: Model, latent: int, n: int) -> Effects:
     """W_dec[latent] through the unembedding; of a crosscoder that of its last site."""
-    check_latent(sae, latent)
+    sae.check_latents([latent])
     head = model.module.get_output_embeddings()  # type: ignore[operator]
     row_D, weight_VD = sae.W_dec[latent].detach().chunk(len(sae.writes))[-1], head.weight
     if weight_VD.shape[1] != len(row_D):
@@ -157,12 +157,6 @@ def logit_effects(sae: "Sae", model: Model, latent: int, n: int) -> Effects:
         return list(zip(model.strings(ids), values.tolist(), strict=True))
 
     return Effects(tokens(True), tokens(False))
-
-
-def check_latent(sae: "Sae", latent: int) -> None:
-    """Raises ConfigError for a latent that there is not."""
-    if not 0 <= latent < sae.cfg.d_sae:
-        raise ConfigError(f"latent {latent}: this SAE has latents 0 to {sae.cfg.d_sae - 1}")
 
 
 def _context(model: Model, tokens_T: Tensor, f_T: Tensor, at: int, width: int) -> Context:

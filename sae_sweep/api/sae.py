@@ -1,6 +1,6 @@
 """One SAE as it is used from Python: on raw activations, and in the language model that it is of."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -90,6 +90,12 @@ class Sae(nn.Module):
     def frozen(self, device: torch.device) -> InferenceSae:
         """The same on a device, and without gradients."""
         return self.inference.mapped(lambda tensor: tensor.detach().to(device))
+
+    def check_latents(self, latents: Iterable[int]) -> None:
+        """Raises ConfigError for a latent that there is not."""
+        for latent in latents:
+            if not 0 <= latent < self.cfg.d_sae:
+                raise ConfigError(f"latent {latent}: this SAE has latents 0 to {self.cfg.d_sae - 1}")
 
     def encode(self, x: Tensor, tokens: Tensor | None = None) -> Tensor:
         """[..., F]: the latents of activations [..., D], 0 where they do not fire; where and of the dtype that its
