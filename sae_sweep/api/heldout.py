@@ -7,45 +7,43 @@ import torch
 from torch import Tensor
 
 from sae_sweep.api.model import Model
-from sae_sweep.data.positions import counted_positions, readable
-from sae_sweep.data.tokens import open_tokens
 from sae_sweep.kernels.entries import Entries
-from sae_sweep.model.harvest import harvest
+from sae_sweep.training.run.sources import LanguageModelSource
 
 if TYPE_CHECKING:
     from sae_sweep.api.sae import Sae
 
-
 KEPT = 2**26
 """Codes that are kept for the next question, 8 bytes each; where there are more, it is another pass of the model."""
 
-
-Batch = tuple[slice, Tensor, Entries]
-"""Some rows, their counted positions, and the codes above 0 at these."""
+Batch = tuple[Tensor, Tensor, Entries]
+"""The tokens of some rows, their counted positions, both [R, T] on the CPU, and the codes above 0 at these."""
 
 
 class HeldOutCodes:
-    """The held-out rows of an SAE's sweep, and its codes there."""
+    """An SAE's codes at the positions at which its sweep judged it."""
 
     def __init__(self, sae: "Sae", model: Model) -> None:
-        config, running = sae.home.config, model.running
-        tokens = open_tokens(config.data, config.evaluation.tokens, running.tokenizer, running.facts.vocab_size)
-        self._heldout_RT = torch.from_numpy(tokens.heldout).long()
-        self.tokens_RT = readable(self._heldout_RT)
-        """The ids of the held-out rows, on the CPU."""
-        self._sae, self._running, self._rows = sae, running, config.data.rows_per_forward
+        """Nothing is read before it is asked for. Raises ConfigError where no sweep trained the SAE."""
+        config, no_means = sae.home.config, dict.fromkeys(sae.writes, torch.zeros(0))  # nothing is ablated
+        self._spliced = sae.spliced(model.running.device)
+        hooks = tuple(dict.fromkeys((*sae.writes, sae.reads)))
+        source = LanguageModelSource(config, hooks, model=model.running)
+        self._evaluator = source.evaluator(config.evaluation.positions, no_means)
         self._kept: list[Batch] | None = None
 
-    def of_latent(self, latent: int) -> tuple[Tensor, int]:
-        """[R, T] of one latent, on the CPU, 0 where it does not fire or nothing counts; and how many positions do."""
-        f_RT, counted = torch.zeros(self.tokens_RT.shape), 0
-        for rows, counted_RT, (offsets, column_N, value_N) in self._batches():
+    def of_latent(self, latent: int) -> tuple[Tensor, Tensor, int]:
+        """The tokens [R, T]; one latent's codes [R, T], 0 where it does not fire or nothing counts; and how many
+        positions count. On the CPU."""
+        tokens, codes, counted = list[Tensor](), list[Tensor](), 0
+        for tokens_RT, counted_RT, (offsets, column_N, value_N) in self._batches():
             position_N = torch.repeat_interleave(offsets.diff())
             chosen_N = column_N == latent
             codes_B = value_N.new_zeros(len(offsets) - 1).index_put((position_N[chosen_N],), value_N[chosen_N])
-            f_RT[rows].masked_scatter_(counted_RT.cpu(), codes_B.float().cpu())
+            tokens.append(tokens_RT)
+            codes.append(torch.zeros(tokens_RT.shape).masked_scatter(counted_RT, codes_B.float().cpu()))
             counted += len(codes_B)
-        return f_RT, counted
+        return torch.cat(tokens), torch.cat(codes), counted
 
     def _batches(self) -> Iterator[Batch]:
         """Those of a pass before where they are kept, else those of a new one."""
@@ -62,14 +60,8 @@ class HeldOutCodes:
             yield batch
         self._kept = kept if room >= 0 else None
 
-    @torch.no_grad()
     def _passed(self) -> Iterator[Batch]:
-        sae, running = self._sae, self._running
-        plain, special_ids = sae.frozen(running.device), running.special_ids.to(running.device)
-        for first in range(0, len(self._heldout_RT), self._rows):
-            rows = slice(first, first + self._rows)
-            tokens_RT = self.tokens_RT[rows].to(running.device)
-            counted_RT = counted_positions(self._heldout_RT[rows].to(running.device), special_ids, running.bos_id)
-            found = harvest(running, tokens_RT, sae.home.hooks)
-            x_ND = torch.cat([found[hook][counted_RT] for hook in sae.home.hooks], dim=1)
-            yield rows, counted_RT, plain.coded(x_ND.to(sae.dtype), tokens_RT[counted_RT])[0]
+        with torch.no_grad():
+            for batch in self._evaluator.batches():
+                counted_RT = batch.places[self._spliced.hook].counted_RT
+                yield batch.clean.tokens_RT.cpu(), counted_RT.cpu(), self._evaluator.codes(self._spliced, batch)

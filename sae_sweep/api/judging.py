@@ -15,8 +15,9 @@ from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import SplicedSae
 from sae_sweep.kernels.entries import Entries, above
+from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.model.observe import check_hook
-from sae_sweep.model.sites import later_sites, parse_hook, site_width
+from sae_sweep.model.sites import later_sites, site_width
 from sae_sweep.saes.forms.relu import ReluForm
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.training.run.sources import LanguageModelSource
@@ -126,25 +127,27 @@ def _trained(saes: Sequence[nn.Module], model: Model, data: Sequence[str]) -> Me
 def _spliced(sae: nn.Module, model: Model, config: MemberConfig, hook: str | None) -> SplicedSae:
     """An SAE at its site, on the model's device. Raises ConfigError where it does not fit that."""
     run = model.running
-    if isinstance(sae, Sae):
-        (hook, *beside), plain = sae.writes, sae.frozen(run.device)
-        label, reads = sae.home.folder.name, sae.reads if sae.reads != hook else None
-    else:
-        hook, beside, reads = getattr(getattr(sae, "cfg", None), "hook_name", None) or hook, [], None
-        if not isinstance(hook, str):
-            raise ConfigError(f"evaluate: {type(sae).__name__} does not say its hook; give hook=")
-        width = site_width(check_hook(run, hook), run.facts)
-        if width is None:
-            raise ConfigError(f"evaluate: hook={hook} has no known width; give one of a known kind")
-        plain, label = ModuleSae.of(sae, width, run.device), type(sae).__name__
-    sites = [check_hook(run, each) for each in (hook, *beside)]
+    one = sae.spliced(run.device) if isinstance(sae, Sae) else _module(sae, run, hook)
+    sites = [check_hook(run, each) for each in one.hooks]
     for site in sites:
         width = site_width(site, run.facts)
-        if width is not None and plain.d_out != width * len(sites):
-            raise ConfigError(f"evaluate: {label} reconstructs {plain.d_out} numbers, and {site.hook} has {width}")
+        if width is not None and one.sae.d_out != width * len(sites):
+            raise ConfigError(
+                f"evaluate: {one.label} reconstructs {one.sae.d_out} numbers, and {site.hook} has {width}"
+            )
     last = max(sites, key=lambda each: -1 if each.layer is None else each.layer)
-    watched = later_sites(last, run.facts.n_layers, config.evaluation.later_sites)
-    return SplicedSae(label, parse_hook(hook).hook, plain, reads=reads, beside=tuple(beside), watched=watched)
+    return replace(one, watched=later_sites(last, run.facts.n_layers, config.evaluation.later_sites))
+
+
+def _module(module: nn.Module, run: LanguageModel, hook: str | None) -> SplicedSae:
+    """A module of any kind at its hook."""
+    hook = getattr(getattr(module, "cfg", None), "hook_name", None) or hook
+    if not isinstance(hook, str):
+        raise ConfigError(f"evaluate: {type(module).__name__} does not say its hook; give hook=")
+    width = site_width(check_hook(run, hook), run.facts)
+    if width is None:
+        raise ConfigError(f"evaluate: hook={hook} has no known width; give one of a known kind")
+    return SplicedSae(type(module).__name__, hook, ModuleSae.of(module, width, run.device))
 
 
 def _labelled(saes: Sequence[SplicedSae]) -> list[SplicedSae]:

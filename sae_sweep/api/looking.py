@@ -123,11 +123,10 @@ def latents_of(sae: "Sae", model: Model, text: str) -> Latents:
 def top_contexts(sae: "Sae", model: Model, latent: int, n: int, quantiles: int, width: int) -> Contexts:
     """Where a latent fires on the held-out tokens of its sweep."""
     sae.check_latents([latent])
-    heldout = sae.looked.codes(sae, model)
-    f_RT, counted = heldout.of_latent(latent)
+    tokens_RT, f_RT, counted = sae.looked.codes(sae, model).of_latent(latent)
 
     def contexts(places: Sequence[Sequence[int]]) -> list[Context]:
-        return [_context(model, heldout.tokens_RT[row], f_RT[row], at, width) for row, at in places]
+        return [_context(model, tokens_RT[row], f_RT[row], at, width) for row, at in places]
 
     best_R, at_R = f_RT.max(dim=1)
     order = [row for row in best_R.argsort(descending=True, stable=True)[:n].tolist() if best_R[row] > 0]

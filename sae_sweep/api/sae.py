@@ -14,6 +14,7 @@ from sae_sweep.api.interventions import Splice, ablating, splicing, steering
 from sae_sweep.api.looking import Contexts, Effects, Latents, Looked, latents_of, logit_effects, top_contexts
 from sae_sweep.api.model import Model
 from sae_sweep.errors import ConfigError
+from sae_sweep.evaluation.evaluator import SplicedSae
 from sae_sweep.saes.inference import InferenceSae
 
 
@@ -90,6 +91,13 @@ class Sae(nn.Module):
     def frozen(self, device: torch.device) -> InferenceSae:
         """The same on a device, and without gradients."""
         return self.inference.mapped(lambda tensor: tensor.detach().to(device))
+
+    def spliced(self, device: torch.device, watched: Sequence[str] = ()) -> SplicedSae:
+        """The same where it reads and writes, as it is judged; `watched` are hooks after that."""
+        hook, *beside = self.writes
+        reads = None if self.reads == hook else self.reads
+        label, sae = self.home.folder.name, self.frozen(device)
+        return SplicedSae(label, hook, sae, reads=reads, beside=tuple(beside), watched=tuple(watched))
 
     def check_latents(self, latents: Iterable[int]) -> None:
         """Raises ConfigError for a latent that there is not."""

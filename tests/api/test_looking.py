@@ -49,9 +49,9 @@ def test_top_contexts_are_the_rows_a_latent_is_largest_on(sae, held_out):
 def test_a_latent_that_never_fires_has_no_contexts(sae):
     quiet = ss.load(sae.home.folder)
     assert quiet.top_contexts(int(quiet.density().argmax())).top
-    passes = sae.model().running.passes.harvest
+    passes = sae.model().running.passes.clean
     assert quiet.top_contexts(int(quiet.density().argmax())).top
-    assert sae.model().running.passes.harvest == passes  # codes were kept
+    assert sae.model().running.passes.clean == passes  # codes were kept
     quiet.b_enc[7] = -1e6
     found = quiet.top_contexts(7)
     assert (found.top, found.density, found.quantiles) == ([], 0.0, [[]] * 5)

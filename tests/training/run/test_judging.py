@@ -106,7 +106,7 @@ def test_rows_that_have_no_room_together_are_read_in_smaller_batches(
     for name, most in (("whole", 16), ("parts", 2)):
 
         def ablated(self: LanguageModelEvaluator, batch: Any, hooks: Sequence[str], most: int = most) -> Any:
-            if len(batch.counted_RT) > most:
+            if len(batch.clean.tokens_RT) > most:
                 raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
             return real(self, batch, hooks)
 
