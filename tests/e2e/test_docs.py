@@ -20,7 +20,7 @@ BUDGET = (
     *("training.tokens=2e3", "training.batch_size=256", "evaluation.tokens=1e3", "tracking=none"),
     *("data.block_rows=32", "data.context=32"),
 )
-LOOKS = ("report", "status", "eval", "--help", "--cfg")
+LOOKS = ("report", "status", "eval", "export", "--help", "--cfg")
 TRAINED = ("sae-sweep +experiment=e2e",)
 """The experiments whose members a later command of the page begins from."""
 
