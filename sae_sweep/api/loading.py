@@ -8,10 +8,8 @@ from sae_sweep.api.home import Home
 from sae_sweep.api.sae import Sae
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder import names
-from sae_sweep.host.network import look_at_hub
 from sae_sweep.interop import load_sae
-
-HUB = "hub:"
+from sae_sweep.interop.command.hub import located
 
 
 def load(source: str | Path, hook: str | None = None, model: str | None = None) -> Sae:
@@ -24,8 +22,7 @@ def load(source: str | Path, hook: str | None = None, model: str | None = None) 
     >>> sae.W_dec.shape, sae.cfg.hook_name
     (torch.Size([256, 128]), 'blocks.2.hook_resid_post')
     """
-    name = str(source)
-    folder = _downloaded(name.removeprefix(HUB)) if name.startswith(HUB) else Path(source).expanduser()
+    folder = located(source)
     if not folder.exists():
         raise ConfigError(f"{source} does not exist; give the folder of one SAE, or hub:USER/REPO/MEMBER@REVISION")
     try:
@@ -46,23 +43,3 @@ def _metadata(folder: Path) -> dict[str, Any]:
         return {}
     apart = found.get("metadata")
     return {**found, **apart} if isinstance(apart, dict) else found
-
-
-def _downloaded(name: str) -> Path:
-    """The folder that a name on the hub is downloaded to."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    place, _, revision = name.partition("@")
-    user, *rest = place.strip("/").split("/")
-    if not rest:
-        raise ConfigError(f"{HUB}{name} is not hub:USER/REPO/MEMBER@REVISION")
-    member = "/".join(rest[1:])
-    look_at_hub()
-    try:
-        root = snapshot_download(
-            f"{user}/{rest[0]}", revision=revision or None, allow_patterns=[f"{member}/*"] if member else None
-        )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ConfigError(f"{HUB}{name} cannot be downloaded: {' '.join(str(error).split())[:300]}") from error
-    return Path(root) / member

@@ -58,22 +58,16 @@ def command() -> str:
 
 
 def resolved_entries(member: Member) -> dict[str, Any]:
-    """Its config, with what its plan decided where the config says null."""
-    entries = config_entries(member.config)
-    schedule = member.schedule
-    training = {
-        **{key: getattr(schedule, key) for key in ("lr", "beta1", "beta2", "eps", "clip")},
-        **{key: getattr(schedule, key) for key in ("lr_warmup_steps", "sparsity_warmup_steps")},
-        "lr_decay_fraction": schedule.lr_decay_steps / schedule.total_steps,
+    """Its config, with what follows from its plan and its model where the config says null."""
+    entries, site = config_entries(member.resolved), member.site
+    decided: dict[str, dict[str, Any]] = {
+        "site": {"hook": site.hook, "layer": site.layer, "width": member.widths[site.hook]},
+        "sae": {"expansion": member.width / member.d, **member.config.sae.resolved(member.d)},
     }
-    site = {"hook": member.site.hook, "kind": member.site.kind, "layer": member.site.layer, "width": member.d}
-    sae = {"width": member.width, "expansion": member.width / member.d, **member.config.sae.resolved(member.d)}
-    found: dict[str, dict[str, Any]] = {"training": training, "site": site, "sae": sae}
     if data_kind(member.config.data.kind).MODEL:
-        found["model"] = asdict(model_facts(member.config.model))
-    for group, values in found.items():
-        own = entries[group]
-        entries[group] = own | {key: value for key, value in values.items() if own.get(key) is None}
+        decided["model"] = asdict(model_facts(member.config.model))
+    for group, values in decided.items():
+        entries[group] |= {key: value for key, value in values.items() if entries[group].get(key) is None}
     return entries
 
 

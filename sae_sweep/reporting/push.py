@@ -11,11 +11,11 @@ from tempfile import TemporaryDirectory
 from sae_sweep.config.command_line import one_option, split_options
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder import names
+from sae_sweep.interop.command.hub import HUB
 from sae_sweep.plan.sizes import bytes_text
 from sae_sweep.reporting.card import PICTURE, card, picture
 from sae_sweep.reporting.points import Point, read_sweep
 
-HUB = "hub:"
 DRY = ("dry_run=true", "dry_run=True")
 BESIDE = (names.METRICS, names.PROVENANCE, names.CONFIG)
 

@@ -12,6 +12,7 @@ from sae_sweep.folder import names
 from sae_sweep.folder.files import write_json_atomic
 from sae_sweep.interop import load_sae, saelens
 from sae_sweep.interop.command.export import card_metadata
+from sae_sweep.interop.command.hub import HUB, located
 from sae_sweep.model.facts import ModelFacts
 from sae_sweep.model.sites import parse_hook, site_width
 from sae_sweep.saes.inference import InferenceSae
@@ -44,7 +45,8 @@ class ForeignSae:
         saelens.write(folder, sae, {**self.metadata, **hooks}, evaluation.frequency_F)
         site = {**config["site"], "hook": hooks["hook_name"], "output": hooks.get("hook_name_out"), "across": None}
         judged = {key: config[key] for key in ("model", "data", "evaluation")} | {"site": site}
-        about = {"source": str(Path(self.source).expanduser().resolve()), "form": sae.form.saelens, "width": sae.width}
+        source = self.source if self.source.startswith(HUB) else str(Path(self.source).expanduser().resolve())
+        about = {"source": source, "form": sae.form.saelens, "width": sae.width}
         write_json_atomic(folder / names.ORIGIN, {**about, "judged": judged})
         write_json_atomic(folder / names.METRICS, closed(evaluation.metrics) | {"version": VERSION})
 
@@ -54,10 +56,10 @@ def foreign_saes(sources: Sequence[str], hook: str | None, members: Sequence[Spl
     what cannot be read, and where nothing says the place."""
     made = list[ForeignSae]()
     for source in sources:
-        folder = Path(source).expanduser()
+        folder = located(source)
         try:
             sae, metadata = load_sae(folder), card_metadata(folder)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise ConfigError(f"--sae={source}: {error}") from error
         label = f"{names.FOREIGN}/{folder.resolve().name.removesuffix('.pt')}"
         if label in [one.spliced.label for one in made]:

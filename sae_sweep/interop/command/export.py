@@ -14,6 +14,7 @@ from sae_sweep.config.command_line import one_option, split_options
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder import names
 from sae_sweep.interop import FORMATS, load_sae
+from sae_sweep.interop.command.hub import located
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -27,7 +28,7 @@ def export(arguments: Sequence[str]) -> None:
     dtype = one_option("export", options, "dtype", "float32")
     if dtype not in DTYPES:
         raise ConfigError(f"export: --dtype={dtype} is not one of {', '.join(DTYPES)}")
-    export_sae(Path(words[0]).expanduser(), writer(named), out, DTYPES[dtype])
+    export_sae(located(words[0]), writer(named), out, DTYPES[dtype])
     print(f"sae-sweep: {words[0]} is in {out}, for {named}")
 
 
