@@ -13,7 +13,6 @@ from tests.saes import reference, reference_topk
 from tests.saes.kinds import KINDS, NO_PRE_BIAS, TOPK_KINDS
 from tests.saes.problems import THRESHOLDS, D, Problem, problem, terms_of
 
-SCALES = (1.0, 0.25, 13.0)
 MEAN_D = torch.linspace(-3, 5, D, dtype=torch.float64)
 
 
@@ -64,17 +63,18 @@ def listed(entries: Entries, width: int) -> Tensor:
     return values_BF.index_put((row_N, entries.column_N.long()), entries.value_N)
 
 
-@pytest.mark.parametrize("mean_D", [None, MEAN_D])
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("density", ["none", "half", "all"])
+@pytest.mark.parametrize(
+    ("density", "scale", "mean_D"),
+    [("half", 13.0, None), ("half", 0.25, MEAN_D), ("none", 0.25, MEAN_D), ("all", 1.0, None)],
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_folded_is_unfolded_in_raw_units(kind: str, density: str, scale: float, mean_D: Tensor | None) -> None:
     check(unit_rows_where_assumed(problem(kind, density)), scale, mean_D)
 
 
-@pytest.mark.parametrize("mean_D", [None, MEAN_D])
-@pytest.mark.parametrize("subtract", [False, True])
-@pytest.mark.parametrize("lookup", ["learned", "frozen"])
+@pytest.mark.parametrize(
+    ("lookup", "subtract", "mean_D"), [("learned", True, MEAN_D), ("frozen", True, None), ("learned", False, None)]
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_table_is_folded_too(kind: str, lookup: str, subtract: bool, mean_D: Tensor | None) -> None:
     check(unit_rows_where_assumed(problem(kind)).tokenized(lookup, subtract), 0.25, mean_D)
@@ -96,8 +96,7 @@ def test_folded_shapes_and_norms(kind: str) -> None:
     )
 
 
-@pytest.mark.parametrize("mean_D", [None, MEAN_D])
-@pytest.mark.parametrize("lookup", ["none", "learned", "frozen"])
+@pytest.mark.parametrize(("lookup", "mean_D"), [("none", None), ("learned", MEAN_D), ("frozen", None)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_folding_copies(kind: str, lookup: str, mean_D: Tensor | None) -> None:
     """A judged member must not change when training goes on, whatever the scale."""

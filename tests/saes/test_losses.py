@@ -17,12 +17,27 @@ from tests.saes.problems import CLOCKS, COEFFICIENTS, DENSITIES, THRESHOLDS, TOK
 AUXILIARY = ("gated", "gated_decoder_norm", "matryoshka", "jumprelu_anthropic")
 """The kinds with an auxiliary term even where no latent is dead."""
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
+WHOLE, SCREENED, DENSE = "whole", "screened", "dense"
+"""The routes: the sparse one computes the whole product, or only what bounds leave."""
+CASES = (
+    *((density, WHOLE, torch.float64) for density in DENSITIES),
+    *(("half", route, torch.float64) for route in (SCREENED, DENSE)),
+    ("half", SCREENED, torch.float32),
+)
+"""Every density, route and precision; `test_sparse_equals_dense` has the other pairs of density and route."""
+tables = pytest.mark.parametrize(
+    ("lookup", "dense", "dtype"),
+    [("learned", WHOLE, torch.float64), ("frozen", DENSE, torch.float64), ("learned", SCREENED, torch.float32)],
+    indirect=["dense"],
+)
+routes = pytest.mark.parametrize("dense", [WHOLE, SCREENED, DENSE], indirect=True)
 
 
-@pytest.fixture(autouse=True, params=[False, True], ids=["whole", "screened"])
-def screened(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sparse route computes the whole product, or only what bounds leave."""
-    monkeypatch.setattr(choose, "screens", lambda x_BD: request.param)
+@pytest.fixture
+def dense(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether a route is the dense one; the sparse one is set up as named."""
+    monkeypatch.setattr(choose, "screens", lambda x_BD: request.param == SCREENED)
+    return bool(request.param == DENSE)
 
 
 def close(found: Tensor, expected: Tensor, tolerance: float, floor: float = 0.0) -> bool:
@@ -66,9 +81,7 @@ def check_against_reference(made: Problem, dense: bool, tolerance: float) -> Los
     return losses
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("dense", [False, True])
-@pytest.mark.parametrize("density", DENSITIES)
+@pytest.mark.parametrize(("density", "dense", "dtype"), CASES, indirect=["dense"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_terms_and_gradients_are_the_papers(kind: str, density: str, dense: bool, dtype: torch.dtype) -> None:
     losses = check_against_reference(problem(kind, density, dtype), dense, TOLERANCE[dtype])
@@ -76,9 +89,7 @@ def test_terms_and_gradients_are_the_papers(kind: str, density: str, dense: bool
     assert (losses.auxiliary_M is not None) == (kind in AUXILIARY)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("dense", [False, True])
-@pytest.mark.parametrize("density", DENSITIES)
+@pytest.mark.parametrize(("density", "dense", "dtype"), CASES, indirect=["dense"])
 @pytest.mark.parametrize("kind", TOPK_KINDS)
 def test_auxk_of_one_member_with_dead_latents(kind: str, density: str, dense: bool, dtype: torch.dtype) -> None:
     made = problem(kind, density, dtype, dead=True)
@@ -90,15 +101,13 @@ def test_auxk_of_one_member_with_dead_latents(kind: str, density: str, dense: bo
     assert added_M[1] > 0
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize("dead", [False, True])
-def test_sampled_prefixes(dead: bool, dense: bool, dtype: torch.dtype) -> None:
-    made = problem("matryoshka", dtype=dtype, dead=dead, prefixes="sampled", groups=5)
-    check_against_reference(made, dense, TOLERANCE[dtype])
+@routes
+def test_sampled_prefixes(dead: bool, dense: bool) -> None:
+    check_against_reference(problem("matryoshka", dead=dead, prefixes="sampled", groups=5), dense, 1e-10)
 
 
-@pytest.mark.parametrize("dense", [False, True])
+@routes
 @pytest.mark.parametrize("kind", ["batchtopk", "matryoshka"])
 def test_a_batch_keeps_k_a_token_on_average_and_not_on_each(kind: str, dense: bool) -> None:
     made = problem(kind, "all")
@@ -110,7 +119,7 @@ def test_a_batch_keeps_k_a_token_on_average_and_not_on_each(kind: str, dense: bo
     assert len(set((f_BF > 0).sum(1).tolist())) > 1
 
 
-@pytest.mark.parametrize("dense", [False, True])
+@routes
 @pytest.mark.parametrize("kind", ["batchtopk", "matryoshka"])
 def test_ties_at_the_cut_are_all_kept(kind: str, dense: bool) -> None:
     """Small whole numbers, of which many are equal: 80 to be kept, and more are as large as the last."""
@@ -123,8 +132,8 @@ def test_ties_at_the_cut_are_all_kept(kind: str, dense: bool) -> None:
     assert max(int(f.sum()) for f in losses.fired_F.split(WIDTHS)) > 2 * TOKENS
 
 
-@pytest.mark.parametrize("dense", [False, True])
-@pytest.mark.parametrize("density", DENSITIES)
+@pytest.mark.parametrize("density", ["none", "half"])
+@routes
 @pytest.mark.parametrize("kind", ["batchtopk", "matryoshka"])
 def test_the_inference_threshold_moves_by_the_smallest_kept(kind: str, density: str, dense: bool) -> None:
     """Nothing kept moves nothing; the first step's value is taken as it is."""
@@ -142,7 +151,7 @@ def test_the_inference_threshold_moves_by_the_smallest_kept(kind: str, density: 
     assert (expected == [*THRESHOLDS]) == (density == "none")
 
 
-@pytest.mark.parametrize("dense", [False, True])
+@routes
 def test_the_inference_threshold_is_a_plain_mean_at_first(dense: bool) -> None:
     made = problem("batchtopk")
     smallest = [[reference_topk.smallest_kept(made.expected(member)[0].f_BF)] for member in range(3)]
@@ -170,20 +179,20 @@ def test_the_densities_are_what_they_are_called(kind: str) -> None:
     assert 0.2 < shares["half"] < 0.7
 
 
-@pytest.mark.parametrize("dead", [False, True])
+@pytest.mark.parametrize("dense", [WHOLE, SCREENED], indirect=True)
 @pytest.mark.parametrize("density", DENSITIES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_sparse_equals_dense(kind: str, density: str, dead: bool) -> None:
-    made = problem(kind, density, dead=dead)
-    sparse, dense = made.gradients(dense=False), made.gradients(dense=True)
+def test_sparse_equals_dense(kind: str, density: str, dense: bool) -> None:
+    made = problem(kind, density, dead=True)
+    sparse, whole = made.gradients(dense), made.gradients(dense=True)
     for name in ("reconstruction_M", "sparsity_M", "auxiliary_M", "fired_F"):
-        torch.testing.assert_close(getattr(sparse[0], name), getattr(dense[0], name), rtol=1e-12, atol=1e-14)
-    for own, other in zip(sparse[1], dense[1], strict=True):
+        torch.testing.assert_close(getattr(sparse[0], name), getattr(whole[0], name), rtol=1e-12, atol=1e-14)
+    for own, other in zip(sparse[1], whole[1], strict=True):
         for name, gradient in own.items():
             torch.testing.assert_close(gradient, other[name], rtol=1e-11, atol=1e-13)
 
 
-@pytest.mark.parametrize("dense", [False, True])
+@routes
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_member_among_others_has_the_gradients_it_has_alone(kind: str, dense: bool) -> None:
     made = problem(kind, "half", dead=True)
@@ -193,9 +202,7 @@ def test_a_member_among_others_has_the_gradients_it_has_alone(kind: str, dense: 
         torch.testing.assert_close(gradient, alone[name], rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("dense", [False, True])
-@pytest.mark.parametrize("lookup", ["learned", "frozen"])
+@tables
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_table_of_tokens(kind: str, lookup: str, dense: bool, dtype: torch.dtype) -> None:
     """What is to be reconstructed is x less the token's row; a learned row has its gradient."""
@@ -203,9 +210,7 @@ def test_a_table_of_tokens(kind: str, lookup: str, dense: bool, dtype: torch.dty
     check_against_reference(made, dense, TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("dense", [False, True])
-@pytest.mark.parametrize("lookup", ["learned", "frozen"])
+@tables
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_table_that_the_encoder_does_not_see(kind: str, lookup: str, dense: bool, dtype: torch.dtype) -> None:
     """The encoder sees x less the row too, so it pulls on the row as well."""
