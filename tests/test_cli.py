@@ -58,6 +58,8 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (("training.batch_size=40000",), "training.batch_size=40000 is larger than a block of activations"),
         (("model=local",), "model.path is not given; give model.path=..."),
         (("model.path=gone/away/model",), "model.path=gone/away/model: no such folder"),
+        (("data=text", "data.path=nowhere.txt"), "nowhere.txt"),
+        (("model.device=cuda",), "model.device=cuda"),
         (("name=a,b",), "name=a,b: a whole sweep has one; give one value"),
         (("sae.l1=[1,",), "sae.l1=[1,: cannot be read; give key=value"),
         (("sae.l1=interval(0,1)",), "sae.l1=interval(0,1): an interval has no values to train"),

@@ -18,7 +18,8 @@ from unittest import mock
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "WANDB_SILENT": "true"}
 IMPORTED = (
     *("sae_sweep.cli", "sae_sweep.launch.local", "sae_sweep.reporting.report", "sae_sweep.training.run.opening"),
-    *("transformers.models.llama.modeling_llama", "hydra.main"),
+    *("transformers.models.llama.modeling_llama", "hydra.main", "sae_sweep.launch.hydra.jobs"),
+    *("sae_sweep.kernels.cpu.products", "sae_sweep.kernels.cpu.loops", "plotly.offline"),
 )
 
 

@@ -23,7 +23,7 @@ QUICK = settings(
     derandomize=True,
     database=None,
     deadline=None,
-    max_examples=30,
+    max_examples=12,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 Try = Callable[[list[str]], str]
@@ -90,15 +90,15 @@ def judge_members(folder: Path, code: int, told: str) -> None:
     assert (sweep.parent / "pareto.json").is_file(), told
 
 
-def test_thirty(attempt: Try, count: Counter[str]) -> None:
+def test_twelve(attempt: Try, count: Counter[str]) -> None:
     @QUICK
     @given(words=command_lines())
     def holds(words: list[str]) -> None:
         attempt(words)
 
     holds()
-    assert count["trained"] > 3, count
-    assert count["refused"] > 3, count
+    assert count["trained"] > 1, count
+    assert count["refused"] > 1, count
 
 
 @pytest.mark.evidence

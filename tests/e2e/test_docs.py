@@ -17,8 +17,8 @@ README = ROOT / "README.md"
 PAGES = {page.stem: page.read_text(encoding="utf-8") for page in (README, *sorted((ROOT / "docs").glob("*.md")))}
 EVERYTHING = "\n".join([*PAGES.values(), (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")])
 BUDGET = (
-    *("training.tokens=2e3", "training.batch_size=256", "evaluation.tokens=1e3", "tracking=none"),
-    *("data.block_rows=32", "data.context=32"),
+    *("training.tokens=1e3", "training.batch_size=256", "evaluation.tokens=300", "tracking=none"),
+    *("data.block_rows=32", "data.context=16"),
 )
 LOOKS = ("report", "status", "eval", "export", "--help", "--cfg")
 TRAINED = ("sae-sweep +experiment=e2e",)

@@ -49,17 +49,17 @@ def sorted_largest(z_RF: Tensor, widths: Sequence[int], counts: Sequence[int]) -
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, torch.int16, torch.int8])
-@pytest.mark.parametrize("floor", [-100.0, 0.0, 1.5, 100.0])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_above_a_floor(shape: tuple[int, int], floor: float, dtype: torch.dtype) -> None:
+def test_above_a_floor(shape: tuple[int, int], dtype: torch.dtype) -> None:
     z_RF = (10 * numbers(*shape)).to(dtype)
-    floor_F = (10 * (floor + numbers(shape[1]))).clamp(-127, 127).to(dtype)
-    chosen_RF = z_RF > floor_F
-    assert torch.equal(matrix(above(z_RF, floor_F), shape[1]), torch.where(chosen_RF, z_RF, 0))
-    assert all(map(torch.equal, above(z_RF, floor_F), where(chosen_RF, z_RF)))
     bias_F = (10 * numbers(shape[1] + 1)[1:]).clamp(-60, 60).to(dtype)
-    biased = above(z_RF.clamp(-60, 60), floor_F, bias_F)  # whose sums eight bits can hold
-    assert all(map(torch.equal, biased, above(z_RF.clamp(-60, 60) + bias_F, floor_F)))
+    for floor in (-100.0, 0.0, 1.5, 100.0):
+        floor_F = (10 * (floor + numbers(shape[1]))).clamp(-127, 127).to(dtype)
+        chosen_RF = z_RF > floor_F
+        assert torch.equal(matrix(above(z_RF, floor_F), shape[1]), torch.where(chosen_RF, z_RF, 0))
+        assert all(map(torch.equal, above(z_RF, floor_F), where(chosen_RF, z_RF)))
+        biased = above(z_RF.clamp(-60, 60), floor_F, bias_F)  # whose sums eight bits can hold
+        assert all(map(torch.equal, biased, above(z_RF.clamp(-60, 60) + bias_F, floor_F)))
     half = shape[1] // 2  # rows that lie apart
     assert torch.equal(matrix(above(z_RF[:, :half]), half), z_RF[:, :half].clamp(min=0))
 

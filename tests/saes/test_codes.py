@@ -15,8 +15,9 @@ from sae_sweep.saes.layout import Layout
 from sae_sweep.saes.sparse_codes import SparseCodes
 
 B, D = 5, 4
-LAYOUTS = {"one member": (6,), "ragged": (3, 1, 5)}
+ONE, RAGGED = (6,), (3, 1, 5)
 SUPPORTS = ("some", "none", "all", "one latent")
+CASES = [*((kind, RAGGED) for kind in SUPPORTS), ("some", ONE)]
 
 
 def layout_of(widths: tuple[int, ...]) -> Layout:
@@ -58,11 +59,15 @@ def randn(*shape: int, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("dense", [False, True])
-@pytest.mark.parametrize("kind", SUPPORTS)
-@pytest.mark.parametrize("widths", LAYOUTS.values(), ids=LAYOUTS.keys())
-@pytest.mark.parametrize("with_bias", [False, True])
-@pytest.mark.parametrize("with_b_pre", [False, True])
-def test_encode_gradients(widths: tuple[int, ...], kind: str, dense: bool, with_bias: bool, with_b_pre: bool) -> None:
+@pytest.mark.parametrize(
+    ("kind", "widths", "with_bias", "with_b_pre"),
+    [
+        *((*case, True, True) for case in CASES),
+        *(("some", RAGGED, with_bias, not with_bias) for with_bias in (False, True)),
+        ("some", ONE, False, False),
+    ],
+)
+def test_encode_gradients(kind: str, widths: tuple[int, ...], with_bias: bool, with_b_pre: bool, dense: bool) -> None:
     layout = layout_of(widths)
     support_BF = support_of(kind, layout.latents)
     inputs = {"x_BD": randn(B, D, seed=9), "W_enc": randn(layout.latents, D, seed=1)}
@@ -81,8 +86,7 @@ def test_encode_gradients(widths: tuple[int, ...], kind: str, dense: bool, with_
 
 
 @pytest.mark.parametrize("dense", [False, True])
-@pytest.mark.parametrize("kind", SUPPORTS)
-@pytest.mark.parametrize("widths", LAYOUTS.values(), ids=LAYOUTS.keys())
+@pytest.mark.parametrize(("kind", "widths"), CASES)
 def test_decode_gradients(widths: tuple[int, ...], kind: str, dense: bool) -> None:
     layout = layout_of(widths)
     support_BF = support_of(kind, layout.latents)
@@ -96,8 +100,7 @@ def test_decode_gradients(widths: tuple[int, ...], kind: str, dense: bool) -> No
 
 
 @pytest.mark.parametrize("dense", [False, True])
-@pytest.mark.parametrize("kind", SUPPORTS)
-@pytest.mark.parametrize("widths", LAYOUTS.values(), ids=LAYOUTS.keys())
+@pytest.mark.parametrize(("kind", "widths"), CASES)
 def test_two_sets_of_values_decoded_together(widths: tuple[int, ...], kind: str, dense: bool) -> None:
     layout = layout_of(widths)
     support_BF = support_of(kind, layout.latents)
@@ -119,7 +122,7 @@ def test_two_sets_of_values_decoded_together(widths: tuple[int, ...], kind: str,
 @pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize("kind", SUPPORTS)
 def test_forward_is_the_plain_product(kind: str, dense: bool) -> None:
-    layout = layout_of(LAYOUTS["ragged"])
+    layout = layout_of(RAGGED)
     support_BF = support_of(kind, layout.latents)
     x_BD, W_enc, W_dec = randn(B, D), randn(layout.latents, D, seed=1), randn(layout.latents, D, seed=2)
     bias_F, b_pre_MD = randn(layout.latents, seed=3), randn(layout.members, D, seed=4)
