@@ -1,7 +1,7 @@
 """The table of every config key: what it changes, and where that shows. `test_every_key.py` walks it.
 
-A row is a run and the same run with the key changed. Rows of `sae` keys are shown in every architecture and variant
-that reads them. `{name}` stands for a file or folder that the tests make.
+A row is a run and the same run with the key changed. Rows of `sae` keys are shown in every architecture that reads
+them, further values of a key in one. `{name}` stands for a file or folder that the tests make.
 """
 
 from collections.abc import Mapping
@@ -71,7 +71,7 @@ OPTIONS = {
 L1 = ("standard", "standard_april", "p_anneal", "gated", "gated_decoder_norm")
 PENALTY = (*L1, "jumprelu", "jumprelu_anthropic")
 TOPK = ("topk", "batchtopk", "matryoshka")
-ALL = (*PENALTY, *TOPK)
+ARCHITECTURES = ("standard", "p_anneal", "gated", "jumprelu", *TOPK)
 
 MANY_DEAD = "training.lr=0.05 training.lr_warmup_steps=0"
 """Lets latents die within a few steps."""
@@ -93,8 +93,8 @@ SAE = [
     _other_maths("gated", "standard", "sae.l1=0.3"),
     _other_maths("topk", "batchtopk", "sae.k=3"),
     _other_maths("topk", "matryoshka", "sae.k=3 sae.width=32"),
-    *_in(ALL, "expansion", "0.5", "sae.width=null sae.expansion=0.75"),
-    *_in(ALL, "width", "20"),
+    *_in(ARCHITECTURES, "expansion", "0.5", "sae.width=null sae.expansion=0.75"),
+    *_in(ARCHITECTURES, "width", "20"),
     *[
         Row("sae.l0", "parameters", "sae.l0=8", f"sae={option} sae.l0=3")
         for option in ("standard", "standard_april", "p_anneal", "gated", "gated_decoder_norm", "topk", "batchtopk")
@@ -108,28 +108,28 @@ SAE = [
         "sae=jumprelu sae.l0=3 sae.threshold_init=0.1 sae.bandwidth=0.1 sae.penalty=l0",
     ),
     Row("sae.l0", "parameters", "sae.l0=8", "sae=jumprelu_anthropic sae.l0=3"),
-    *_in(ALL, "input_scale", "unit", "sae.input_scale=none"),
-    *_in(ALL, "input_scale", "sqrt_d", "sae.input_scale=none"),
-    *_in(ALL, "centre", "true", "sae.b_dec_init=zero"),
-    *_in(ALL, "decoder_init", "data", "sae.decoder_init=random"),
-    *_in(ALL, "encoder_init", "random", "sae.encoder_init=transpose"),
-    *_in(ALL, "encoder_init", "divided_transpose", "sae.encoder_init=transpose sae.width=48"),
-    *_in(ALL, "encoder_init", "scaled_transpose", "sae.encoder_init=transpose sae.width=80"),
-    *_in(ALL, "encoder_init", "matched_transpose", "sae.encoder_init=transpose"),
-    *_in(ALL, "b_dec_init", "mean", "sae.b_dec_init=zero"),
-    *_in(ALL, "b_dec_init", "geometric_median", "sae.b_dec_init=mean"),
-    *_in(ALL, "lookup", "learned", "sae.lookup=none"),
-    *_in(ALL, "lookup", "frozen", "sae.lookup=learned"),
-    *_in(ALL, "lookup_scale", "0.9", "sae.lookup=learned"),
-    *_in(ALL, "lookup_scale", "0.9", "sae.lookup=frozen"),
-    *_in(ALL, "lookup_lr", "0.1", "sae.lookup=learned"),
-    *_in(ALL, "lookup_subtract", "true", "sae.lookup=learned"),
-    *_in(ALL, "skip", "true", "site=mlp training.lr=0.03"),  # a skip learns slowly
+    *_in(ARCHITECTURES, "input_scale", "unit", "sae.input_scale=none"),
+    *_in(("standard",), "input_scale", "sqrt_d", "sae.input_scale=none"),
+    *_in(ARCHITECTURES, "centre", "true", "sae.b_dec_init=zero"),
+    *_in(ARCHITECTURES, "decoder_init", "data", "sae.decoder_init=random"),
+    *_in(ARCHITECTURES, "encoder_init", "random", "sae.encoder_init=transpose"),
+    *_in(("standard",), "encoder_init", "divided_transpose", "sae.encoder_init=transpose sae.width=48"),
+    *_in(("gated",), "encoder_init", "scaled_transpose", "sae.encoder_init=transpose sae.width=80"),
+    *_in(("topk",), "encoder_init", "matched_transpose", "sae.encoder_init=transpose"),
+    *_in(ARCHITECTURES, "b_dec_init", "mean", "sae.b_dec_init=zero"),
+    *_in(("standard",), "b_dec_init", "geometric_median", "sae.b_dec_init=mean"),
+    *_in(ARCHITECTURES, "lookup", "learned", "sae.lookup=none"),
+    *_in(("gated",), "lookup", "frozen", "sae.lookup=learned"),
+    *_in(ARCHITECTURES, "lookup_scale", "0.9", "sae.lookup=learned"),
+    *_in(("topk",), "lookup_scale", "0.9", "sae.lookup=frozen"),
+    *_in(ARCHITECTURES, "lookup_lr", "0.1", "sae.lookup=learned"),
+    *_in(ARCHITECTURES, "lookup_subtract", "true", "sae.lookup=learned"),
+    *_in(ARCHITECTURES, "skip", "true", "site=mlp training.lr=0.03"),  # a skip learns slowly
     *_in(L1, "l1", "0.6"),
     *_in(PENALTY, "coefficient_unit", "mean_d"),
-    *_in(PENALTY, "coefficient_unit", "mean_d_norm"),
-    *_in(PENALTY, "coefficient_unit", "mean_square", "sae.coefficient_unit=mean_d"),
-    *_in(PENALTY, "coefficient_unit", "variance", "sae.coefficient_unit=mean_square"),
+    *_in(("standard",), "coefficient_unit", "mean_d_norm"),
+    *_in(("gated", "jumprelu"), "coefficient_unit", "mean_square", "sae.coefficient_unit=mean_d"),
+    *_in(("jumprelu",), "coefficient_unit", "variance", "sae.coefficient_unit=mean_square"),
     *_in(L1, "resample", "true", f"{MANY_DEAD} sae.resample=false sae.b_dec_init=zero sae.l1=30"),
     *_in(PENALTY[len(L1) :], "resample", "true", f"{MANY_DEAD} sae.resample=false sae.l0_coefficient=30"),
     Row("sae.variant", "parameters", "sae.variant=april", OPTIONS["standard"]),

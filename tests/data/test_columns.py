@@ -126,6 +126,8 @@ def test_ragged_rows_of_ids(tmp_path: Path, make_config: Any) -> None:
         ([[1, 2, 3, 4], [5, 6, 7]], r"has a row of 3 tokens, fewer than data\.context=4"),
         ([[1, 2, 3, 4], [5, 6, 7, 2000]], r"holds token id 2000; the model's vocabulary of 2000 ends at 1999"),
         ([[1, 2, 3, 4], [[1], [2]], [5, 6, 7, 8]], r"could not be opened|is no list of ids"),
+        ([[1, 2, 3, 4]] * 9 + [[-3] * 4], r"token id -3"),
+        ([["a"] * 4], r"holds list of str"),
         ([[1.5, 2.0]], r"holds list of float: neither text nor lists of token ids"),
         ([7, 8], r"holds int: neither text nor lists of token ids"),
         ([[]], r"holds list: neither text nor lists of token ids"),

@@ -230,11 +230,16 @@ def test_ids_beyond_the_vocabulary(arrays: Any, make_config: Any) -> None:
     )
     path = arrays("b.npz", tokens=np.array([1, 2, -3, 4]))
     refused(r"holds token id -3; ", make_config("tokens", path))
+    path = arrays("c.npz", tokens=np.full((9, 4), 2**63 + 5, dtype=np.uint64))
+    refused(r"holds token id 9223372036854775813; ", make_config("tokens", path))
 
 
 def test_arrays_that_are_no_ids(arrays: Any, make_config: Any) -> None:
     refused(r"holds float64 values; token ids are integers", make_config("tokens", arrays("a.npy", x=np.zeros((9, 4)))))
-    refused(r"shape \(2, 2, 2\)", make_config("tokens", arrays("b.npy", x=np.zeros((2, 2, 2), dtype=int))))
+    for kind in (bool, str):
+        refused(r"values; token ids are integers", make_config("tokens", arrays("e.npy", x=np.zeros((9, 4), kind))))
+    for shape in ((2, 2, 2), (), (9, 0), (0, 9)):
+        refused(r"shape|a row of 0|has not one row", make_config("tokens", arrays("b.npy", x=np.zeros(shape, int))))
     refused(
         r"data\.field=tokens is no array of .*; it has ids", make_config("tokens", arrays("c.npz", ids=np.arange(9)))
     )

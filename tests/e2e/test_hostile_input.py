@@ -66,15 +66,8 @@ TOKENS = {
     "an id beyond the vocabulary": (ids(later=300), "token id 300; the model's vocabulary of 300 ends at 299"),
     "a negative id": (ids(first=-1), "token id -1"),
     "an id beyond int32": (ids(first=2**40), "token id 1099511627776"),
-    "an unsigned id beyond int64": (ids().astype(np.uint64) + np.uint64(2**63), "token id 92233720368547"),
-    "floats": (ids().astype(np.float32), "float32 values"),
-    "booleans": (ids() > 3, "bool values"),
-    "text": (ids().astype(str), "values; token ids are integers"),
     "objects, which are pickled": (np.array([[1, 2], [3]], dtype=object), "plain numbers"),
-    "a single number": (np.array(3), "shape ()"),
-    "three dimensions": (ids()[None], "shape (1, 40, 8)"),
     "no rows": (ids()[:0], "has not one row"),
-    "rows of no tokens": (ids()[:, :0], "a row of 0 tokens"),
     "rows shorter than the context": (ids()[:, :5], "a row of 5 tokens, fewer than data.context=8"),
 }
 
@@ -103,9 +96,6 @@ COLUMNS = {
     "an empty row": ([[5] * 8, []], "has no row of 8 tokens to train on"),
     "a row that is null": ([[5] * 8, None], "has no row of 8 tokens to train on"),
     "a null among the ids": ([[5] * 8, [6, 6, None, 6, 6, 6, 6, 6]], "a row that is no list of ids: row 2"),
-    "negative": ([[5] * 8] * 20 + [[-3] * 8], "token id -3"),
-    "floats": ([[5.5] * 8] * 3, "list of float"),
-    "text among them": ([["a"] * 8] * 3, "list of str"),
 }
 
 
@@ -184,8 +174,13 @@ def test_a_model_that_gives_no_numbers_for_some_token(
     assert list(Path("outputs/sweep").glob("*/metrics.json")) == []
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"])
-@pytest.mark.parametrize("damage", ["cut", "garbage", "empty"])
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        *(("model.safetensors", damage) for damage in ("cut", "garbage", "empty")),
+        *(("config.json", "garbage"), ("tokenizer.json", "cut"), ("tokenizer_config.json", "empty")),
+    ],
+)
 def test_a_damaged_model_folder(file: str, damage: str, command: Command, model: Path, text_file: Path) -> None:
     contents = (model / file).read_bytes()
     (model / file).write_bytes(
@@ -222,9 +217,7 @@ def test_code_of_a_model_is_not_run_unless_asked_for_by_name(command: Command, m
     assert told.exists()
 
 
-@pytest.mark.parametrize(
-    "name", ["../x", "a/b", "/tmp/x", "..", ".hidden", "''", "a\\b", "'a\tb'", "x" * 201, "'a\nb'"]
-)
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "''", "a\\b", "x" * 201, "'a\nb'"])
 def test_names_that_lead_elsewhere(name: str, command: Command, llama_folder: Path, text_file: Path) -> None:
     asked = (*SMALL, f"model.path={llama_folder}", "data=text", f"data.path={text_file}")
     assert_refused(command(*asked, f"name={name}"), "name=")
@@ -244,7 +237,7 @@ def test_a_sweep_file_of_another_kind(text: str, command: Command, llama_folder:
     assert [path for path in Path.cwd().rglob("*") if path.is_file()] == [sweep.absolute()]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"steps": 3}', "\x00\x01"])
+@pytest.mark.parametrize("text", ["", "null", '{"steps": 3}', "\x00\x01"])
 def test_state_that_is_none(text: str, command: Command, llama_folder: Path, text_file: Path) -> None:
     """Nothing is gone on from what cannot be read, and nothing stumbles over it."""
     state = Path("outputs/sweep/.state")

@@ -1,5 +1,6 @@
 """Sparse step == dense autograd: a member's route changes what a step costs, never where it leads."""
 
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -31,10 +32,15 @@ KNOBS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-@pytest.fixture(autouse=True, params=[False, True], ids=["whole", "screened"])
-def screened(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sparse route computes the whole product, or only what bounds leave."""
-    monkeypatch.setattr(choose, "screens", lambda x_BD: request.param)
+TABLES: list[dict[str, Any]] = [
+    {"sae_lookup": "learned"},
+    {"sae_lookup": "learned", "sae_lookup_subtract": True, "sae_centre": True},
+]
+CASES = [
+    *((kind, screened, {}) for kind in KINDS for screened in (False, True)),
+    *zip(KINDS, cycle((False, True, True, False)), cycle(TABLES)),
+]
+"""The sparse route computes the whole product, or only what bounds leave."""
 
 
 def run(kind: str, dense: bool, monkeypatch: pytest.MonkeyPatch, **keys: Any) -> BankTrainer:
@@ -49,13 +55,9 @@ def run(kind: str, dense: bool, monkeypatch: pytest.MonkeyPatch, **keys: Any) ->
     return made
 
 
-@pytest.mark.parametrize(
-    "keys",
-    [{}, {"sae_lookup": "learned"}, {"sae_lookup": "learned", "sae_lookup_subtract": True, "sae_centre": True}],
-    ids=["plain", "table", "subtracted table"],
-)
-@pytest.mark.parametrize("kind", KINDS)
-def test_twenty_steps(kind: str, keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("kind", "screened", "keys"), CASES)
+def test_twenty_steps(kind: str, screened: bool, keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "screens", lambda x_BD: screened)
     sparse, dense = run(kind, False, monkeypatch, **keys), run(kind, True, monkeypatch, **keys)
     for index in range(len(sparse.members)):
         for name, expected in parameters(dense, index).items():

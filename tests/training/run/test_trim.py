@@ -1,6 +1,7 @@
 """The last correction of `sae.l0`: exact on the activations it looks at, by one number, in the form's own way."""
 
 from dataclasses import replace
+from itertools import cycle
 
 import pytest
 import torch
@@ -40,8 +41,7 @@ def scores(sae: InferenceSae, x_BD: Tensor) -> Tensor:
     return pre_BF / t["threshold"] if sae.form.saelens == "jumprelu" else pre_BF
 
 
-@pytest.mark.parametrize("l0", [0.5, 3.0, 7.25, 9.0])
-@pytest.mark.parametrize("kind", FORMS)
+@pytest.mark.parametrize(("kind", "l0"), [*zip(FORMS, cycle((0.5, 3.0, 7.25, 9.0)))])
 def test_the_wanted_number_fires(kind: str, l0: float) -> None:
     """More or fewer than before, whatever the form; and those with the largest scores."""
     sae, x_BD, tokens_B = inference(kind)
