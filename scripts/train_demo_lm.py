@@ -23,25 +23,18 @@ import math
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from sae_sweep.data.kinds.demo import demo_documents
+from scripts import demo_text
 
-EOS = "<|endoftext|>"  # the only special token: it opens every row and parts the documents
-EOS_ID = 0
-VOCABULARY = 4096
-MAX_POSITIONS = 512
 DEFAULT_OUT = Path(__file__).resolve().parent.parent / "sae_sweep" / "assets" / "demo_lm"
-
-Documents = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -70,104 +63,18 @@ class Report:
     parameters: int
 
 
-# ---- tokens --------------------------------------------------------------------------------------
-
-
-def train_tokenizer(documents: Sequence[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE: any text encodes without an unknown token and decodes to itself."""
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=[EOS],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    bpe.train_from_iterator(documents, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bpe,
-        bos_token=EOS,
-        eos_token=EOS,
-        model_max_length=MAX_POSITIONS,
-        clean_up_tokenization_spaces=False,  # it would eat the space before a full stop, and code has many
-    )
-
-
-def encode(tokenizer: PreTrainedTokenizerFast, documents: Sequence[str]) -> list[list[int]]:
-    """Token ids of each document, without special tokens."""
-    return [encoding.ids for encoding in tokenizer.backend_tokenizer.encode_batch_fast(list(documents))]
-
-
-def stream(documents: Documents) -> torch.Tensor:
-    """All documents end to end, each closed by <|endoftext|>."""
-    return torch.cat([torch.tensor([*document, EOS_ID], dtype=torch.int32) for document in documents])
-
-
-def pack(tokens: torch.Tensor, context: int) -> torch.Tensor:
-    """Rows of `context` tokens that each begin with <|endoftext|>; the incomplete last row is dropped.
-
-    Every row begins alike because attention rests on its first token, whatever that is: let that token mean nothing.
-    """
-    body = context - 1
-    rows = tokens[: len(tokens) // body * body].view(-1, body).long()
-    return pad(rows, (1, 0), value=EOS_ID)
-
-
-def training_rows(documents: Documents, context: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
-    """Rows without end. Each epoch has a new order of documents and a new offset, so no row is seen twice."""
-    while True:
-        order = torch.randperm(len(documents), generator=generator).tolist()
-        offset = int(torch.randint(context - 1, (), generator=generator))
-        rows = pack(stream([documents[index] for index in order])[offset:], context)
-        yield from rows[torch.randperm(len(rows), generator=generator)]
-
-
-# ---- baselines -----------------------------------------------------------------------------------
-
-
-def unigram_probabilities(train: torch.Tensor) -> torch.Tensor:
-    """Add-one frequencies of the training stream, float64 [vocabulary]."""
-    counts = torch.bincount(train, minlength=VOCABULARY).double() + 1
-    return counts / counts.sum()
-
-
-def unigram_cross_entropy(train: torch.Tensor, rows: torch.Tensor) -> float:
-    """Nats per token of the rows' targets, which are all their tokens but the first."""
-    return -unigram_probabilities(train)[rows[:, 1:]].log().mean().item()
-
-
-def bigram_cross_entropy(train: torch.Tensor, rows: torch.Tensor) -> float:
-    """Nats per token under a bigram that falls back on the unigram: (c(ab) + k p(b)) / (c(a) + k).
-
-    k is the best of a grid on the rows themselves: choosing it on what it is judged by favours the baseline, not us.
-    """
-    unigram = unigram_probabilities(train)
-    pairs = train[:-1].long() * VOCABULARY + train[1:].long()
-    pair_counts = torch.bincount(pairs, minlength=VOCABULARY**2)
-    context_counts = torch.bincount(train[:-1], minlength=VOCABULARY).double()
-
-    before, target = rows[:, :-1].flatten(), rows[:, 1:].flatten()
-    seen, total, fallback = pair_counts[before * VOCABULARY + target], context_counts[before], unigram[target]
-    grid = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
-    return min(-((seen + k * fallback) / (total + k)).log().mean().item() for k in grid)
-
-
-# ---- the model -----------------------------------------------------------------------------------
-
-
 def build_model(shape: Shape) -> LlamaForCausalLM:
     config = LlamaConfig(
-        vocab_size=VOCABULARY,
+        vocab_size=demo_text.VOCABULARY,
         hidden_size=shape.width,
         intermediate_size=shape.mlp,
         num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.heads,
-        max_position_embeddings=MAX_POSITIONS,
+        max_position_embeddings=demo_text.MAX_POSITIONS,
         tie_word_embeddings=True,
-        bos_token_id=EOS_ID,
-        eos_token_id=EOS_ID,
+        bos_token_id=demo_text.EOS_ID,
+        eos_token_id=demo_text.EOS_ID,
     )
     return LlamaForCausalLM(config)
 
@@ -214,9 +121,6 @@ def train_step(model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, rows: 
     return loss.detach()
 
 
-# ---- saving --------------------------------------------------------------------------------------
-
-
 def model_card(report: Report, shape: Shape, step: int, args: argparse.Namespace) -> str:
     epochs = step * args.batch_rows * (args.context - 1) / report.train_tokens
     return f"""# {args.out.name}
@@ -232,7 +136,8 @@ It is real in what matters here (trained, with structure to find in its activati
 
 - **Architecture**: Llama, {shape.layers} layers, hidden {shape.width}, {shape.heads} heads, MLP {shape.mlp}, tied \
 embeddings, {report.parameters:,} parameters.
-- **Tokenizer**: byte-level BPE, {VOCABULARY:,} tokens, trained on the same text. `{EOS}` is its only special token,
+- **Tokenizer**: byte-level BPE, {demo_text.VOCABULARY:,} tokens, trained on the same text. \
+`{demo_text.EOS}` is its only special token,
   both bos and eos. The tokenizer adds none by itself; each row of training began with one, and one ends each document.
 - **Text**: the standard library's source files in Python {platform.python_version()}, without its tests, character
   tables and installed packages (`sae_sweep/data/kinds/demo.py`): {report.train_tokens:,} tokens to train on and
@@ -240,7 +145,7 @@ embeddings, {report.parameters:,} parameters.
   of the other one), a few of them across the split.
 - **Training**: `scripts/train_demo_lm.py`, seed {args.seed}, {step:,} of {args.steps:,} steps, {args.batch_rows} rows
   of {args.context} tokens each ({epochs:.1f} epochs). AdamW, peak lr {args.lr:g}, cosine schedule, weight decay 0.1,
-  no dropout. It accepts {MAX_POSITIONS} positions but has been trained on no more than {args.context}.
+  no dropout. It accepts {demo_text.MAX_POSITIONS} positions but has been trained on no more than {args.context}.
 - **Licence**: the text is the Python Software Foundation's and its contributors', under the PSF License Version 2 and
   the licences of incorporated software that Python's documentation lists; the model was made from that text alone.
 """
@@ -279,9 +184,6 @@ def swap_in(temporary: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-# ---- the run -------------------------------------------------------------------------------------
-
-
 class Run:
     """One training run: the corpus in tokens, its baselines, and the model being trained on it."""
 
@@ -289,14 +191,14 @@ class Run:
         self.args = args
         self.shape = Shape(args.width, args.mlp, args.layers, args.heads)
         texts = list(demo_documents("train"))
-        self.tokenizer = train_tokenizer(texts)
-        self.documents = encode(self.tokenizer, texts)
-        self.train = stream(self.documents)
-        heldout = stream(encode(self.tokenizer, list(demo_documents("heldout"))))
-        self.heldout_rows = pack(heldout, args.context)
+        self.tokenizer = demo_text.train_tokenizer(texts)
+        self.documents = demo_text.encode(self.tokenizer, texts)
+        self.train = demo_text.stream(self.documents)
+        heldout = demo_text.stream(demo_text.encode(self.tokenizer, list(demo_documents("heldout"))))
+        self.heldout_rows = demo_text.pack(heldout, args.context)
         self.heldout_tokens = len(heldout)
-        self.bigram = bigram_cross_entropy(self.train, self.heldout_rows)
-        self.unigram = unigram_cross_entropy(self.train, self.heldout_rows)
+        self.bigram = demo_text.bigram_cross_entropy(self.train, self.heldout_rows)
+        self.unigram = demo_text.unigram_cross_entropy(self.train, self.heldout_rows)
         torch.manual_seed(args.seed)
         self.model = build_model(self.shape)
         self.model.set_attn_implementation("eager")  # on a CPU sdpa's backward is slower than all the rest of a step
@@ -305,7 +207,7 @@ class Run:
         """Train, and save on the way, so that a usable model is there long before the best one."""
         args, started, smooth = self.args, time.monotonic(), 0.0
         optimizer = make_optimizer(self.model, args.lr)
-        rows = training_rows(self.documents, args.context, torch.Generator().manual_seed(args.seed))
+        rows = demo_text.training_rows(self.documents, args.context, torch.Generator().manual_seed(args.seed))
         for step in range(args.steps):
             for group in optimizer.param_groups:
                 group["lr"] = args.lr * schedule(step, args.steps, args.warmup)

@@ -1,30 +1,17 @@
 """`scripts/train_demo_lm.py` makes the shipped model by default, and others when asked."""
 
-import importlib.util
 import json
 import sys
-from types import ModuleType
 
 import pytest
 
+from scripts import train_demo_lm as script
 from scripts.bench.language_model import SHIPPED_FOLDER
-from scripts.bench.measure import ROOT
 
 NAMES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("train_demo_lm_sizes", ROOT / "scripts" / "train_demo_lm.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look themselves up
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_default_is_the_shipped_model(script: ModuleType) -> None:
+def test_the_default_is_the_shipped_model() -> None:
     made = script.build_model(script.SHIPPED).config.to_dict()
     shipped = json.loads((SHIPPED_FOLDER / "config.json").read_text(encoding="utf-8"))
     assert {name: made[name] for name in (*NAMES, "vocab_size")} == {
@@ -32,7 +19,7 @@ def test_the_default_is_the_shipped_model(script: ModuleType) -> None:
     }
 
 
-def test_sizes_can_be_asked_for(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sizes_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = ["--width", "64", "--mlp", "192", "--layers", "2", "--heads", "2"]
     monkeypatch.setattr(sys, "argv", ["train_demo_lm.py", *sizes])
     asked = script.parse_arguments()
@@ -41,7 +28,7 @@ def test_sizes_can_be_asked_for(script: ModuleType, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_width_that_heads_cannot_share_is_refused(
-    script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["train_demo_lm.py", "--width", "50", "--heads", "4"])
     with pytest.raises(SystemExit, match="2"):

@@ -1,11 +1,9 @@
 """The demo corpus keeps its promises, and the language model that ships has learnt from it."""
 
 import hashlib
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -13,23 +11,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 import sae_sweep
 from sae_sweep.data.kinds.demo import demo_documents, demo_files, is_heldout
+from scripts import demo_text, train_demo_lm
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO_LM = Path(sae_sweep.__file__).parent / "assets" / "demo_lm"
 HELDOUT_TOKENS = 8192
 CONTEXT = 256
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    """`scripts/train_demo_lm.py`, loaded by path as it is no package: the baseline is judged by its own functions."""
-    spec = importlib.util.spec_from_file_location("train_demo_lm", ROOT / "scripts" / "train_demo_lm.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their own module up
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -119,13 +106,11 @@ def test_model_agrees_with_its_tokenizer(model: PreTrainedModel, tokenizer: PreT
     assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
 
 
-def test_model_has_learnt_more_than_a_bigram(
-    script: ModuleType, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
-) -> None:
-    train = script.stream(script.encode(tokenizer, list(demo_documents("train"))))
-    heldout = script.stream(script.encode(tokenizer, list(demo_documents("heldout"))))
-    rows = script.pack(heldout, CONTEXT)
+def test_model_has_learnt_more_than_a_bigram(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    train = demo_text.stream(demo_text.encode(tokenizer, list(demo_documents("train"))))
+    heldout = demo_text.stream(demo_text.encode(tokenizer, list(demo_documents("heldout"))))
+    rows = demo_text.pack(heldout, CONTEXT)
     rows = rows[:: max(1, len(rows) * CONTEXT // HELDOUT_TOKENS)]  # from every part of the split, not from one file
-    bigram = script.bigram_cross_entropy(train, rows)
-    assert bigram < script.unigram_cross_entropy(train, rows)
-    assert script.model_cross_entropy(model, rows) < bigram - 1.3
+    bigram = demo_text.bigram_cross_entropy(train, rows)
+    assert bigram < demo_text.unigram_cross_entropy(train, rows)
+    assert train_demo_lm.model_cross_entropy(model, rows) < bigram - 1.3
