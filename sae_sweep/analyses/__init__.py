@@ -4,6 +4,8 @@ An analysis is a module with a dataclass `Config`, whose keys are `analysis.<nam
 defaults are in `configs/analysis/<name>.yaml` or in the dataclass, and with a function
 
     run(session: Session, saes: Sequence[FinishedSae], config: Config) -> Result
+
+or a generator that yields for each batch of held-out rows (`session.readings`) and returns its Result.
 """
 
 from sae_sweep.host.kinds import Kinds

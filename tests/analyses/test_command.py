@@ -29,7 +29,7 @@ class Config:
 def run(session, saes, config):
     """The codes above 0 per counted position, and the spliced passes that were seen."""
     entries, positions, passes = dict.fromkeys((sae.label for sae in saes), 0), 0, 0
-    for batch in session.batches():
+    while (batch := (yield)) is not None:
         positions += int(next(iter(batch.rows.places.values())).counted_RT.sum())
         for label in batch.saes:
             entries[label] += len(batch.codes(label).value_N)

@@ -86,6 +86,7 @@ def test_step_is_timed_at_the_l0_asked_for(quick: tuple[dict[str, Any], str]) ->
         assert case["l0"] == pytest.approx(case["l0_asked"], rel=0.1)
 
 
+@pytest.mark.evidence
 def test_a_step_can_be_measured_without_bfloat16(tmp_path: Path) -> None:
     out = tmp_path / "step.json"
     done = run_step("--only", "standard", "--without-bfloat16", "--out", str(out))

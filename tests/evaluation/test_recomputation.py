@@ -85,8 +85,8 @@ def make_saes(
 
 @pytest.fixture(
     scope="module",
-    params=[("gpt2", False, 0), ("llama", False, 0), ("gpt2", True, 0), ("llama", True, 1.1), ("gpt2", False, 1.1)],
-    ids=["gpt2-counted", "llama-counted", "gpt2-all", "llama-all-guarded", "gpt2-counted-guarded"],
+    params=[("gpt2", False, 0), ("llama", True, 1.1), ("gpt2", False, 1.1)],
+    ids=["gpt2-counted", "llama-all-guarded", "gpt2-counted-guarded"],
 )
 def judged(
     request: pytest.FixtureRequest,
@@ -162,7 +162,7 @@ def test_the_two_policies_differ_where_they_should(
     )
 
 
-@pytest.mark.parametrize("rows_per_forward", [1, 5, 100])
+@pytest.mark.parametrize("rows_per_forward", [1, 100])
 def test_batches_change_nothing(
     judged: Judged,
     rows_per_forward: int,

@@ -1,7 +1,6 @@
 """`sae-sweep eval DIR --analysis NAME[,NAME] [analysis.NAME.KEY=VALUE ...]`: ask analyses, and write what they find."""
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sae_sweep.analyses import ANALYSES
 from sae_sweep.analyses.session.finished import finished_saes
+from sae_sweep.analyses.session.readings import read
 from sae_sweep.analyses.session.result import Number, Result
 from sae_sweep.analyses.session.session import Session
 from sae_sweep.errors import ConfigError
@@ -21,7 +21,7 @@ FORMAT = 1
 
 
 def analyse(root: Path, arguments: Sequence[str], config_folder: Path) -> None:
-    """Run the analyses that a command line asks of a sweep, side by side, and print and write their results.
+    """Run the analyses that a command line asks of a sweep, and print and write their results.
 
     Raises ConfigError for an analysis or a key that there is not, before anything is read.
     """
@@ -34,20 +34,10 @@ def analyse(root: Path, arguments: Sequence[str], config_folder: Path) -> None:
 
 
 def results(root: Path, configs: Mapping[str, Any]) -> dict[str, Result]:
-    """What analyses, by name with their configs, find in a sweep; run side by side."""
+    """What analyses, by name with their configs, find in a sweep; read in step."""
     saes = finished_saes(root)
-    session = Session(saes, len(configs))
-
-    def run(name: str) -> Result:
-        try:
-            result: Result = ANALYSES[name].run(session, saes, configs[name])
-            return result
-        finally:
-            session.done()
-
-    with ThreadPoolExecutor(len(configs)) as pool:  # each waits for the others where it reads: all have to run
-        futures = {name: pool.submit(run, name) for name in configs}
-    return {name: future.result() for name, future in futures.items()}
+    session = Session(saes)
+    return read({name: ANALYSES[name].run(session, saes, config) for name, config in configs.items()}, session.batches)
 
 
 def _parsed(arguments: Sequence[str]) -> tuple[list[str], dict[str, dict[str, Any]]]:

@@ -2,14 +2,12 @@
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
-from threading import RLock
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from sae_sweep.analyses.session.finished import FinishedSae
-from sae_sweep.analyses.session.rounds import Rounds
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import SplicedSae
 from sae_sweep.evaluation.heldout import HeldOutBatch
@@ -34,7 +32,7 @@ class Batch:
     ) -> None:
         """`saes` are the members that read these rows, by label."""
         self.model, self.rows, self.saes = model, rows, saes
-        self._evaluator, self._turn = evaluator, RLock()
+        self._evaluator = evaluator
         self._made: dict[Hashable, Any] = {}
 
     def codes(self, label: str) -> Entries:
@@ -46,7 +44,7 @@ class Batch:
         return self._once(("spliced", label), lambda: self._evaluator.finals(self.saes[label], self.rows))
 
     def _once(self, name: Hashable, make: Callable[[], Made]) -> Made:
-        with self._turn, torch.no_grad():  # a pass changes the model's modules for as long as it lasts
+        with torch.no_grad():
             if name not in self._made:
                 self._made[name] = make()
             made: Made = self._made[name]
@@ -54,23 +52,16 @@ class Batch:
 
 
 class Session:
-    """The finished members of a sweep, for analyses that run side by side, each in a thread of its own."""
+    """The finished members of a sweep, for the analyses of one command."""
 
-    def __init__(self, saes: Sequence[FinishedSae], readers: int = 1) -> None:
-        """`readers` is how many analyses there are."""
+    def __init__(self, saes: Sequence[FinishedSae]) -> None:
         self.saes = tuple(saes)
-        self._rounds = Rounds(self._batches, readers)
 
     def batches(self) -> Iterator[Batch]:
-        """Batches of held-out rows, of each stream of tokens in turn. Raises ConfigError for toy data, which has none.
-
-        A batch is made once for all analyses that go over them at the time, and is gone after it.
-        """
-        return self._rounds.batches()
-
-    def done(self) -> None:
-        """Say that the analysis of the calling thread has ended."""
-        self._rounds.done()
+        """Batches of held-out rows, of each stream of tokens in turn. Raises ConfigError for toy data: it has none."""
+        for source, evaluator, saes in self._streams:
+            for rows in evaluator.batches():
+                yield Batch(source.model, rows, evaluator, saes)
 
     @cached_property
     def _streams(self) -> list[tuple[LanguageModelSource, LanguageModelEvaluator, dict[str, SplicedSae]]]:
