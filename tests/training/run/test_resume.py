@@ -1,11 +1,9 @@
 """Sweeps that are stopped where it is awkward, in this process: between, around and inside what a group does."""
 
 import inspect
-import json
 import os
-import resource
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,9 @@ from safetensors.torch import load_file
 from sae_sweep.activations.toy import ToyStream
 from sae_sweep.config.files import config_of
 from sae_sweep.config.schema import MemberConfig
-from sae_sweep.errors import ConfigError, StorageError
+from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.toy import ToyEvaluator
 from sae_sweep.folder.checkpoints import StateFolder
-from sae_sweep.folder.sweep import SweepFolder
 from sae_sweep.host.signals import Interrupted
 from sae_sweep.launch.local import Outcome, run_sweep
 from sae_sweep.training.run import checkpointing as keeper
@@ -277,43 +274,6 @@ def test_other_tokens_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         run_sweep([made])
     text.write_text(contents)
     assert run_sweep([made])[0].state == "finished"
-
-
-@pytest.fixture
-def limited() -> Iterator[Callable[[int], None]]:
-    """Sets the size that no file may pass, as a disk without room does."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_no_room_for_a_checkpoint_is_said_and_training_goes_on(
-    tmp_path: Path, limited: Callable[[int], None], capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A member's moments make its state larger than all else."""
-    limited(20_000)
-    with pytest.raises(StorageError):  # the report is larger too
-        sweep(tmp_path, TOPK, also=("training.checkpoint_tokens=1000",))
-    said = [line for line in capsys.readouterr().err.splitlines() if "no checkpoint could be written" in line]
-    assert len(said) >= 3
-    assert "File too large" in said[0]
-    assert "there is no checkpoint yet" in said[0]
-    (entry,) = SweepFolder(tmp_path / "sweep").read()["members"].values()
-    assert entry["state"] == "finished"
-
-
-def test_no_room_for_curves_ends_the_command_and_loses_nothing(tmp_path: Path, limited: Callable[[int], None]) -> None:
-    expected = forget_config(alone(tmp_path, TOPK))
-    limited(6_000)
-    with pytest.raises(StorageError) as caught:
-        sweep(tmp_path, TOPK, also=("tracking.log_every=1",))
-    assert "metrics.jsonl: File too large; what was written before is kept" in str(caught.value)
-    (curves,) = (tmp_path / "sweep").glob("*/metrics.jsonl")
-    lines = curves.read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == list(range(len(lines)))
-    limited(resource.RLIM_INFINITY)
-    sweep(tmp_path, TOPK)
-    assert_same(forget_config(tmp_path / "sweep"), expected)
 
 
 def test_no_random_state_is_needed(tmp_path: Path) -> None:

@@ -1,0 +1,113 @@
+"""What dry_run prints of whole commands, and what it refuses."""
+
+from typing import Any
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("experiment", "members"), [("gated_gemma", 13), ("gated_gemma_l0", 13), ("demo", 16), ("toy_recovery", 25)]
+)
+def test_experiments_plan_offline(program: Any, experiment: str, members: int) -> None:
+    assert program(f"+experiment={experiment}", "dry_run=true") == 0
+    assert f"outputs/{experiment}: {members} members in 1 group" in program.out
+    assert program.written == []
+    assert program.training.groups == []
+
+
+def test_a_dry_run_prints_the_plan(program: Any) -> None:
+    program("sae=topk", "sae.k=8", "name=it")
+    assert program("sae=topk", "sae.k=8,16", "name=it", "seed=0", "dry_run=true") == 0
+    lines = program.out.splitlines()
+    assert lines[0] == "outputs/it: 2 members in 1 group of one pass each, 1 bank; 1 finished already"
+    (eight,) = [line for line in lines if "topk-k_8-x16" in line]
+    (sixteen,) = [line for line in lines if "topk-k_16-x16" in line]
+    assert eight.endswith("finished")
+    assert sixteen.endswith("to train")
+    assert all(word in sixteen for word in ("blocks.2.hook_resid_post", "2048", "k 16", "1024", "1953", "warm-up 97"))
+    assert "memory" in program.out
+    assert "FLOP" in program.out
+
+
+def test_a_dry_run_of_toy_data_counts_no_model(program: Any) -> None:
+    assert program("data=toy", "sae=topk", "sae.k=8", "sae.width=512", "dry_run=true") == 0
+    assert "synthetic activations (512 true latents in 256 dimensions, float32, auto)" in program.out
+    assert "topk at toy" in program.out
+    memory, compute, time, disk = program.out.splitlines()[-4:]
+    assert memory.startswith("memory ")
+    assert "model" not in memory
+    assert compute.startswith("pass 1 of 1: ")
+    assert "model" not in compute
+    assert "launcher.device_flops=" in time
+    assert disk.startswith("  disk: a checkpoint ")
+
+
+def test_a_toy_key_without_toy_data_is_refused(program: Any) -> None:
+    assert program("data.toy.latents=64", "dry_run=true") == 2
+    assert program.err == "sae-sweep: error: data.toy.latents: data.toy is null here; data=toy gives it keys\n"
+
+
+GEMMA = ("+experiment=gated_gemma", "model.device=cuda", "dry_run=true", "sae=gated")
+
+
+def test_a_dry_run_says_what_each_wave_holds(program: Any) -> None:
+    assert program(*GEMMA, "launcher.memory_gb=80") == 0
+    assert "; 67.7 GB wait in the host's memory" in program.out
+    rest = [line for line in program.out.splitlines() if "wave" in line]
+    assert rest[0].startswith("  device 0, wave 1 of 3: ")
+    labels = [f"gated-l1_{value}-w131072" for value in ("0.001", "0.0008", "0.0007", "0.0005", "0.0003", "0.0002")]
+    assert [line.split(": ")[2] for line in rest] == [
+        *(", ".join(labels[n : n + 3]) for n in (0, 3)),
+        "gated-l1_0.0001-w131072",
+    ]
+    assert "in 1 group of one pass each" in program.out
+    assert program.written == []
+
+
+def test_a_dry_run_says_when_the_pass_is_repeated(program: Any) -> None:
+    assert program(*GEMMA, "launcher.memory_gb=62", "launcher.host_memory_gb=40") == 0
+    assert "in 1 group of 2 passes in all" in program.out
+    first, second = program.out.split("pass 1 of 2: ")[1].split("pass 2 of 2: ")
+    assert "; 38.7 GB wait in the host's memory" in first
+    assert "wave 4 of 4" in first
+    assert "; 29 GB wait in the host's memory" in second
+    assert "wave 3 of 3" in second
+
+
+def test_an_sae_larger_than_a_device_is_refused(program: Any) -> None:
+    assert program(*GEMMA, "launcher.memory_gb=40") == 2
+    (line,) = program.err.splitlines()
+    assert line.startswith("sae-sweep: error: launcher.memory_gb=40: gated-l1_0.001-w131072 alone needs 59.9 GB")
+
+
+def test_members_that_fit_share_the_device(program: Any) -> None:
+    assert program("data=toy", "sae=topk", "sae.k=4,8", "dry_run=true", "launcher.memory_gb=20") == 0
+    (line,) = (line for line in program.out.splitlines() if line.startswith("  device"))
+    assert line.endswith(": topk-k_4-x16, topk-k_8-x16")
+
+
+def test_a_dry_run_says_what_each_device_does(program: Any) -> None:
+    assert program(*GEMMA, "launcher.memory_gb=80", "launcher.devices=8", "launcher.device_flops=2e14") == 0
+    lines = program.out.splitlines()
+    (time,) = (line for line in lines if line.startswith("  time: "))
+    assert time.endswith("should each device get launcher.device_flops=2e+14 done in a second")
+    (network,) = (line for line in lines if line.startswith("  network: "))
+    assert "9.86 GB between devices a block, at most 1.41 GB of it to one device" in network
+    turns = [line for line in lines if line.startswith("  device ")]
+    assert [line.split(":")[0] for line in turns] == [f"  device {n}" for n in range(8)]
+    assert sorted(line.rsplit(": ")[-1] for line in turns if "gated-" in line) == sorted(
+        f"gated-l1_{value}-w131072" for value in ("0.001", "0.0008", "0.0007", "0.0005", "0.0003", "0.0002", "0.0001")
+    )
+    assert turns[7].endswith("no members, its share of the rows only")
+
+
+def test_what_is_finished_costs_nothing_more(program: Any) -> None:
+    program("sae=topk", "sae.k=8", "name=it")
+    assert program("sae=topk", "sae.k=8", "name=it", "dry_run=true") == 0
+    assert "finished" in program.out
+    assert "pass 1" not in program.out
+
+
+def test_devices_must_be_spread_evenly(program: Any) -> None:
+    assert program("launcher.devices=8", "launcher.hosts=3", "dry_run=true") == 2
+    assert program.err == "sae-sweep: error: launcher.devices=8 cannot be spread evenly over launcher.hosts=3\n"
