@@ -118,7 +118,6 @@ def test_members_that_differ_in_their_seed_are_matched(trained: Path) -> None:
     ("words", "said"),
     [
         (["--analysis", "machting"], "--analysis=machting: no such analysis; known: matching"),
-        ([], "eval: give --analysis NAME; known: matching"),
         (["--analysis=matching", "analysis.matching.pair=site"], "analysis.matching.pair: no such key; its keys are"),
         (["--analysis=matching", "analysis.matching.pairs=x"], "analysis.matching.pairs=x is not one of seed, site"),
         (["--analysis=matching", "analysis.others.pairs=x"], "analysis.others: not asked for; name it in --analysis"),

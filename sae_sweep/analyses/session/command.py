@@ -53,8 +53,6 @@ def _parsed(arguments: Sequence[str]) -> tuple[list[str], dict[str, dict[str, An
         if not equals or len(parts) != 3 or parts[0] != "analysis":
             raise ConfigError(f"eval: {word} is neither --analysis NAME nor analysis.NAME.KEY=VALUE")
         overrides.setdefault(parts[1], {})[parts[2]] = OmegaConf.from_dotlist([f"value={value}"])["value"]
-    if not asked:
-        raise ConfigError(f"eval: give --analysis NAME; known: {', '.join(sorted(ANALYSES))}")
     return list(dict.fromkeys(asked)), overrides
 
 

@@ -47,7 +47,7 @@ def run(arguments: Sequence[str], configs: Path, usage: str) -> None:
         with _process(["sae-sweep", *prepared(arguments)]):
             program()
     except Exception as error:
-        if isinstance(error, HydraException) or _while_reading(error):
+        if isinstance(error, HydraException) or (_while_reading(error) and not isinstance(error, ConfigError)):
             raise ConfigError(explained(error)) from error
         raise
     if refused:
