@@ -16,6 +16,7 @@ from sae_sweep.config.reading import member_config
 from sae_sweep.config.schema import MemberConfig, ModelConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder import names
+from sae_sweep.host.json_files import read_object
 from sae_sweep.model.sites import parse_hook
 from sae_sweep.saes.inference import InferenceSae
 
@@ -60,6 +61,14 @@ class Home:
                 f"{self.folder} has no {names.CONFIG}: no sweep trained this SAE, so nothing says its data"
             )
         return member_config(OmegaConf.load(self._config_file))  # type: ignore[arg-type]  # a list is no config
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What provenance.json says. Raises ConfigError where there is none."""
+        try:
+            return read_object(self.folder / names.PROVENANCE)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{self.folder}: {names.PROVENANCE} cannot be read ({error})") from error
 
     def model(self, device: str | None, dtype: str | None) -> Model:
         """The language model, on another device or in another dtype where these are given."""

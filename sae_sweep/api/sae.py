@@ -99,6 +99,12 @@ class Sae(nn.Module):
         label, sae = self.home.folder.name, self.frozen(device)
         return SplicedSae(label, hook, sae, reads=reads, beside=tuple(beside), watched=tuple(watched))
 
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """How it came to be: command, resolved config, versions, commit, host, times, fingerprints of model and data.
+        Raises ConfigError where no file says it."""
+        return self.home.provenance
+
     def check_latents(self, latents: Iterable[int]) -> None:
         """Raises ConfigError for a latent that there is not."""
         for latent in latents:

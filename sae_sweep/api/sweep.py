@@ -11,6 +11,7 @@ from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.metrics import METRICS
 from sae_sweep.folder import names
 from sae_sweep.folder.record import read_record
+from sae_sweep.host.json_files import read_object
 from sae_sweep.reporting.cell import cell_title
 from sae_sweep.reporting.pareto import cells
 from sae_sweep.reporting.points import Point, read_sweep
@@ -78,9 +79,18 @@ class Sweep(Mapping[str, "Sae"]):
         rows = {}
         for label, entry in self._members.items():
             known = points.pop(label, None) or self._trains(label, entry["config"])
-            rows[label] = {"state": entry["state"], **known, **flat_entries(entry["config"])}
+            rows[label] = {"state": entry["state"], **known, **self._resolved(label, entry["config"])}
         rows |= {label: {"state": "foreign", **known} for label, known in points.items()}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("member")
+
+    def _resolved(self, label: str, config: Mapping[str, Any]) -> dict[str, Any]:
+        """A member's config by dotted key, with what its plan decided where it says null, once that is known."""
+        asked = flat_entries(config)
+        try:
+            found = flat_entries(read_object(self.folder / label / names.PROVENANCE)["config"])
+        except (OSError, ValueError, KeyError, AttributeError):  # unfinished, or of a version without it
+            found = {}
+        return {key: found.get(key) if value is None else value for key, value in asked.items()}
 
     def _trains(self, label: str, config: Mapping[str, Any]) -> dict[str, Any]:
         """What is known of an unfinished member: how far it is in training."""

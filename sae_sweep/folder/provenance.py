@@ -51,10 +51,13 @@ def write_provenance(folder: Path, member: Member, device: str, started: datetim
 
 
 def command() -> str:
-    """The command line of this process, as it was typed."""
+    """The command line of this process, as it was typed; from Python the one that does the same."""
     words = sys.orig_argv
     place = next((i for i, word in enumerate(words) if word == "sae_sweep.cli" or Path(word).name == "sae-sweep"), None)
-    return shlex.join(words if place is None else ["sae-sweep", *words[place + 1 :]])
+    if place is not None:
+        return shlex.join(["sae-sweep", *words[place + 1 :]])
+    from_python = sys.argv[:1] == ["sae-sweep"]
+    return shlex.join([word for word in sys.argv if word != "--multirun"] if from_python else words)
 
 
 def resolved_entries(member: Member) -> dict[str, Any]:

@@ -22,6 +22,11 @@ def test_the_frame_has_a_row_per_member_with_config_and_metrics(sweep):
     assert row["ce_recovered"] == metrics["ce_recovered"]
     assert (row["state"], row["architecture"], row["width"]) == ("finished", "topk", 256)
     assert (row["sae.l0"], row["training.batch_size"], row["site.layer"]) == (8, 512, 2)
+    assert row["training.beta1"] is not None  # as its recipe has it
+    said = sweep["topk-l0_8-w256"].provenance
+    assert row["training.beta1"] == said["config"]["training"]["beta1"]
+    assert said["command"].startswith("sae-sweep sae=topk,gated ")
+    assert said["command"].endswith(f" name=mine output_dir={sweep.folder.parent}")
 
 
 def test_a_sweep_that_trains_shows_who_is_unfinished(sweep, tmp_path):
