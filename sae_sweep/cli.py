@@ -97,6 +97,14 @@ def _export(arguments: Sequence[str]) -> None:
     export(arguments)
 
 
+def _explain(arguments: Sequence[str]) -> None:
+    from sae_sweep.config.comments import explanation
+
+    if len(arguments) != 1:
+        raise ConfigError("explain: takes one key or group, as in `sae-sweep explain training.lr`")
+    print(explanation(arguments[0]))
+
+
 def _work(arguments: Sequence[str]) -> None:
     from sae_sweep.launch.worker import train_task
 
@@ -122,6 +130,7 @@ COMMANDS: Mapping[str, Command] = {
     "cancel": Command("DIR", "end the jobs that a cluster has of a sweep", _cancel),
     "eval": Command("DIR [--tokens N] [--sae DIR] [data=...] [--analysis NAME]", "judge again, or ask analyses", _eval),
     "export": Command("MEMBER --format F --out DIR | --push hub:USER/REPO", "write SAEs as others read them", _export),
+    "explain": Command("KEY", "what a key, or each option of a group, means", _explain),
     "work": Command("DIR", "what a cluster's worker runs: one group", _work),
     "help": Command("", "print this", lambda _: _train(["--help"])),
     "--version": Command("", "print the version", lambda _: print(f"sae-sweep {__version__}")),

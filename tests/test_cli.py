@@ -24,6 +24,23 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (("training.lrr=1",), "training.lrr: no such key; did you mean training.lr?"),
         (("speed=1",), "speed: no such key; did you mean seed?"),
+        (("trainin.tokens=1",), "trainin.tokens: no such key; did you mean training.tokens?"),
+        (("lr=1",), "lr: no such key; did you mean training.lr?"),
+        (("experment=demo",), "experment: no such key; did you mean experiment?"),
+        (("wandb.project=x",), "wandb.project: no such key; did you mean tracking.project?"),
+        (("modl=demo",), "modl: no such key; did you mean model?"),
+        (("hydra/launcher=submitit_slurm",), "submitit_slurm: no such option; did you mean slurm?"),
+        (
+            ("sae.width=8", "sae.expansion=2"),
+            "sae.width=8 and sae.expansion=2 both set the number of latents; give one",
+        ),
+        (("experiment=e2e_finetune", "dry_run=true"), "train it first: sae-sweep +experiment=e2e"),
+        (("explain", "traning.lr"), "explain: traning.lr is no key of configs/; did you mean training.lr?"),
+        (("explain",), "explain: takes one key or group"),
+        (("model=local", "model.path=gone"), "model.path=gone: no such folder here"),
+        (("--resolve", "seed=1"), "--resolve: says how --cfg job prints a config"),
+        (("--cfg", "nope"), "--cfg: takes job or hydra or all, not nope"),
+        (("--multi", "seed=1"), "--multi: no such option; did you mean --multirun?"),
         (("+xyz=1",), "xyz: no such key; `sae-sweep --help` lists them"),
         (("seed.x=1",), "seed.x: no such key; did you mean seed?"),
         (
@@ -177,6 +194,19 @@ def test_a_config_is_shown_without_torch_even_of_a_sweep() -> None:
     assert "architecture: topk" in text
     assert "k: 8" in text
     assert "hydra" not in text
+
+
+def test_a_key_and_a_group_are_explained() -> None:
+    assert answer("explain", "training.lr").startswith("training.lr  ")
+    assert "    null in training/default.yaml\n" in answer("explain", "training.lr")
+    assert answer("explain", "sae.k").count("sae.k  ") >= 1
+    assert "latents that fire on each token" in answer("explain", "sae.k")
+    assert "sae=topk  TopK SAE of Gao et al. 2024.\n" in answer("explain", "sae")
+    assert answer("explain", "hydra.launcher.cpus").startswith("hydra.launcher.cpus  ")
+
+
+def test_options_may_stand_between_overrides() -> None:
+    assert prepared(["seed=1", "--cfg", "job", "sae=topk"]) == ["--cfg", "job", "seed=1", "sae=topk"]
 
 
 def test_completion_without_torch() -> None:

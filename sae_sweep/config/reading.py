@@ -3,9 +3,9 @@
 A key that is misspelt, left out, of the wrong type or impossible is refused at this edge, before anything is loaded.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
@@ -18,6 +18,8 @@ from sae_sweep.config.values import SCALARS, shown
 from sae_sweep.errors import ConfigError
 
 DEFAULT_L0 = 32.0
+GROUPS = (*(field.name for field in fields(MemberConfig) if is_dataclass(field.type)), "experiment", "analysis")
+"""Of `configs/`, whose options are files."""
 
 
 def member_config(entries: Mapping[str, Any] | DictConfig) -> MemberConfig:
@@ -65,9 +67,26 @@ def unknown_key(key: str, architecture: str | None) -> ConfigError:
     if key in known:
         group = key.rpartition(".")[0]
         return ConfigError(f"{key}: {group} is null here; {group.replace('.', '=')} gives it keys")
-    near = get_close_matches(key, known, n=1)
-    return ConfigError(
-        f"{key}: no such key; " + (f"did you mean {near[0]}?" if near else "`sae-sweep --help` lists them")
+    near = nearest(key, [*known, *GROUPS])
+    return ConfigError(f"{key}: no such key; " + (f"did you mean {near}?" if near else "`sae-sweep --help` lists them"))
+
+
+def nearest(key: str, known: Iterable[str]) -> str | None:
+    """The known key that was meant: one of the same last word (`lr`, `wandb.project`), else one of like letters as a
+    whole (`trainin.tokens`), else one of a like last word."""
+    known = list(known)
+    last = {name: name.rpartition(".")[2] for name in known}
+    own = key.rpartition(".")[2]
+    same = [name for name in known if last[name] == own]
+    if same:
+        return max(same, key=lambda name: SequenceMatcher(None, key, name).ratio())
+    whole = get_close_matches(key, known, n=1)
+    return next(
+        iter(
+            whole
+            or [name for near in get_close_matches(own, last.values(), n=1) for name in known if last[name] == near]
+        ),
+        None,
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sae_sweep.config.schema import LauncherConfig, MemberConfig
+from sae_sweep.config.values import counted
 from sae_sweep.folder.lock import held
 from sae_sweep.folder.sweep import State, SweepFolder, one_at_a_time, sweep_root
 from sae_sweep.host.signals import Stop, stopping
@@ -68,6 +69,8 @@ def launch(configs: Sequence[MemberConfig], place: Place) -> list[Outcome]:
         _print_dry(plan, folder, place)
         return _in_order(configs, [_outcome(member, folder, "planned", None) for member in plan.members])
     folder.check_place()
+    if sys.stderr.isatty():  # what comes next takes seconds to import
+        say(f"{counted(len(plan.members), 'member')} in {folder.root}: loading what trains them")
     with held(folder.root), stopping() as stop:
         plan = folder.named(plan)  # another process may have written there since
         place.train(plan, folder, clear_over(folder.root), stop)

@@ -75,8 +75,8 @@ def model_facts(config: ModelConfig) -> ModelFacts:
     missing = [f"model.{name}" for name, value in sizes.items() if value is None]
     if missing and folder is None:
         raise ConfigError(
-            f"{missing[0]} is needed to plan a hub model: model.path={config.path} is no folder here, so it is taken"
-            f" for a hub id, and planning uses no network; give {', '.join(missing)}"
+            f"model.path={config.path}: no such folder here; should it be a hub id, planning uses no network, and"
+            f" {missing[0]} is needed to plan a hub model; give {', '.join(missing)}"
         )
     if missing:
         raise ConfigError(f"{missing[0]} is not in {folder}/config.json under a known name; give {', '.join(missing)}")

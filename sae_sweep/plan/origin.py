@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from sae_sweep.config.files import config_folder
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder.names import CARD, LOOKUP, METRICS, WEIGHTS
 from sae_sweep.host.json_files import read_object
@@ -21,7 +22,7 @@ def weights_hash(folder: str) -> str:
         return _hash(tuple((str(file), state.st_mtime_ns, state.st_size) for file, state in found))
     except OSError as error:
         raise ConfigError(
-            f"init_from={folder} holds no finished member ({WEIGHTS}: {error.strerror}); give the folder of one"
+            f"init_from={folder} holds no finished member ({WEIGHTS}: {error.strerror}); {_first(folder)}"
         ) from error
 
 
@@ -66,9 +67,16 @@ def _read(file: Path, folder: str) -> dict[str, Any]:
         return read_object(file)
     except OSError as error:
         raise ConfigError(
-            f"init_from={folder} holds no finished member ({file.name}: {error.strerror}); give the folder of one"
+            f"init_from={folder} holds no finished member ({file.name}: {error.strerror}); {_first(folder)}"
         ) from error
     except ValueError as error:
         raise ConfigError(
             f"init_from={folder}: {file.name} is not valid JSON ({error}); give another member"
         ) from error
+
+
+def _first(folder: str) -> str:
+    """What is to be done first, for a member that is not there."""
+    sweep = Path(folder).parent.name
+    known = (config_folder() / "experiment" / f"{sweep}.yaml").is_file()
+    return f"train it first: sae-sweep +experiment={sweep}" if known else "give the folder of one"

@@ -1,14 +1,13 @@
 """The command line as Hydra needs it, from the command line as people type it."""
 
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, QuotedString
 
-from sae_sweep.config.schema import MemberConfig
+from sae_sweep.config.reading import GROUPS
 from sae_sweep.errors import ConfigError
 
 SHOWING = {"--help", "-h", "--cfg", "-c"}
@@ -25,7 +24,6 @@ TAKES_A_VALUE = {
     *("--config-dir", "-cd"),
 }
 OPTIONS = {*SHOWING, *PASSED_ON, *MODES, *TAKES_A_VALUE, "--resolve"}
-GROUPS = {field.name for field in fields(MemberConfig) if is_dataclass(field.type)} | {"experiment"}
 
 
 def prepared(arguments: Sequence[str]) -> list[str]:
@@ -44,6 +42,11 @@ def prepared(arguments: Sequence[str]) -> list[str]:
     if (alone := names & {"--resolve", "--package", "-p"}) and not names & {"--cfg", "-c"}:
         raise ConfigError(f"{min(alone)}: says how --cfg job prints a config; give that too")
     overrides = [_parsed(_added_experiment(text)) for text in texts]
+    sized = [
+        o.input_line for o in overrides if o.key_or_group in ("sae.width", "sae.expansion") and o.value() is not None
+    ]
+    if len(sized) > 1:
+        raise ConfigError(f"{' and '.join(map(str, sized))} both set the number of latents; give one")
     change = _left_to_members
     if names & SHOWING:
         change = _cut

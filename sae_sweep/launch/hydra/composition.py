@@ -71,7 +71,9 @@ def _merged(composed: DictConfig, values: Sequence[Override]) -> DictConfig:
         try:
             OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
         except (ConfigAttributeError, ConfigKeyError) as error:
-            raise unknown_key(error.full_key or override.key_or_group, config.sae.architecture) from error
+            raise unknown_key(
+                max(error.full_key or "", override.key_or_group, key=len), config.sae.architecture
+            ) from error
         except OmegaConfBaseException as error:
             raise ConfigError(f"{override.input_line}: {str(error).splitlines()[0]}") from error
     return config

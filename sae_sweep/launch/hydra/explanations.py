@@ -25,7 +25,7 @@ def explained(error: Exception) -> str:
         return _missing(error.missing_cfg_file, error.options or [])
     text = str(error)
     if found := _NO_KEY.search(text):
-        return str(unknown_key(getattr(error.__cause__, "full_key", None) or found[1], None))
+        return str(unknown_key(max(str(getattr(error.__cause__, "full_key", "")), found[1], key=len), None))
     if found := _NO_GROUP.search(text):
         return f"{found[1]}: no such group"
     cause = str(error.__cause__ or "").split("full_key:")[0]
@@ -45,6 +45,6 @@ def _missing(file: str, options: object) -> str:
     known = [str(name) for name in options] if isinstance(options, list | tuple) else []
     if not group or not known:
         return f"{file}: no such config; `sae-sweep --help` lists the groups and their options"
-    near = get_close_matches(option, known, n=1)
+    near = get_close_matches(option, known, n=1) or [name for name in known if name in option]
     guess = f"did you mean {near[0]}? " if near else ""
     return f"{group}={option}: no such option; {guess}there is {', '.join(known)}"

@@ -60,8 +60,9 @@ def test_a_failed_member_is_no_result_and_the_search_goes_on(program: Any) -> No
     assert "6 of 6 trials" in program.err
 
 
-def test_a_dry_run_prints_the_first_batch(program: Any) -> None:
-    assert program("+experiment=search", "hydra/sweeper=optuna", "dry_run=true") == 0
+@pytest.mark.parametrize("chosen", [[], ["hydra/sweeper=optuna"]])
+def test_a_dry_run_prints_the_first_batch(chosen: list[str], program: Any) -> None:
+    assert program("+experiment=search", *chosen, "dry_run=true") == 0
     assert "outputs/search: 8 members in 1 group of one pass each" in program.out
     assert program.written == []
 
