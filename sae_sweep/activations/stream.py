@@ -72,16 +72,17 @@ class ActivationStream:
         harvest: Harvest,
         recall: Recall | None = None,
         whole: WholePasses | None = None,
+        read: Callable[[int, float], None] = lambda index, share: None,
     ) -> None:
         """With `whole`, blocks have sequences, and activations come from the passes that those need: no memory could
-        save one."""
+        save one. `read` is told, after each forward pass, which share of a block was read."""
         self._model = model
         self._rows = rows
         self._hooks = tuple(hooks)
         self._config = config
         self._harvest = whole or harvest
         self._recall = None if whole else recall
-        self._whole = whole
+        self._whole, self._read = whole, read
         self._largest_norms: dict[str, float] | None = None
         tokenizer = model.tokenizer
         special_ids = tokenizer.all_special_ids if tokenizer is not None else []
@@ -146,6 +147,7 @@ class ActivationStream:
                     blocks[hook] = x_PD.new_empty(len(places_B), x_PD.shape[1])
                 blocks[hook].index_copy_(0, places_b, x_PD.index_select(0, counted_b))  # straight to its place
             done += len(counted_b)
+            self._read(rows.index, min(1.0, (start + step) / len(tokens_RT)))
         for hook, x_BD in blocks.items():
             check_finite(x_BD, hook, f"block {rows.index}")
         return blocks

@@ -22,6 +22,7 @@ from sae_sweep.plan.groups import Group, Plan
 from sae_sweep.plan.placement import Pass
 
 if TYPE_CHECKING:
+    from sae_sweep.tracking.progress import Progress
     from sae_sweep.training.run.loop import GroupRun
 
 
@@ -43,26 +44,32 @@ def _train(plan: Plan, finished: set[str], folder: SweepFolder, stop: Stop) -> N
     homes = state.homes()
     for path in state.unreadable():
         say(f"no checkpoint in {path} can be read; its members begin anew")
-    planned = _passes(_parted(plan.without(finished), homes))
-    unopened: list[tuple[Group, ConfigError]] = []
-    begun = not planned
-    if begun:
+    left = _parted(plan.without(finished), homes)
+    if not left:
         folder.begin(plan)
-    for one in planned:
-        try:
-            opened = _opened(one)
-        except ConfigError as error:
-            unopened.append((one.group, error))
-            continue
-        if not begun:
-            folder.begin(plan, homes.keys())
-            begun = True
-        _fail(unopened, folder)
-        if _run(opened, one.group, folder, stop):
-            done |= {member.identity for member in one.group.members}
-            state.prune(done)
-        del opened  # before the next one needs the room
-        stop.poll()  # a signal that came while results were written
+        return
+    from sae_sweep.tracking.progress import Progress  # brings in rich
+
+    unopened: list[tuple[Group, ConfigError]] = []
+    begun = False
+    with Progress(plan.members[0].config.name) as progress:
+        for one in _passes(left, progress):
+            try:
+                opened = _opened(one, progress)
+            except ConfigError as error:
+                unopened.append((one.group, error))
+                progress.end()
+                continue
+            if not begun:
+                folder.begin(plan, homes.keys())
+                begun = True
+            _fail(unopened, folder)
+            if _run(opened, one.group, folder, stop):
+                done |= {member.identity for member in one.group.members}
+                state.prune(done)
+            progress.end()
+            del opened  # before the next one needs the room
+            stop.poll()  # a signal that came while results were written
     if not begun:
         raise unopened[0][1]
     _fail(unopened, folder)
@@ -76,21 +83,23 @@ def _fail(unopened: list[tuple[Group, ConfigError]], folder: SweepFolder) -> Non
         folder.mark(_labels(group), "failed", str(error))
 
 
-def _passes(groups: Sequence[Group]) -> list[Pass]:
+def _passes(groups: Sequence[Group], progress: "Progress") -> list[Pass]:
     """The passes of all groups on this machine. Raises ConfigError."""
-    if not groups:
-        return []
+    progress.stage("loading torch")
+    from sae_sweep.tracking.pace import workload
     from sae_sweep.training.run.opening import passes  # brings in torch: planning must not
 
-    return [one for group in groups for one in passes(group)]
+    planned = [one for group in groups for one in passes(group)]
+    progress.expect([workload(one) for one in planned])
+    return planned
 
 
-def _opened(planned: Pass) -> "GroupRun":
+def _opened(planned: Pass, progress: "Progress") -> "GroupRun":
     from sae_sweep.host.memory import OUT_OF_MEMORY, is_out_of_memory  # brings in torch
     from sae_sweep.training.run.opening import open_group
 
     try:
-        return open_group(planned.group, planned.waves)
+        return open_group(planned.group, planned.waves, progress)
     except OUT_OF_MEMORY as error:
         if not is_out_of_memory(error):
             raise

@@ -69,6 +69,8 @@ class PassCost:
     """That the model reads for them."""
     steps: int
     """Of the longest member."""
+    judgements: int
+    """How often members are judged."""
     sent_bytes: int
     """Of each block, between devices."""
     cache_bytes: int
@@ -105,6 +107,7 @@ def pass_cost(made: Pass) -> PassCost:
         blocks=blocks,
         tokens=blocks * positions,
         steps=max(member.schedule.total_steps for member in group.members),
+        judgements=_judgements(first, blocks),
         sent_bytes=sent,
         cache_bytes=blocks * block_bytes(group) // first.data.context * counted_positions(first),
         checkpoint_bytes=sum(map(checkpoint_bytes, group.members)),
@@ -157,8 +160,12 @@ def _device_cost(made: Pass, device: int, rows: int, blocks: int) -> DeviceCost:
 
 
 def _judged_tokens(config: MemberConfig, blocks: int) -> int:
-    """Held-out tokens as often as they are read: at the end, and on the way as `evaluation.every` says, but no more
-    than once in a block."""
-    every, context = config.evaluation.every, config.data.context
-    times = 1 if every is None else 1 + min(int(config.training.tokens // every), blocks - 1)
-    return times * ceil(config.evaluation.tokens / context) * context
+    """Held-out tokens as often as they are read."""
+    context = config.data.context
+    return _judgements(config, blocks) * ceil(config.evaluation.tokens / context) * context
+
+
+def _judgements(config: MemberConfig, blocks: int) -> int:
+    """At the end, and on the way as `evaluation.every` says, but no more than once in a block."""
+    every = config.evaluation.every
+    return 1 if every is None else 1 + min(int(config.training.tokens // every), blocks - 1)

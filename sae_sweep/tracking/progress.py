@@ -1,8 +1,9 @@
 """How far a group is: a live display on a terminal, a plain line now and then elsewhere."""
 
 import statistics
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from threading import get_ident
 from time import monotonic
 from types import TracebackType
 from typing import Self
@@ -14,33 +15,38 @@ from rich.table import Table
 from rich.text import Text
 
 from sae_sweep.config.values import count
+from sae_sweep.tracking.pace import Kind, Pace, Workload
 
 LIVE_SECONDS = 0.5
 PLAIN_SECONDS = 15.0
-RATE_SECONDS = 60.0
-"""The rate is that of the last minute, so that an evaluation or a slow start does not linger in the ETA."""
 FEW_MEMBERS = 3
 """A plain line names at most this many members; of more it gives the smallest, median and largest."""
 
 
 class Progress:
-    """Progress of one group, as a context manager.
+    """Progress of the passes of one command, as a context manager.
 
+    It is told how much of each kind of work is done, and takes the time since it was told something for what that took.
     `update` may be called at every step: it shows something at most every half second (terminal) or 15 s. `due` tells
-    when the next one will, so that L0 and loss need not be brought from the device for the others.
+    when the next one will, so that L0 and FVU need not be brought from the device for the others.
     """
 
-    def __init__(
-        self, title: str, total_tokens: int, labels: Sequence[str], done_tokens: int, console: Console | None = None
-    ) -> None:
+    def __init__(self, title: str, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
         self._title = title
-        self._total = max(total_tokens, 1)
-        self._tokens = done_tokens
-        self._states = dict.fromkeys(labels, "training")
+        self._passes: list[Workload] = []
+        """The one that is under way and those after it."""
+        self._paces = {kind: Pace() for kind in Kind}
+        self._shares = dict.fromkeys(Kind, 0.0)
+        """Of the work of each kind in this pass, what is done."""
+        self._round = 0
+        """How often members were judged on the way."""
+        self._told: float | None = None
+        """When something was told of work; None where what came since is no work that comes again."""
+        self._thread = get_ident()
+        self._states: dict[str, str] = {}
         self._values: dict[str, tuple[float, float]] = {}
-        self._place = ""
-        self._samples: deque[tuple[float, int]] = deque([(monotonic(), done_tokens)])
+        self._doing = self._place = ""
         self._every = LIVE_SECONDS if self._console.is_terminal else PLAIN_SECONDS
         self._next = 0.0
         self._shown = ""
@@ -60,33 +66,69 @@ class Progress:
             self._live.stop()
             self._live = None
 
+    def expect(self, passes: Sequence[Workload]) -> None:
+        """What there is to do."""
+        self._passes = list(passes)
+
+    def begin(self, labels: Sequence[str], tokens_done: int, blocks_done: int) -> None:
+        """Training of the members of a pass begins, or goes on."""
+        self._states, self._values = dict.fromkeys(labels, "training"), {}
+        self._shares[Kind.STEPS] = self._share_of(tokens_done)
+        if blocks_done and self._passes:
+            self._shares[Kind.MODEL] = min(1.0, blocks_done / self._passes[0].blocks)
+        self._told = None
+
+    def end(self) -> None:
+        """The pass is over, or is not to be had. What is said of the last one stays."""
+        self._show()
+        if len(self._passes) > 1:
+            del self._passes[0]
+            self._states, self._shares, self._round = {}, dict.fromkeys(Kind, 0.0), 0
+
     @property
     def due(self) -> bool:
         """Whether the next `update` will be shown."""
         return monotonic() >= self._next
 
-    def update(self, tokens_done: int, members: Mapping[str, tuple[float, float]]) -> None:
-        """Tokens the group has consumed, and (L0, loss) of the members that have new ones."""
-        self._tokens = tokens_done
-        self._values.update(members)
-        now = monotonic()
-        if now < self._next:
-            return
-        self._samples.append((now, tokens_done))
-        while len(self._samples) > 2 and now - self._samples[0][0] > RATE_SECONDS:
-            self._samples.popleft()
-        self._show_until(now + self._every)
+    def stage(self, doing: str) -> None:
+        """What is done that is done once: loading a model, say. It is shown at once, and is no work to go by."""
+        self._told = None
+        if doing != self._doing:
+            self._doing = doing
+            if self._live is not None:
+                self._live.refresh()
+            elif not self._console.is_terminal:
+                self.message(f"{self._title}: {doing}")
 
-    def judging(self, share: float) -> None:
-        """How much of the held-out tokens the members have been judged on, from 0 to 1."""
-        self._place = f"judging {share:.0%}"
-        now = monotonic()
-        if now >= self._next or share == 1:
-            self._show_until(now + self._every)
+    def read(self, block: int, share: float) -> None:
+        """How much of a block the model has read, which this thread waits for; what others read ahead costs nothing."""
+        if get_ident() != self._thread or not self._passes:
+            return
+        blocks = self._passes[0].blocks
+        done = max(self._shares[Kind.MODEL], min(1.0, (block + share) / blocks))
+        self._done(Kind.MODEL, done, f"reading block {block + 1} of {blocks}, {share:.0%}")
+
+    def update(self, tokens_done: int, members: Mapping[str, tuple[float, float]]) -> None:
+        """Tokens that members have consumed, on average, and (L0, FVU) of those that have new ones."""
+        self._values.update(members)
+        self._done(Kind.STEPS, self._share_of(tokens_done), self._place)
+
+    def judging(self, share: float, members: int, *, last: bool = True) -> None:
+        """How much of the held-out tokens so many members have been judged on, from 0 to 1; on the way, or at last."""
+        rounds = self._passes[0].judgements if self._passes else 1
+        done = rounds - 1 if last else min(self._round, rounds - 1)
+        self._done(
+            Kind.JUDGING,
+            min(1.0, (done + share) / rounds),
+            f"judging {members} member{'s' * (members != 1)}, {share:.0%}",
+        )
+        if last and share in (0, 1):
+            self._show_until(monotonic() + self._every)
+        self._round += share == 1
 
     def place(self, epoch: int, block: int) -> None:
-        """Where the stream is, both from 0."""
-        self._place = f"epoch {epoch}  block {block}"
+        """Where in the stream members are trained, both from 0."""
+        self._place = self._doing = f"epoch {epoch}  block {block}"
 
     def state(self, label: str, state: str) -> None:
         """What a member is doing: training, evaluating, finished, failed."""
@@ -98,39 +140,60 @@ class Progress:
 
     def line(self) -> str:
         """Progress in one line."""
-        share = min(self._tokens / self._total, 1.0)
-        parts = [f"{share:.0%} {count(self._tokens)}/{count(self._total)} tokens"]
-        rate, eta = self._rate(), self.eta
-        if eta is not None:
-            parts += [f"{count(rate)} tok/s", f"ETA {duration(eta)}"]
-        if self._place:
-            parts.append(self._place)
-        return "  ".join([*parts, *self._member_parts()])
+        return "  ".join([*self._parts(), *([self._doing] if self._doing else []), *self._member_parts()])
+
+    def _parts(self) -> list[str]:
+        total = self._passes[0].tokens if self._passes else 0
+        done = self._shares[Kind.STEPS] * total
+        parts = [f"{self._shares[Kind.STEPS]:.0%} {count(round(done))}/{count(round(total))} tokens"]
+        if self.eta is not None:
+            parts.append(f"ETA {duration(self.eta)}")
+        for kind, tokens in ((Kind.MODEL, self._passes[0].read), (Kind.STEPS, total)) if self._passes else ():
+            if (rate := self._paces[kind].rate) is not None:
+                parts.append(f"{kind} {count(rate * tokens / self._passes[0].flops[kind])} tok/s")
+        return parts
 
     def _member_parts(self) -> list[str]:
         if len(self._values) <= FEW_MEMBERS:
-            return [f"{label} l0={l0:.1f} loss={loss:.3g}" for label, (l0, loss) in self._values.items()]
-        l0s, losses = zip(*self._values.values(), strict=True)
+            return [f"{label} l0={l0:.1f} fvu={fvu:.3f}" for label, (l0, fvu) in self._values.items()]
+        l0s, fvus = zip(*self._values.values(), strict=True)
         return [
             f"{len(self._values)} members (min/median/max)",
             "l0=" + "/".join(f"{value:.1f}" for value in _spread(l0s)),
-            "loss=" + "/".join(f"{value:.3g}" for value in _spread(losses)),
+            "fvu=" + "/".join(f"{value:.3f}" for value in _spread(fvus)),
         ]
 
     @property
     def eta(self) -> float | None:
-        """Seconds of training that are left; None while nobody knows."""
-        rate = self._rate()
-        return max(self._total - self._tokens, 0) / rate if rate else None
+        """Seconds of work that are left, in this pass and those after it; None while nobody knows. A kind that was not
+        measured is taken to go as fast as one that was: all are matrix products before anything else."""
+        rates = {kind: pace.rate for kind, pace in self._paces.items()}
+        known = next((rate for rate in rates.values() if rate), None)
+        if known is None:
+            return None
+        left = 0.0
+        for number, one in enumerate(self._passes):
+            for kind, flops in one.flops.items():
+                left += flops * (1 - self._shares[kind] * (number == 0)) / (rates[kind] or known)
+        return left
 
     @property
     def doing(self) -> str:
         """Where in the stream the group is, or that it is judging."""
-        return self._place
+        return self._doing
 
-    def _rate(self) -> float:
-        (start, first), (end, last) = self._samples[0], self._samples[-1]
-        return (last - first) / (end - start) if end > start else 0.0
+    def _share_of(self, tokens: int) -> float:
+        return min(1.0, tokens / max(1.0, self._passes[0].tokens)) if self._passes else 0.0
+
+    def _done(self, kind: Kind, share: float, doing: str = "") -> None:
+        """So much of one kind of work is done: note what it took, and show it now and then."""
+        now, gained = monotonic(), share - self._shares[kind]
+        if self._told is not None and gained > 0 and self._passes:
+            self._paces[kind].add(now - self._told, gained * self._passes[0].flops[kind])
+        self._told, self._shares[kind] = now, share
+        self._doing = doing or self._doing
+        if now >= self._next:
+            self._show_until(now + self._every)
 
     def _show_until(self, moment: float) -> None:
         self._next = moment
@@ -140,38 +203,33 @@ class Progress:
         if self._live is not None:
             self._live.refresh()
             return
-        line = self.line()
-        if line != self._shown and not self._console.is_terminal:
+        line, begun = self.line(), bool(self._states) or self._shares[Kind.MODEL] > 0
+        if self._passes and begun and line != self._shown and not self._console.is_terminal:
             self._shown = line
             self.message(line)
 
     def _render(self) -> Group:
-        rate = self._rate()
-        eta = "-" if self.eta is None else duration(self.eta)
         head = Table.grid(padding=(0, 2))
-        head.add_row(
-            Text(self._title, style="bold"),
-            ProgressBar(total=self._total, completed=min(self._tokens, self._total), width=30),
-            f"{min(self._tokens / self._total, 1.0):.0%}",
-            f"{count(self._tokens)}/{count(self._total)} tokens",
-            f"{count(rate)} activations/s",
-            f"ETA {eta}",
-            self._place,
-        )
+        title = Text(self._title, style="bold")
+        if not self._states:
+            head.add_row(title, self._doing)
+            return Group(head)
+        bar = ProgressBar(total=1, completed=self._shares[Kind.STEPS], width=20)
+        head.add_row(title, bar, *self._parts(), self._doing)
         return Group(head, self._member_table())
 
     def _member_table(self) -> Table:
         table = Table(box=None, header_style="dim", pad_edge=False)
         table.add_column("member")
-        for title in ("L0", "loss"):
+        for title in ("L0", "FVU"):
             table.add_column(title, justify="right", no_wrap=True)
         table.add_column("state")
         if len(self._states) > self._console.height - 4:
             self._add_spread(table)
             return table
         for label, state in self._states.items():
-            l0, loss = self._values.get(label, (None, None))
-            table.add_row(label, "-" if l0 is None else f"{l0:.1f}", "-" if loss is None else f"{loss:.4g}", state)
+            l0, fvu = self._values.get(label, (None, None))
+            table.add_row(label, "-" if l0 is None else f"{l0:.1f}", "-" if fvu is None else f"{fvu:.3f}", state)
         return table
 
     def _add_spread(self, table: Table) -> None:
@@ -180,10 +238,15 @@ class Progress:
         if not self._values:
             table.add_row(f"{len(self._states)} members", "-", "-", states)
             return
-        l0s, losses = zip(*self._values.values(), strict=True)
-        for name, l0, loss in zip(("min", "median", "max"), _spread(l0s), _spread(losses), strict=True):
-            table.add_row(f"{name} of {len(self._values)} members", f"{l0:.1f}", f"{loss:.4g}", states)
+        l0s, fvus = zip(*self._values.values(), strict=True)
+        for name, l0, fvu in zip(("min", "median", "max"), _spread(l0s), _spread(fvus), strict=True):
+            table.add_row(f"{name} of {len(self._values)} members", f"{l0:.1f}", f"{fvu:.3f}", states)
             states = ""
+
+
+def quiet() -> Progress:
+    """Progress that nobody is shown."""
+    return Progress("", Console(quiet=True))
 
 
 def duration(seconds: float) -> str:

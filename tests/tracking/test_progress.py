@@ -1,9 +1,11 @@
 import io
+from threading import Thread
 
 import pytest
 from rich.console import Console
 
 from sae_sweep.tracking import progress
+from sae_sweep.tracking.pace import Kind, Workload
 from sae_sweep.tracking.progress import Progress, duration
 
 
@@ -31,38 +33,111 @@ def said(console: Console) -> list[str]:
     return console.file.getvalue().splitlines()
 
 
+def work(tokens: float = 1000, *, blocks: int = 4, judgements: int = 1, judging: float = 0) -> Workload:
+    """Ten operations of the model and one of the steps for each token."""
+    flops = {Kind.MODEL: 10 * tokens, Kind.STEPS: tokens, Kind.JUDGING: judging}
+    return Workload(flops, blocks, judgements, tokens, 2 * tokens)
+
+
+def begun(console: Console, labels: list[str], one: Workload, tokens_done: int = 0, blocks_done: int = 0) -> Progress:
+    made = Progress("group", console)
+    made.expect([one])
+    made.begin(labels, tokens_done, blocks_done)
+    return made
+
+
 def test_a_plain_line_now_and_then(clock: Clock) -> None:
     console = plain()
-    with Progress("group", 2_000_000, ["gated-l1_0.0006-x16"], 0, console) as shown:
+    with begun(console, ["gated-l1_0.0006-x16"], work(2_000_000, blocks=1)) as shown:
+        shown.read(0, 1.0)
+        shown.place(0, 0)
         for step in range(1, 41):
             clock.now += 1
             shown.update(step * 3_000, {"gated-l1_0.0006-x16": (23.14, 0.3111)})
     lines = said(console)
-    assert len(lines) == 4  # at 1, 16 and 31 s, and the last
-    assert lines[1] == "2% 48k/2M tokens  3k tok/s  ETA 10m51s  gated-l1_0.0006-x16 l0=23.1 loss=0.311"
+    assert len(lines) == 4  # at 0, 15 and 30 s, and the last
+    assert lines[2] == (
+        "4% 90k/2M tokens  ETA 10m37s  SAEs 3k tok/s  epoch 0  block 0  gated-l1_0.0006-x16 l0=23.1 fvu=0.311"
+    )
     assert lines[-1].startswith("6% 120k/2M tokens")
 
 
 def test_many_members_in_a_line(clock: Clock) -> None:
-    shown = Progress("group", 1000, [f"m{index}" for index in range(5)], 0, plain())
+    labels = [f"m{index}" for index in range(5)]
+    shown = begun(plain(), labels, work())
+    shown.read(0, 0.0)
+    clock.now += 10
+    shown.read(0, 1.0)  # a quarter of 10,000 operations, at 250 a second
     clock.now += 10
     shown.place(1, 7)
-    shown.update(500, {f"m{index}": (float(index), 10.0 * index) for index in range(5)})
-    assert shown.line() == (
-        "50% 500/1k tokens  50 tok/s  ETA 10s  epoch 1  block 7  "
-        "5 members (min/median/max)  l0=0.0/2.0/4.0  loss=0/20/40"
+    shown.update(500, {label: (float(index), index / 10) for index, label in enumerate(labels)})
+    assert shown.line() == (  # three blocks in 30 s, and the other half of the steps in 10
+        "50% 500/1k tokens  ETA 40s  model 50 tok/s  SAEs 50 tok/s  epoch 1  block 7  "
+        "5 members (min/median/max)  l0=0.0/2.0/4.0  fvu=0.000/0.200/0.400"
     )
 
 
-def test_a_resumed_group_rates_its_own_work(clock: Clock) -> None:
-    shown = Progress("group", 1000, ["m"], 800, plain())
+def test_each_kind_of_work_has_its_own_rate(clock: Clock) -> None:
+    """A block of 2,500 operations takes 100 s, its 250 steps 50 s; judging, 500 operations, goes as the model does
+    until it is seen to be slower."""
+    shown = begun(plain(), ["m"], work(judging=500, judgements=2))
+    shown.read(0, 0.0)
+    clock.now += 100
+    shown.read(0, 1.0)
+    clock.now += 50
+    shown.update(250, {})
+    assert shown.eta == pytest.approx(3 * (100 + 50) + 500 / 25)
+    clock.now += 40
+    shown.judging(1.0, 1, last=False)  # 250 operations in 40 s
+    assert shown.eta == pytest.approx(3 * (100 + 50) + 40)
+
+
+def test_passes_to_come_count(clock: Clock) -> None:
+    shown = begun(plain(), ["m"], work())
+    shown.expect([work(), work(2000)])
+    shown.read(0, 0.0)
+    clock.now += 100
+    shown.read(0, 1.0)
+    assert shown.eta == pytest.approx(300 + 400 * 2 + 1000 / 25 + 2000 / 25)  # steps are taken to go as the model does
+    shown.end()
+    assert shown.eta == pytest.approx(800 + 2000 / 25)
+
+
+def test_what_is_done_once_is_no_rate(clock: Clock) -> None:
+    console = plain()
+    shown = begun(console, ["m"], work())
+    shown.read(0, 0.0)
+    shown.stage("compiling loops, once")
+    shown.stage("compiling loops, once")
+    clock.now += 1000
+    shown.read(0, 0.5)
     clock.now += 10
-    shown.update(900, {})
-    assert "10 tok/s  ETA 10s" in shown.line()
+    shown.read(0, 1.0)  # 1,250 operations
+    assert shown.eta == pytest.approx((7500 + 1000) / 125)
+    assert said(console)[1:2] == ["group: compiling loops, once"]
+
+
+def test_a_block_made_ahead_costs_what_is_waited_for(clock: Clock) -> None:
+    shown = begun(plain(), ["m"], work())
+    shown.read(0, 0.0)
+    thread = Thread(target=shown.read, args=(0, 0.5))
+    thread.start()
+    thread.join()
+    clock.now += 5
+    shown.read(0, 1.0)
+    assert shown.eta == pytest.approx((7500 + 1000) / 500)
+
+
+def test_a_resumed_group_rates_its_own_work(clock: Clock) -> None:
+    shown = begun(plain(), ["m"], work(), 750, 3)
+    shown.update(750, {})
+    clock.now += 10
+    shown.update(1000, {})
+    assert shown.eta == pytest.approx(2500 / 25)  # a block is left to be read
 
 
 def test_due_follows_the_display(clock: Clock) -> None:
-    shown = Progress("group", 1000, ["m"], 0, plain())
+    shown = begun(plain(), ["m"], work())
     assert shown.due
     shown.update(1, {})
     assert not shown.due
@@ -72,31 +147,31 @@ def test_due_follows_the_display(clock: Clock) -> None:
 
 def test_messages_stay_and_are_not_markup() -> None:
     console = plain()
-    with Progress("group", 1000, ["m"], 0, console) as shown:
+    with Progress("group", console) as shown:
         shown.message("[bold]m: resampled 12 latents[/bold]")
-    assert said(console)[0] == "[bold]m: resampled 12 latents[/bold]"
-
-
-def test_nothing_done_yet_has_no_rate() -> None:
-    console = plain()
-    with Progress("group", 0, [], 0, console):
-        pass
-    assert said(console) == ["0% 0/1 tokens"]
+    assert said(console) == ["[bold]m: resampled 12 latents[/bold]"]
 
 
 @pytest.mark.parametrize("members", [2, 60])
 def test_live_display_on_a_terminal(clock: Clock, members: int) -> None:
-    console = Console(file=io.StringIO(), force_terminal=True, width=140, height=30)
+    console = Console(file=io.StringIO(), force_terminal=True, width=160, height=30)
     labels = [f"gated-{index}" for index in range(members)]
-    with Progress("2 banks", 2000, labels, 0, console) as shown:
+    shown = Progress("2 banks", console)
+    with shown:
+        shown.stage("loading the model")
+        shown.expect([work(2000, blocks=1)])
+        shown.read(0, 1.0)
+        shown.begin(labels, 0, 0)
+        shown.update(0, {})
         clock.now += 2
         shown.place(0, 3)
         shown.state("gated-1", "failed")
         shown.message("a line that stays")
         shown.update(1000, dict.fromkeys(labels, (12.5, 0.25)))
     text = "\n".join(said(console))
-    for expected in ("2 banks", "50%", "500 activations/s", "ETA 2s", "block 3", "12.5", "failed", "a line that stays"):
+    for expected in ("2 banks", "loading the model", "50%", "SAEs 500 tok/s", "ETA 2s", "block 3", "12.5", "failed"):
         assert expected in text
+    assert "a line that stays" in text
     assert ("median of 60 members" in text) == (members == 60)
 
 
@@ -107,21 +182,24 @@ def test_durations(seconds: float, text: str) -> None:
 
 def test_judging_shows_its_share(clock: Clock) -> None:
     console = plain()
-    with Progress("group", 1000, ["m"], 0, console) as shown:
+    with begun(console, ["m"], work(blocks=1, judging=1000)) as shown:
         shown.update(1000, {})
-        shown.judging(0.1)  # too soon after the last line
+        shown.judging(0.0, 8)  # the first and the last one are always shown
+        shown.judging(0.1, 8)  # too soon
         clock.now += 20
-        shown.judging(0.4)
-        shown.judging(1.0)  # the last one is always shown
-    assert [line.partition("judging ")[2] for line in said(console) if "judging" in line] == ["40%", "100%"]
+        shown.judging(0.4, 8)
+        shown.judging(1.0, 8)
+    lines = [line for line in said(console) if "judging" in line]
+    assert [line.partition("judging 8 members, ")[2] for line in lines] == ["0%", "40%", "100%"]
 
 
 def test_what_a_status_is_made_of(clock: Clock) -> None:
-    shown = Progress("group", 1000, ["m"], 0, plain())
+    shown = begun(plain(), ["m"], work(blocks=1))
     assert (shown.eta, shown.doing) == (None, "")
+    shown.read(0, 1.0)
     clock.now += 10
     shown.place(1, 7)
     shown.update(500, {})
     assert (shown.eta, shown.doing) == (10.0, "epoch 1  block 7")
-    shown.judging(0.4)
-    assert shown.doing == "judging 40%"
+    shown.judging(0.4, 2)
+    assert shown.doing == "judging 2 members, 40%"

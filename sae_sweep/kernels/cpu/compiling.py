@@ -51,14 +51,24 @@ def compiled(function: Callable[Arguments, Result], reorder: bool = False) -> Ca
         config.CACHE_DIR = others
 
 
-class _Forgetting(event.Listener):
-    """Compiling leaves exceptions behind, whose tracebacks would keep what its callers held: a step's matrices."""
+class _Compiling(event.Listener):
+    """Whoever waits for it is told. Compiling leaves exceptions behind, whose tracebacks would keep what its callers
+    held: a step's matrices."""
+
+    tell: Callable[[], None] | None = None
 
     def on_start(self, event: event.Event) -> None:
-        pass
+        if self.tell is not None:
+            self.tell()
 
     def on_end(self, event: event.Event) -> None:
         gc.collect()
 
 
-event.register("numba:compile", _Forgetting())
+_listener = _Compiling()
+event.register("numba:compile", _listener)
+
+
+def tell_compiling(tell: Callable[[], None]) -> None:
+    """Let `tell` be called when a loop is compiled, and nobody else any more."""
+    _listener.tell = tell

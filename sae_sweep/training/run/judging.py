@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from sae_sweep import __version__
 from sae_sweep.activations.prefetch import Prefetch
@@ -31,6 +31,10 @@ CORRECTION_ROWS = 32_768
 """Activations on which the last correction of `sae.l0` is made."""
 
 
+Judged: TypeAlias = Callable[[float, int], None]
+"""Is told the share of the held-out rows that so many members have been judged on."""
+
+
 class Judging:
     """The court of one group: the same held-out rows for every member, on the way and at the end."""
 
@@ -45,18 +49,24 @@ class Judging:
         self._trim_rows = TRIM_ROWS
 
     def judge(
-        self, members: Sequence[TrainedMember], work: Work, done: Callable[[float], None]
+        self, members: Sequence[TrainedMember], work: Work, done: Judged
     ) -> Iterator[tuple[TrainedMember, Evaluation]]:
-        """Evaluate members, those together that are on the device together; `done` is told the share of each reading
-        of the held-out rows."""
+        """Evaluate members, those together that are on the device together, and tell `done` how far that is."""
         self._blocks.rest()  # judging runs the model too
+        finished = 0
+
+        def told(some: int, share: float) -> None:
+            done((finished + share * some) / len(members), len(members))
+
         for wave in self._waves.each():
             for positions in list(self._evaluators):
                 own = [m for m in members if m in wave and m.plan.config.evaluation.positions == positions]
-                yield from self._as_many_as_fit(positions, own, work, done)
+                for judged in self._as_many_as_fit(positions, own, work, told):
+                    yield judged
+                    finished += 1
 
     def _as_many_as_fit(
-        self, positions: str, members: Sequence[TrainedMember], work: Work, done: Callable[[float], None]
+        self, positions: str, members: Sequence[TrainedMember], work: Work, done: Callable[[int, float], None]
     ) -> Iterator[tuple[TrainedMember, Evaluation]]:
         """Evaluate members of one evaluator together, as many as there is memory for: each by itself,
         so that its company changes nothing. One that has no room alone is judged in smaller batches of rows. Raises
@@ -64,7 +74,7 @@ class Judging:
         left = list(members)
         while left:
             some = left[: self._most]
-            evaluations = self._together(self._evaluators[positions], some, work, done)
+            evaluations = self._together(self._evaluators[positions], some, work, partial(done, len(some)))
             if evaluations is None:
                 self._shrink(positions, some, work)
                 continue
@@ -103,7 +113,7 @@ class Judging:
         work.progress.message(f"launcher.memory_gb: out of memory while judging; from here on {how}")
 
     def finish(
-        self, members: Sequence[TrainedMember], work: Work, done: Callable[[float], None], apart: Callable[[Work], None]
+        self, members: Sequence[TrainedMember], work: Work, done: Judged, apart: Callable[[Work], None]
     ) -> dict[str, MemberResult]:
         """Correct, judge and save every member that has not failed; all results, by label. `apart` is called once no
         more blocks are needed."""
@@ -130,7 +140,7 @@ class Judging:
                 results[member.plan.label] = _fail(member, diverged[member.plan.label], work)
         return results
 
-    def keep(self, members: Sequence[TrainedMember], work: Work, done: Callable[[float], None]) -> None:
+    def keep(self, members: Sequence[TrainedMember], work: Work, done: Judged) -> None:
         """Evaluate and save members that are at a milestone, as they are: `sae.l0` is corrected at the end only."""
         for member, evaluation in self.judge(members, work, done):
             label, metrics = member.plan.label, _metrics(member, evaluation)

@@ -4,12 +4,9 @@ from collections.abc import Mapping
 from contextlib import closing
 from functools import partial
 
-from rich.console import Console
-
 from sae_sweep.activations.prefetch import Prefetch
 from sae_sweep.activations.stream import Block
 from sae_sweep.config.reading import config_entries
-from sae_sweep.config.values import counted
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import Evaluator
 from sae_sweep.folder.sweep import MemberResult, SweepFolder
@@ -40,12 +37,13 @@ class GroupRun:
         waves: Waves,
         evaluators: Mapping[str, Evaluator],
         first: Block,
+        progress: Progress,
         stamp: str = "",
         ranks: Ranks = ALONE,
     ):
         """`first` is the stream's first block, `stamp` says which stream it is: a checkpoint of another is of no use.
         `group` is that of all ranks, `waves` and `evaluators` are this one's."""
-        self.source, self._ranks = source, ranks
+        self.source, self._ranks, self._progress = source, ranks, progress
         self._group, self._waves, self._stamp = group, waves, stamp
         self._blocks = Prefetch(source.block, source.device, source.pays_ahead, first)
         self._judging = Judging(waves, evaluators, self._blocks, source.metadata())
@@ -73,20 +71,17 @@ class GroupRun:
     def _run(self, folder: SweepFolder, stop: Stop) -> dict[str, MemberResult]:
         members, own = self._group.members, [member.plan for member in self._members]
         config = members[0].config
-        total = sum(int(member.config.training.tokens) for member in members) // len(members)
         keeper, reached = Keeper(folder, self._group, self._members, self._ranks), Reached(self._group, self._members)
         if (checkpoint := keeper.resume(self._stamp)) is not None:
             self._block = checkpoint.block
             reached.hear({record.label: record.step for record in checkpoint.members})
         tracked = [TrackedMember(m.label, m.identity, config_entries(m.resolved)) for m in own]
         tracker = Tracker(folder.root, config.name, config.tracking, tracked)
-        console = None if self._ranks.first else Console(quiet=True)
-        labels = [member.label for member in members]
         with stop.at_once(False), closing(self._blocks):
             try:
                 keeper.begin(tracker, reached.own, reached.tokens)
-                with Progress(config.name, total, labels, reached.tokens, console) as progress:
-                    return self._work(Work(folder, tracker, progress, stop, keeper, self._ranks, reached))
+                self._progress.begin([member.label for member in members], reached.tokens, self._block)
+                return self._work(Work(folder, tracker, self._progress, stop, keeper, self._ranks, reached))
             finally:
                 tracker.close()
 
@@ -101,9 +96,8 @@ class GroupRun:
                 work.progress.message(account)
                 work.note_all(account)
             give_back()  # a judge's pieces are of other sizes than a step's
-            work.progress.message(f"judging {counted(len(self._group.members), 'member')} on held-out tokens")
             work.note_all("training has ended")
-            results = self._judging.finish(self._members, work, partial(self._judged, work), self._go_apart)
+            results = self._judging.finish(self._members, work, partial(self._judged, work, True), self._go_apart)
             for label, result in results.items():
                 work.note(label, _judgement(result))
         except Interrupted as interrupted:
@@ -123,6 +117,7 @@ class GroupRun:
                     if self._ranks.alone:
                         self._checkpoint(work)
                     raise
+                work.progress.read(self._block, 1.0)
                 self._judging.correct(self._members, block, work)
             said = self._ranks.exchange((self._needed_after(block), self.source.pays_ahead(self._block + 1)))
             if any(needed for needed, _ in said) and all(pays for _, pays in said):
@@ -133,7 +128,7 @@ class GroupRun:
             self._check_steps(block)
             del block  # before the next one is made: two would need twice the room
             due = [member for member in self._members if member.due and member.running]
-            for member, evaluation in self._judging.judge(due, work, partial(self._judged, work)):
+            for member, evaluation in self._judging.judge(due, work, partial(self._judged, work, False)):
                 member.judged_tokens = member.tokens
                 values = {f"heldout/{key}": value for key, value in evaluation.metrics.items()}
                 work.tracker.log(member.plan.label, member.step, member.tokens, values)
@@ -160,7 +155,7 @@ class GroupRun:
         """Keep the members that are at milestones; whether there were any."""
         due = [member for member in self._members if member.unkept]
         if due:
-            self._judging.keep(due, work, partial(self._judged, work))
+            self._judging.keep(due, work, partial(self._judged, work, False))
         return bool(due)
 
     def _tick(self, work: Work) -> None:
@@ -220,9 +215,9 @@ class GroupRun:
                 " lower it or raise data.block_rows"
             )
 
-    def _judged(self, work: Work, share: float) -> None:
+    def _judged(self, work: Work, last: bool, share: float, members: int) -> None:
         """While members are judged."""
-        work.progress.judging(share)
+        work.progress.judging(share, members, last=last)
         work.beat()
         if self._ranks.alone and work.keeper.due(work.reached.tokens):
             self._checkpoint(work)

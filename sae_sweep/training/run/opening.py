@@ -16,6 +16,7 @@ from sae_sweep.host.signals import Stop, stopping
 from sae_sweep.plan.groups import BankPlan, Group, hooks_of
 from sae_sweep.plan.limits import check_shared
 from sae_sweep.plan.placement import Pass, Wave, plan_passes
+from sae_sweep.tracking.progress import Progress, quiet
 from sae_sweep.training.devices import joining
 from sae_sweep.training.devices.joining import join, joined
 from sae_sweep.training.devices.ranks import Ranks, nothing
@@ -40,13 +41,13 @@ def passes(group: Group) -> list[Pass]:
     return plan_passes(group, *memory_limits(config), ranks.size, ranks.hosts)
 
 
-def open_group(group: Group, waves: Sequence[Wave] = ()) -> "GroupRun":
+def open_group(group: Group, waves: Sequence[Wave] = (), progress: Progress | None = None) -> "GroupRun":
     """Load what a group needs, on all ranks; without waves all its members share the device. Writes nothing but to
-    data.cache, so what only shows now leaves no trace: raises ConfigError."""
+    data.cache, so what only shows now leaves no trace: raises ConfigError. `progress` is told of all that comes."""
     ranks = joined()
     ranks.shared(lambda: (group, waves))
     with ranks.together():
-        return _opened(group, waves, ranks)
+        return _opened(group, waves, ranks, progress or Progress(group.members[0].config.name))
 
 
 def follow() -> None:
@@ -57,20 +58,26 @@ def follow() -> None:
 
 def _follow(stop: Stop, company: Ranks) -> None:
     group, waves = company.shared(nothing)
-    _opened(group, waves, company).follow(stop)
+    _opened(group, waves, company, quiet()).follow(stop)
 
 
-def _opened(group: Group, waves: Sequence[Wave], ranks: Ranks) -> "GroupRun":
+def _opened(group: Group, waves: Sequence[Wave], ranks: Ranks, progress: Progress) -> "GroupRun":
     waves = waves or plan_passes(group, None, None)[0].waves
     own = [wave for wave in waves if wave.device == ranks.rank]
     banks = [bank for wave in own for bank in wave.banks]
     config = group.members[0].config
     hooks = group.hooks if ranks.alone else hooks_of(banks)
     configs = [member.config for member in group.members]
-    source = ranks.ready(partial(open_source, configs, hooks, group.spliced, ranks))
+    source = ranks.ready(partial(open_source, configs, hooks, group.spliced, ranks, progress))
+    progress.read(0, 0.0)
     first = source.calibration()
     for bank in banks:
         _check_block(first, bank)
+    progress.stage("preparing members")
+    if source.device.type == "cpu":
+        from sae_sweep.kernels.cpu.compiling import tell_compiling  # numba, which a GPU does without
+
+        tell_compiling(partial(progress.stage, "compiling loops, once"))
     calibrations, means = _calibrated(banks, source, first)
     stamp = ranks.shared(partial(stream_stamp, first, config))
     waits = _waits(config, own, source.device, ranks)
@@ -83,7 +90,7 @@ def _opened(group: Group, waves: Sequence[Wave], ranks: Ranks) -> "GroupRun":
     evaluators = {each: source.evaluator(each, means, tuple(watched)) for each in sorted(positions)}
     give_back()  # tokenising a text and measuring a block take more than is left of them
     ranks.exchange(None)  # nothing is written before all are ready
-    return GroupRun(group, source, turns, evaluators, first, stamp, ranks)
+    return GroupRun(group, source, turns, evaluators, first, progress, stamp, ranks)
 
 
 def _calibrated(banks: Sequence[BankPlan], source: Source, block: Block) -> tuple[list[Calibration], dict[str, Tensor]]:

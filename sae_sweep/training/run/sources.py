@@ -24,6 +24,7 @@ from sae_sweep.evaluation.toy import ToyEvaluator
 from sae_sweep.model.harvest import harvest
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.model.load import load_model, resolve_device, resolve_dtype
+from sae_sweep.tracking.progress import Progress, quiet
 from sae_sweep.training.devices.gathering import together
 from sae_sweep.training.devices.ranks import ALONE, Ranks
 from sae_sweep.training.step.objectives import Splicing
@@ -62,14 +63,18 @@ class Source(Protocol):
 
 
 def open_source(
-    members: Sequence[MemberConfig], hooks: Sequence[str], spliced: Sequence[str] = (), ranks: Ranks = ALONE
+    members: Sequence[MemberConfig],
+    hooks: Sequence[str],
+    spliced: Sequence[str] = (),
+    ranks: Ranks = ALONE,
+    progress: Progress | None = None,
 ) -> Source:
     """Load what the members of a group share, which have these configs; `hooks` are those of this rank's, and `spliced`
     the sites for which their objectives need whole passes. Raises ConfigError."""
     config = members[0]
     if synthetic_kind(config.data.kind) is not None:
         return ToySource(config)
-    return LanguageModelSource(config, hooks, members, spliced, ranks)
+    return LanguageModelSource(config, hooks, members, spliced, ranks, progress=progress)
 
 
 class LanguageModelSource:
@@ -83,20 +88,25 @@ class LanguageModelSource:
         spliced: Sequence[str] = (),
         ranks: Ranks = ALONE,
         model: LanguageModel | None = None,
+        progress: Progress | None = None,
     ) -> None:
         """`members` say how much of the stream will be read; where there are none, the config does. `model` is the
         config's where that is loaded already."""
-        self._config = config
+        self._config, progress = config, progress or quiet()
+        progress.stage("loading the model")
         self.model = model or load_model(config.model)
         self.device = self.model.device
         vocabulary = self.model.facts.vocab_size
+        progress.stage("tokenising")
         self._tokens = open_tokens(config.data, config.evaluation.tokens, self.model.tokenizer, vocabulary)
         self._hooks = tuple(hooks)
         self._cache = open_cache(members or [config], self.model)
         recall = together(ranks, None if self._cache is None else self._cache.recall, config.data.rows_per_forward)
         self.splicing = Splicing(self.model, spliced, config.data.rows_per_forward, hooks) if spliced else None
         whole = WholePasses(self.splicing.suffix) if self.splicing else None
-        self._stream = ActivationStream(self.model, self._tokens.training, hooks, config.data, harvest, recall, whole)
+        self._stream = ActivationStream(
+            self.model, self._tokens.training, hooks, config.data, harvest, recall, whole, progress.read
+        )
 
     def calibration(self) -> Block:
         try:

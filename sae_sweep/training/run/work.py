@@ -56,7 +56,7 @@ class Work:
     ranks: Ranks
     reached: Reached
     latest: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """(L0, loss) of this rank's members that have new ones since the last meeting."""
+    """(L0, FVU) of this rank's members that have new ones since the last meeting."""
 
     def note(self, label: str, text: str) -> None:
         """A line with the time in the member's log.txt; metrics never hold wall-clock."""
@@ -81,13 +81,13 @@ class Work:
                 self.progress.state(member.plan.label, "failed")
 
     def log(self, waves: Waves) -> dict[str, tuple[float, float]]:
-        """Hand the new records to tracking; the last (L0, loss) of each member that has one."""
+        """Hand the new records to tracking; the last (L0, FVU) of each member that has one."""
         latest = {}
         for trainer in waves.settled:
             while trainer.records:  # one at a time: a disk that takes no more must not have a line twice later
                 record = trainer.records[0]
                 self.tracker.log(record.label, record.step, record.tokens, record.values)
-                latest[record.label] = (record.values["l0"], record.values["loss"])
+                latest[record.label] = (record.values["l0"], trainer.unexplained(record))
                 del trainer.records[0]
         self.latest.update(latest)
         return latest

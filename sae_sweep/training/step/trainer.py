@@ -61,6 +61,11 @@ class BankTrainer:
     def running(self) -> bool:
         return any(member.running for member in self.members)
 
+    def unexplained(self, record: StepRecord) -> float:
+        """The share of the variance that a record's batch left unexplained; of an objective that is not local, of what
+        it costs that the mean is in the place of activations."""
+        return record.values["reconstruction"] / (self.trained.worth * self.trained.variance)
+
     @property
     def cost(self) -> int:
         """Multiply-adds of a batch's encoder products, per token."""
