@@ -76,16 +76,19 @@ def patched(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
 
 
 def first(output: Any) -> Tensor:
-    """The hidden states of a module's output, which may be a tuple that begins with them."""
-    value = output[0] if isinstance(output, tuple) else output
-    assert isinstance(value, Tensor)
+    """The hidden states of a module's output, which may be a tuple or list that begins with them. Raises ConfigError
+    for any other."""
+    value = output[0] if isinstance(output, tuple | list) and output else output
+    if not isinstance(value, Tensor):
+        raise ConfigError(f"model.path: not supported: a block or part gives a {type(value).__name__}, not a tensor")
     return value
 
 
 def input_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     """The hidden states a block or projection was called with."""
-    value = args[0] if args else kwargs["hidden_states"]
-    assert isinstance(value, Tensor)
+    value = args[0] if args else kwargs.get("hidden_states")
+    if not isinstance(value, Tensor):
+        raise ConfigError("model.path: not supported: a block or projection is not called with hidden states")
     return value
 
 
@@ -118,7 +121,7 @@ def _record(blocks: tuple[Block, ...], run: Callable[[], object]) -> _Seen:
 
     def note_output(part: nn.Module, _: object, output: Any) -> None:
         value = first(output).clone()
-        seen.outputs[part] = (value, *output[1:]) if isinstance(output, tuple) else value
+        seen.outputs[part] = (value, *output[1:]) if isinstance(output, tuple | list) else value
 
     with ExitStack() as stack:
         for block in blocks:
@@ -128,11 +131,21 @@ def _record(blocks: tuple[Block, ...], run: Callable[[], object]) -> _Seen:
                 assert part is not None
                 stack.enter_context(part.register_forward_hook(note_output))
         run()
+    silent = [block for block in blocks if block.module not in seen.inputs or block.module not in seen.outputs]
+    if silent:
+        raise ConfigError(
+            f"model.path: not supported: a {type(silent[0].module).__name__} takes no part in reading text"
+        )
     return seen
 
 
 def _find_blocks(module: nn.Module, n_layers: int) -> nn.ModuleList:
-    lists = {name: part for name, part in module.named_modules() if isinstance(part, nn.ModuleList)}
+    """The list of blocks, among those that read text where the model says which these are: a model that also sees may
+    have as many for that."""
+    reads = getattr(module, "get_decoder", lambda: module)()
+    inside = set((reads if isinstance(reads, nn.Module) else module).modules())
+    every = {name: part for name, part in module.named_modules() if isinstance(part, nn.ModuleList)}
+    lists = {name: part for name, part in every.items() if part in inside} or every
     found = [lists[name] for name in _BLOCK_LISTS if name in lists and len(lists[name]) == n_layers]
     found += [part for part in lists.values() if len(part) == n_layers]
     if not found:

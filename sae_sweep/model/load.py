@@ -48,6 +48,9 @@ def load_model(config: ModelConfig) -> LanguageModel:
         raise ConfigError(
             f"model.path={config.path} cannot run with model.dtype={config.dtype} on {device}: {_line(error)}"
         ) from error
+    except (TypeError, KeyError, IndexError, AttributeError, ValueError, AssertionError) as error:
+        what = f"{type(error).__name__}: {_line(error)}"  # of a model that is built like none that is known
+        raise ConfigError(f"model.path={config.path} is not supported: {what}, as it reads a few tokens") from error
     return model
 
 
