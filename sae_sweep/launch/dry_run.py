@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sae_sweep.activations.cache_folder import cache_key, files_there
-from sae_sweep.config.values import counted, shown
+from sae_sweep.config.values import counted, duration, shown
 from sae_sweep.data.kinds import synthetic_kind
 from sae_sweep.host.terminal import tell
 from sae_sweep.launch.tables import print_table
@@ -164,6 +164,16 @@ def _hours(cost: PassCost, device_flops: float | None) -> Iterator[str]:
     yield (
         f"  time: {least:.2g} hours with sparse steps, {most:.2g} if all were dense, should each device get"
         f" launcher.device_flops={device_flops:.3g} done in a second"
+    )
+
+
+def time_here(plan: Plan, device_flops: float) -> str:
+    """How long the plan takes on a machine of so many operations a second, in a line."""
+    costs = [pass_cost(made).hours(device_flops) for group in plan.groups for made in _passes(group)]
+    least, most = (3600 * sum(hours) for hours in zip(*costs, strict=True))
+    return (
+        f"time here: {duration(least)} with sparse steps, {duration(most)} if all were dense, at {device_flops:.2g}"
+        " operations a second, as measured once on this machine"
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from time import time
 from typing import Any
 
-from sae_sweep.config.values import count, counted, shown
+from sae_sweep.config.values import count, counted, duration, shown
 from sae_sweep.folder.checkpoints import Checkpoint, StateFolder
 from sae_sweep.folder.lock import Holder, living_holder
 from sae_sweep.folder.sweep import SweepFolder
@@ -17,7 +17,6 @@ from sae_sweep.launch.clusters import Verdict
 from sae_sweep.launch.standing import ENDED, ending, states, verdicts, words
 from sae_sweep.launch.tables import print_table
 from sae_sweep.launch.tasks import Task, read_tasks
-from sae_sweep.tracking.progress import duration
 
 HEADER = ("member", "state", "steps", "tokens", "checkpoint", "reason")
 

@@ -11,7 +11,8 @@ from sae_sweep.config.values import counted
 from sae_sweep.folder.lock import held
 from sae_sweep.folder.sweep import State, SweepFolder, one_at_a_time, sweep_root
 from sae_sweep.host.signals import Stop, stopping
-from sae_sweep.launch.dry_run import print_plan
+from sae_sweep.launch.dry_run import print_plan, time_here
+from sae_sweep.launch.speed import measured_flops
 from sae_sweep.launch.standing import ENDED, clear_over
 from sae_sweep.launch.tables import print_table, say
 from sae_sweep.launch.tasks import Task
@@ -102,7 +103,12 @@ def _tell_passed(plan: Plan, folder: SweepFolder) -> None:
 def _print_dry(plan: Plan, folder: SweepFolder, place: Place) -> None:
     finished = folder.finished(plan)
     print_plan(plan, folder.root, finished)
-    for number, group in enumerate(plan.without(finished).groups):
+    left, config = plan.without(finished), plan.members[0].config
+    if left.groups and config.launcher.device_flops is None and place.words(0) is None:
+        device_flops = measured_flops(config.model)
+        if device_flops is not None:
+            print(time_here(left, device_flops))
+    for number, group in enumerate(left.groups):
         if where := place.words(number):
             print("\n" * (number == 0) + f"group {group.key}: {where}")
 

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sae_sweep.config.values import count
+from sae_sweep.config.values import count, duration
 from sae_sweep.tracking.pace import Kind, Pace, Workload
 
 LIVE_SECONDS = 0.5
@@ -247,16 +247,6 @@ class Progress:
 def quiet() -> Progress:
     """Progress that nobody is shown."""
     return Progress("", Console(quiet=True))
-
-
-def duration(seconds: float) -> str:
-    """Seconds as 45s, 4m10s or 2h05m."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
 def _spread(values: Sequence[float]) -> tuple[float, float, float]:

@@ -109,4 +109,5 @@ def program(
     tmp_path: Path, training: Training, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Program:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sae_sweep.launch.sweep.measured_flops", lambda model: None)
     return Program(tmp_path, training, capsys)

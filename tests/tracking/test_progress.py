@@ -4,9 +4,10 @@ from threading import Thread
 import pytest
 from rich.console import Console
 
+from sae_sweep.config.values import duration
 from sae_sweep.tracking import progress
 from sae_sweep.tracking.pace import Kind, Workload
-from sae_sweep.tracking.progress import Progress, duration
+from sae_sweep.tracking.progress import Progress
 
 
 class Clock:

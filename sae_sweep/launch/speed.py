@@ -1,0 +1,68 @@
+"""How many operations a second this machine's device does: measured once, in a process of its own, and kept.
+
+What is measured are matrix products of the size that models make, for about two seconds: planning loads no torch.
+"""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+from sae_sweep.config.schema import ModelConfig
+from sae_sweep.folder.files import write_json_atomic
+from sae_sweep.host.json_files import read_object
+from sae_sweep.plan.sizes import GPU
+
+MEASURE_SECONDS, GIVE_UP_SECONDS = 2.0, 120.0
+_PROGRAM = """
+import sys
+from time import perf_counter
+import torch
+
+device, dtype, seconds = torch.device(sys.argv[1]), getattr(torch, sys.argv[2]), float(sys.argv[3])
+side = 1024 if device.type == "cpu" else 8192
+a, b = (torch.ones(side, side, device=device, dtype=dtype) for _ in range(2))
+waited = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+a @ b
+waited()
+products, begun = 0, perf_counter()
+while perf_counter() - begun < seconds:
+    a @ b
+    waited()
+    products += 1
+print(2 * side**3 * products / (perf_counter() - begun))
+"""
+
+
+def measured_flops(model: ModelConfig) -> float | None:
+    """Operations a second of the device that a model would be on; None where there is no such device, or nowhere to
+    keep what is measured."""
+    device = ("cuda" if GPU.exists() else "cpu") if model.device == "auto" else model.device
+    cores = os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))
+    file, key = _kept_in(), f"{platform.node()} {device} {model.dtype} {cores}"
+    try:
+        kept = read_object(file)
+    except (OSError, ValueError):
+        kept = {}
+    if not isinstance(kept.get(key), float):
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json_atomic(file, {**kept, key: _measured(device, model.dtype)})
+            kept = read_object(file)
+        except (OSError, ValueError, subprocess.SubprocessError):
+            return None
+    found = kept[key]
+    return found if isinstance(found, float) else None
+
+
+def _kept_in() -> Path:
+    """The user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sae-sweep" / "flops.json"
+
+
+def _measured(device: str, dtype: str) -> float:
+    """Raises SubprocessError, or ValueError, where that cannot be."""
+    arguments = [sys.executable, "-c", _PROGRAM, device, dtype, str(MEASURE_SECONDS)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=GIVE_UP_SECONDS)
+    return float(done.stdout)
