@@ -9,6 +9,7 @@ activations `x` [B, d], and the `codes` [B, F] and `reconstruction` [B, d] of th
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from sae_lens import SAE  # type: ignore[import-not-found]
@@ -22,7 +23,7 @@ TRANSCODERS = ("transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu
 
 
 @torch.no_grad()
-def disturbed(sae: torch.nn.Module) -> None:
+def disturbed(sae: Any) -> None:
     """Give parameters random values, of the size that trained ones have."""
     generator = torch.Generator().manual_seed(0)
     for name, parameter in sae.named_parameters():
@@ -35,7 +36,7 @@ def disturbed(sae: torch.nn.Module) -> None:
 
 
 @torch.no_grad()
-def answered(folders: list[Path], sae: torch.nn.Module) -> None:
+def answered(folders: list[Path], sae: Any) -> None:
     """Write what it makes of activations into folders."""
     x = 2 * torch.randn(200, D, generator=torch.Generator().manual_seed(1))
     answers = {"x": x, "codes": sae.encode(x), "reconstruction": sae(x)}

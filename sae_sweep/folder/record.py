@@ -4,7 +4,7 @@ What a task's worker says of its members, in its own states.json, goes before wh
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from sae_sweep.config.saved import wrong_value
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder import names
 from sae_sweep.host.json_files import read_object
-from sae_sweep.plan.fingerprints import check_same, fingerprints, hashed
+from sae_sweep.plan.fingerprints import MODEL_KEYS, check_same, fingerprints, hashed
 from sae_sweep.plan.groups import Plan
 from sae_sweep.plan.members import Member, identity_entries
 
@@ -69,15 +69,19 @@ def member_entry(member: Member) -> dict[str, Any]:
     return {"identity": member.identity, "state": "planned", "reason": None, "config": config, "content": content}
 
 
-def check_content(plan: Plan, here: Mapping[str, Any]) -> None:
+def check_content(plan: Plan, here: Mapping[str, Any], resumed: Collection[str] = ()) -> None:
     """Raises ConfigError where members of a sweep were begun on other content than the plan's members would read now
-    under the same names. Of those that failed, or never began, it may have been mended; entries that older versions
-    wrote do not say it."""
+    under the same names. Of those that failed, or never began, it may have been mended, but for the model where they
+    go on from a checkpoint (`resumed` identities); entries that older versions wrote do not say it."""
     for config in {group.key: group.members[0].config for group in plan.groups}.values():
         for label, entry in here.items():
             kept = entry.get("content")
-            if isinstance(kept, Mapping) and entry["state"] not in ("failed", "planned"):
+            if not isinstance(kept, Mapping):
+                continue
+            if entry["state"] not in ("failed", "planned"):
                 check_same(kept, config, label)
+            elif entry["identity"] in resumed:
+                check_same({key: kept[key] for key in MODEL_KEYS if key in kept}, config, label)
 
 
 def plan_entries(plan: Plan) -> list[dict[str, Any]]:

@@ -144,10 +144,10 @@ class SweepFolder:
         `resumed` are identities of members that go on from a checkpoint: they keep their curves. Those `elsewhere` are
         in other hands and stay as they are.
         """
+        here, begun = self.read()["members"], {}
+        check_content(plan, here, resumed)  # what the hub has may have moved while it was loaded
         self._make_root()
         clear_leftovers(self.root)
-        here, begun = self.read()["members"], {}
-        check_content(plan, here)  # what the hub has may have moved while it was loaded
         for member in plan.members:
             if member.identity not in elsewhere and not self._is_finished(member.label, here):
                 self._begin_member(member, member.identity in resumed)

@@ -23,6 +23,7 @@ from sae_sweep.model.facts import model_folder
 WEIGHT_FILES = ("*.safetensors", "config.json", "*.py")
 """What makes a local folder the model it is; its tokenizer shows in the tokens."""
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "*.model")
+MODEL_KEYS = ("model.path", "model.path (its tokenizer)")
 SMALL_BYTES = 2**26
 """Files up to this size are read again even where their time has not changed."""
 READ_BYTES = 2**22
@@ -36,8 +37,8 @@ def fingerprints(config: MemberConfig) -> dict[str, Fingerprint]:
     found: dict[str, Fingerprint] = {}
     kind = data_kind(config.data.kind)
     if kind.MODEL:
-        found["model.path"] = _model(config.model, WEIGHT_FILES)
-        found["model.path (its tokenizer)"] = _model(config.model, TOKENIZER_FILES)
+        for key, patterns in zip(MODEL_KEYS, (WEIGHT_FILES, TOKENIZER_FILES), strict=True):
+            found[key] = _model(config.model, patterns)
     if "path" in kind.READS and config.data.path:
         for origin in filter(None, origins(config.data)):
             found[origin.key] = _data(origin, config.data.kind)

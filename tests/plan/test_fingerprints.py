@@ -112,6 +112,17 @@ def test_what_may_have_been_mended_or_says_nothing(place: Path) -> None:
     check_content(plan_sweep([config(place)]), old)
 
 
+def test_a_checkpoint_of_a_member_that_failed(place: Path) -> None:
+    """Its text may have been mended; its model is the one that it goes on with."""
+    failed, plan = entries(place, "failed"), plan_sweep([config(place)])
+    grown(place / "a.txt")
+    check_content(plan, failed, resumed={failed["one"]["identity"]})
+    grown(place / "lm" / "model.safetensors")
+    check_content(plan, failed)
+    with pytest.raises(ConfigError, match=r"model.path=.*model.safetensors has changed"):
+        check_content(plan, failed, resumed={failed["one"]["identity"]})
+
+
 def test_a_model_of_the_hub_that_has_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     refs = tmp_path / "models--org--small" / "refs"
