@@ -12,7 +12,7 @@ from sae_sweep.config.saved import wrong_value
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder import names
 from sae_sweep.host.json_files import read_object
-from sae_sweep.plan.fingerprints import MODEL_KEYS, check_same, fingerprints, hashed
+from sae_sweep.plan.fingerprints import MODEL_KEYS, check_same
 from sae_sweep.plan.groups import Plan
 from sae_sweep.plan.members import Member, identity_entries
 
@@ -62,10 +62,9 @@ def read_states(file: Path) -> dict[str, Any]:
     return {label: entry for label, entry in states.items() if _is_state(entry)}
 
 
-def member_entry(member: Member) -> dict[str, Any]:
-    """The entry of a member that is to be trained."""
+def member_entry(member: Member, content: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry of a member that is to be trained, on content of these fingerprints."""
     config = identity_entries(member.config)
-    content = hashed(fingerprints(member.config))
     return {"identity": member.identity, "state": "planned", "reason": None, "config": config, "content": content}
 
 

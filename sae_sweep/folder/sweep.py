@@ -33,7 +33,8 @@ from sae_sweep.folder.files import clear_leftovers, write_json_atomic, write_tex
 from sae_sweep.folder.record import check_content, member_entry, new_record, plan_entries, read_record, read_states
 from sae_sweep.folder.storage import is_whole_safetensors
 from sae_sweep.host.json_files import read_object
-from sae_sweep.plan.groups import Plan
+from sae_sweep.plan.fingerprints import fingerprints, hashed
+from sae_sweep.plan.groups import Plan, stream_key
 from sae_sweep.plan.labels import base_label, new_labels
 from sae_sweep.plan.members import Member, identity_entries
 
@@ -144,14 +145,17 @@ class SweepFolder:
         `resumed` are identities of members that go on from a checkpoint: they keep their curves. Those `elsewhere` are
         in other hands and stay as they are.
         """
-        here, begun = self.read()["members"], {}
+        here, begun, content = self.read()["members"], {}, dict[str, Any]()
         check_content(plan, here, resumed)  # what the hub has may have moved while it was loaded
         self._make_root()
         clear_leftovers(self.root)
         for member in plan.members:
             if member.identity not in elsewhere and not self._is_finished(member.label, here):
                 self._begin_member(member, member.identity in resumed)
-                begun[member.label] = member_entry(member)
+                key = stream_key(member.config)
+                if key not in content:
+                    content[key] = hashed(fingerprints(member.config))
+                begun[member.label] = member_entry(member, content[key])
         self._write_own({label: {"state": "planned", "reason": None} for label in begun})
         with self._writing() as entries:
             entries["members"] |= begun

@@ -27,6 +27,8 @@ MODEL_KEYS = ("model.path", "model.path (its tokenizer)")
 SMALL_BYTES = 2**26
 """Files up to this size are read again even where their time has not changed."""
 READ_BYTES = 2**22
+MANY = 32
+"""More files than this are known together: each member of a sweep keeps what is said of them."""
 
 Fingerprint = dict[str, Any]
 """`reference`, what the config says; `files`, by name `bytes` and `modified_ns`, and once kept `hash`; or `commit`."""
@@ -48,7 +50,7 @@ def fingerprints(config: MemberConfig) -> dict[str, Fingerprint]:
 def hashed(found: Mapping[str, Fingerprint]) -> dict[str, Fingerprint]:
     """The same with a hash of each file, as they are kept; without where the files are."""
     return {
-        key: {name: value for name, value in each.items() if name not in ("files", "folder")}
+        key: {name: value for name, value in each.items() if name not in ("files", "folder", "all")}
         | ({"files": {name: {**about, "hash": _hash(each, name)} for name, about in each["files"].items()}})
         if "files" in each
         else each
@@ -101,7 +103,17 @@ def _data(origin: Origin, kind: str) -> Fingerprint:
             return {"reference": reference, "commit": _commit("datasets", str(origin.path), "main")}
         inside = sorted(place.rglob("*")) if place.is_dir() else [place]
         files = [(str(file), file) for file in inside if file.is_file()]
-    return {"reference": reference, "folder": Path(), "files": file_states(files)}
+    return _together({"reference": reference, "folder": Path(), "files": file_states(files)})
+
+
+def _together(found: Fingerprint) -> Fingerprint:
+    """The same, where there are many files, with one entry for all of them."""
+    files = found["files"]
+    if len(files) <= MANY:
+        return found
+    times = blake2b(repr([(name, about["modified_ns"]) for name, about in files.items()]).encode(), digest_size=6)
+    total = {"bytes": sum(about["bytes"] for about in files.values()), "modified_ns": int(times.hexdigest(), 16)}
+    return {**found, "files": {f"one of {len(files)} files": total}, "all": list(files)}
 
 
 def _commit(kind: str, repository: str, revision: str) -> str | None:
@@ -135,6 +147,9 @@ def _changed(then: Mapping[str, Any], now: Fingerprint) -> str | None:
 
 
 def _hash(found: Fingerprint, name: str) -> str:
+    if "all" in found:
+        each = [(one, _hash({"folder": found["folder"]}, one)) for one in found["all"]]
+        return blake2b(repr(each).encode(), digest_size=16).hexdigest()
     path = (found["folder"] / name).expanduser()
     state = path.stat()
     return _file_hash(str(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns)

@@ -33,7 +33,8 @@ def config(place: Path, **more: Any) -> MemberConfig:
 
 def entries(place: Path, state: str = "finished", **more: Any) -> dict[str, Any]:
     (member,) = plan_sweep([config(place, **more)]).members
-    return {"one": {**member_entry(member), "state": state}}
+    content = fingerprints.hashed(fingerprints.fingerprints(member.config))
+    return {"one": {**member_entry(member, content), "state": state}}
 
 
 def grown(file: Path) -> None:
@@ -84,6 +85,18 @@ def test_the_same_content_is_accepted(place: Path) -> None:
     for file in place.rglob("*"):
         os.utime(file, ns=(5, 5))
     check_content(plan_sweep([config(place)]), here)
+
+
+def test_many_files_are_known_together(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line of sweep.json for all of them, in which an edit of one shows, and a touch of one does not."""
+    monkeypatch.setattr(fingerprints, "MANY", 1)
+    here = entries(place)
+    assert list(here["one"]["content"]["data.path"]["files"]) == ["one of 2 files"]
+    os.utime(place / "a.txt", ns=(5, 5))
+    check_content(plan_sweep([config(place)]), here)
+    edited(place / "held.txt")
+    with pytest.raises(ConfigError, match=r"data.path=.*one of 2 files has other content"):
+        check_content(plan_sweep([config(place)]), here)
 
 
 def test_another_name_is_another_thing(place: Path) -> None:
