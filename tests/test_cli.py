@@ -41,6 +41,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (("--resolve", "seed=1"), "--resolve: says how --cfg job prints a config"),
         (("--cfg", "nope"), "--cfg: takes job or hydra or all, not nope"),
         (("--multi", "seed=1"), "--multi: no such option; did you mean --multirun?"),
+        (("output_dir='~nobody_here/x'",), "output_dir=~nobody_here/x: this machine knows no such user"),
         (("+xyz=1",), "xyz: no such key; `sae-sweep --help` lists them"),
         (("seed.x=1",), "seed.x: no such key; did you mean seed?"),
         (

@@ -6,6 +6,8 @@ A key that is misspelt, left out, of the wrong type or impossible is refused at 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
 from difflib import SequenceMatcher, get_close_matches
+from operator import attrgetter
+from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
@@ -18,6 +20,7 @@ from sae_sweep.config.values import SCALARS, shown
 from sae_sweep.errors import ConfigError
 
 DEFAULT_L0 = 32.0
+PATHS = ("output_dir", "init_from", "model.path", "data.path", "data.heldout_path", "data.cache")
 GROUPS = (*(field.name for field in fields(MemberConfig) if is_dataclass(field.type)), "experiment", "analysis")
 """Of `configs/`, whose options are files."""
 
@@ -31,6 +34,7 @@ def member_config(entries: Mapping[str, Any] | DictConfig) -> MemberConfig:
     Raises ConfigError for an unknown key, a key left out, a wrong type, and for a knob together with `sae.l0`.
     """
     config: MemberConfig = typed(MemberConfig, _plain(entries), "")
+    _check_homes(config)
     kindless = config.site.hook is not None or config.data.toy is not None
     site = replace(config.site, kind=None) if kindless else config.site
     return replace(config, site=site, sae=_one_spelling(config.sae))
@@ -88,6 +92,17 @@ def nearest(key: str, known: Iterable[str]) -> str | None:
         ),
         None,
     )
+
+
+def _check_homes(config: MemberConfig) -> None:
+    """Raises ConfigError for a path in the home of somebody that this machine does not know."""
+    for key in PATHS:
+        given = attrgetter(key)(config)
+        for path in given if isinstance(given, list) else [given]:
+            try:
+                Path(path or "").expanduser()
+            except RuntimeError as error:
+                raise ConfigError(f"{key}={path}: this machine knows no such user; give a path without ~") from error
 
 
 def _plain(entries: Mapping[str, Any] | DictConfig) -> Mapping[str, Any]:

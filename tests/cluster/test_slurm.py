@@ -148,7 +148,7 @@ def test_submit_only_then_cancel_then_go_on(tmp_path: Path, alone: Any) -> None:
     until(lambda: step(sweep) > 100)
     assert {member["state"] for member in status(tmp_path)["members"]} == {"running"}
     code, said = finish(start(tmp_path, "cancel", "outputs/it"))
-    assert (code, f"cancelled SLURM jobs {task.job}" in said) == (0, True)
+    assert (code, f"cancelled SLURM job {task.job}" in said) == (0, True)
     until(lambda: {member["state"] for member in status(tmp_path)["members"]} == {"interrupted"})
     until(lambda: "CANCELLED" in status(tmp_path)["tasks"][0]["state"])  # SLURM says COMPLETING for a while
     code, said = ended(start(tmp_path, *SWEEP, *SLURM, *LONG))

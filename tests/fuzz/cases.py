@@ -17,8 +17,8 @@ NUMBERS = ("0", "-1", "1", "3", "1e300", "1e-320", "-1e300", "nan", "inf", "9" *
 PATHS = (
     "x" * 300,
     "/".join(["y" * 200] * 30),
-    "~nobody",
-    "~nobody/x",
+    "'~nobody_here'",
+    "'~nobody_here/x'",
     "/dev/null",
     "/dev/null/x",
     "''",
