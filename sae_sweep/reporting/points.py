@@ -105,7 +105,8 @@ def read_metrics(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise ValueError(f"metrics.json cannot be read ({error.strerror})") from error
     except ValueError as error:
-        raise ValueError("metrics.json is damaged (not valid JSON)") from error
+        why = str(error) if type(error) is ValueError else "not valid JSON"
+        raise ValueError(f"metrics.json is damaged ({why})") from error
     wrong = [key for key, metric in METRICS.items() if metric.is_number and not _is_number(raw.get(key))]
     if wrong:
         raise ValueError(f"metrics.json is damaged ({wrong[0]} is {str(raw[wrong[0]])[:40]!r}, not a number)")
