@@ -48,7 +48,7 @@ def measured_flops(model: ModelConfig) -> float | None:
     if not isinstance(kept.get(key), float):
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_json_atomic(file, {**kept, key: _measured(device, model.dtype)})
+            write_json_atomic(file, {**kept, key: measured(device, model.dtype)})
             kept = read_object(file)
         except (OSError, ValueError, subprocess.SubprocessError):
             return None
@@ -61,8 +61,8 @@ def _kept_in() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sae-sweep" / "flops.json"
 
 
-def _measured(device: str, dtype: str) -> float:
-    """Raises SubprocessError, or ValueError, where that cannot be."""
+def measured(device: str, dtype: str) -> float:
+    """Operations a second, measured now. Raises SubprocessError, or ValueError, where that cannot be."""
     arguments = [sys.executable, "-c", _PROGRAM, device, dtype, str(MEASURE_SECONDS)]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=GIVE_UP_SECONDS)
     return float(done.stdout)

@@ -3,7 +3,8 @@
     python scripts/bench/clocked_command.py MARKS.json [what sae-sweep takes ...]
 
 The command and its exit code are unchanged. MARKS.json gets the clock when training began, when all members had taken
-their steps on each block, and when training and judging ended; only differences mean anything.
+their steps on each block, and when training and judging ended; only differences mean anything. `reading` are seconds
+in which the model read blocks, the first one among them, which is read before training begins.
 """
 
 import json
@@ -18,8 +19,16 @@ def watch(marks: dict[str, Any]) -> None:
     from sae_sweep.training.devices.waves import Waves
     from sae_sweep.training.run.judging import Judging
     from sae_sweep.training.run.loop import GroupRun
+    from sae_sweep.training.run.sources import LanguageModelSource
 
     train, consume, finish = GroupRun._train, Waves.consume, Judging.finish
+    read = LanguageModelSource.block
+
+    def clocked_read(self: LanguageModelSource, index: int) -> Any:
+        begun = time.perf_counter()
+        block = read(self, index)
+        marks["reading"] += time.perf_counter() - begun
+        return block
 
     def clocked_train(self: GroupRun, *arguments: Any) -> None:
         marks["begin"] = time.perf_counter()
@@ -36,6 +45,7 @@ def watch(marks: dict[str, Any]) -> None:
         return results
 
     GroupRun._train, Waves.consume = clocked_train, clocked_consume  # type: ignore[method-assign, assignment]
+    LanguageModelSource.block = clocked_read  # type: ignore[method-assign]
     Judging.finish = clocked_finish  # type: ignore[method-assign, assignment]
 
 
@@ -44,7 +54,7 @@ def main() -> int:
     from sae_sweep.host import allocator as process
 
     process.tune()  # as cli.main does, but here torch is imported before that
-    marks: dict[str, Any] = {"steps": []}
+    marks: dict[str, Any] = {"steps": [], "reading": 0.0}
     watch(marks)
     code = cli.main(sys.argv[2:])
     Path(sys.argv[1]).write_text(json.dumps(marks), encoding="utf-8")

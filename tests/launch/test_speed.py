@@ -25,7 +25,7 @@ def test_it_is_measured_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     found = speed.measured_flops(MODEL)
     assert found is not None
     assert 1e8 < found < 1e14
-    monkeypatch.setattr(speed, "_measured", None)
+    monkeypatch.setattr(speed, "measured", None)
     assert speed.measured_flops(MODEL) == found
 
 
@@ -36,7 +36,7 @@ def test_what_cannot_be_measured_is_not_said(kept: str, home: Path, monkeypatch:
 
     home.parent.mkdir()
     home.write_text(kept)
-    monkeypatch.setattr(speed, "_measured", fails)
+    monkeypatch.setattr(speed, "measured", fails)
     assert speed.measured_flops(MODEL) is None
     assert home.read_text() == kept
 
