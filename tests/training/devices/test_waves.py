@@ -232,6 +232,7 @@ def run_child(folder: Path, room: int, *overrides: str) -> subprocess.CompletedP
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
 
 
+@pytest.mark.evidence
 def test_a_process_that_gets_no_more_memory(tmp_path: Path) -> None:
     """Two members have room from some 240 MB on, four from 265: what a process has free from before differs."""
     overrides = (

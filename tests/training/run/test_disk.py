@@ -10,7 +10,7 @@ import pytest
 from sae_sweep.errors import StorageError
 from sae_sweep.folder.sweep import SweepFolder
 from tests.e2e.kills import assert_same
-from tests.training.run.test_resume import TOPK, alone, forget_config, sweep
+from tests.training.run.toy_sweeps import TOPK, Alone, forget_config, sweep
 
 
 @pytest.fixture
@@ -36,8 +36,10 @@ def test_no_room_for_a_checkpoint_is_said_and_training_goes_on(
     assert entry["state"] == "finished"
 
 
-def test_no_room_for_curves_ends_the_command_and_loses_nothing(tmp_path: Path, limited: Callable[[int], None]) -> None:
-    expected = forget_config(alone(tmp_path, TOPK))
+def test_no_room_for_curves_ends_the_command_and_loses_nothing(
+    tmp_path: Path, limited: Callable[[int], None], alone: Alone
+) -> None:
+    expected = alone(TOPK)
     limited(6_000)
     with pytest.raises(StorageError) as caught:
         sweep(tmp_path, TOPK, also=("tracking.log_every=1",))

@@ -28,7 +28,7 @@ from sae_sweep.training.step import trainer as trainer_module
 from sae_sweep.training.step.member import TrainedMember
 from tests.e2e.kills import assert_same
 from tests.evaluation.groups import small
-from tests.training.run.test_resume import forget_config, sigterm
+from tests.training.run.toy_sweeps import forget_config, sigterm
 
 ROWS, FORWARDS = 32, 2
 """Of a block, and forward passes over them."""

@@ -25,7 +25,7 @@ from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.training.run.opening import open_group
 from tests.e2e.kills import assert_same
 from tests.evaluation.groups import Planned, planned, small
-from tests.training.run.test_resume import SHARED
+from tests.training.run.toy_sweeps import SHARED
 
 MEMBERS = {
     "gated": ["sae=gated", "sae.l0=3"],

@@ -1,10 +1,6 @@
 """Sweeps that are stopped where it is awkward, in this process: between, around and inside what a group does."""
 
 import inspect
-import os
-import signal
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,62 +10,25 @@ from safetensors.torch import load_file
 
 from sae_sweep.activations.toy import ToyStream
 from sae_sweep.config.files import config_of
-from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.toy import ToyEvaluator
 from sae_sweep.folder.checkpoints import StateFolder
 from sae_sweep.host.signals import Interrupted
-from sae_sweep.launch.local import Outcome, run_sweep
+from sae_sweep.launch.local import run_sweep
 from sae_sweep.training.run import checkpointing as keeper
 from tests.e2e.kills import assert_same
-
-SHARED = (
-    *("data=toy", "data.toy.dimensions=24", "data.toy.latents=30", "data.toy.active=3", "data.context=16"),
-    *("data.block_rows=32", "sae.width=40", "training.batch_size=48", "training.tokens=4e3", "training.lr=1e-2"),
-    *("evaluation.tokens=320", "evaluation.every=1000", "tracking=none", "tracking.log_every=4", "model.device=cpu"),
+from tests.training.run.toy_sweeps import (
+    GATED,
+    SHORT,
+    STANDARD,
+    TOPK,
+    WILD,
+    Alone,
+    forget_config,
+    sigterm,
+    strike,
+    sweep,
 )
-GATED, STANDARD, TOPK = ("sae=gated", "sae.l0=3"), ("sae=standard", "sae.l0=3"), ("sae=topk", "sae.k=3")
-SHORT = ("sae=topk", "sae.k=5", "training.tokens=1500")
-WILD = ("sae=standard", "sae.l1=0.1", "training.lr=1e6", "training.lr_warmup_steps=0")
-
-
-@cache
-def config(*overrides: str) -> MemberConfig:
-    return config_of([*SHARED, *overrides])
-
-
-def sweep(folder: Path, *members: tuple[str, ...], also: tuple[str, ...] = ()) -> list[Outcome]:
-    return run_sweep([config(f"output_dir={folder}", *also, *member) for member in members])
-
-
-def alone(folder: Path, *members: tuple[str, ...], also: tuple[str, ...] = ()) -> Path:
-    """A sweep that nothing stopped."""
-    assert {outcome.state for outcome in sweep(folder / "alone", *members, also=also)} <= {"finished", "failed"}
-    return folder / "alone" / "sweep"
-
-
-def forget_config(root: Path) -> Path:
-    """config.yaml states the output_dir, which differs."""
-    for file in root.glob("*/config.yaml"):
-        file.unlink()
-    return root
-
-
-def strike(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, call: int, act: Callable[[], None]) -> None:
-    """Have something happen at the n-th call of a method, from 1."""
-    real, calls = getattr(owner, name), iter(range(1, 1_000_000))
-
-    def struck(*arguments: Any, **named: Any) -> Any:
-        if next(calls) == call:
-            act()
-        return real(*arguments, **named)
-
-    monkeypatch.setattr(owner, name, struck)
-
-
-def sigterm() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-
 
 AWKWARD = {
     "in a harvest": (ToyStream, "block", 2),
@@ -81,9 +40,9 @@ AWKWARD = {
 
 
 @pytest.mark.parametrize("where", AWKWARD)
-def test_stopped_where_it_is_awkward(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_where_it_is_awkward(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: Alone) -> None:
     members = (GATED, STANDARD, SHORT)
-    expected = forget_config(alone(tmp_path, *members))
+    expected = alone(*members)
     with monkeypatch.context() as patch:
         strike(patch, *AWKWARD[where], sigterm)
         with pytest.raises(Interrupted):
@@ -92,9 +51,9 @@ def test_stopped_where_it_is_awkward(where: str, tmp_path: Path, monkeypatch: py
     assert_same(forget_config(tmp_path / "sweep"), expected)
 
 
-def test_stopped_once_in_every_few_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_once_in_every_few_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: Alone) -> None:
     members = (GATED, STANDARD, SHORT)
-    expected = forget_config(alone(tmp_path, *members))
+    expected = alone(*members)
     steps, stops = iter(range(1, 1_000_000)), 0
     real = keeper.Keeper.due
 
@@ -136,9 +95,9 @@ def blocks_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_a_new_member_begins_beside_those_that_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], alone: Alone
 ) -> None:
-    expected = forget_config(alone(tmp_path, GATED, TOPK))
+    expected = alone(GATED, TOPK)
     interrupted(tmp_path, monkeypatch, GATED, TOPK)
     read = blocks_read(monkeypatch)
     outcomes = sweep(tmp_path, STANDARD, TOPK, GATED)
@@ -193,9 +152,9 @@ def test_what_was_trained_before_bad_data_is_kept(
 
 
 def test_damage_to_both_checkpoints_begins_anew_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], alone: Alone
 ) -> None:
-    expected = forget_config(alone(tmp_path, GATED, TOPK))
+    expected = alone(GATED, TOPK)
     interrupted(tmp_path, monkeypatch, GATED, TOPK)
     interrupted(tmp_path, monkeypatch, GATED, TOPK, call=4)
     files = sorted((tmp_path / "sweep" / ".state").glob("*/*/*.safetensors"))
@@ -211,9 +170,9 @@ def test_damage_to_both_checkpoints_begins_anew_and_says_so(
 
 
 def test_no_state_that_can_be_read_begins_anew_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], alone: Alone
 ) -> None:
-    expected = forget_config(alone(tmp_path, TOPK))
+    expected = alone(TOPK)
     interrupted(tmp_path, monkeypatch, TOPK)
     (state,) = (tmp_path / "sweep" / ".state").glob("*/*/state.json")
     state.write_text("{")
@@ -227,10 +186,10 @@ def test_no_state_that_can_be_read_begins_anew_and_says_so(
 
 
 def test_a_wild_member_is_frozen_and_its_group_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], alone: Alone
 ) -> None:
     often = ("training.checkpoint_tokens=100",)
-    expected = alone(tmp_path, TOPK, WILD, also=often)
+    expected = alone(TOPK, WILD, also=often)
     healthy, wild = sweep(tmp_path, TOPK, WILD, also=often)
     assert (healthy.state, wild.state) == ("finished", "failed")
     assert wild.reason is not None
@@ -249,7 +208,7 @@ def test_a_wild_member_is_frozen_and_its_group_goes_on(
 def test_parameters_that_are_no_numbers_are_noticed_where_no_loss_is_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    overflowing = ("sae=standard_april", "sae.l1=1", "training.lr=1e38", "training.lr_warmup_steps=0")
+    overflowing = ("sae=standard_april", "sae.l1=1", "training.lr=1e18", "training.lr_warmup_steps=0")
     healthy, broken = sweep(tmp_path, TOPK, overflowing, also=("tracking.log_every=1000", "training.tokens=2000"))
     assert healthy.state == "finished"
     assert broken.reason == "it diverged: its parameters were not finite at step 10"  # where its first block ends
@@ -276,9 +235,9 @@ def test_other_tokens_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert run_sweep([made])[0].state == "finished"
 
 
-def test_no_random_state_is_needed(tmp_path: Path) -> None:
+def test_no_random_state_is_needed(tmp_path: Path, alone: Alone) -> None:
     """Everything random is seeded by a seed and a place: torch's own generators change nothing."""
-    expected = forget_config(alone(tmp_path, GATED, ("sae=matryoshka", "sae.k=3", "sae.prefixes=sampled")))
+    expected = alone(GATED, ("sae=matryoshka", "sae.k=3", "sae.prefixes=sampled"))
     torch.manual_seed(12345)
     sweep(tmp_path, GATED, ("sae=matryoshka", "sae.k=3", "sae.prefixes=sampled"))
     assert_same(forget_config(tmp_path / "sweep"), expected)
