@@ -124,7 +124,7 @@ def test_a_job_that_is_ended_goes_back_into_the_queue_and_ends_alike(tmp_path: P
 
 
 def test_a_failing_member_shows_everywhere(tmp_path: Path) -> None:
-    code, said = ended(start(tmp_path, *SWEEP, *SLURM, *SHORT, "training.lr=1e-2,1e38", "sae.k=3"))
+    code, said = ended(start(tmp_path, *SWEEP, *SLURM, *SHORT, "training.lr=1e-2,1e18", "sae.k=3"))
     assert code == 1, said
     assert "1 of 2 members failed" in said
     told = status(tmp_path)

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from sae_sweep.activations.stream import ActivationStream, Block
+from sae_sweep.config import values
 from sae_sweep.errors import ConfigError
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.training.run.opening import open_group
-from sae_sweep.training.step.trainer import BankTrainer
+from sae_sweep.training.step.bank import TrainedBank
 from tests.evaluation.groups import planned, small
 
 TOPK = ("sae=topk", "sae.k=4")
@@ -23,11 +24,18 @@ def shared(tmp_path: Path, llama_folder: Path, text_file: Path) -> list[str]:
     return [*small(tmp_path, llama_folder, text_file), "training.batch_size=48"]
 
 
+@pytest.fixture
+def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Configs may have numbers that no run survives a step of."""
+    monkeypatch.setattr(values, "LARGEST", 10**39)
+
+
 def train_topk(overrides: list[str]) -> dict[str, Any] | None:
     made = planned(overrides, {"topk": TOPK})
     return open_group(made.group).run(made.folder)[made.label("topk")].metrics
 
 
+@pytest.mark.usefixtures("any_size")
 def test_a_member_that_diverges_at_the_last_step_fails_alone(shared: list[str]) -> None:
     """Its loss was finite when last looked at; only its metrics show it."""
     made = planned(
@@ -46,21 +54,22 @@ def test_weights_that_are_no_numbers_fail_a_member_though_no_metric_shows_it(
     shared: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A latent that never fires takes no part in any sum."""
-    real = BankTrainer.inference
+    real = TrainedBank.inference
 
-    def broken(self: BankTrainer, index: int) -> InferenceSae:
+    def broken(self: TrainedBank, index: int) -> InferenceSae:
         sae = real(self, index)
         tensors = {name: tensor.clone() for name, tensor in sae.tensors.items()}
         tensors["b_enc"][0], tensors["W_dec"][0] = -1e9, torch.nan
         return replace(sae, tensors=tensors)
 
-    monkeypatch.setattr(BankTrainer, "inference", broken)
+    monkeypatch.setattr(TrainedBank, "inference", broken)
     made = planned([*shared, "training.tokens=48"], {"topk": TOPK})
     result = open_group(made.group).run(made.folder)[made.label("topk")]
     assert result.reason == "it diverged: its W_dec are not finite"
     assert not (made.member_folder("topk") / "metrics.json").exists()
 
 
+@pytest.mark.usefixtures("any_size")
 def test_a_diverging_member_fails_alone(shared: list[str]) -> None:
     """Noticed on the way: frozen, marked failed, without metrics."""
     made = planned(
@@ -74,6 +83,7 @@ def test_a_diverging_member_fails_alone(shared: list[str]) -> None:
     assert not (made.member_folder("diverging") / "metrics.json").exists()
 
 
+@pytest.mark.usefixtures("any_size")
 def test_a_diverging_member_is_judged_on_the_way(shared: list[str]) -> None:
     """Evaluations during training meet a member whose loss nobody has looked at since it diverged."""
     made = planned(
