@@ -11,6 +11,7 @@ from sae_sweep import __version__
 from sae_sweep.cli import COMMANDS, main
 from sae_sweep.errors import ConfigError
 from sae_sweep.launch.hydra.command_line import prepared
+from tests.e2e.told import refusal
 
 
 @pytest.fixture(autouse=True)
@@ -111,9 +112,10 @@ def test_a_refusal_is_one_line_and_writes_nothing(
     assert main(arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("sae-sweep: error: ")
-    assert message in err
-    assert err.count("\n") == 1
+    said = refusal(err)
+    assert said.startswith("sae-sweep: error: ")
+    assert message in said
+    assert said.count("\n") == 1
     assert list(empty_folder.iterdir()) == []
 
 

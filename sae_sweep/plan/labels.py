@@ -20,8 +20,7 @@ from sae_sweep.plan.members import Member, identity_entries, sparsity
 MOST_CHARACTERS = 120
 """Of a name: a file system takes 255 bytes, less what a temporary name adds."""
 _NAMED = {"sae.architecture", "sae.variant", "sae.l0", "sae.width", "sae.expansion", "training.objective"}
-_NAMED |= {f"sae.{facts.Config.knob()}" for facts in ARCHITECTURES.values()}
-"""Keys that the first words of a name say."""
+"""Keys that the first words of a name say, beside architectures' knobs."""
 _LETTERS = {"seed": "s", "site.layer": "L"}
 _SPEAKS = ("site.kind", "site.hook", "model.path", "data.kind", "data.path", "init_from")
 """Keys whose values say what they are."""
@@ -68,7 +67,8 @@ def _axes(configs: Iterable[Mapping[str, Any]]) -> list[str]:
         values = seen.setdefault(_kind(config), {})
         for key, value in flat_entries(config).items():
             values.setdefault(key, set()).add(shown(value))
-    varying = {key for values in seen.values() for key, found in values.items() if len(found) > 1 and key not in _NAMED}
+    named = _NAMED | {f"sae.{facts.Config.knob()}" for facts in ARCHITECTURES.values()}
+    varying = {key for values in seen.values() for key, found in values.items() if len(found) > 1 and key not in named}
     order = [*(key for key in known_keys() if key != "seed"), "seed"]
     return [key for key in order if key in varying]
 

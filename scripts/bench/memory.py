@@ -88,7 +88,7 @@ def _run(plan: Plan, held: Held) -> dict[str, int]:
     """Run a plan's one group; what was held at most in each phase."""
     watched = {
         "training": (GroupRun, "_train"),
-        "trimming": (judging.Judging, "_trim"),
+        "trimming": (judging.Judging, "correct"),
         "judging": (judging.Judging, "judge"),
     }
     found: dict[str, int] = {}

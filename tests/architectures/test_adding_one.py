@@ -190,8 +190,8 @@ def test_it_is_trained_beside_the_others(command: list[str], tmp_path: Path) -> 
     sweep = tmp_path / "outputs" / "mine"
     plan = json.loads((sweep / "sweep.json").read_text())
     labels = {
-        *("elastic-l0_6-w48", "elastic_tokenized-l0_6-w48", "elastic-strength_0.1-w48", "elastic-strength_1-w48"),
-        *("standard-l0_6-w48", "standard_tokenized-l0_6-w48"),
+        *("elastic-l0_6-w48", "elastic_tokenized-l0_6-w48", "standard-l0_6-w48", "standard_tokenized-l0_6-w48"),
+        *(f"elastic-strength_{strength}-w48-centre_true-l1_share_0.2" for strength in ("0.1", "1")),
     }
     assert {label: entry["state"] for label, entry in plan["members"].items()} == dict.fromkeys(labels, "finished")
     metrics: dict[str, dict[str, Any]] = {
@@ -208,7 +208,8 @@ def test_it_is_trained_beside_the_others(command: list[str], tmp_path: Path) -> 
     for label in ("elastic-l0_6-w48", "elastic_tokenized-l0_6-w48"):
         assert metrics[label]["l0"] == pytest.approx(6, rel=0.2)
         assert metrics[label]["threshold_mode"] == "quantile"
-    assert metrics["elastic-strength_1-w48"]["l0"] < metrics["elastic-strength_0.1-w48"]["l0"]
+    rest = "w48-centre_true-l1_share_0.2"
+    assert metrics[f"elastic-strength_1-{rest}"]["l0"] < metrics[f"elastic-strength_0.1-{rest}"]["l0"]
 
 
 def test_one_of_a_new_form(command: list[str], tmp_path: Path) -> None:

@@ -131,7 +131,12 @@ SAE = [
     *_in(("gated", "jumprelu"), "coefficient_unit", "mean_square", "sae.coefficient_unit=mean_d"),
     *_in(("jumprelu",), "coefficient_unit", "variance", "sae.coefficient_unit=mean_square"),
     *_in(L1, "resample", "true", f"{MANY_DEAD} sae.resample=false sae.b_dec_init=zero sae.l1=30"),
-    *_in(PENALTY[len(L1) :], "resample", "true", f"{MANY_DEAD} sae.resample=false sae.l0_coefficient=30"),
+    *_in(
+        PENALTY[len(L1) :],
+        "resample",
+        "true",
+        f"{MANY_DEAD} sae.resample=false sae.l0_coefficient=30 sae.threshold_init=1",
+    ),
     Row("sae.variant", "parameters", "sae.variant=april", OPTIONS["standard"]),
     Row("sae.variant", "parameters", "sae.variant=decoder_norm", OPTIONS["gated"]),
     Row("sae.variant", "parameters", "sae.variant=anthropic", OPTIONS["jumprelu"]),

@@ -17,6 +17,7 @@ from sae_sweep.cli import main
 from sae_sweep.config.reading import known_keys
 from tests.e2e.any_config import command_lines, merged, shared
 from tests.e2e.evidence import record
+from tests.e2e.told import refusal
 
 GROUPS = ("site", "data", "tracking", "sae")
 QUICK = settings(
@@ -65,7 +66,7 @@ def check(folder: Path, code: int, out: str, err: str, arguments: list[str]) -> 
     left = [path for path in folder.rglob("*") if "kept" not in path.parts]
     assert [path for path in left if path.suffix == ".tmp"] == [], told
     if code == 2:
-        assert re.fullmatch(r"sae-sweep: error: [^\n]+\n", err), told
+        assert re.fullmatch(r"sae-sweep: error: [^\n]+\n", refusal(err)), told
         keys = [*known_keys(), "training.learning_rate", "nonsense", *(f"{group}=" for group in GROUPS)]
         assert any(key in err for key in keys), told
         assert left == [], told

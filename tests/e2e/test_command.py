@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.told import refusal
+
 SMALL = (
     "data.context=32",
     "data.block_rows=64",
@@ -17,6 +19,7 @@ SMALL = (
 )
 MEMBER_FILES = {
     "config.yaml",
+    "provenance.json",
     "cfg.json",
     "sae_weights.safetensors",
     "sparsity.safetensors",
@@ -102,7 +105,7 @@ def test_a_hook_of_unknown_width_is_refused(width, named, sae_sweep, llama_folde
         *([f"site.width={width}"] if width else []),
     )
     assert done.returncode == 2
-    assert re.fullmatch(r"sae-sweep: error: [^\n]+\n", done.stderr), done.stderr
+    assert re.fullmatch(r"sae-sweep: error: [^\n]+\n", refusal(done.stderr)), done.stderr
     assert named in done.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -110,9 +113,9 @@ def test_a_hook_of_unknown_width_is_refused(width, named, sae_sweep, llama_folde
 def test_empty_text_writes_nothing(sae_sweep, llama_folder, tmp_path):
     empty = tmp_path / "empty.txt"
     empty.write_text("")
-    done = sae_sweep("model=local", f"model.path={llama_folder}", "data=text", f"data.path={empty}")
+    done = sae_sweep("model=local", f"model.path={llama_folder}", "data=text", f"data.path={empty}", "data.context=16")
     assert done.returncode == 2
-    assert re.fullmatch(r"sae-sweep: error: [^\n]*data\.path[^\n]*\n", done.stderr), done.stderr
+    assert re.fullmatch(r"sae-sweep: error: [^\n]*data\.path[^\n]*\n", refusal(done.stderr)), done.stderr
     assert list(tmp_path.iterdir()) == [empty]
 
 
@@ -122,7 +125,7 @@ def test_model_folder_without_weights_writes_nothing(sae_sweep, llama_folder, tm
     (bare / "config.json").write_bytes((llama_folder / "config.json").read_bytes())
     done = sae_sweep("model=local", f"model.path={bare}", "site.layer=1")
     assert done.returncode == 2
-    assert re.fullmatch(r"sae-sweep: error: [^\n]*model\.path[^\n]*\n", done.stderr), done.stderr
+    assert re.fullmatch(r"sae-sweep: error: [^\n]*model\.path[^\n]*\n", refusal(done.stderr)), done.stderr
     assert list(tmp_path.iterdir()) == [bare]
 
 
@@ -135,7 +138,9 @@ def test_a_folder_of_another_config_is_refused_with_the_difference(sae_sweep, ll
     before = {file: file.read_bytes() for file in (tmp_path / "outputs").rglob("*") if file.is_file()}
     done = sae_sweep(*base, "training.lr=0.5")
     assert done.returncode == 2
-    assert re.fullmatch(r"sae-sweep: error: [^\n]*training\.lr: null -> 0\.5[^\n]*\n", done.stderr), done.stderr
+    assert re.fullmatch(r"sae-sweep: error: [^\n]*training\.lr: null -> 0\.5[^\n]*\n", refusal(done.stderr)), (
+        done.stderr
+    )
     assert {file: file.read_bytes() for file in (tmp_path / "outputs").rglob("*") if file.is_file()} == before
 
 
@@ -143,4 +148,4 @@ def test_an_unwritable_place_is_one_line(sae_sweep, tmp_path: Path):
     (tmp_path / "outputs").write_text("a file where the folder should be")
     done = sae_sweep("sae=topk", "training.tokens=2e3")
     assert done.returncode == 2
-    assert re.fullmatch(r"sae-sweep: error: [^\n]*outputs[^\n]*\n", done.stderr), done.stderr
+    assert re.fullmatch(r"sae-sweep: error: [^\n]*outputs[^\n]*\n", refusal(done.stderr)), done.stderr

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sae_sweep.cli import main
+from tests.e2e.told import refusal
 
 SMALL = (
     *("model.device=cpu", "data.context=8", "data.block_rows=8", "data.rows_per_forward=4", "site.layer=1"),
@@ -34,7 +35,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         code = main(arguments)
         said = capsys.readouterr()
         assert "Traceback" not in said.out + said.err
-        return code, said.err
+        return code, refusal(said.err)
 
     return run
 

@@ -34,7 +34,15 @@ KEYS = {
         "l0_untrimmed",
         "later_fvu",
     ),
-    *("version", "tokens_trained", "tokens_evaluated", "mmcs_truth", "mmcs_truth_frequent", "mmcs_latents"),
+    *(
+        "version",
+        "outlier_fraction",
+        "tokens_trained",
+        "tokens_evaluated",
+        "mmcs_truth",
+        "mmcs_truth_frequent",
+        "mmcs_latents",
+    ),
 }
 """The closed list, the same for every architecture."""
 

@@ -159,7 +159,7 @@ def test_cells_are_of_input_and_output(trained: tuple[Planned, int]) -> None:
         assert places[made.label(name)] == {"in": f"{block}mlp.hook_in", "out": f"{block}hook_mlp_out"}
     assert places[made.label("later")] == {"in": f"{block}hook_resid_mid", "out": f"{block}mlp.hook_post"}
     assert places[made.label("output")] == {"in": f"{block}hook_mlp_out", "out": f"{block}hook_mlp_out"}
-    assert made.label("gated_skip") == "gated_skip_transcoder-l0_6-w40"
+    assert made.label("gated_skip") == "gated_skip_transcoder-l0_6-w40-mlp_in-output_mlp_out"
 
 
 def test_a_stopped_sweep_goes_on_bit_for_bit(

@@ -14,16 +14,17 @@ def test_every_architecture_was_measured() -> None:
     assert all("pair_bytes" in vars(facts.Config) for facts in ARCHITECTURES.values())
 
 
-MEMBERS = (
-    "data=toy data.block_rows=64 evaluation.tokens=512 training.batch_size=4096 training.tokens=4096"
-    " + sae=standard sae.l1=1 sae.width=9000 + sae=topk sae.k=8 sae.width=12288"
-)
+RUN = "data=toy data.block_rows=64 evaluation.tokens=512 training.batch_size=4096 training.tokens=4096"
+MEMBERS = f"{RUN} + sae=standard sae.l1=1 sae.width=9000 + sae=topk sae.k=8 sae.width=12288"
+SMALL = f"{RUN} + sae=topk sae.k=8 sae.width=64"
 
 
 def test_the_peak_of_a_run_is_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run is a process of its own, of whose peak the members and their steps are most of a GB. On one core: whether
-    two steps are at their fullest together is chance."""
+    """The run is a process of its own, of whose peak members and their steps are most of a GB. On one core: whether
+    two steps are at their fullest together is chance. Beside a small run: what libraries take differs by a fifth of a
+    GB between processors."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    found = in_child(MEMBERS)
-    assert found["measured"] > 1.2e9
-    assert found["estimated"] == pytest.approx(found["measured"], rel=0.15), found
+    found, small = in_child(MEMBERS), in_child(SMALL)
+    measured, estimated = (found[key] - small[key] for key in ("measured", "estimated"))
+    assert measured > 0.7e9
+    assert estimated == pytest.approx(measured, rel=0.15), (found, small)

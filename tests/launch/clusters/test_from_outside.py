@@ -93,7 +93,7 @@ def test_submit_ask_status_and_cancel(farm: Any, program: Any) -> None:
     assert farm() == 0
     assert sorted(str(task.job) for task in read_tasks(Path("outputs/sweep"))) == ["0", "1"]
     assert program("status", "outputs/sweep") == 0
-    assert "bed 0: sown (winter), 1 members" in program.out
+    assert "bed 0: sown (winter), 1 member" in program.out
     assert "bed 1 is sown (winter)" in program.out
     assert program("sae=topk", "data.seed=0,1") == 2
     assert "are in the hands of bed " in program.err
