@@ -143,7 +143,7 @@ def top_contexts(sae: "Sae", model: Model, latent: int, n: int, quantiles: int, 
 def logit_effects(sae: "Sae", model: Model, latent: int, n: int) -> Effects:
     """W_dec[latent] through the unembedding; of a crosscoder that of its last site."""
     sae.check_latents([latent])
-    head = model.module.get_output_embeddings()  # type: ignore[operator]
+    head = model.module.get_output_embeddings()  # type: ignore[operator]  # typed as a tensor or module
     row_D, weight_VD = sae.W_dec[latent].detach().chunk(len(sae.writes))[-1], head.weight
     if weight_VD.shape[1] != len(row_D):
         raise ConfigError(
