@@ -13,6 +13,7 @@ from sae_sweep.host.terminal import escaped
 from sae_sweep.reporting.cell import cell_title, synthetic
 from sae_sweep.reporting.page import Page, report_html
 from sae_sweep.reporting.pareto import cells, disagreements, pareto_json
+from sae_sweep.reporting.plot import WIDTH, frontier_plot
 from sae_sweep.reporting.points import SweepRecord, read_sweep
 from sae_sweep.reporting.table import print_frontier
 
@@ -31,7 +32,7 @@ def write_report(folder: Path, console: Console | None = None) -> list[dict[str,
     write_text_atomic(html, report_html(Page(folder, record, found, notes)))
     for cell in found:
         _print_cell(cell, console)
-    for line in [*notes, *_states(record), str(html), str(pareto)]:
+    for line in [*notes, *_states(record), f"open {html} in a browser; its numbers are in {pareto}"]:
         console.print(escaped(line), markup=False, highlight=False, soft_wrap=True)
     return found
 
@@ -45,7 +46,8 @@ def _print_cell(cell: dict[str, Any], console: Console) -> None:
     for line in (cell_title(cell["key"]), told):
         console.print(escaped(line), markup=False, highlight=False, soft_wrap=True)
     print_frontier(cell, console)
-    console.print()
+    for line in ("", *frontier_plot(cell, min(WIDTH, console.width)), ""):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _states(record: SweepRecord) -> list[str]:
