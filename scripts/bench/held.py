@@ -53,15 +53,19 @@ def tree(pid: int) -> Iterator[int]:
 
 
 def together(pid: int) -> int:
-    """Bytes of a process and all below it; those that end while they are looked at count nothing."""
+    """Bytes of a process and all below it; a look during which one came or went counts nothing.
+
+    The youngest is read first: as it maps what it shares, its parent's proportion falls, and never counts twice.
+    """
     own, libraries = 0, 0
     try:
-        for each in list(tree(pid)):  # all first: one that is forked meanwhile would count what it shares again
+        processes = list(tree(pid))
+        for each in reversed(processes):
             own += _bytes(Path(f"/proc/{each}/smaps_rollup"), "Pss_Anon:", "Pss_Shmem:")
             libraries = max(libraries, _bytes(Path(f"/proc/{each}/status"), "RssFile:"))
+        return own + libraries if list(tree(pid)) == processes else 0
     except (FileNotFoundError, ProcessLookupError):
-        pass
-    return own + libraries
+        return 0
 
 
 def _bytes(file: Path, *fields: str) -> int:
