@@ -14,6 +14,7 @@ from sae_sweep.api.model import Model, open_model
 from sae_sweep.config.files import config_folder, config_of
 from sae_sweep.config.reading import member_config
 from sae_sweep.config.schema import MemberConfig, ModelConfig
+from sae_sweep.data.kinds import synthetic_kind
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder import names
 from sae_sweep.host.json_files import read_object
@@ -77,8 +78,9 @@ class Home:
 
     def _model_config(self) -> ModelConfig:
         if self.is_member:
-            if self.config.data.toy is not None:
-                raise ConfigError(f"{self.folder}: this SAE is of toy data, which has no language model")
+            made = synthetic_kind(self.config.data.kind)
+            if made is not None:
+                raise ConfigError(f"{self.folder}: this SAE is of {made.NOUN}, which have no language model")
             return self.config.model
         name = self.metadata.get("model_name")
         if not isinstance(name, str):

@@ -86,7 +86,7 @@ class DataConfig:
     """The tokens the model reads, and how they become blocks of activations; or activations made without a model."""
 
     kind: str
-    """demo, text, hub or tokens; toy has no tokens and no model."""
+    """demo, text, hub or tokens; activations and toy have no model."""
     toy: ToyConfig | None
     """What synthetic activations are like; null for all kinds but toy."""
     path: Any

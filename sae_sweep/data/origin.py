@@ -76,6 +76,15 @@ def opened(config: DataConfig, open_one: Callable[[Origin], Opened]) -> tuple[Op
     return open_one(train), None if heldout is None else open_one(heldout)
 
 
+def files_at(origin: Origin) -> list[Path] | None:
+    """The file of a path, or all in its folder; None where it is not there, so that it is of the hub."""
+    place = Path(str(origin.path)).expanduser()
+    if not place.exists():
+        return None
+    inside = sorted(place.rglob("*")) if place.is_dir() else [place]
+    return [file for file in inside if file.is_file()]
+
+
 def read_in_training(config: DataConfig, trained: DataConfig) -> bool:
     """Whether the training source of one config is, or has a file of, that of another."""
     if config.kind != trained.kind:

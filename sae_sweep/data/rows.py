@@ -1,7 +1,7 @@
 """The training rows without end: epochs of the source's rows, each permuted within windows, at any position."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,16 @@ def permutation(length: int, *key: int) -> npt.NDArray[np.int64]:
     Non-negative integers; keys of one first entry must be equally long, as numpy ignores zeros at a seed's end.
     """
     return np.random.default_rng(key).permutation(length)
+
+
+class Rows(Protocol):
+    """Random access to the rows of one epoch."""
+
+    length: int | None
+    """How many there are; None until the end was seen."""
+
+    def read(self, start: int, stop: int) -> Ids:
+        """Rows start to stop, [n, context]; fewer only at the end. Not to be written to."""
 
 
 class RowReader:
@@ -71,7 +81,7 @@ class RowReader:
 class TokenStream:
     """Blocks of training rows, the same for the same source, seed and index whatever was asked for before."""
 
-    def __init__(self, reader: RowReader, seed: int, window_rows: int, block_rows: int) -> None:
+    def __init__(self, reader: Rows, seed: int, window_rows: int, block_rows: int) -> None:
         """The source must have at least one row."""
         self._reader = reader
         self._seed = seed

@@ -59,7 +59,7 @@ def _title(group: Group) -> str:
     made = synthetic_kind(config.data.kind)
     if made is not None:
         told = f"{made.title(asdict(config.data))}, {config.model.dtype}, {config.model.device}"
-        return f"group {group.key}: synthetic activations ({told})"
+        return f"group {group.key}: {made.NOUN} ({told})"
     return (
         f"group {group.key}: model {config.model.name} ({config.model.backend}, {config.model.dtype},"
         f" {config.model.device}), data {config.data.kind}, context {config.data.context},"

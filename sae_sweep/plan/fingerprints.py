@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_sweep.config.schema import MemberConfig, ModelConfig
-from sae_sweep.data.documents import text_files
-from sae_sweep.data.kinds import data_kind
+from sae_sweep.data.kinds import DataKind, data_kind
 from sae_sweep.data.origin import Origin, origins
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.facts import model_folder
@@ -43,7 +42,7 @@ def fingerprints(config: MemberConfig) -> dict[str, Fingerprint]:
             found[key] = _model(config.model, patterns)
     if "path" in kind.READS and config.data.path:
         for origin in filter(None, origins(config.data)):
-            found[origin.key] = _data(origin, config.data.kind)
+            found[origin.key] = _data(origin, kind)
     return {key: each for key, each in found.items() if each.get("files") or each.get("commit")}
 
 
@@ -91,18 +90,14 @@ def _model(config: ModelConfig, patterns: Iterable[str]) -> Fingerprint:
     return {"reference": f"{reference}@{revision}", "commit": _commit("models", str(reference), revision)}
 
 
-def _data(origin: Origin, kind: str) -> Fingerprint:
+def _data(origin: Origin, kind: DataKind) -> Fingerprint:
     reference = str(origin.path)
-    if kind != "text":
+    found = kind.files(origin)
+    if "name" in kind.READS:
         reference += "".join(f" {word}" for word in (origin.name, origin.split) if word)
-    if kind == "text":
-        files = [(str(file), file) for file in text_files(origin)]
-    else:
-        place = Path(str(origin.path)).expanduser()
-        if not place.exists():
-            return {"reference": reference, "commit": _commit("datasets", str(origin.path), "main")}
-        inside = sorted(place.rglob("*")) if place.is_dir() else [place]
-        files = [(str(file), file) for file in inside if file.is_file()]
+    if found is None:
+        return {"reference": reference, "commit": _commit("datasets", str(origin.path), "main")}
+    files = [(str(file), file) for file in found]
     return _together({"reference": reference, "folder": Path(), "files": file_states(files)})
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sae_sweep.data.kinds import SyntheticKind, data_kind, synthetic_kind
+from sae_sweep.data.kinds import ModellessKind, data_kind, synthetic_kind
 from sae_sweep.model.sites import HOOK_OF_KIND, parse_hook, synthetic_site
 
 DEMO_MODEL = "demo"
@@ -39,14 +39,14 @@ def cell_title(key: Mapping[str, Any]) -> str:
     """A cell in a line: model, revision and site, or what synthetic activations are made of."""
     made, site = synthetic(key), key["site"]
     if made is not None:
-        return f"synthetic activations · {made.title(key['evaluation']['data'])}"
+        return f"{made.NOUN} · {made.title(key['evaluation']['data'])}"
     model = str(key["model"]).rstrip("/").rpartition("/")[2]
     revision = f" @ {key['revision']}" if key["revision"] else ""
     places = site["in"] if site["in"] == site["out"] else f"{site['in']} → {site['out']}"
     return f"{model}{revision} · {places}"
 
 
-def synthetic(key: Mapping[str, Any]) -> SyntheticKind | None:
+def synthetic(key: Mapping[str, Any]) -> ModellessKind | None:
     """The kind of a cell's synthetic activations; None for a language model's."""
     return synthetic_kind(key["evaluation"]["data"]["kind"])
 

@@ -38,6 +38,7 @@ def stands_for(llama_folder, neox_folder, text_file, tmp_path_factory) -> dict[s
     """What the pages' placeholders, and what is on the hub, stand for here."""
     folder = tmp_path_factory.mktemp("stands_for")
     np.savez(folder / "tokens.npz", tokens=np.arange(20_000) % 300)
+    np.save(folder / "activations.npy", np.random.default_rng(0).standard_normal((4000, 16), dtype=np.float32))
     for yaml in blocks("configs", "yaml"):
         file = folder / yaml.splitlines()[1].removeprefix("# ")
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -46,6 +47,7 @@ def stands_for(llama_folder, neox_folder, text_file, tmp_path_factory) -> dict[s
         "MODEL_FOLDER": str(llama_folder),
         "TEXT_FILE": str(text_file),
         "TOKENS_FILE": str(folder / "tokens.npz"),
+        "ACTIVATIONS_FILE": str(folder / "activations.npy"),
         "data=hub data.path=DATASET": f"data=text data.path={text_file}",
         "model=pythia-70m": f"model=pythia-70m model.path={neox_folder}",
         "my_configs": str(folder / "my_configs"),

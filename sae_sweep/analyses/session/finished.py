@@ -1,5 +1,6 @@
 """A finished member of a sweep folder, read when it is asked for."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sae_sweep.config.reading import flat_entries, member_config
+from sae_sweep.data.kinds import synthetic_kind
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import SplicedSae
 from sae_sweep.folder import names
@@ -74,3 +76,11 @@ def finished_saes(root: Path) -> list[FinishedSae]:
     if not found:
         raise ConfigError(f"eval: {root} has no finished member; the command that trains it goes on with it")
     return found
+
+
+def check_model(finished: Iterable[FinishedSae]) -> None:
+    """Raises ConfigError where one of these members is of activations that have no language model to run."""
+    for one in finished:
+        made = synthetic_kind(one.member.config.data.kind)
+        if made is not None:
+            raise ConfigError(f"eval: {made.NOUN} have no language model, which this asks for; take another sweep")

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from sae_sweep.activations.scaling import site_statistics
-from sae_sweep.analyses.session.finished import FinishedSae, finished_saes
+from sae_sweep.analyses.session.finished import FinishedSae, check_model, finished_saes
 from sae_sweep.analyses.session.foreign import ForeignSae, foreign_saes
 from sae_sweep.config.command_line import one_option, split_options
 from sae_sweep.config.files import other_data
@@ -50,8 +50,7 @@ def judge(root: Path, arguments: Sequence[str]) -> None:
     """Judge again as the command line says, print the numbers and write them. Raises ConfigError before anything is
     written."""
     asked, finished = _asked(arguments), finished_saes(root)
-    if any(one.member.config.data.toy is not None for one in finished):
-        raise ConfigError("eval: toy data has no language model to judge on; take another sweep")
+    check_model(finished)
     streams: dict[str, list[FinishedSae]] = {}
     for one in finished:
         streams.setdefault(stream_key(one.member.config), []).append(one)

@@ -7,8 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from sae_sweep.analyses.session.finished import FinishedSae
-from sae_sweep.errors import ConfigError
+from sae_sweep.analyses.session.finished import FinishedSae, check_model
 from sae_sweep.evaluation.evaluator import SplicedSae
 from sae_sweep.evaluation.heldout import HeldOutBatch
 from sae_sweep.evaluation.language_model import LanguageModelEvaluator
@@ -66,8 +65,7 @@ class Session:
     @cached_property
     def _streams(self) -> list[tuple[LanguageModelSource, LanguageModelEvaluator, dict[str, SplicedSae]]]:
         """Each language model with its tokens, and the members that read them, on its device."""
-        if any(sae.member.config.data.toy is not None for sae in self.saes):
-            raise ConfigError("eval: toy data has no language model, which this analysis runs; take another sweep")
+        check_model(self.saes)
         streams: dict[str, list[FinishedSae]] = {}
         for sae in self.saes:
             streams.setdefault(stream_key(sae.member.config), []).append(sae)

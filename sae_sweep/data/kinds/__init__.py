@@ -4,6 +4,7 @@ Another package adds one by an entry point of the group `sae_sweep.data`. What a
 """
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
 
 from sae_sweep.config.schema import DataConfig
@@ -13,7 +14,9 @@ from sae_sweep.host.kinds import Kinds
 if TYPE_CHECKING:  # planning asks kinds too, without numpy and torch
     from torch import Tensor
 
+    from sae_sweep.data.origin import Origin
     from sae_sweep.data.packing import RowFormat, RowSource, Tokenizer
+    from sae_sweep.data.stored.rows import StoredData
 
 KINDS = Kinds("sae_sweep.data.kinds", "sae_sweep.data")
 Part: TypeAlias = Literal["training", "heldout"]
@@ -23,7 +26,7 @@ class DataKind(Protocol):
     """What every kind says of itself."""
 
     MODEL: bool
-    """Whether a language model reads it: a TokenKind; else it is a SyntheticKind."""
+    """Whether a language model reads it: a TokenKind; else it is a ModellessKind."""
     TOKENIZES: bool
     """Whether documents of text are held in memory and tokenised."""
     READS: tuple[str, ...]
@@ -33,6 +36,9 @@ class DataKind(Protocol):
 
     def check(self, config: DataConfig) -> None:
         """Raises ConfigError for what can be told from the config and the presence of files. Imports no torch."""
+
+    def files(self, origin: "Origin") -> list[Path] | None:
+        """The local files of a path of data.*, where it reads paths; None for what is of the hub."""
 
 
 class TokenKind(DataKind, Protocol):
@@ -47,8 +53,13 @@ class TokenKind(DataKind, Protocol):
         """
 
 
-class SyntheticKind(DataKind, Protocol):
-    """Activations made without a model. `data` is the group's keys, as an old sweep's config.yaml may have them."""
+class ModellessKind(DataKind, Protocol):
+    """Activations that no model is loaded for. `data` is the group's keys, as an old sweep's config.yaml has them."""
+
+    STORED: bool
+    """Whether they are read from files (`open_stored`), or made (`open_synthetic`)."""
+    NOUN: str
+    """What they are called: synthetic activations."""
 
     def dimensions(self, config: DataConfig) -> int:
         """How many numbers an activation has."""
@@ -60,7 +71,10 @@ class SyntheticKind(DataKind, Protocol):
         """What the report says of them: names and values."""
 
     def open_synthetic(self, config: DataConfig) -> "Synthetic":
-        """Their source."""
+        """What makes them."""
+
+    def open_stored(self, config: DataConfig, evaluation_tokens: float) -> "StoredData":
+        """Their rows. Raises ConfigError."""
 
 
 class Synthetic(Protocol):
@@ -79,7 +93,7 @@ def data_kind(name: str) -> DataKind:
     return cast(DataKind, KINDS[name])
 
 
-def synthetic_kind(name: str) -> SyntheticKind | None:
+def synthetic_kind(name: str) -> ModellessKind | None:
     """The kind of this name where it needs no model; None where a language model reads it. Raises ConfigError."""
     kind = data_kind(name)
-    return None if kind.MODEL else cast(SyntheticKind, kind)
+    return None if kind.MODEL else cast(ModellessKind, kind)

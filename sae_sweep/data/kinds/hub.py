@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from sae_sweep.config.schema import DataConfig
-from sae_sweep.data.origin import HELDOUT_KEYS, Origin, opened
+from sae_sweep.data.origin import HELDOUT_KEYS, Origin, files_at, opened
 
 if TYPE_CHECKING:
     from sae_sweep.data.packing import RowFormat, RowSource, Tokenizer
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 MODEL = TOKENIZES = True
 READS = ("path", "name", "heldout_path", "heldout_split")
 HELDOUT = HELDOUT_KEYS
+files = files_at
 
 
 def check(config: DataConfig) -> None:

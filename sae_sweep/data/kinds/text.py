@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 MODEL = TOKENIZES = True
 READS = ("path", "heldout_path")
 HELDOUT = HELDOUT_KEYS
+files = text_files
 
 
 def check(config: DataConfig) -> None:

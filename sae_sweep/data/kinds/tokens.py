@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from sae_sweep.config.schema import DataConfig
-from sae_sweep.data.origin import HELDOUT_KEYS, Origin, opened, origins
+from sae_sweep.data.origin import HELDOUT_KEYS, Origin, files_at, opened, origins
 from sae_sweep.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 MODEL, TOKENIZES = True, False
 READS = ("path", "name", "heldout_path", "heldout_split")
 HELDOUT = HELDOUT_KEYS
+files = files_at
 
 
 def check(config: DataConfig) -> None:

@@ -9,7 +9,8 @@ from sae_sweep.errors import ConfigError
 if TYPE_CHECKING:
     from sae_sweep.data.toy import ToyData
 
-MODEL = TOKENIZES = False
+MODEL = TOKENIZES = STORED = False
+NOUN = "synthetic activations"
 READS = ("toy",)
 HELDOUT = ("kind", "toy", "seed", "context")
 

@@ -1,4 +1,4 @@
-"""Where a group's activations come from: a language model at some sites, or a generator of synthetic ones."""
+"""Where a group's activations come from: a language model at some sites, files, or a generator."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -27,6 +27,7 @@ from sae_sweep.model.load import load_model, resolve_device, resolve_dtype
 from sae_sweep.tracking.progress import Progress, quiet
 from sae_sweep.training.devices.gathering import together
 from sae_sweep.training.devices.ranks import ALONE, Ranks
+from sae_sweep.training.run.stored import StoredSource
 from sae_sweep.training.step.objectives import Splicing
 
 
@@ -72,8 +73,9 @@ def open_source(
     """Load what the members of a group share, which have these configs; `hooks` are those of this rank's, and `spliced`
     the sites for which their objectives need whole passes. Raises ConfigError."""
     config = members[0]
-    if synthetic_kind(config.data.kind) is not None:
-        return ToySource(config)
+    made = synthetic_kind(config.data.kind)
+    if made is not None:
+        return StoredSource(config, progress or quiet()) if made.STORED else ToySource(config)
     return LanguageModelSource(config, hooks, members, spliced, ranks, progress=progress)
 
 
