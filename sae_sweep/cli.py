@@ -97,6 +97,12 @@ def _export(arguments: Sequence[str]) -> None:
     export(arguments)
 
 
+def _import(arguments: Sequence[str]) -> None:
+    from sae_sweep.interop.command.importing import import_saes  # brings in torch
+
+    import_saes(arguments)
+
+
 def _explain(arguments: Sequence[str]) -> None:
     from sae_sweep.config.comments import explanation
 
@@ -129,6 +135,7 @@ COMMANDS: Mapping[str, Command] = {
     "status": Command("DIR [--json]", "how far a sweep is, whoever trains it", _status),
     "cancel": Command("DIR", "end the jobs that a cluster has of a sweep", _cancel),
     "eval": Command("DIR [--tokens N] [--sae DIR] [data=...] [--analysis NAME]", "judge again, or ask analyses", _eval),
+    "import": Command("SOURCE --out DIR [--format F] [--model ID] [--site HOOK]", "SAEs of others as ours", _import),
     "export": Command("MEMBER --format F --out DIR | --push hub:USER/REPO", "write SAEs as others read them", _export),
     "explain": Command("KEY", "what a key, or each option of a group, means", _explain),
     "work": Command("DIR", "what a cluster's worker runs: one group", _work),

@@ -3,13 +3,14 @@
 command    config       resolved: what a recipe, the model or the site decided is no null
 versions   commit       of the checkout that the program is of, with `+` where files were changed; null elsewhere
 host       device       started, ended, wall_seconds
-content    fingerprints of model, tokenizer and data
+content    fingerprints of model, tokenizer and data; of an SAE that was trained elsewhere, of its files
 """
 
 import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
@@ -23,7 +24,7 @@ from sae_sweep.data.kinds import data_kind
 from sae_sweep.folder.files import write_json_atomic
 from sae_sweep.folder.names import PROVENANCE
 from sae_sweep.model.facts import model_facts
-from sae_sweep.plan.fingerprints import fingerprints, hashed
+from sae_sweep.plan.fingerprints import file_states, fingerprints, hashed
 from sae_sweep.plan.members import Member
 
 LIBRARIES = ("sae-sweep", "torch", "transformers", "datasets", "tokenizers", "safetensors", "numpy", "numba")
@@ -33,21 +34,34 @@ ROOT = Path(__file__).parents[2]
 
 def write_provenance(folder: Path, member: Member, device: str, started: datetime) -> None:
     """Write it, for a member that ends now."""
-    ended = datetime.now(UTC)
     entries = {
-        "command": command(),
         "config": resolved_entries(member),
+        "device": device,
+        **_program(started),
+        "content": hashed(fingerprints(member.config)),
+    }
+    write_json_atomic(folder / PROVENANCE, entries)
+
+
+def write_import(folder: Path, source: str, files: Iterable[Path], started: datetime) -> None:
+    """Write that of an SAE that was trained elsewhere and is brought here now, from these files."""
+    found = {"reference": source, "folder": Path(), "files": file_states((str(file), file) for file in files)}
+    write_json_atomic(folder / PROVENANCE, {**_program(started), "content": hashed({"source": found})})
+
+
+def _program(started: datetime) -> dict[str, Any]:
+    """What ran where, from when to now."""
+    ended = datetime.now(UTC)
+    return {
+        "command": command(),
         "versions": versions(),
         "commit": _commit(),
         "host": gethostname(),
         "platform": platform.platform(),
-        "device": device,
         "started": started.isoformat(timespec="seconds"),
         "ended": ended.isoformat(timespec="seconds"),
         "wall_seconds": round((ended - started).total_seconds(), 1),
-        "content": hashed(fingerprints(member.config)),
     }
-    write_json_atomic(folder / PROVENANCE, entries)
 
 
 def command() -> str:

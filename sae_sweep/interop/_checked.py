@@ -3,6 +3,7 @@
 Whatever is wrong with a file is a ValueError of one line that names it.
 """
 
+import io
 import json
 import warnings
 from collections.abc import Iterable, Mapping
@@ -62,13 +63,16 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
         raise ValueError(f"{file} is damaged: {_line(error)}") from error
 
 
-def read_torch(file: Path) -> dict[str, Any]:
-    """What `torch.save` wrote of a state dict: tensors and plain values, no code."""
+def read_torch(file: Path, after: int = 0, *, mapped: bool = False) -> dict[str, Any]:
+    """What `torch.save` wrote of a state dict, behind so many bytes: tensors and plain values, no code. `mapped` leaves
+    tensors on the disk until they are used."""
     _present(file)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), file.open("rb") as stream:
             warnings.simplefilter("ignore")  # of pickles that are refused in the next line
-            found = torch.load(file, map_location="cpu", weights_only=True)
+            stream.seek(after)
+            source = file if not after else io.BytesIO(stream.read())
+            found = torch.load(source, map_location="cpu", weights_only=True, mmap=mapped or None)
     except Exception as error:  # a damaged pickle may raise anything
         raise ValueError(f"{file} is damaged, or holds more than plain tensors: {_line(error)}") from error
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):

@@ -1,16 +1,18 @@
 """Transcoders of circuit-tracer: a set has a `layer_<L>.safetensors` for each layer, and a `config.yaml`.
 
     W_enc [F, D]  b_enc [F]  W_dec [F, D]  b_dec [D]  W_skip [D, D]  activation_function.threshold [F]
+    config.yaml   model_name, model_kind: transcoder_set, feature_input_hook, feature_output_hook, transcoders
 
-Without thresholds they are ReLU. One layer is one transcoder here.
+Without thresholds they are ReLU. One layer is one transcoder here; a set is imported whole, one after another.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
+import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -21,19 +23,25 @@ from sae_sweep.saes.forms.jumprelu import JumpReluForm
 from sae_sweep.saes.forms.relu import ReluForm
 from sae_sweep.saes.inference import InferenceSae
 
-CONFIG, LAYER = "config.yaml", "layer_*.safetensors"
+CONFIG, LAYER, KIND = "config.yaml", "layer_*.safetensors", "transcoder_set"
+_NAME = re.compile(r"layer_(\d+)\.safetensors")
 TENSORS = {"W_enc.T": "W_enc", "W_dec": "W_dec", "b_enc": "b_enc", "b_dec": "b_dec"}
 THRESHOLD, SKIP = {"activation_function.threshold": "threshold"}, {"W_skip": "W_skip"}
 
 
 def recognise(folder: Path) -> bool:
-    """Whether it is a set with one layer, or the file of a layer."""
-    return len(_files(folder)) == 1
+    """Whether it is a set, or the file of a layer."""
+    return bool(_files(folder))
 
 
 def read(folder: Path) -> InferenceSae:
-    """The transcoder of the one layer. Raises ValueError for another file."""
-    file = _files(folder)[0]
+    """The transcoder of the one layer. Raises ValueError for a set of several, and for another file."""
+    files = _files(folder)
+    if len(files) != 1:
+        what = f"a set of {len(files)} layers" if files else "no layer_<L>.safetensors"
+        raise ValueError(f"{folder} has {what}; give the file of one, like {folder / 'layer_0.safetensors'}")
+    (file,) = files
+    _config(file.parent)
     found = read_safetensors(file)
     form = JumpReluForm() if next(iter(THRESHOLD)) in found else ReluForm()
     names = {**TENSORS, **_optional(next(iter(THRESHOLD)) in found, "W_skip" in found)}
@@ -41,8 +49,36 @@ def read(folder: Path) -> InferenceSae:
     return checked_sae(file, form, tensors, subtract_b_dec=False, transcodes=True)
 
 
+def members(folder: Path) -> list[Path]:
+    """The files of a set, by layer. Raises ValueError where they are not those of all layers from 0 on, or of those
+    that its config lists."""
+    files = sorted(_files(folder), key=_layer)
+    listed = _config(folder).get("transcoders") if folder.is_dir() else None
+    if isinstance(listed, list):
+        there, named = {file.name for file in files}, {str(each).rpartition("/")[2] for each in listed}
+        for name in sorted(there ^ named):
+            raise ValueError(
+                f"{folder / CONFIG} lists {name}, which is not there" if name in named else _left(folder, name)
+            )
+    elif len(files) > 1 and [_layer(file) for file in files] != list(range(len(files))):
+        missing = next(layer for layer in range(len(files)) if layer not in map(_layer, files))
+        raise ValueError(f"{folder} has no layer_{missing}.safetensors: a set has every layer from 0 on")
+    return files
+
+
+def told(folder: Path) -> dict[str, Any]:
+    """Model and hooks of one layer, which the set's config says."""
+    files = _files(folder)
+    if len(files) != 1:
+        return {}
+    config, layer = _config(files[0].parent), _layer(files[0])
+    hooks = {"feature_input_hook": "hook_name", "feature_output_hook": "hook_name_out"}
+    found = {own: f"blocks.{layer}.{config[key]}" for key, own in hooks.items() if isinstance(config.get(key), str)}
+    return found | ({"model_name": config["model_name"]} if isinstance(config.get("model_name"), str) else {})
+
+
 def write(
-    folder: Path, sae: InferenceSae, metadata: Mapping[str, Any], frequency_F: Tensor, dtype: torch.dtype
+    folder: Path, sae: InferenceSae, metadata: Mapping[str, Any], frequency_F: Tensor | None, dtype: torch.dtype
 ) -> None:
     """Write a set of one layer. Raises ValueError for what is no transcoder, or of a form that they have not."""
     if not sae.transcodes or type(sae.form) not in (ReluForm, JumpReluForm) or sae.lookup is not None:
@@ -51,9 +87,9 @@ def write(
     names = {**TENSORS, **_optional("threshold" in sae.tensors, "W_skip" in sae.tensors)}
     hooks = {way: _short(metadata.get(key)) for way, key in (("input", "hook_name"), ("output", "hook_name_out"))}
     name = f"layer_{layer}.safetensors"
-    config = {"model_name": metadata.get("model_name"), "model_kind": "transcoder_set", "transcoders": [name]}
+    config = {"model_name": metadata.get("model_name"), "model_kind": KIND, "transcoders": [name]}
     config |= {f"feature_{way}_hook": hook for way, hook in hooks.items()}
-    write_text_atomic(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(config)))
+    write_text_atomic(folder / CONFIG, yaml.safe_dump(config, sort_keys=False))
     with replacing(folder / name) as temporary:
         save_file(to_theirs(sae.plain().tensors, names, dtype), temporary)
 
@@ -68,6 +104,31 @@ def _short(hook: Any) -> str | None:
 
 
 def _files(place: Path) -> list[Path]:
-    if place.is_file():
-        return [place] if place.match(LAYER) else []
-    return sorted(place.glob(LAYER))
+    found = [place] if place.is_file() else sorted(place.glob(LAYER))
+    return [file for file in found if _NAME.fullmatch(file.name)]
+
+
+def _layer(file: Path) -> int:
+    match = _NAME.fullmatch(file.name)
+    assert match is not None
+    return int(match[1])
+
+
+def _left(folder: Path, name: str) -> str:
+    return f"{folder} has {name}, which {CONFIG} does not list"
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """What config.yaml says, nothing where there is none. Raises ValueError for one that is none of a set's."""
+    file = folder / CONFIG
+    if not file.is_file():
+        return {}
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ValueError(f"{file} is not valid YAML: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} holds no mapping")
+    if (kind := found.get("model_kind", KIND)) != KIND:
+        raise ValueError(f"{file}: model_kind {kind} is not {KIND}, the one that is read")
+    return found

@@ -3,6 +3,7 @@
 Its trainers scale biases back when they save, so a finished file is for raw activations.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 from sae_sweep.folder.files import replacing, write_json_atomic
 from sae_sweep.interop._checked import check_keys, checked_sae, integer, read_json, read_torch, tensors_alone
 from sae_sweep.interop._names import to_ours, to_theirs
+from sae_sweep.model.sites import parse_hook
 from sae_sweep.saes.form import InferenceForm
 from sae_sweep.saes.forms.gated import GatedForm
 from sae_sweep.saes.forms.jumprelu import JumpReluForm
@@ -22,6 +24,7 @@ from sae_sweep.saes.forms.topk import TopKForm
 from sae_sweep.saes.inference import InferenceSae
 
 WEIGHTS, CONFIG = "ae.pt", "config.json"
+_RESIDUAL = re.compile(r"resid_post_layer_(\d+)")
 
 
 @dataclass(frozen=True)
@@ -101,8 +104,21 @@ def read(folder: Path) -> InferenceSae:
     return checked_sae(file, form, tensors, subtract_b_dec=kind.subtracts)
 
 
+def told(folder: Path) -> dict[str, Any]:
+    """The model, and where the submodule is named by a hook, or as their demos name the residual stream, the hook."""
+    trainer = read_json(folder / CONFIG).get("trainer")
+    trainer = trainer if isinstance(trainer, dict) else {}
+    found = {"model_name": trainer.get("lm_name"), "hook_name": trainer.get("submodule_name")}
+    if isinstance(found["hook_name"], str):
+        match = _RESIDUAL.fullmatch(found["hook_name"])
+        found["hook_name"] = f"blocks.{match[1]}.hook_resid_post" if match else found["hook_name"]
+        if parse_hook(found["hook_name"]).layer is None:
+            del found["hook_name"]
+    return {name: value for name, value in found.items() if isinstance(value, str)}
+
+
 def write(
-    folder: Path, sae: InferenceSae, metadata: Mapping[str, Any], frequency_F: Tensor, dtype: torch.dtype
+    folder: Path, sae: InferenceSae, metadata: Mapping[str, Any], frequency_F: Tensor | None, dtype: torch.dtype
 ) -> None:
     """Write the dictionary that gives the same codes and reconstructions. Raises ValueError for what they have no class
     of."""

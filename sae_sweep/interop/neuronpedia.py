@@ -20,7 +20,7 @@ def recognise(folder: Path) -> bool:
 
 
 def write(
-    folder: Path, sae: InferenceSae, metadata: Mapping[str, Any], frequency_F: Tensor, dtype: torch.dtype
+    folder: Path, sae: InferenceSae, metadata: Mapping[str, Any], frequency_F: Tensor | None, dtype: torch.dtype
 ) -> None:
     """Write a folder that `SAE.load_from_disk` reads. Raises ValueError for what SAELens has no architecture of, and
     where nothing says the hook or the model."""

@@ -9,22 +9,26 @@ folded in: such a file is refused. The released ReLU ones read raw activations.
 from pathlib import Path
 
 from sae_sweep.interop._checked import checked_sae, read_torch, tensors_alone
+from sae_sweep.interop._files import names_of, one_file, the_file
 from sae_sweep.interop._names import to_ours
 from sae_sweep.saes.forms.relu import ReluForm
 from sae_sweep.saes.inference import InferenceSae
 
 TENSORS = {"encoder.weight.T": "W_enc", "decoder.weight.T": "W_dec", "latent_bias": "b_enc", "pre_bias": "b_dec"}
+OWN = {"pre_bias", "latent_bias"}
+"""Names that nobody else has."""
 STATISTICS = ("stats_last_nonzero", "latents_activation_frequency", "latents_mean_square")
 
 
 def recognise(folder: Path) -> bool:
-    """Whether it is a `.pt` file, or a folder with one, and no config beside it says that it is another program's."""
-    return len(_files(folder)) == 1
+    """Whether it is a `.pt` file, or a folder with one, that has their names, and no config beside it says that it is
+    another program's."""
+    return any(OWN & (names_of(file) or set()) for file in one_file(folder, (".pt",)))
 
 
 def read(folder: Path) -> InferenceSae:
     """The autoencoder. Raises ValueError for one that normalises each token, and what is none of theirs."""
-    file = _files(folder)[0]
+    file = the_file(folder, (".pt",))
     found = read_torch(file)
     activation = found.pop("activation", "ReLU")
     for name in ("activation_state_dict", *STATISTICS):
@@ -35,10 +39,3 @@ def read(folder: Path) -> InferenceSae:
             f"{file}: activation {activation} comes with a LayerNorm of each token, which is not supported"
         )
     return checked_sae(file, ReluForm(), tensors, subtract_b_dec=True)
-
-
-def _files(place: Path) -> list[Path]:
-    """Those that may be one."""
-    if place.is_file():
-        return [place] if place.suffix == ".pt" and not any(place.parent.glob("*.json")) else []
-    return [] if any(place.glob("*.json")) else sorted(place.glob("*.pt"))

@@ -45,7 +45,7 @@ def recognise(folder: Path) -> bool:
 
 
 def write(
-    folder: Path, sae: InferenceSae, metadata: Mapping[str, Any], frequency_F: Tensor, dtype: torch.dtype
+    folder: Path, sae: InferenceSae, metadata: Mapping[str, Any], frequency_F: Tensor | None, dtype: torch.dtype
 ) -> None:
     """Write a folder that SAEBench loads. `metrics` in the metadata are those of metrics.json. Raises ValueError for
     what SAELens has no architecture of."""

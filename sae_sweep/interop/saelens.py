@@ -32,6 +32,11 @@ from sae_sweep.saes.inference import InferenceSae, Lookup
 FORMAT_VERSION = "6.54.12"
 """The sae-lens release whose inference layout this is."""
 CROSSCODER = "crosscoder"
+OLDER = {
+    **dict.fromkeys(("hook_point", "hook_name"), "hook_name"),
+    **{name: name for name in ("model_name", "context_size", "dataset_path", "prepend_bos", "training_tokens")},
+}
+"""What cfg.json said of it before there was metadata, by the names that metadata has."""
 FORMS = Kinds("sae_sweep.saes.forms", "sae_sweep.forms")
 """Every inference form, those of other packages included."""
 
@@ -45,18 +50,21 @@ def write(
     folder: Path,
     sae: InferenceSae,
     metadata: Mapping[str, Any],
-    frequency_F: Tensor,
+    frequency_F: Tensor | None,
     dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write one member; each file appears whole or not at all, weights last.
 
-    `frequency_F` is the share of tokens each latent fires on; SAELens keeps log10(frequency + 1e-10).
+    `frequency_F` is the share of tokens each latent fires on, None where nobody has counted; SAELens keeps
+    log10(frequency + 1e-10).
     """
-    sparsity_F = torch.log10(frequency_F.double() + 1e-10).float().cpu().contiguous()
     tensors = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in sae.tensors.items()}
     config = saelens_config(sae, metadata) | {"dtype": str(dtype).removeprefix("torch.")}
     write_json_atomic(folder / CARD, config)
-    files = {SPARSITY: {"sparsity": sparsity_F}, WEIGHTS: tensors}
+    files = {WEIGHTS: tensors}
+    if frequency_F is not None:
+        sparsity_F = torch.log10(frequency_F.double() + 1e-10).float().cpu().contiguous()
+        files = {SPARSITY: {"sparsity": sparsity_F}, **files}
     if sae.lookup is not None:
         files = {LOOKUP: {"lookup": sae.lookup.rows_VD.float().cpu().contiguous()}, **files}
     for name, contents in files.items():
@@ -126,6 +134,14 @@ def read(folder: Path) -> InferenceSae:
         lookup=_lookup(folder, config.get("lookup"), d),
         shapes=form.shapes(d, width, d_out) | ({"W_skip": (d_out, d)} if "skip_" in named else {}),
     )
+
+
+def told(folder: Path) -> dict[str, Any]:
+    """What cfg.json says of how the SAE came to be; older ones say it beside what the SAE is."""
+    config = read_json(folder / CARD)
+    metadata = config.get("metadata")
+    older = {own: config[older] for older, own in OLDER.items() if older in config}
+    return older | (metadata if isinstance(metadata, dict) else {})
 
 
 def _form(file: Path, named: str, config: Mapping[str, Any]) -> InferenceForm:

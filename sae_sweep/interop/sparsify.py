@@ -45,7 +45,7 @@ def read(folder: Path) -> InferenceSae:
 
 
 def write(
-    folder: Path, sae: InferenceSae, metadata: Mapping[str, Any], frequency_F: Tensor, dtype: torch.dtype
+    folder: Path, sae: InferenceSae, metadata: Mapping[str, Any], frequency_F: Tensor | None, dtype: torch.dtype
 ) -> None:
     """Write a TopK SAE or transcoder. Raises ValueError for what they have not."""
     if not isinstance(sae.form, TopKForm) or sae.sites > 1 or sae.lookup is not None or sae.d != sae.d_out:

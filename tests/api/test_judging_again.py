@@ -4,14 +4,18 @@ import inspect
 import json
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import sae_sweep as ss
 from sae_sweep import cli
+from sae_sweep.interop import saelens
 from sae_sweep.model.suffix import Suffix
+from sae_sweep.saes.inference import Lookup
 
 ROWS_PER_FORWARD = 8
 
@@ -85,10 +89,11 @@ def test_other_tokens(folder: Path, other: Path) -> None:
 
 
 def test_an_sae_from_elsewhere_becomes_a_point(folder: Path, tmp_path: Path) -> None:
-    """A member that went through another program's files is judged as the member itself."""
+    """A member that went through another program's files, and was imported again, is judged as the member itself."""
     member = next(each for each in folder.iterdir() if each.name.startswith("topk-l0_16"))
-    out = tmp_path / "layers.2"
-    assert cli.main(["export", str(member), "--format", "sparsify", "--out", str(out)]) == 0
+    theirs, out, place = tmp_path / "theirs", tmp_path / "layers.2", ["--model=demo", "--site=blocks.2.hook_resid_post"]
+    assert cli.main(["export", str(member), "--format", "sparsify", "--out", str(theirs)]) == 0
+    assert cli.main(["import", str(theirs), *place, "--out", str(out)]) == 0
     assert cli.main(["eval", str(folder), f"--sae={out}"]) == 0
     foreign = folder / "foreign" / "layers.2"
     metrics, own = read(foreign / "metrics.json"), read(member / "metrics.json")
@@ -101,6 +106,23 @@ def test_an_sae_from_elsewhere_becomes_a_point(folder: Path, tmp_path: Path) -> 
     assert "foreign/layers.2" in (folder / "report.html").read_text()
     assert len(ss.open(folder).frontier()) > 0
     assert ss.load(foreign).W_dec.shape == (256, 128)
+
+
+def test_an_sae_with_a_lookup_table(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rows of 0 change nothing; a table that has not all ids is refused."""
+    member, out = folder / "topk-l0_16-w256", tmp_path / "tokenized"
+    saved = ss.load(member)
+    for rows, code in ((4096, 0), (40, 2)):
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        plain = saved.inference.subtracting()
+        table = Lookup(torch.zeros(rows, 128), subtract=False)
+        saelens.write(out, replace(plain, lookup=table), {"hook_name": "blocks.2.hook_resid_post"}, None)
+        assert cli.main(["eval", str(folder), f"--sae={out}"]) == code
+    assert "has rows for 40 token ids" in capsys.readouterr().err
+    metrics, own = read(folder / "foreign" / "tokenized" / "metrics.json"), read(member / "metrics.json")
+    for key in ("l0", "mse", "ce_sae", "kl"):
+        assert metrics[key] == pytest.approx(own[key], rel=1e-5), key
 
 
 def test_refusals_write_nothing(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,6 +26,13 @@ class ForeignSae:
     spliced: SplicedSae
     metadata: dict[str, Any]
 
+    def check_ids(self, largest: int) -> None:
+        """Raises ConfigError where it has no row for a token id up to the largest that it will read."""
+        lookup = self.spliced.sae.lookup
+        if lookup is not None and len(lookup.rows_VD) <= largest:
+            rows = len(lookup.rows_VD)
+            raise ConfigError(f"--sae={self.source} has rows for {rows} token ids, and the tokens go to {largest}")
+
     def check(self, facts: ModelFacts) -> None:
         """Raises ConfigError where it does not fit the model's sites."""
         sae = self.spliced.sae
@@ -73,8 +80,8 @@ def _place(
     source: str, sae: InferenceSae, hook: str | None, metadata: dict[str, Any], members: Sequence[SplicedSae]
 ) -> SplicedSae:
     """Where it reads and writes, with the sites after it that members watch."""
-    if sae.lookup is not None or sae.sites > 1:
-        raise ConfigError(f"--sae={source} has a lookup table or several sites, which only members of a sweep may have")
+    if sae.sites > 1:
+        raise ConfigError(f"--sae={source} has several sites, which only members of a sweep may have")
     said = hook or metadata.get("hook_name")
     if not isinstance(said, str) or parse_hook(said).layer is None:
         places = {(one.reads, one.hook, one.beside) for one in members}

@@ -14,6 +14,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from sae_sweep.activations.scaling import site_statistics
@@ -84,6 +85,9 @@ class _Stream:
         self._source = LanguageModelSource(trained, tuple(dict.fromkeys((*hooks, *reads))), configs)
         self._check_widths()
         self.rows: Ids = self._source.judged_rows(self.config)
+        largest = int(np.maximum(self.rows, ~self.rows).max())  # ids that do not count are ~id
+        for one in self._foreign:
+            one.check_ids(largest)
         statistics = site_statistics(self._source.calibration())
         self._means: dict[str, Tensor] = {hook: statistics[hook].mean for hook in hooks}
 

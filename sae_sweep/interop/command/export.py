@@ -13,7 +13,7 @@ from torch import Tensor
 from sae_sweep.config.command_line import one_option, split_options
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder import names
-from sae_sweep.interop import FORMATS, load_sae
+from sae_sweep.interop import FORMATS, load_sae, told
 from sae_sweep.interop.command.hub import located
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -40,11 +40,16 @@ def writer(named: str) -> ModuleType:
     return FORMATS[named.replace("-", "_")]
 
 
+def check_empty(command: str, out: Path) -> None:
+    """Raises ConfigError where a folder to write has something in it."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{command}: --out={out} is there already; give a folder that is not, or is empty")
+
+
 def export_sae(folder: Path, kind: ModuleType, out: Path, dtype: torch.dtype) -> None:
     """Write the SAE of a folder into another one, which has no files yet. Raises ConfigError where it cannot be read,
     where the format has none such, and where numbers are too large for the dtype; then nothing is left behind."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"export: --out={out} is there already; give a folder that is not, or is empty")
+    check_empty("export", out)
     try:
         sae, metadata = load_sae(folder), card_metadata(folder)
         for name, tensor in sae.tensors.items():
@@ -53,7 +58,7 @@ def export_sae(folder: Path, kind: ModuleType, out: Path, dtype: torch.dtype) ->
         made = not out.exists()
         out.mkdir(parents=True, exist_ok=True)
         try:
-            kind.write(out, sae, metadata, _frequency(folder, sae.width), dtype)
+            kind.write(out, sae, metadata, _frequency(folder), dtype)
         finally:
             if made and not any(out.iterdir()):
                 out.rmdir()
@@ -64,12 +69,10 @@ def export_sae(folder: Path, kind: ModuleType, out: Path, dtype: torch.dtype) ->
 
 
 def card_metadata(folder: Path) -> dict[str, Any]:
-    """What cfg.json says of how the SAE came to be, with the metrics of metrics.json under `metrics`; empty where there
-    is none."""
-    card, metrics = _json(folder / names.CARD), _json(folder / names.METRICS)
-    metadata = card.get("metadata")
-    found = dict(metadata) if isinstance(metadata, dict) else {}
-    return found | ({"metrics": metrics} if metrics else {})
+    """What files say of how the SAE came to be, with the metrics of metrics.json under `metrics`. Raises ValueError
+    where no format has it."""
+    metrics = _json(folder / names.METRICS)
+    return told(folder) | ({"metrics": metrics} if metrics else {})
 
 
 def _json(file: Path) -> Mapping[str, Any]:
@@ -80,9 +83,7 @@ def _json(file: Path) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _frequency(folder: Path, width: int) -> Tensor:
-    """[F]: the share of tokens each latent fires on; 0 where no file says it."""
+def _frequency(folder: Path) -> Tensor | None:
+    """[F]: the share of tokens each latent fires on; None where no file says it."""
     file = folder / names.SPARSITY
-    if not file.is_file():
-        return torch.zeros(width)
-    return (10 ** load_file(file)["sparsity"].double() - 1e-10).clamp(min=0)
+    return (10 ** load_file(file)["sparsity"].double() - 1e-10).clamp(min=0) if file.is_file() else None
