@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sae_sweep.data.companions import encoded, told_companions
+from sae_sweep.data.hub_commit import ask_commit
 from sae_sweep.data.origin import Origin
 from sae_sweep.data.packing import Ids, PackedText, RowFormat, RowSource, Tokenizer, TokenRows
 from sae_sweep.data.records import Bad, Ledger, sound_text
@@ -145,11 +146,11 @@ def _load(datasets: Any, local: Path, path: str, origin: Origin) -> Any:
             f"{origin.split_key}={origin.split}: a slice of a hub dataset cannot be streamed; take the whole split, or"
             " save the slice (load_dataset, save_to_disk) and give data.path that folder"
         )
-    if not local.exists():
-        look_at_hub()
-    return datasets.load_dataset(
-        str(local) if local.exists() else path, origin.name, split=origin.split, streaming=whole
-    )
+    if local.exists():
+        return datasets.load_dataset(str(local), origin.name, split=origin.split, streaming=whole)
+    look_at_hub()
+    commit = ask_commit(path)
+    return datasets.load_dataset(path, origin.name, split=origin.split, streaming=whole, revision=commit)
 
 
 def _first_rows(dataset: Any, field: str) -> list[dict[str, Any]]:

@@ -1,19 +1,20 @@
 """What lies under the names that a config gives: model, tokenizer and data, so that other content is not taken for it.
 
-A local file is known by its size, its time and a hash of it; something of the hub by the commit that is downloaded. A
-sweep keeps the fingerprints of each member from when it was begun, and the next command compares. Neither data=demo,
-whose text is the interpreter's own, nor activations made without a model, which are all in the config, have any. No
-torch.
+A local file is known by its size, its time and a hash of it; something of the hub by the commit that is downloaded or
+streamed; the text of data=demo by the interpreter whose own it is, and its hash. A sweep keeps the fingerprints of each
+member from when it was begun, and the next command compares. Activations made without a model, which are all in the
+config, have none. No torch.
 """
 
 import os
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from sae_sweep.config.schema import MemberConfig, ModelConfig
+from sae_sweep.data.hub_commit import streamed_commit
 from sae_sweep.data.kinds import DataKind, data_kind
 from sae_sweep.data.origin import Origin, origins
 from sae_sweep.errors import ConfigError
@@ -30,7 +31,8 @@ MANY = 32
 """More files than this are known together: each member of a sweep keeps what is said of them."""
 
 Fingerprint = dict[str, Any]
-"""`reference`, what the config says; `files`, by name `bytes` and `modified_ns`, and once kept `hash`; or `commit`."""
+"""`reference`, what the config says; `files`, by name `bytes` and `modified_ns`, and once kept `hash`; or `commit`; and
+`whose` files they are, where they are no path's."""
 
 
 def fingerprints(config: MemberConfig) -> dict[str, Fingerprint]:
@@ -43,16 +45,26 @@ def fingerprints(config: MemberConfig) -> dict[str, Fingerprint]:
     if "path" in kind.READS and config.data.path:
         for origin in filter(None, origins(config.data)):
             found[origin.key] = _data(origin, kind)
+    if hasattr(kind, "own_files"):
+        found["data"] = _own(config.data.kind)
     return {key: each for key, each in found.items() if each.get("files") or each.get("commit")}
 
 
 def hashed(found: Mapping[str, Fingerprint]) -> dict[str, Fingerprint]:
     """The same with a hash of each file, as they are kept; without where the files are."""
     return {
-        key: {name: value for name, value in each.items() if name not in ("files", "folder", "all")}
+        key: {name: value for name, value in each.items() if name not in ("files", "folder", "all", "digest")}
         | ({"files": {name: {**about, "hash": _hash(each, name)} for name, about in each["files"].items()}})
         if "files" in each
         else each
+        for key, each in found.items()
+    }
+
+
+def digests(found: Mapping[str, Fingerprint]) -> dict[str, str]:
+    """Of hashed fingerprints: by key, the commit, or 32 hex digits of what files hold, wherever they are."""
+    return {
+        key: each.get("commit") or _digest(about["hash"] for _, about in sorted(each["files"].items()))
         for key, each in found.items()
     }
 
@@ -65,6 +77,8 @@ def check_same(kept: Mapping[str, Any], config: MemberConfig, label: str) -> Non
     for key, now in fingerprints(config).items():
         then = kept.get(key)
         if isinstance(then, Mapping) and then.get("reference") == now["reference"] and (why := _changed(then, now)):
+            if then.get("whose") != now.get("whose"):
+                why = f"its text is that of {now.get('whose')}, which was that of {then.get('whose')}, and has changed"
             raise ConfigError(
                 f"{key.partition(' ')[0]}={now['reference']}: {why} since {label} was begun; restore it, or give"
                 " another name= to train on what is there now"
@@ -96,9 +110,18 @@ def _data(origin: Origin, kind: DataKind) -> Fingerprint:
     if "name" in kind.READS:
         reference += "".join(f" {word}" for word in (origin.name, origin.split) if word)
     if found is None:
-        return {"reference": reference, "commit": _commit("datasets", str(origin.path), "main")}
+        commit = streamed_commit(str(origin.path)) or _commit("datasets", str(origin.path), "main")
+        return {"reference": reference, "commit": commit}
     files = [(str(file), file) for file in found]
     return _together({"reference": reference, "folder": Path(), "files": file_states(files)})
+
+
+@cache
+def _own(kind: str) -> Fingerprint:
+    """Of text that is no path's. It stays as it is while a process runs."""
+    whose, folder, names = data_kind(kind).own_files()  # type: ignore[attr-defined]  # asked of those that have it
+    files = file_states((name, folder / name) for name in names)
+    return _together({"reference": kind, "whose": whose, "folder": folder, "files": files})
 
 
 def _together(found: Fingerprint) -> Fingerprint:
@@ -143,11 +166,16 @@ def _changed(then: Mapping[str, Any], now: Fingerprint) -> str | None:
 
 def _hash(found: Fingerprint, name: str) -> str:
     if "all" in found:
-        each = [(one, _hash({"folder": found["folder"]}, one)) for one in found["all"]]
-        return blake2b(repr(each).encode(), digest_size=16).hexdigest()
+        if "digest" not in found:
+            found["digest"] = _digest((one, _hash({"folder": found["folder"]}, one)) for one in found["all"])
+        return str(found["digest"])
     path = (found["folder"] / name).expanduser()
     state = path.stat()
     return _file_hash(str(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+
+
+def _digest(each: Iterable[Any]) -> str:
+    return blake2b(repr(list(each)).encode(), digest_size=16).hexdigest()
 
 
 @lru_cache(maxsize=4096)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 import sae_sweep as ss
+from sae_sweep.plan.fingerprints import digests
 
 
 def test_of_every_member(sweep: ss.Sweep) -> None:
@@ -32,3 +33,6 @@ def test_of_every_member(sweep: ss.Sweep) -> None:
         assert about["hash"] == blake2b(text.read_bytes(), digest_size=16).hexdigest()
         assert "model.safetensors" in found["content"]["model.path"]["files"]
         assert "tokenizer.json" in found["content"]["model.path (its tokenizer)"]["files"]
+        card = json.loads((folder / "cfg.json").read_text())["metadata"]["content"]
+        assert card == digests(found["content"])
+        assert set(card) == {"model.path", "model.path (its tokenizer)", "data.path"}

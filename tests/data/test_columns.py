@@ -7,6 +7,7 @@ import datasets
 import numpy as np
 import pytest
 
+from sae_sweep.data import hub_commit
 from sae_sweep.data.tokens import open_tokens
 from sae_sweep.errors import ConfigError
 
@@ -247,10 +248,11 @@ def test_a_configuration_and_split_reach_the_library(
 ) -> None:
     asked = []
 
-    def load(path: str, name: str, *, split: str, streaming: bool) -> Any:
-        asked.append((path, name, split, streaming))
+    def load(path: str, name: str, *, split: str, streaming: bool, revision: str) -> Any:
+        asked.append((path, name, split, streaming, revision))
         return datasets.Dataset.from_dict({"text": ["abcdef"] * 9}).to_iterable_dataset()
 
     monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(hub_commit, "_ASKED", {"owner/one": "a" * 40, "owner/two": None})
     open_tokens(make_config("hub", "owner/one", name="en", heldout_path="owner/two"), 4, tokenizer, VOCABULARY)
-    assert asked == [("owner/one", "en", "train", True), ("owner/two", None, "train", True)]
+    assert asked == [("owner/one", "en", "train", True, "a" * 40), ("owner/two", None, "train", True, None)]

@@ -20,7 +20,7 @@ BUDGET = (
     *("training.tokens=1e3", "training.batch_size=256", "evaluation.tokens=300", "tracking=none"),
     *("data.block_rows=32", "data.context=16"),
 )
-LOOKS = ("report", "status", "eval", "explain", "export", "--help", "--cfg")
+LOOKS = ("report", "status", "eval", "explain", "export", "import", "--help", "--cfg")
 TRAINED = ("sae-sweep +experiment=e2e",)
 """The experiments whose members a later command of the page begins from."""
 

@@ -1,16 +1,21 @@
 """Other content under the same name is noticed, file by file, and the same content that was only touched is not."""
 
 import os
+import platform
 import shutil
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import huggingface_hub
 import pytest
 
 from sae_sweep.config.files import config_of
 from sae_sweep.config.schema import MemberConfig
+from sae_sweep.data import hub_commit
+from sae_sweep.data.kinds import demo
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder.record import check_content, member_entry
 from sae_sweep.plan import fingerprints
@@ -148,6 +153,65 @@ def test_a_model_of_the_hub_that_has_moved(tmp_path: Path, monkeypatch: pytest.M
     (refs / "main").write_text("b" * 40)
     with pytest.raises(ConfigError, match=r"model.path=org/small@main: it has moved from commit a{12} to b{12} since"):
         fingerprints.check_same(kept, asked, "one")
+
+
+def test_a_dataset_that_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is opened at the commit that is asked for once, and known by that."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(hub_commit, "_ASKED", {})
+    asked = config_of({"model": "demo", "data": "hub", "data.path": "org/text"})
+    assert "data.path" not in fingerprints.fingerprints(asked)
+    infos = []
+    info = SimpleNamespace(sha="a" * 40)
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda self, name, timeout: infos.append(name) or info)
+    assert hub_commit.ask_commit("org/text") == hub_commit.ask_commit("org/text") == "a" * 40
+    assert infos == ["org/text"]
+    kept = fingerprints.hashed(fingerprints.fingerprints(asked))
+    assert fingerprints.digests(kept)["data.path"] == "a" * 40
+    monkeypatch.setattr(hub_commit, "_ASKED", {"org/text": "b" * 40})
+    with pytest.raises(ConfigError, match=r"data.path=org/text train: it has moved from commit a{12} to b{12} since"):
+        fingerprints.check_same(kept, asked, "one")
+    monkeypatch.setattr(hub_commit, "_ASKED", {"org/text": None})
+    fingerprints.check_same(kept, asked, "one")
+
+
+def test_the_embedded_text_is_that_of_an_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "demo_root", lambda: tmp_path)
+    monkeypatch.setattr(fingerprints, "MANY", 1)
+    for name in ("one.py", "two.py"):
+        (tmp_path / name).write_text(name)
+    asked = config_of({"model": "demo", "data": "demo"})
+    fingerprints._own.cache_clear()
+    kept = fingerprints.hashed(fingerprints.fingerprints(asked))
+    assert (kept["data"]["reference"], kept["data"]["whose"]) == ("demo", f"Python {platform.python_version()}")
+    (about,) = kept["data"]["files"].values()
+    assert about["bytes"] == len("one.pytwo.py")
+    fingerprints.check_same(kept, asked, "one")
+    edited(tmp_path / "two.py")
+    fingerprints._own.cache_clear()
+    with pytest.raises(ConfigError, match="data=demo: one of 2 files has other content of the same size since"):
+        fingerprints.check_same(kept, asked, "one")
+    monkeypatch.setattr(platform, "python_version", lambda: "3.99.0")
+    fingerprints._own.cache_clear()
+    with pytest.raises(ConfigError, match=r"data=demo: its text is that of Python 3.99.0, which was that of Python 3"):
+        fingerprints.check_same(kept, asked, "one")
+    fingerprints._own.cache_clear()
+
+
+def test_a_digest_is_of_what_files_hold(place: Path) -> None:
+    """Not of where or when they lie."""
+
+    def found() -> dict[str, str]:
+        return fingerprints.digests(fingerprints.hashed(fingerprints.fingerprints(config(place))))
+
+    before = found()
+    assert set(before) == {"model.path", "model.path (its tokenizer)", "data.path"}
+    for file in place.rglob("*"):
+        os.utime(file, ns=(7, 7))
+    (place / "a.txt").rename(place / "b.txt")
+    assert found() == before
+    edited(place / "held.txt")
+    assert {key for key, value in found().items() if value != before[key]} == {"data.path"}
 
 
 def test_toy_data_have_none(tmp_path: Path) -> None:

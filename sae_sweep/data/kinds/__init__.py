@@ -40,6 +40,8 @@ class DataKind(Protocol):
     def files(self, origin: "Origin") -> list[Path] | None:
         """The local files of a path of data.*, where it reads paths; None for what is of the hub."""
 
+    # A kind whose text is no path's may have `own_files() -> (whose, folder, names in it)`, by which it is known.
+
 
 class TokenKind(DataKind, Protocol):
     """Rows of tokens."""

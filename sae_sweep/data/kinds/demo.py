@@ -5,6 +5,7 @@ It needs no download and no file of ours, it is real text (half prose, half code
 
 import hashlib
 import os
+import platform
 import sysconfig
 from collections.abc import Iterator
 from functools import partial
@@ -43,6 +44,11 @@ def open_rows(config: DataConfig, tokenizer: "Tokenizer | None", form: "RowForma
         return PackedText(partial(demo_documents, split), tokenizer, form, "data.kind=demo", kept=True)
 
     return open_one("train"), open_one("heldout")
+
+
+def own_files() -> tuple[str, Path, list[str]]:
+    """Whose text it is, in words, and the files that it is: what the corpus is known by."""
+    return f"Python {platform.python_version()}", demo_root(), demo_files()
 
 
 def _keeps(name: str) -> bool:

@@ -21,6 +21,7 @@ from sae_sweep.host.memory import OUT_OF_MEMORY, give_back, is_out_of_memory
 from sae_sweep.interop import saelens
 from sae_sweep.model.sites import Site
 from sae_sweep.plan.constants import TRIM_ROWS, rows_together
+from sae_sweep.plan.fingerprints import digests, fingerprints, hashed
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.training.devices.waves import Waves
 from sae_sweep.training.run.trim import mean_l0, trimmed
@@ -247,6 +248,7 @@ def _metadata(member: TrainedMember) -> dict[str, Any]:
         "training_tokens": member.tokens,
         "training_objective": member.plan.config.training.objective,
         "input_scale": member.input_scales if member.plan.site.beside else member.input_scales[0],
+        "content": digests(hashed(fingerprints(member.plan.config))),
     }
 
 
