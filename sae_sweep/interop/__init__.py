@@ -16,6 +16,7 @@ from sae_sweep.host.kinds import Kinds
 from sae_sweep.interop._given import NOTHING, Given
 from sae_sweep.saes.inference import InferenceSae
 
+__all__ = ["FORMATS", "NOTHING", "Given", "format_of", "load_sae", "told"]
 FORMATS = Kinds("sae_sweep.interop", "sae_sweep.interop")
 
 
