@@ -9,7 +9,7 @@ from sae_sweep.activations.finite import check_finite
 from sae_sweep.activations.stream import Block
 from sae_sweep.config.schema import DataConfig
 from sae_sweep.data.rows import BLOCK_ORDER, permutation
-from sae_sweep.data.stored.rows import Rows, StoredData
+from sae_sweep.data.stored.rows import Feed
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.sites import synthetic_site
 
@@ -20,26 +20,25 @@ HELDOUT_ROWS = 64
 class StoredStream:
     """Blocks of `data.block_rows` rows in the order in which a stream of as many rows of tokens has them."""
 
-    def __init__(self, data: StoredData, config: DataConfig, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, data: Feed, config: DataConfig, dtype: torch.dtype, device: torch.device) -> None:
         self._data, self._config = data, config
         self.hook = synthetic_site(config.kind).hook
         self._dtype, self.device = dtype, device
 
     def block(self, index: int) -> Block:
         """The block at `index`, the same whatever was asked for before. ConfigError where a number is none."""
-        numbers_R, epoch = self._data.order.block(index)
-        rows = self._data.training.read(numbers_R[:, 0])
+        rows, epoch = self._data.block(index)
         count = int(rows.counted_RT.sum())
         if count == 0:
             raise ConfigError(
                 f"data.block_rows={self._config.block_rows}: no activation of block {index} counts, nothing to train on"
             )
         places_B = torch.from_numpy(permutation(count, BLOCK_ORDER, self._config.seed, index))
-        x_BD = torch.empty(count, self._data.training.width, dtype=self._dtype)
+        x_BD = torch.empty(count, self._data.width, dtype=self._dtype)
         x_BD[places_B] = rows.activations_RTD[rows.counted_RT].to(self._dtype)
         tokens_B = torch.empty(count, dtype=torch.int64)
         tokens_B[places_B] = rows.tokens_RT[rows.counted_RT]
-        check_finite(x_BD, self._data.training.label, f"block {index}")
+        check_finite(x_BD, self._data.label, f"block {index}")
         return Block(index, epoch, {self.hook: x_BD.to(self.device)}, {self.hook: tokens_B.to(self.device)})
 
     @property
@@ -50,9 +49,9 @@ class StoredStream:
     def heldout(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Held-out activations [b, D] that count, the row [b] of each, and its token [b], some at a time."""
         for first in range(0, self.heldout_rows, HELDOUT_ROWS):
-            numbers_R = torch.arange(first, min(first + HELDOUT_ROWS, self.heldout_rows), dtype=torch.int32)
-            rows: Rows = self._data.heldout.read(numbers_R.numpy())
-            row_b = numbers_R.long()[:, None].expand_as(rows.counted_RT)[rows.counted_RT]
+            rows = self._data.heldout(first, first + HELDOUT_ROWS)
+            row_R = torch.arange(first, first + len(rows.counted_RT))
+            row_b = row_R[:, None].expand_as(rows.counted_RT)[rows.counted_RT]
             x_bD = rows.activations_RTD[rows.counted_RT].to(self._dtype)
-            check_finite(x_bD, self._data.heldout.label, f"row {first} and those after it")
+            check_finite(x_bD, self._data.label, f"held-out row {first} and those after it")
             yield x_bD.to(self.device), row_b.to(self.device), rows.tokens_RT[rows.counted_RT].to(self.device)

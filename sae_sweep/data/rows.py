@@ -86,7 +86,7 @@ class TokenStream:
         self._reader = reader
         self._seed = seed
         self._window_rows = window_rows
-        self._block_rows = block_rows
+        self.block_rows = block_rows
         self._window: tuple[int, int, Ids, npt.NDArray[Any]] | None = None  # epoch, number, rows, their order
 
     @property
@@ -99,10 +99,10 @@ class TokenStream:
 
         Returns them, [block_rows, context] int32, and the epoch (from 0) of the first.
         """
-        position = index * self._block_rows
+        position = index * self.block_rows
         first_epoch, _ = self._locate(position)
         parts: list[Ids] = []
-        missing = self._block_rows
+        missing = self.block_rows
         while missing > 0:
             epoch, row = self._locate(position)
             number, offset = divmod(row, self._window_rows)

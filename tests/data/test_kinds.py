@@ -89,7 +89,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_rows_from_outside(installed: Path, make_config: Any) -> None:
-    assert sorted(KINDS) == ["activations", "axes", "counting", "demo", "hub", "text", "tokens", "toy"]
+    assert sorted(KINDS) == ["activations", "axes", "counting", "demo", "given", "hub", "text", "tokens", "toy"]
     assert data_kind("counting").HELDOUT == ("path",)
     tokens = open_tokens(make_config("counting", "20", context=4), 4, None, 100)
     assert tokens.heldout.tolist() == [[0, 1, 2, 3]]

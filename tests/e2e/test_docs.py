@@ -122,7 +122,7 @@ def test_config_keys_named_exist():
 
     prose = re.sub(r"```py.*?```", "", EVERYTHING, flags=re.DOTALL)
     keys = set(re.findall(r"\b((?:model|site|data|sae|training|evaluation|tracking)\.[a-z_0-9]+)\b", prose))
-    of_files = {key for key in keys if key.endswith((".py", ".json", ".safetensors"))}
+    of_files = {key for key in keys if key.endswith((".py", ".json", ".safetensors", ".md"))}
     assert keys - set(known_keys()) - of_files - {"data.toy"} == set()
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # planning asks kinds too, without numpy and torch
 
     from sae_sweep.data.origin import Origin
     from sae_sweep.data.packing import RowFormat, RowSource, Tokenizer
-    from sae_sweep.data.stored.rows import StoredData
+    from sae_sweep.data.stored.rows import Feed
 
 KINDS = Kinds("sae_sweep.data.kinds", "sae_sweep.data")
 Part: TypeAlias = Literal["training", "heldout"]
@@ -75,7 +75,7 @@ class ModellessKind(DataKind, Protocol):
     def open_synthetic(self, config: DataConfig) -> "Synthetic":
         """What makes them."""
 
-    def open_stored(self, config: DataConfig, evaluation_tokens: float) -> "StoredData":
+    def open_stored(self, config: DataConfig, evaluation_tokens: float) -> "Feed":
         """Their rows. Raises ConfigError."""
 
 

@@ -8,7 +8,7 @@ from sae_sweep.config.schema import DataConfig
 from sae_sweep.data.origin import Origin, origins
 
 if TYPE_CHECKING:
-    from sae_sweep.data.stored.rows import StoredData
+    from sae_sweep.data.stored.rows import Feed
 
 MODEL = TOKENIZES = False
 STORED = True
@@ -45,7 +45,7 @@ def facts(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [("Activations", str(data["path"])), ("Array", str(data["field"])), ("Held out", str(held))]
 
 
-def open_stored(config: DataConfig, evaluation_tokens: float) -> "StoredData":
+def open_stored(config: DataConfig, evaluation_tokens: float) -> "Feed":
     """The rows that are held out, and those to train on. Raises ConfigError."""
     from sae_sweep.data.stored.rows import open_stored
 

@@ -5,6 +5,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ class StoredRows:
         for shard in found:
             shard.check(context)
         (self.width,) = widths
-        self.label, self._shards, self._context = label, list(found), context
+        self.label, self._shards, self.context = label, list(found), context
         self._ends = list(accumulate(shard.rows(context) for shard in found))
 
     def __len__(self) -> int:
@@ -55,17 +56,17 @@ class StoredRows:
     def dropped(self) -> int:
         """Activations at the ends of shards that fill no row."""
         total = sum(math.prod(shard.shape[:-1]) for shard in self._shards)
-        return total - len(self) * self._context
+        return total - len(self) * self.context
 
     def read(self, numbers_R: Ids) -> Rows:
         """The rows of these numbers."""
-        shape = (len(numbers_R), self._context)
+        shape = (len(numbers_R), self.context)
         tokens_RT, counted_RT = np.zeros(shape, np.int64), np.ones(shape, bool)
         x_RTD: list[np.ndarray] = []
         for row, number in enumerate(numbers_R.tolist()):
             place = bisect_right(self._ends, number)
             shard = self._shards[place]
-            x_TD, tokens_T, counted_T = shard.row(number - self._ends[place] + shard.rows(self._context), self._context)
+            x_TD, tokens_T, counted_T = shard.row(number - self._ends[place] + shard.rows(self.context), self.context)
             x_RTD.append(x_TD)
             if tokens_T is not None:
                 tokens_RT[row] = tokens_T
@@ -86,20 +87,50 @@ class _Numbers:
         return np.arange(self._first + start, self._first + min(stop, self.length), dtype=np.int32)[:, None]
 
 
-@dataclass(frozen=True)
+class Feed(Protocol):
+    """Activations to judge and to train on, that no model of ours gave."""
+
+    label: str
+    """What messages call the training source."""
+    width: int
+    """Numbers of an activation."""
+    replays: bool
+    """Whether a block can be had again, so that training can go on from a checkpoint."""
+
+    @property
+    def heldout_rows(self) -> int:
+        """How many rows are held out."""
+
+    def heldout(self, first: int, stop: int) -> Rows:
+        """Some of them."""
+
+    def block(self, index: int) -> tuple[Rows, int]:
+        """The rows of a block to train on, and the epoch of its first. Raises ConfigError where it cannot be had."""
+
+    def account(self, blocks: int) -> str:
+        """What became of the activations when so many blocks have been trained on, in a line for people."""
+
+
 class StoredData:
-    """What is held out, and what is trained on."""
+    """Rows of files: some are held out, the rest is trained on in the order in which rows of tokens would be."""
 
-    heldout: StoredRows
-    heldout_rows: int
-    """The first so many of it."""
-    training: StoredRows
-    order: TokenStream
-    """Numbers of training rows [n, 1], permuted as rows of tokens are."""
+    replays = True
 
-    def account(self, rows: int) -> str:
-        """What became of the activations when so many rows have been trained on, in a line for people."""
-        context, epoch = self.training._context, self.order.rows_per_epoch or 1
+    def __init__(self, heldout: StoredRows, heldout_rows: int, training: StoredRows, order: TokenStream) -> None:
+        """The first `heldout_rows` of `heldout` are judged on; `order` gives blocks of row numbers [n, 1]."""
+        self.held, self.heldout_rows, self.training, self.order = heldout, heldout_rows, training, order
+        self.label, self.width = training.label, training.width
+
+    def heldout(self, first: int, stop: int) -> Rows:
+        return self.held.read(np.arange(first, min(stop, self.heldout_rows), dtype=np.int32))
+
+    def block(self, index: int) -> tuple[Rows, int]:
+        numbers_R, epoch = self.order.block(index)
+        return self.training.read(numbers_R[:, 0]), epoch
+
+    def account(self, blocks: int) -> str:
+        context, epoch = self.training.context, self.order.rows_per_epoch or 1
+        rows = blocks * self.order.block_rows
         return (
             f"data: {self.heldout_rows * context:,} activations held out, {rows * context:,} read to train on"
             f" ({rows / epoch:.3g} times over {epoch * context:,}), {self.training.dropped:,} dropped"

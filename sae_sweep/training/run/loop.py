@@ -87,6 +87,8 @@ class GroupRun:
 
     def _work(self, work: Work) -> dict[str, MemberResult]:
         work.keeper.say = work.progress.message
+        if not self.source.replays:
+            work.progress.message("no checkpoints are kept: the activations come once, so who is stopped begins anew")
         try:
             for member in self._members:
                 work.note(member.plan.label, f"training begins: {member.plan.words}")
@@ -113,7 +115,7 @@ class GroupRun:
             with work.stop.at_once(self._ranks.alone):
                 try:
                     block = self._blocks.block(self._block)
-                except ConfigError:  # bad data far into a source, say: what was trained is not lost with it
+                except Exception:  # bad data far into a source, say: what was trained is not lost with it
                     if self._ranks.alone:
                         self._checkpoint(work)
                     raise
@@ -228,7 +230,8 @@ class GroupRun:
         """Leave a checkpoint of where everything is. Between steps only."""
         with work.stop.at_once(False):
             work.log(self._waves)
-            work.keeper.keep(self._block, self._stamp, work.reached.tokens)
+            if self.source.replays:
+                work.keeper.keep(self._block, self._stamp, work.reached.tokens)
 
 
 class _CheckpointDue(Exception):  # noqa: N818 - it reports no error

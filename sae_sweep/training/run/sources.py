@@ -36,6 +36,9 @@ class Source(Protocol):
 
     device: torch.device
 
+    replays: bool
+    """Whether a block can be had again: else a checkpoint is of no use."""
+
     @property
     def splicing(self) -> Splicing | None:
         """What objectives that run the model on need, where some member has such."""
@@ -81,6 +84,8 @@ def open_source(
 
 class LanguageModelSource:
     """A frozen language model reading tokens."""
+
+    replays = True
 
     def __init__(
         self,
@@ -167,7 +172,7 @@ class LanguageModelSource:
 class ToySource:
     """Synthetic activations: no tokens, no model, known latents."""
 
-    splicing = None
+    splicing, replays = None, True
 
     def __init__(self, config: MemberConfig) -> None:
         self._config = config

@@ -1,4 +1,4 @@
-"""Stored activations as the source of a group: no language model."""
+"""Activations that exist already as the source of a group: no language model."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor
 from sae_sweep.activations.stored import StoredStream
 from sae_sweep.activations.stream import Block
 from sae_sweep.config.schema import MemberConfig
-from sae_sweep.data.stored.rows import open_stored
+from sae_sweep.data.kinds import synthetic_kind
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import Evaluator
 from sae_sweep.evaluation.stored import StoredEvaluator
@@ -17,7 +17,7 @@ from sae_sweep.tracking.progress import Progress
 
 
 class StoredSource:
-    """Files of activations that some model gave."""
+    """Activations that some model gave, from files or from Python."""
 
     splicing = None
 
@@ -25,7 +25,10 @@ class StoredSource:
         self._config = config
         self.device = resolve_device(config.model.device)
         progress.stage("opening the activations")
-        self._data = open_stored(config.data, config.evaluation.tokens)
+        kind = synthetic_kind(config.data.kind)
+        assert kind is not None
+        self._data = kind.open_stored(config.data, config.evaluation.tokens)
+        self.replays = self._data.replays
         self._stream = StoredStream(self._data, config.data, resolve_dtype(config.model.dtype), self.device)
 
     def calibration(self) -> Block:
@@ -54,4 +57,4 @@ class StoredSource:
         }
 
     def account(self, blocks: int) -> str:
-        return self._data.account(blocks * self._config.data.block_rows)
+        return self._data.account(blocks)
