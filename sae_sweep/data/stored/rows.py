@@ -122,13 +122,16 @@ class StoredData:
         self.label, self.width = training.label, training.width
 
     def heldout(self, first: int, stop: int) -> Rows:
+        """Some of the rows held out."""
         return self.held.read(np.arange(first, min(stop, self.heldout_rows), dtype=np.int32))
 
     def block(self, index: int) -> tuple[Rows, int]:
+        """The rows of a block to train on, and the epoch of its first."""
         numbers_R, epoch = self.order.block(index)
         return self.training.read(numbers_R[:, 0]), epoch
 
     def account(self, blocks: int) -> str:
+        """What became of the activations when so many blocks have been trained on, in a line for people."""
         context, epoch = self.training.context, self.order.rows_per_epoch or 1
         rows = blocks * self.order.block_rows
         return (
