@@ -13,8 +13,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from sae_sweep.analyses.matching import matched
 from sae_sweep.analyses.session.finished import finished_saes
+from sae_sweep.evaluation.recovery import mmcs
 from scripts.claims import Point, concluded, points_of
 
 SWEEPS = ("e2e", "e2e_seed1", "e2e_finetune", "transcoders")
@@ -52,7 +52,7 @@ def likeness(first: Path, second: Path) -> dict[str, tuple[float, float]]:
     rows = {
         key: [own[key].sae.tensors["W_dec"][own[key].alive_F] for own in (one, other)] for key in one.keys() & other
     }
-    return {key: (matched(a, b).value, matched(b, a).value) for key, (a, b) in sorted(rows.items())}
+    return {key: (mmcs(a, b) or 0.0, mmcs(b, a) or 0.0) for key, (a, b) in sorted(rows.items())}
 
 
 def skip_pairs(points: list[Point]) -> list[tuple[Point, Point]]:

@@ -205,6 +205,7 @@ def test_a_key_and_a_group_are_explained() -> None:
     assert answer("explain", "sae.k").count("sae.k  ") >= 1
     assert "latents that fire on each token" in answer("explain", "sae.k")
     assert "sae=topk  TopK SAE of Gao et al. 2024.\n" in answer("explain", "sae")
+    assert answer("explain", "analysis.matching.near").startswith("analysis.matching.near  ")
     assert answer("explain", "hydra.launcher.cpus").startswith("hydra.launcher.cpus  ")
 
 

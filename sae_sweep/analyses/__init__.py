@@ -5,7 +5,8 @@ defaults are in `configs/analysis/<name>.yaml` or in the dataclass, and with a f
 
     run(session: Session, saes: Sequence[FinishedSae], config: Config) -> Result
 
-or a generator that yields for each batch of held-out rows (`session.readings`) and returns its Result.
+or a generator that yields for each batch of held-out rows (`session.readings`) and returns its Result. What it keeps
+longer than a batch is in `session.kept`: an analysis that is killed begins anew and is given the batches it lacks.
 """
 
 from sae_sweep.host.kinds import Kinds

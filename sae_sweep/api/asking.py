@@ -21,6 +21,8 @@ def analyse(sweep: Sweep | str | Path, name: str, **options: Any) -> "Result":
     ['gated-l0_16-w256', 'gated-l0_8-w256', 'topk-l0_16-w256']
     """
     from sae_sweep.analyses.session.command import analysis_config, results  # brings in torch
+    from sae_sweep.analyses.session.finished import finished_saes
 
     root = sweep.folder if isinstance(sweep, Sweep) else Sweep(Path(sweep).expanduser()).folder
-    return results(root, {name: analysis_config(name, options, config_folder())})[name]
+    config = analysis_config(name, options, config_folder())
+    return results(finished_saes(root), {name: config})[name]

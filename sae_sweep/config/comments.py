@@ -46,6 +46,7 @@ def _lines(folder: Path) -> Iterator[tuple[Path, str, str, str]]:
         if group == "experiment":
             continue
         prefix = "sae" if file.name == "every_sae.yaml" else "" if group == "." else group
+        prefix += f".{file.stem}" if group == "analysis" else ""
         parents: list[tuple[int, str]] = []
         for match in map(_LINE.fullmatch, file.read_text(encoding="utf-8").splitlines()):
             if match is None:

@@ -50,14 +50,15 @@ class HeldOutBatch:
 
 
 @torch.no_grad()
-def heldout_batches(heldout: HeldOut, suffix: Suffix) -> Iterator[HeldOutBatch]:
-    """The held-out rows in their order, each batch after its clean pass, with positions at every hook that is recorded.
+def heldout_batches(heldout: HeldOut, suffix: Suffix, start: int = 0) -> Iterator[HeldOutBatch]:
+    """The held-out rows in their order, each batch after its clean pass, with positions at every hook that is recorded;
+    those from the batch of that number on.
 
     Raises ConfigError where the model gives what is no number.
     """
     device = suffix.model.device
     special_ids = heldout.special_ids.to(device)
-    for first in range(0, len(heldout.tokens_RT), heldout.rows_per_forward):
+    for first in range(start * heldout.rows_per_forward, len(heldout.tokens_RT), heldout.rows_per_forward):
         tokens_RT = heldout.tokens_RT[first : first + heldout.rows_per_forward].to(device)
         counted_RT = counted_positions(tokens_RT, special_ids, heldout.bos_id)
 

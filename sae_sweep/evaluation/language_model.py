@@ -21,9 +21,10 @@ from sae_sweep.evaluation.later import LaterSites
 from sae_sweep.evaluation.splice import PassLosses, accumulate, average, splice_metrics
 from sae_sweep.evaluation.sums import SaeSums
 from sae_sweep.host.cores import side_by_side, workers
-from sae_sweep.kernels.entries import Entries
+from sae_sweep.kernels.entries import Entries, joined, rows_where
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.model.suffix import Suffix
+from sae_sweep.plan.constants import CODE_ELEMENTS
 
 
 class _Losses:
@@ -105,16 +106,48 @@ class LanguageModelEvaluator:
             self._model, replace(self._heldout, rows_per_forward=rows // 2), self._means, self._read
         )
 
-    def batches(self) -> Iterator[HeldOutBatch]:
-        """The held-out rows in their order, each batch after its clean pass. Raises ConfigError where the model gives
-        what is no number."""
-        return heldout_batches(self._heldout, self._suffix)
+    @property
+    def rows(self) -> int:
+        """How many held-out rows there are."""
+        return len(self._heldout.tokens_RT)
+
+    @property
+    def batch_count(self) -> int:
+        """How many batches they make."""
+        return -(-self.rows // self._heldout.rows_per_forward)
+
+    @property
+    def tokens_RT(self) -> Tensor:
+        """[R, T] int64: the held-out rows; a position that does not count holds ~id."""
+        return self._heldout.tokens_RT
+
+    def batches(self, start: int = 0) -> Iterator[HeldOutBatch]:
+        """The held-out rows in their order, each batch after its clean pass, from the batch of that number on. Raises
+        ConfigError where the model gives what is no number."""
+        return heldout_batches(self._heldout, self._suffix, start)
+
+    def coded(self, one: SplicedSae, batch: HeldOutBatch) -> tuple[Entries, Tensor]:
+        """The codes above 0 of an SAE at the positions that are replaced, in the order of the rows, and its
+        reconstructions [N, d]."""
+        where_RT = batch.places[one.hook].replaced_RT
+        x_ND, _ = read_by(one, batch, where_RT)
+        tokens_N = batch.clean.tokens_RT[where_RT]
+        step = max(1, CODE_ELEMENTS[x_ND.device.type] // one.sae.width)
+        parts = zip(x_ND.to(one.sae.tensors["W_enc"].dtype).split(step), tokens_N.split(step), strict=True)
+        pieces, x_hat = zip(*(one.sae.coded(x_BD, tokens_B) for x_BD, tokens_B in parts), strict=True)
+        return joined(pieces), torch.cat(x_hat)
+
+    def final(self, hook: str, batch: HeldOutBatch, value_ND: Tensor, where_RT: Tensor) -> Tensor:
+        """The final hidden states [R, T, D] with other activations [N, d] of a hook at the positions of a mask."""
+        spliced_RTd = _replaced(batch.clean.activations[hook], where_RT, value_ND)
+        return self._suffix.run(hook, batch.clean, spliced_RTd)
 
     def codes(self, one: SplicedSae, batch: HeldOutBatch) -> Entries:
         """The codes above 0 of an SAE at the counted positions, in the order of the rows."""
-        counted_RT = batch.places[one.hook].counted_RT
-        x_ND, _ = _read(one, batch, counted_RT)
-        return one.sae.coded(x_ND.to(one.sae.tensors["W_enc"].dtype), batch.clean.tokens_RT[counted_RT])[0]
+        places = batch.places[one.hook]
+        fired, _ = self.coded(one, batch)
+        counts_N = places.counted_RT[places.replaced_RT]
+        return fired if counts_N.all() else rows_where(counts_N, fired)
 
     def finals(self, one: SplicedSae, batch: HeldOutBatch) -> dict[str, Tensor]:
         """The final hidden states [R, T, D] with an SAE's reconstructions in place, by the hook they are put at."""
@@ -142,7 +175,7 @@ def _replaced(activation_RTd: Tensor, where_RT: Tensor, value: Tensor) -> Tensor
     return copy
 
 
-def _read(one: SplicedSae, batch: HeldOutBatch, where_RT: Tensor) -> tuple[Tensor, Tensor]:
+def read_by(one: SplicedSae, batch: HeldOutBatch, where_RT: Tensor) -> tuple[Tensor, Tensor]:
     """What an SAE reads and what it is to reconstruct, at the positions of the mask."""
     activations = batch.clean.activations
     y_ND = torch.cat([activations[hook][where_RT] for hook in one.hooks], dim=1)
@@ -155,7 +188,7 @@ def _reconstructed(one: SplicedSae, batch: HeldOutBatch, sums: SaeSums) -> dict[
     sequence_N = places.replaced_RT.nonzero()[:, 0] + batch.first
     counts_N = places.counted_RT[places.replaced_RT]
     tokens_N = batch.clean.tokens_RT[places.replaced_RT]
-    x_ND, y_ND = _read(one, batch, places.replaced_RT)
+    x_ND, y_ND = read_by(one, batch, places.replaced_RT)
     x_hat_ND = sums.add(x_ND, tokens_N, counts_N, sequence_N, y_ND)
     parts = zip(one.hooks, x_hat_ND.chunk(len(one.hooks), dim=1), strict=True)
     return {hook: _replaced(activations[hook], places.replaced_RT, part_ND) for hook, part_ND in parts}

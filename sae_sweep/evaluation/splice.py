@@ -49,9 +49,17 @@ def accumulate(
     sums: Mapping[str, PassLosses],
 ) -> None:
     """Add N target positions. `passes` are final hidden states [N, D] by the names of `sums`, "clean" left out."""
+    found = measured(model, clean_ND, list(passes.values()), target_N)
+    for name, ce_N, kl_N in zip(("clean", *passes), *found, strict=True):
+        sums[name].add(sequence_N, ce_N, kl_N)
+
+
+def measured(model: LanguageModel, clean_ND: Tensor, passes: Sequence[Tensor], target_N: Tensor) -> Tensor:
+    """[2, 1 + passes, N] float64: CE, and KL from the clean pass, of that and of others with these final hidden states
+    [N, D]; in nats."""
     # Made here: small results of each part, between the large temporaries of the next, would break memory up.
     found = torch.empty(2, 1 + len(passes), len(target_N), dtype=torch.float64, device=model.device)
-    hidden = (clean_ND, *passes.values())
+    hidden = (clean_ND, *passes)
 
     with head_of(model) as head:
 
@@ -62,8 +70,7 @@ def accumulate(
         parts = [slice(start, start + step) for start in range(0, len(target_N), step)]
         for _ in side_by_side(measure, parts, model.device):
             pass
-    for name, ce_N, kl_N in zip(("clean", *passes), *found, strict=True):
-        sums[name].add(sequence_N, ce_N, kl_N)
+    return found
 
 
 def splice_metrics(

@@ -85,7 +85,8 @@ def joined(pieces: Sequence[Entries]) -> Entries:
         return pieces[0]
     total = sum(len(piece.value_N) for piece in pieces)
     dtype = torch.int32 if total <= NARROW else torch.int64
-    offsets = torch.empty(sum(len(piece.offsets) - 1 for piece in pieces) + 1, dtype=dtype)
+    rows, device = sum(len(piece.offsets) - 1 for piece in pieces), pieces[0].offsets.device
+    offsets = torch.empty(rows + 1, dtype=dtype, device=device)
     offsets[0], row, entry = 0, 1, 0
     for piece in pieces:
         rows = len(piece.offsets) - 1

@@ -88,8 +88,12 @@ class InferenceSae:
             f_BF = self.encode(x_BD, tokens_B)
             return above(f_BF), self.decode(f_BF, tokens_B, x_BD)
         fired = self.form.fired(self.tensors, self._read(x_BD, tokens_B))
-        decoded_BD = weighted_row_sums(self.tensors["W_dec"], fired.column_N, fired.value_N, fired.offsets)
-        return fired, self._completed(decoded_BD, tokens_B, x_BD)
+        return fired, self.decoded(fired, tokens_B, x_BD)
+
+    def decoded(self, codes: Entries, tokens_B: Tensor | None = None, x_BD: Tensor | None = None) -> Tensor:
+        """[B, D]: the reconstruction of listed codes; without gradient."""
+        decoded_BD = weighted_row_sums(self.tensors["W_dec"], codes.column_N, codes.value_N, codes.offsets)
+        return self._completed(decoded_BD, tokens_B, x_BD)
 
     def _read(self, x_BD: Tensor, tokens_B: Tensor | None) -> Tensor:
         """What W_enc multiplies."""

@@ -1,59 +1,99 @@
-"""`sae-sweep eval DIR --analysis NAME[,NAME] [analysis.NAME.KEY=VALUE ...]`: ask analyses, and write what they find."""
+"""`sae-sweep eval DIR --analysis NAME[,NAME] [analysis.NAME.KEY=VALUE ...] [--member LABEL]`: ask analyses, and write
+what they find."""
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, fields, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sae_sweep import __version__
 from sae_sweep.analyses import ANALYSES
-from sae_sweep.analyses.session.finished import finished_saes
+from sae_sweep.analyses.session.finished import FinishedSae, finished_saes
+from sae_sweep.analyses.session.kept import Kept
 from sae_sweep.analyses.session.readings import read
-from sae_sweep.analyses.session.result import Number, Result
+from sae_sweep.analyses.session.result import Result
 from sae_sweep.analyses.session.session import Session
+from sae_sweep.analyses.session.told import Told
+from sae_sweep.analyses.session.writing import write_result
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder import names
-from sae_sweep.folder.files import write_json_atomic
 
-FORMAT = 1
+
+@dataclass(frozen=True)
+class Asked:
+    """What a command line asks."""
+
+    analyses: tuple[str, ...]
+    overrides: dict[str, dict[str, Any]]
+    """What is given of the keys of each."""
+    members: tuple[str, ...]
 
 
 def analyse(root: Path, arguments: Sequence[str], config_folder: Path) -> None:
     """Run the analyses that a command line asks of a sweep, and print and write their results.
 
-    Raises ConfigError for an analysis or a key that there is not, before anything is read.
+    The same command goes on with what one that was killed has begun. Raises ConfigError for an analysis or a key that
+    there is not, before anything is read.
     """
-    asked, overrides = _parsed(arguments)
-    configs = {name: analysis_config(name, overrides.pop(name, {}), config_folder) for name in asked}
+    asked = _parsed(arguments)
+    overrides = dict(asked.overrides)
+    configs = {name: analysis_config(name, overrides.pop(name, {}), config_folder) for name in asked.analyses}
     if overrides:
         raise ConfigError(f"analysis.{next(iter(overrides))}: not asked for; name it in --analysis")
-    for name, result in results(root, configs).items():
-        _write(root, name, asdict(configs[name]), result)
+    saes = finished_saes(root, asked.members)
+    kept = {name: Kept(_state(root, name), _signature(name, config, saes)) for name, config in configs.items()}
+    with ExitStack() as stack:
+        for name, result in results(saes, configs, kept, stack.enter_context(Told())).items():
+            write_result(root, name, asdict(configs[name]), result)
+    for one in kept.values():
+        one.forget()
 
 
-def results(root: Path, configs: Mapping[str, Any]) -> dict[str, Result]:
-    """What analyses, by name with their configs, find in a sweep; read in step."""
-    saes = finished_saes(root)
-    session = Session(saes)
-    return read({name: ANALYSES[name].run(session, saes, config) for name, config in configs.items()}, session.batches)
+def results(
+    saes: Sequence[FinishedSae],
+    configs: Mapping[str, Any],
+    kept: Mapping[str, Kept] | None = None,
+    told: Told | None = None,
+) -> dict[str, Result]:
+    """What analyses, by name with their configs, find in members of a sweep; read in step."""
+    session = Session.of(saes)
+    kept = kept or {name: Kept() for name in configs}
+    told = told or session.told
+    runs = {
+        name: ANALYSES[name].run(replace(session, kept=kept[name], told=told), session.saes, config)
+        for name, config in configs.items()
+    }
+    streams = session.streams
+    return read(runs, streams.batches, kept, lambda: streams.batch_count, told)
 
 
-def _parsed(arguments: Sequence[str]) -> tuple[list[str], dict[str, dict[str, Any]]]:
-    """The names of the analyses, and what is given of their keys by name."""
-    asked, overrides = list[str](), dict[str, dict[str, Any]]()
+def _parsed(arguments: Sequence[str]) -> Asked:
+    asked, members, overrides = list[str](), list[str](), dict[str, dict[str, Any]]()
     words = iter(arguments)
     for word in words:
         flag, equals, value = word.partition("=")
-        if flag == "--analysis":
-            asked += (value if equals else next(words, "")).split(",")
+        if flag in ("--analysis", "--member"):
+            given = (value if equals else next(words, "")).split(",")
+            (asked if flag == "--analysis" else members).extend(given)
             continue
         parts = flag.split(".")
         if not equals or len(parts) != 3 or parts[0] != "analysis":
-            raise ConfigError(f"eval: {word} is neither --analysis NAME nor analysis.NAME.KEY=VALUE")
-        overrides.setdefault(parts[1], {})[parts[2]] = OmegaConf.from_dotlist([f"value={value}"])["value"]
-    return list(dict.fromkeys(asked)), overrides
+            raise ConfigError(f"eval: {word} is none of --analysis NAME, --member LABEL, analysis.NAME.KEY=VALUE")
+        overrides.setdefault(parts[1], {})[parts[2]] = _value(word, value)
+    return Asked(tuple(dict.fromkeys(asked)), overrides, tuple(members))
+
+
+def _value(word: str, value: str) -> Any:
+    try:
+        return OmegaConf.from_dotlist([f"value={value}"])["value"]
+    except Exception as error:  # the parsers of YAML raise their own
+        raise ConfigError(f"eval: {word}: the value cannot be read ({str(error).splitlines()[0]})") from error
 
 
 def analysis_config(name: str, given: Mapping[str, Any], folder: Path) -> Any:
@@ -73,24 +113,12 @@ def analysis_config(name: str, given: Mapping[str, Any], folder: Path) -> Any:
         raise ConfigError(f"analysis.{name}.{error.full_key}: {str(error).splitlines()[0]}") from error
 
 
-def _write(root: Path, name: str, config: dict[str, Any], result: Result) -> None:
-    """The sweep's file with all numbers, and each member's with its own; the same numbers to the terminal."""
-    head = {"version": FORMAT, "analysis": name, "config": config}
-    everything = asdict(result)
-    _put(root, name, {**head, **everything})
-    for label, numbers in everything["members"].items():
-        _put(root / label, name, {**head, "numbers": numbers})
-    for owner, found in [("", result.numbers), *result.members.items()]:
-        for what, number in found.items():
-            print(f"{name:<12} {owner:<32} {what:<32} {_shown(number)}")
+def _state(root: Path, name: str) -> Path:
+    return root / names.STATE / names.ANALYSES / f"{name}.safetensors"
 
 
-def _put(folder: Path, name: str, entries: dict[str, Any]) -> None:
-    (folder / names.ANALYSES).mkdir(exist_ok=True)
-    write_json_atomic(folder / names.ANALYSES / f"{name}.json", entries)
-
-
-def _shown(number: Number) -> str:
-    error = "" if number.standard_error is None else f" +- {number.standard_error:.4f}"
-    control = "" if number.control is None else f", control {number.control:.4f}"
-    return f"{number.value:.4f}{error} (n {number.n}{control})"
+def _signature(name: str, config: Any, saes: Sequence[FinishedSae]) -> str:
+    """Of all that the numbers of an analysis depend on."""
+    weights = [(one.label, one.entries, (one.folder / names.WEIGHTS).stat().st_mtime_ns) for one in saes]
+    said = json.dumps([__version__, name, asdict(config), weights], sort_keys=True, default=str)
+    return blake2b(said.encode(), digest_size=16).hexdigest()

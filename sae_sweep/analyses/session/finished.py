@@ -1,11 +1,12 @@
 """A finished member of a sweep folder, read when it is asked for."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor
@@ -33,6 +34,8 @@ class FinishedSae:
     folder: Path
     entries: dict[str, Any]
     """Its config without the runtime keys, by dotted key."""
+    content: Mapping[str, Any] = field(default_factory=dict)
+    """Fingerprints of what it was trained on."""
 
     @cached_property
     def sae(self) -> InferenceSae:
@@ -40,9 +43,15 @@ class FinishedSae:
         return load_sae(self.folder)
 
     @cached_property
+    def frequency_F(self) -> Tensor:
+        """[F] float64: the share of held-out tokens that each latent fires on."""
+        log_F = load_file(self.folder / names.SPARSITY)["sparsity"].double()
+        return torch.where(log_F > SILENT, 10**log_F, 0.0)
+
+    @property
     def alive_F(self) -> Tensor:
         """[F] bool: the latents that fired on the held-out tokens."""
-        return load_file(self.folder / names.SPARSITY)["sparsity"] > SILENT
+        return self.frequency_F > 0
 
     @cached_property
     def member(self) -> Member:
@@ -56,6 +65,16 @@ class FinishedSae:
         return tuple(value for key, value in self.entries.items() if key.startswith(("model.", "site.")))
 
     @property
+    def knobs(self) -> tuple[str, ...]:
+        """The keys that set its sparsity."""
+        return "sae.l0", f"sae.{self.member.config.sae.knob()}"
+
+    def alike(self, other: "FinishedSae", *but: str) -> bool:
+        """Whether another is the same but for the values of these keys."""
+        mine, theirs = ({key: value for key, value in one.entries.items() if key not in but} for one in (self, other))
+        return mine == theirs
+
+    @property
     def spliced(self) -> SplicedSae:
         """The SAE at its site."""
         site = self.member.site
@@ -65,13 +84,19 @@ class FinishedSae:
         )
 
 
-def finished_saes(root: Path) -> list[FinishedSae]:
-    """The finished members of a sweep folder. Raises ConfigError where it has none."""
+def finished_saes(root: Path, asked: Sequence[str] = ()) -> list[FinishedSae]:
+    """The finished members of a sweep folder, or those that are asked for. Raises ConfigError where it has none, and
+    for one that is asked for and is not finished."""
     members = read_record(root)["members"]
+    for label in asked:
+        if label not in members:
+            raise ConfigError(f"--member={label}: {root} has no such member; it has {', '.join(members)}")
+        if members[label]["state"] != "finished":
+            raise ConfigError(f"--member={label}: it is {members[label]['state']}; train it to its end first")
     found = [
-        FinishedSae(label, root / label, flat_entries(entry["config"]))
+        FinishedSae(label, root / label, flat_entries(entry["config"]), entry.get("content") or {})
         for label, entry in members.items()
-        if entry["state"] == "finished"
+        if entry["state"] == "finished" and (not asked or label in asked)
     ]
     if not found:
         raise ConfigError(f"eval: {root} has no finished member; the command that trains it goes on with it")

@@ -1,90 +1,110 @@
 """What the analyses of one command share: a finished sweep, its language models, and passes over held-out rows."""
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from sae_sweep.analyses.session.batch import Batch
 from sae_sweep.analyses.session.finished import FinishedSae, check_model
+from sae_sweep.analyses.session.kept import Kept
+from sae_sweep.analyses.session.means import Means
+from sae_sweep.analyses.session.told import Told, unseen
+from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import SplicedSae
-from sae_sweep.evaluation.heldout import HeldOutBatch
 from sae_sweep.evaluation.language_model import LanguageModelEvaluator
-from sae_sweep.kernels.entries import Entries
 from sae_sweep.model.language_model import LanguageModel
+from sae_sweep.plan.fingerprints import MODEL_KEYS, check_same
 from sae_sweep.plan.groups import stream_key
 from sae_sweep.training.run.sources import LanguageModelSource
 
-Made = TypeVar("Made")
+
+@dataclass(frozen=True)
+class Stream:
+    """A language model with its tokens, and the members that read them, on its device."""
+
+    model: LanguageModel
+    evaluator: LanguageModelEvaluator
+    saes: Mapping[str, SplicedSae]
+    """By label."""
+    bos: bool
+    """Whether its rows begin with BOS."""
 
 
-class Batch:
-    """Some held-out rows after their clean pass, and what members make of them, each made once."""
-
-    def __init__(
-        self,
-        model: LanguageModel,
-        rows: HeldOutBatch,
-        evaluator: LanguageModelEvaluator,
-        saes: Mapping[str, SplicedSae],
-    ) -> None:
-        """`saes` are the members that read these rows, by label."""
-        self.model, self.rows, self.saes = model, rows, saes
-        self._evaluator = evaluator
-        self._made: dict[Hashable, Any] = {}
-
-    def codes(self, label: str) -> Entries:
-        """The codes above 0 of a member at the counted positions, in the order of the rows."""
-        return self._once(("codes", label), lambda: self._evaluator.codes(self.saes[label], self.rows))
-
-    def spliced(self, label: str) -> dict[str, Tensor]:
-        """The final hidden states [R, T, D] with a member's reconstructions in place, by the hook they are put at."""
-        return self._once(("spliced", label), lambda: self._evaluator.finals(self.saes[label], self.rows))
-
-    def _once(self, name: Hashable, make: Callable[[], Made]) -> Made:
-        with torch.no_grad():
-            if name not in self._made:
-                self._made[name] = make()
-            made: Made = self._made[name]
-            return made
-
-
-class Session:
-    """The finished members of a sweep, for the analyses of one command."""
+class Streams:
+    """Those of the members of a sweep; models are loaded when the first is asked for."""
 
     def __init__(self, saes: Sequence[FinishedSae]) -> None:
-        self.saes = tuple(saes)
+        self._saes = tuple(saes)
 
-    def batches(self) -> Iterator[Batch]:
-        """Batches of held-out rows, of each stream of tokens in turn. Raises ConfigError for toy data: it has none."""
-        for source, evaluator, saes in self._streams:
-            for rows in evaluator.batches():
-                yield Batch(source.model, rows, evaluator, saes)
+    def batches(self, start: int = 0) -> Iterator[Batch]:
+        """Batches of held-out rows, of each stream in turn, from the batch of that number on."""
+        for stream in self.opened:
+            count = stream.evaluator.batch_count
+            if start < count:
+                for rows in stream.evaluator.batches(start):
+                    yield Batch(stream.model, rows, stream.evaluator, stream.saes)
+            start = max(0, start - count)
+
+    @property
+    def batch_count(self) -> int:
+        """How many there are."""
+        return sum(stream.evaluator.batch_count for stream in self.opened)
 
     @cached_property
-    def _streams(self) -> list[tuple[LanguageModelSource, LanguageModelEvaluator, dict[str, SplicedSae]]]:
-        """Each language model with its tokens, and the members that read them, on its device."""
-        check_model(self.saes)
+    def opened(self) -> list[Stream]:
+        """All of them. Raises ConfigError where there is no language model, and where it is no longer what it was."""
+        check_model(self._saes)
         streams: dict[str, list[FinishedSae]] = {}
-        for sae in self.saes:
+        for sae in self._saes:
             streams.setdefault(stream_key(sae.member.config), []).append(sae)
-        return [self._opened(saes) for saes in streams.values()]
+            check_same(
+                {key: sae.content[key] for key in MODEL_KEYS if key in sae.content}, sae.member.config, sae.label
+            )
+        return [_opened(saes) for saes in streams.values()]
 
-    @staticmethod
-    def _opened(
-        saes: Sequence[FinishedSae],
-    ) -> tuple[LanguageModelSource, LanguageModelEvaluator, dict[str, SplicedSae]]:
-        spliced = {sae.label: sae.spliced for sae in saes}
-        hooks = tuple(dict.fromkeys(hook for one in spliced.values() for hook in one.hooks))
-        reads = tuple(dict.fromkeys(one.reads for one in spliced.values() if one.reads is not None))
-        config = saes[0].member.config
-        source = LanguageModelSource(config, (*hooks, *reads), [sae.member.config for sae in saes])
-        no_means = {hook: torch.zeros(0) for hook in hooks}  # nothing is ablated
-        evaluator = source.evaluator(config.evaluation.positions, no_means)
-        return source, evaluator, {label: one.on(source.device) for label, one in spliced.items()}
 
-    def _batches(self) -> Iterator[Batch]:
-        for source, evaluator, saes in self._streams:
-            for rows in evaluator.batches():
-                yield Batch(source.model, rows, evaluator, saes)
+def _opened(saes: Sequence[FinishedSae]) -> Stream:
+    spliced = {sae.label: sae.spliced for sae in saes}
+    hooks = tuple(dict.fromkeys(hook for one in spliced.values() for hook in one.hooks))
+    reads = tuple(dict.fromkeys(one.reads for one in spliced.values() if one.reads is not None))
+    config = saes[0].member.config
+    source = LanguageModelSource(config, (*hooks, *reads), [sae.member.config for sae in saes])
+    no_means = {hook: torch.zeros(0) for hook in hooks}  # nothing is ablated
+    evaluator = source.evaluator(config.evaluation.positions, no_means)
+    on_device = {label: one.on(source.device) for label, one in spliced.items()}
+    return Stream(source.model, evaluator, on_device, bool(source.metadata()["prepend_bos"]))
+
+
+@dataclass(frozen=True)
+class Session:
+    """The finished members of a sweep, for one analysis of a command."""
+
+    saes: tuple[FinishedSae, ...]
+    streams: Streams
+    kept: Kept = field(default_factory=Kept)
+    """What the analysis has found so far: all that is to last longer than a batch."""
+    told: Told = field(default_factory=unseen)
+    """Is told of what takes long between passes."""
+
+    @classmethod
+    def of(cls, saes: Sequence[FinishedSae]) -> "Session":
+        """One that keeps nothing in files and tells nobody."""
+        return cls(tuple(saes), Streams(saes))
+
+    def stream(self, label: str) -> Stream:
+        """The one that a member reads."""
+        return next(stream for stream in self.streams.opened if label in stream.saes)
+
+    def means(self, label: str) -> Means:
+        """Sums over the held-out rows that a member reads."""
+        return Means(self.kept, label, self.stream(label).evaluator.rows)
+
+    def strings(self, label: str, tokens: Tensor) -> list[str]:
+        """What each token id reads, one by one. Raises ConfigError where the model ships no tokenizer."""
+        tokenizer = self.stream(label).model.tokenizer
+        if tokenizer is None:
+            raise ConfigError(f"eval: the model of {label} ships no tokenizer, which this analysis needs")
+        return [tokenizer.decode([each], clean_up_tokenization_spaces=False) for each in tokens.flatten().tolist()]
