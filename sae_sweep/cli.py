@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from sae_sweep import __version__
+from sae_sweep.config.command_line import one_option, split_options
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder import names
 from sae_sweep.host.rank_processes import role
@@ -51,10 +52,35 @@ def _train(arguments: Sequence[str]) -> None:
 
 
 def _report(arguments: Sequence[str]) -> None:
-    folder = _sweep_folder("report", arguments)
-    from sae_sweep.reporting.report import write_report  # brings in plotly
+    words, options = split_options("report", arguments, ("out", "published"))
+    if not options:
+        folder = _sweep_folder("report", words) if len(words) < 2 else None
+        if folder is None:
+            raise ConfigError("report: several sweeps make a page of their own; give --out FILE.html")
+        from sae_sweep.reporting.report import write_report  # brings in plotly
 
-    write_report(folder)
+        write_report(folder)
+        return
+    out = Path(one_option("report", options, "out")).expanduser()
+    folders = [_sweep_folder("report", [word]) for word in words] or [_sweep_folder("report", words)]
+    if not out.absolute().parent.is_dir():
+        raise ConfigError(f"report: --out={out}: no such folder here")
+    from sae_sweep.reporting.report import write_overlay
+
+    write_overlay(folders, [Path(file).expanduser() for file in options.get("published", [])], out)
+
+
+def _show(arguments: Sequence[str]) -> None:
+    folder, asked = _sweep_folder("show", arguments[:1]), arguments[1:]
+    from sae_sweep.reporting.show import show
+
+    show(folder, asked)
+
+
+def _compare(arguments: Sequence[str]) -> None:
+    from sae_sweep.reporting.compare import compare
+
+    compare(arguments)
 
 
 def _status(arguments: Sequence[str]) -> None:
@@ -131,9 +157,11 @@ class Command:
 
 
 COMMANDS: Mapping[str, Command] = {
-    "report": Command("DIR", "rewrite pareto.json and report.html of a sweep", _report),
+    "report": Command("DIR [DIR ... --out FILE]", "rewrite pareto.json and report.html, or lay sweeps over", _report),
     "status": Command("DIR [--json]", "how far a sweep is, whoever trains it", _status),
     "cancel": Command("DIR", "end the jobs that a cluster has of a sweep", _cancel),
+    "show": Command("DIR [--format table|csv|json|latex|png|svg]", "the frontier, in a terminal or a paper", _show),
+    "compare": Command("A B", "two sweeps or members: configs, metrics with paired errors, frontiers", _compare),
     "eval": Command("DIR [--tokens N] [--sae DIR] [data=...] [--analysis NAME]", "judge again, or ask analyses", _eval),
     "import": Command("SOURCE --out DIR [--format F] [--model ID] [--site HOOK]", "SAEs of others as ours", _import),
     "export": Command("MEMBER --format F --out DIR | --push hub:USER/REPO", "write SAEs as others read them", _export),

@@ -87,6 +87,8 @@ class SaeConfig(ABC):
     """A transcoder's linear path beside the latents, W_skip x (Paulo et al. 2025, arXiv 2501.18823)."""
     trims = True
     """Whether the last correction of `l0` can change its inference form; no key, but a fact of the architecture."""
+    control = False
+    """Whether it is there to say what a number is worth: nothing trains it, or not its decoder."""
 
     @property
     def corrected(self) -> bool:

@@ -1,7 +1,7 @@
 """What is evaluated, what comes of it, and what does it: one kind of evaluator for each source of activations."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -45,6 +45,10 @@ class Evaluation:
     sae: InferenceSae
     metrics: dict[str, float | None]
     frequency_F: Tensor
+    rows: Mapping[str, Tensor] = field(default_factory=dict)
+    """By name the sums [R], in float64, over each held-out row that the metrics are ratios of: tokens, l0 and
+    squared_error over counted positions, targets, ce, kl, ce_clean and ce_zero over those with a target. Empty where
+    there are no rows of a language model."""
 
 
 class Evaluator(Protocol):

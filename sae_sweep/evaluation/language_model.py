@@ -199,4 +199,10 @@ def _evaluation(one: SplicedSae, sums: SaeSums, later: LaterSites, losses: _Loss
         average([losses.passes[_name(kind, hook)] for hook in one.hooks]) for kind in ("zero", "mean", one.label)
     )
     metrics = sums.metrics() | splice_metrics(losses.clean, zero, mean, own, losses.targets_R) | later.metrics()
-    return Evaluation(one.sae, {**metrics, "outlier_fraction": losses.outlier_fraction}, sums.sparsity.frequency_F)
+    rows = {"ce": own.ce_R, "kl": own.kl_R, "ce_clean": losses.clean.ce_R, "ce_zero": zero.ce_R}
+    return Evaluation(
+        one.sae,
+        {**metrics, "outlier_fraction": losses.outlier_fraction},
+        sums.sparsity.frequency_F,
+        {**sums.rows, "targets": losses.targets_R, **rows},
+    )

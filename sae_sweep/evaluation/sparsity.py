@@ -31,6 +31,11 @@ class Sparsity:
         return int(self._tokens_R.sum().item())
 
     @property
+    def rows(self) -> dict[str, Tensor]:
+        """[R]: counted tokens, and codes above 0, of each sequence."""
+        return {"tokens": self._tokens_R, "l0": self._l0_R}
+
+    @property
     def frequency_F(self) -> Tensor:
         """[F]: the share of counted tokens each latent fires on; 0 without any."""
         return self._fired_F / self._tokens_R.sum().clamp(min=1)

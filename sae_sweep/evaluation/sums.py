@@ -17,6 +17,7 @@ class SaeSums:
         self._sae = sae
         self.reconstruction = Reconstruction(sae.d_out, device)
         self.sparsity = Sparsity(sae.width, sae.decoder_norms, sequences, device)
+        self._error2_R = torch.zeros(sequences, dtype=torch.float64, device=device)
 
     def add(
         self, x_ND: Tensor, tokens_N: Tensor, counts_N: Tensor, sequence_N: Tensor, y_ND: Tensor | None = None
@@ -35,7 +36,14 @@ class SaeSums:
                 fired, y_BD, x_hat_BD = rows_where(counts_B, fired), y_BD[counts_B], x_hat_BD[counts_B]
             self.reconstruction.update(y_BD, x_hat_BD)
             self.sparsity.update(fired, sequence_N[part][counts_B])
+            error2_B = (y_BD.double() - x_hat_BD.double()).square().sum(1)
+            self._error2_R.index_add_(0, sequence_N[part][counts_B], error2_B)
         return x_hat_ND
+
+    @property
+    def rows(self) -> dict[str, Tensor]:
+        """[R]: the sums of each sequence, by name."""
+        return {**self.sparsity.rows, "squared_error": self._error2_R}
 
     def metrics(self) -> dict[str, float | None]:
         """The metrics of codes and reconstructions, and how many tokens they are of."""

@@ -14,11 +14,13 @@ LOOKUP = "lookup.safetensors"
 PROVENANCE = "provenance.json"
 """By which command, on what and where it came to be."""
 METRICS, CURVES, LOG = "metrics.json", "metrics.jsonl", "log.txt"
+ROWS = "rows.safetensors"
+"""The sums by held-out row that its metrics are ratios of: what paired comparisons need."""
 MILESTONES = "milestones"
 """What it was on its way, in a folder by training tokens."""
 LAST_GOOD = "last_good.safetensors"
 """The resume state of a member that diverged, from before it did."""
-TRAINED_FILES = (METRICS, PROVENANCE, WEIGHTS, CURVES, CARD, SPARSITY, LOOKUP, LAST_GOOD)
+TRAINED_FILES = (METRICS, PROVENANCE, WEIGHTS, CURVES, CARD, SPARSITY, LOOKUP, ROWS, LAST_GOOD)
 """What training leaves of a member."""
 
 EVALUATIONS = "eval"

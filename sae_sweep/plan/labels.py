@@ -43,7 +43,7 @@ def new_labels(members: Iterable[Member], here: Mapping[str, Mapping[str, Any]] 
     labels = {str(entry["identity"]): label for label, entry in here.items()}
     found = [entry["config"] for entry in here.values()]
     fresh = [member for member in members if member.identity not in labels]
-    axes = _axes([*found, *(identity_entries(member.config) for member in members)])
+    axes = varying([*found, *(identity_entries(member.config) for member in members)])
     names = {member.identity: _label(member, axes) for member in fresh}
     shared = Counter([*here, *names.values()])
     for identity, name in names.items():
@@ -60,7 +60,7 @@ def suffixed(base: str, identity: str, taken: Iterable[str]) -> str:
     )
 
 
-def _axes(configs: Iterable[Mapping[str, Any]]) -> list[str]:
+def varying(configs: Iterable[Mapping[str, Any]]) -> list[str]:
     """The keys in which members of one kind differ, in the order of their names; the seed comes last."""
     seen: dict[tuple[object, ...], dict[str, set[str]]] = {}
     for config in configs:
@@ -68,9 +68,9 @@ def _axes(configs: Iterable[Mapping[str, Any]]) -> list[str]:
         for key, value in flat_entries(config).items():
             values.setdefault(key, set()).add(shown(value))
     named = _NAMED | {f"sae.{facts.Config.knob()}" for facts in ARCHITECTURES.values()}
-    varying = {key for values in seen.values() for key, found in values.items() if len(found) > 1 and key not in named}
+    several = {key for values in seen.values() for key, found in values.items() if len(found) > 1 and key not in named}
     order = [*(key for key in known_keys() if key != "seed"), "seed"]
-    return [key for key in order if key in varying]
+    return [key for key in order if key in several]
 
 
 def _kind(config: Mapping[str, Any]) -> tuple[object, ...]:

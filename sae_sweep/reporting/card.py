@@ -1,15 +1,13 @@
 """The page that a repository of members shows on the hub: what they are, how good they are, and how to load them."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
-from math import log
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from sae_sweep import __version__
-from sae_sweep.config.values import finite, number
+from sae_sweep.config.values import number
 from sae_sweep.evaluation.metrics import METRICS, TERMINAL
 from sae_sweep.folder import names
 from sae_sweep.host.json_files import read_object
@@ -19,8 +17,6 @@ from sae_sweep.reporting.points import Point
 from sae_sweep.reporting.table import columns, in_order
 
 PICTURE = "frontier.svg"
-WIDTH, HEIGHT, MARGIN = 640, 400, 50
-COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#a463f2", "#97bbf5", "#9c6b4e")
 
 
 def card(repository: str, points: Sequence[Point], folder: Path) -> str:
@@ -43,36 +39,6 @@ def card(repository: str, points: Sequence[Point], folder: Path) -> str:
     parts += [*_made(provenance), "\n## Metrics\n"]
     parts += [f"- **{metric.title}**: {metric.definition}" for metric in columns(cells(points), TERMINAL)]
     return "\n".join(parts) + "\n"
-
-
-def picture(points: Sequence[Point]) -> str:
-    """The members in the plane of L0, on a logarithmic axis, and fidelity, a colour for each architecture: an SVG."""
-    y = METRICS[cells(points)[0]["fidelity"]].key
-    placed = [(p, log(p["l0"]), p[y]) for p in points if finite(p[y]) is not None and (finite(p["l0"]) or 0) > 0]
-    names_ = sorted({p["architecture"] for p in points})
-    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names_)}
-    xs, ys = [x for _, x, _ in placed] or [0.0], [value for *_, value in placed] or [0.0]
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif">']
-    parts.append(f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>')
-    parts.append(_text(WIDTH / 2, HEIGHT - 8, f"L0, from {number(min(p['l0'] for p in points))}"))
-    parts.append(_text(WIDTH / 2, 18, f"{METRICS[y].title}, from {number(min(ys))} to {number(max(ys))}"))
-    for point, x, value in placed:
-        at = (_scaled(x, xs, MARGIN, WIDTH - MARGIN), _scaled(value, ys, HEIGHT - MARGIN, MARGIN))
-        title = escape(f"{point['member']}: L0 {point['l0']:.3g}, {METRICS[y].title} {value:.4f}")
-        colour = colours[point["architecture"]]
-        parts.append(f'<circle cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="5" fill="{colour}"><title>{title}</title></circle>')
-    for i, name in enumerate(names_):
-        parts.append(_text(MARGIN, 40 + 16 * i, name, colours[name], "start"))
-    return "\n".join([*parts, "</svg>"]) + "\n"
-
-
-def _text(x: float, y: float, text: str, colour: str = "black", anchor: str = "middle") -> str:
-    return f'<text x="{x:.0f}" y="{y:.0f}" font-size="13" text-anchor="{anchor}" fill="{colour}">{escape(text)}</text>'
-
-
-def _scaled(value: float, values: Sequence[float], start: float, end: float) -> float:
-    low, high = min(values), max(values)
-    return (start + end) / 2 if low == high else start + (value - low) / (high - low) * (end - start)
 
 
 def _axis(points: Sequence[Point]) -> str:

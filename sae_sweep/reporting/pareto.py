@@ -41,13 +41,19 @@ def interpolate(points: Sequence[Point], l0: float, y: str = "ce_recovered") -> 
 
     Linear in log L0 between neighbours on the frontier; None outside the frontier's range.
     """
+    found = bracket(points, l0, y)
+    return sum(weight * float(point[y]) for weight, point in found) if found else None
+
+
+def bracket(points: Sequence[Point], l0: float, y: str = "ce_recovered") -> list[tuple[float, Point]]:
+    """The neighbours of an L0 on the frontier of some points, with the weights of `interpolate`; empty outside."""
     labels = set(frontier(points, y=y))
-    curve = sorted({(point["l0"], point[y]) for point in points if point["member"] in labels})
-    for (left, low), (right, high) in pairwise(curve):
-        if left <= l0 <= right and left > 0:
-            share = math.log(l0 / left) / math.log(right / left)
-            return float(low + share * (high - low))
-    return next((float(value) for place, value in curve if place == l0), None)
+    curve = sorted((point for point in points if point["member"] in labels), key=lambda point: (point["l0"], point[y]))
+    for left, right in pairwise(curve):
+        if left["l0"] <= l0 <= right["l0"] and 0 < left["l0"] < right["l0"]:
+            share = math.log(l0 / left["l0"]) / math.log(right["l0"] / left["l0"])
+            return [(1 - share, left), (share, right)]
+    return next(([(1.0, point)] for point in curve if point["l0"] == l0), [])
 
 
 def cells(points: Sequence[Point]) -> list[dict[str, Any]]:
@@ -71,12 +77,21 @@ def pareto_json(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"version": PARETO_VERSION, "cells": list(cells)}
 
 
+def first_measure(cell: Mapping[str, Any]) -> str:
+    """What a cell's members are first seen in: their fidelity, or KL where CE recovered means nothing."""
+    return "kl" if _zeros_cost_nothing(cell) else str(cell["fidelity"])
+
+
+def _zeros_cost_nothing(cell: Mapping[str, Any]) -> bool:
+    clean, zero = finite(cell["baselines"]["ce_clean"]), finite(cell["baselines"]["ce_zero"])
+    return clean is not None and zero is not None and zero <= clean
+
+
 def disagreements(cell: Mapping[str, Any]) -> list[str]:
     """One line for each thing that makes the cell's numbers doubtful."""
     lines = []
-    baselines = cell["baselines"]
-    clean, zero = finite(baselines["ce_clean"]), finite(baselines["ce_zero"])
-    if clean is not None and zero is not None and zero <= clean:
+    if _zeros_cost_nothing(cell):
+        clean, zero = cell["baselines"]["ce_clean"], cell["baselines"]["ce_zero"]
         lines.append(
             f"ce_zero {zero:.4g} is not above ce_clean {clean:.4g}: zeroing this site costs the model nothing, so CE"
             " recovered means nothing here; look at ce_delta and kl"

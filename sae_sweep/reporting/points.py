@@ -1,7 +1,7 @@
 """A sweep's folder read back: one point per finished member, and what became of the others."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,21 @@ class SweepRecord:
     """member, state and reason of every other member."""
     notes: list[str]
     """One line for each finished member whose metrics cannot be read."""
+    configs: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What each point's member was asked to be, by its label; SAEs that were trained elsewhere have none."""
+    folders: dict[str, Path] = field(default_factory=dict)
+    """Each point's own, by its label."""
+    sweeps: dict[str, str] = field(default_factory=dict)
+    """The name of each point's sweep, by its label, where there are several."""
+    roots: dict[str, Path] = field(default_factory=dict)
+    """The folder of each sweep, by its name."""
 
 
 def read_sweep(folder: Path) -> SweepRecord:
     """Read sweep.json and each finished member's metrics.json. Raises ConfigError where sweep.json cannot be read."""
     sweep = read_record(folder)
-    record = SweepRecord(str(sweep.get("name", folder.name)), [], [], [])
+    name = str(sweep.get("name", folder.name))
+    record = SweepRecord(name, [], [], [], roots={name: folder})
     for label, entry in sweep["members"].items():
         if entry["state"] != "finished":
             record.unfinished.append(
@@ -47,12 +56,14 @@ def read_sweep(folder: Path) -> SweepRecord:
             continue
         try:
             record.points.append(read_point(folder / label, label, entry["config"]))
+            record.configs[label], record.folders[label] = entry["config"], folder / label
         except (ValueError, ConfigError) as error:
             record.notes.append(f"{label}: left out, {error}")
     for file in sorted((folder / names.FOREIGN).glob(f"*/{names.ORIGIN}")):
         label = f"{names.FOREIGN}/{file.parent.name}"
         try:
             record.points.append(read_foreign(file.parent, label))
+            record.folders[label] = file.parent
         except (OSError, ValueError, KeyError, TypeError) as error:
             record.notes.append(f"{label}: left out, {error}")
     return record

@@ -13,7 +13,9 @@ from sae_sweep.errors import ConfigError
 from sae_sweep.folder import names
 from sae_sweep.interop.command.hub import HUB
 from sae_sweep.plan.sizes import bytes_text
-from sae_sweep.reporting.card import PICTURE, card, picture
+from sae_sweep.reporting.card import PICTURE, card
+from sae_sweep.reporting.pareto import cells
+from sae_sweep.reporting.picture import picture
 from sae_sweep.reporting.points import Point, read_sweep
 
 DRY = ("dry_run=true", "dry_run=True")
@@ -74,7 +76,7 @@ def _fill(folder: Path, sweep: Path, points: Sequence[Point], repository: str, d
             if (member / name).is_file():
                 shutil.copyfile(member / name, folder / point["member"] / name)
     (folder / "README.md").write_text(card(repository, points, sweep), encoding="utf-8")
-    (folder / PICTURE).write_text(picture(points), encoding="utf-8")
+    (folder / PICTURE).write_text(picture(cells(points)[0]), encoding="utf-8")
 
 
 def _upload(folder: Path, repository: str) -> None:

@@ -1,20 +1,24 @@
-"""The report of a sweep, made from its folder alone."""
+"""The report of a sweep, made from its folder alone, or of several together."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from sae_sweep.config.files import config_folder
 from sae_sweep.config.values import count, number
 from sae_sweep.folder.files import write_text_atomic
 from sae_sweep.folder.names import PARETO, REPORT
 from sae_sweep.host.terminal import escaped
 from sae_sweep.reporting.cell import cell_title, synthetic
+from sae_sweep.reporting.overlay import overlaid
 from sae_sweep.reporting.page import Page, report_html
 from sae_sweep.reporting.pareto import cells, disagreements, pareto_json
 from sae_sweep.reporting.plot import WIDTH, frontier_plot
-from sae_sweep.reporting.points import SweepRecord, read_sweep
+from sae_sweep.reporting.points import SweepRecord
+from sae_sweep.reporting.published import read_all, shipped
 from sae_sweep.reporting.table import print_frontier
 
 
@@ -23,21 +27,41 @@ def write_report(folder: Path, console: Console | None = None) -> list[dict[str,
 
     Raises ConfigError where the folder has no readable sweep.json. Works with no finished member.
     """
-    console = console or Console()
-    record = read_sweep(folder)
-    found = cells(record.points)
-    notes = [*record.notes, *(line for cell in found for line in disagreements(cell))]
+    page = _page([folder], [])
     pareto, html = folder / PARETO, folder / REPORT
-    write_text_atomic(pareto, json.dumps(pareto_json(found), indent=1, allow_nan=False) + "\n")
-    write_text_atomic(html, report_html(Page(folder, record, found, notes)))
-    for cell in found:
-        _print_cell(cell, console)
-    for line in [*notes, *_states(record), f"open {html} in a browser; its numbers are in {pareto}"]:
+    write_text_atomic(pareto, json.dumps(pareto_json(page.cells), indent=1, allow_nan=False) + "\n")
+    write_text_atomic(html, report_html(page))
+    _print(page, console or Console(), f"open {html} in a browser; its numbers are in {pareto}")
+    return list(page.cells)  # type: ignore[arg-type]  # as `cells` gives them
+
+
+def write_overlay(
+    folders: Sequence[Path], published: Sequence[Path], out: Path, console: Console | None = None
+) -> list[dict[str, Any]]:
+    """Write a page of several sweeps together, whose members are compared where they share a cell, and of published
+    numbers, those that ship and those of more files; print the frontiers, and return the cells. Raises ConfigError."""
+    page = _page(folders, published)
+    write_text_atomic(out, report_html(page))
+    _print(page, console or Console(), f"open {out} in a browser")
+    return list(page.cells)  # type: ignore[arg-type]
+
+
+def _page(folders: Sequence[Path], published: Sequence[Path]) -> Page:
+    record = overlaid(folders)
+    papers = read_all([*shipped(config_folder()), *published])
+    return Page(folders[0], record, cells(record.points), record.notes, papers)
+
+
+def _print(page: Page, console: Console, last: str) -> None:
+    for cell in page.cells:
+        print_cell(cell, console)
+    doubts = [line for cell in page.cells for line in disagreements(cell)]
+    for line in [*page.notes, *doubts, *_states(page.record), last]:
         console.print(escaped(line), markup=False, highlight=False, soft_wrap=True)
-    return found
 
 
-def _print_cell(cell: dict[str, Any], console: Console) -> None:
+def print_cell(cell: Mapping[str, Any], console: Console) -> None:
+    """Print a cell's title, what its numbers are held against, and its members."""
     if synthetic(cell["key"]) is None:
         baselines = "  ".join(f"{name} {number(value)}" for name, value in cell["baselines"].items())
         told = f"{baselines}  on {count(cell['tokens'])} held-out tokens"

@@ -50,7 +50,7 @@ def test_what_is_uploaded(sweep: ss.Sweep, monkeypatch: pytest.MonkeyPatch) -> N
     assert seen["repository"] == "me/saes"
     assert {"README.md", "frontier.svg", f"{label}/cfg.json"} < seen["files"]
     assert seen["sae"].W_dec.equal(sweep[label].W_dec.bfloat16().float())
-    assert len(seen["svg"].findall("{http://www.w3.org/2000/svg}circle")) == 1
+    assert len(seen["svg"].findall("{http://www.w3.org/2000/svg}circle[@r='5']")) == 1
 
 
 def test_refusals(sweep: ss.Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

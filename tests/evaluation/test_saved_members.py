@@ -236,3 +236,15 @@ def test_training_runs_the_model_once_per_block(trained: Trained) -> None:
     batches = BLOCK_ROWS * (CONTEXT - 1) // BATCH
     least = 2 * (STEPS // batches + 1)
     assert least <= trained.harvests <= 1.3 * least
+
+
+@pytest.mark.parametrize("name", ["gated", "earlier"])
+def test_rows_add_up_to_the_metrics(trained: Trained, name: str) -> None:
+    sums = {key: R.sum().item() for key, R in load_file(trained.saved(name) / "rows.safetensors").items()}
+    metrics = trained.metrics(name)
+    assert sums["tokens"] == metrics["tokens_evaluated"]
+    for key, numerator, denominator in (
+        *(("l0", "l0", "tokens"), ("mse", "squared_error", "tokens"), ("ce_sae", "ce", "targets")),
+        *(("kl", "kl", "targets"), ("ce_clean", "ce_clean", "targets"), ("ce_zero", "ce_zero", "targets")),
+    ):
+        assert sums[numerator] / sums[denominator] == pytest.approx(metrics[key], rel=1e-9)

@@ -123,7 +123,7 @@ def test_the_page_has_a_map_for_each_number_and_nothing_of_a_model(toy: Path) ->
     assert data["sections"]["heatmaps"] == json.loads(json.dumps([grids(cell) for cell in data["cells"]]))
     for metric in maps():
         assert text.count(f"data-map={metric.key} ") == 1
-    shown = " ".join(page.shown)
+    shown = " ".join(" ".join(page.shown).split())
     for expected in (
         "512 true latents in 256 dimensions",
         "MMCS",

@@ -11,6 +11,9 @@ from sae_sweep.reporting.page import Cell, Page
 PLACE, SPAN = 70, "page"
 DRAWN = ("l0", "loss")
 MOST_POINTS = 240
+"""Of a member, where there are few."""
+FEWEST_POINTS, ALL_POINTS = 48, 24_000
+"""The same where there are many, and of all together: a page has to open at once."""
 
 
 def html(page: Page, cell: Cell | None) -> str:
@@ -18,8 +21,8 @@ def html(page: Page, cell: Cell | None) -> str:
     if not page.cells:
         return ""
     return (
-        "<section class=curves><h2>Training</h2><p class=quiet>Click a name to hide or show it, an architecture to"
-        " toggle all of its members.</p><div class=legend></div><div class=pair>"
+        "<section class=curves><h2>Training</h2><p class=quiet>The pointer on a name picks its curve out; a click hides"
+        " or shows it, on an architecture all of its members.</p><div class=legend></div><div class=pair>"
         "<div><h3>L0</h3><div class=chart data-curve=l0></div></div>"
         "<div><h3>Training loss</h3><div class=chart data-curve=loss></div></div></div>"
         "<p class=quiet>Losses of different architectures have different terms; compare a member with itself.</p>"
@@ -29,26 +32,29 @@ def html(page: Page, cell: Cell | None) -> str:
 
 def data(page: Page) -> list[dict[str, Any]]:
     """One member's curves after another's."""
+    points = page.record.points
+    most = max(FEWEST_POINTS, min(MOST_POINTS, ALL_POINTS // max(1, len(points))))
     return [
         {"member": point["member"], "architecture": point["architecture"]}
-        | read_curves(page.folder / point["member"] / CURVES)
-        for point in page.record.points
+        | read_curves(page.record.folders[point["member"]] / CURVES, most)
+        for point in points
     ]
 
 
-def read_curves(file: Path) -> dict[str, list[float | None]]:
-    """`tokens` and each of DRAWN, one value per kept line; no lines where the file is missing or holds none."""
-    lines = thinned(_read_lines(file))
+def read_curves(file: Path, most: int = MOST_POINTS) -> dict[str, list[float | None]]:
+    """`tokens` and each of DRAWN, one value per kept line, so many at most; no lines where the file is missing or holds
+    none."""
+    lines = thinned(_read_lines(file), most)
     curves = {key: [_short(_number(line.get(key))) for line in lines] for key in DRAWN}
     return {"tokens": [_number(line["tokens"]) for line in lines], **curves}
 
 
-def thinned(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """At most MOST_POINTS of the lines, evenly spaced, with the first and the last."""
-    if len(lines) <= MOST_POINTS:
+def thinned(lines: list[dict[str, Any]], most: int = MOST_POINTS) -> list[dict[str, Any]]:
+    """At most so many of the lines, evenly spaced, with the first and the last."""
+    if len(lines) <= most:
         return lines
-    stride = (len(lines) - 1) / (MOST_POINTS - 1)
-    return [lines[round(index * stride)] for index in range(MOST_POINTS)]
+    stride = (len(lines) - 1) / (most - 1)
+    return [lines[round(index * stride)] for index in range(most)]
 
 
 def _read_lines(file: Path) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from sae_sweep.activations.stream import Block
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import Evaluation, Evaluator
 from sae_sweep.evaluation.metrics import VERSION, closed
+from sae_sweep.evaluation.rows import write_rows
 from sae_sweep.folder.files import write_json_atomic
 from sae_sweep.folder.names import LAST_GOOD, METRICS
 from sae_sweep.folder.provenance import write_provenance
@@ -158,6 +159,7 @@ class Judging:
         """The files of a judged member; metrics.json, which says that they are whole, last."""
         metadata = {**self._source_metadata, **_metadata(member)}
         saelens.write(folder, evaluation.sae, metadata, evaluation.frequency_F)
+        write_rows(folder, evaluation.rows)
         write_json_atomic(folder / METRICS, metrics)
 
     def correct(self, members: Sequence[TrainedMember], block: Block, work: Work) -> None:

@@ -1,0 +1,39 @@
+// A figure is series over common axes, or a map with a row for each series, as analyses/session/result.py has it.
+const STYLES = { line: "lines+markers", dashed: "lines", points: "markers", bars: "bars" };
+const seriesColour = (series, index) => series.style === "dashed" ? variable("--control") : variable(`--c${index % 12}`);
+
+function seriesTrace(series, index) {
+  const color = seriesColour(series, index), name = series.name;
+  const error_y = series.error ? { type: "data", array: series.error.map(error => error ?? 0), color, thickness: 1.2, width: 3 } : undefined;
+  const common = { name, legendgroup: name, x: series.x, y: series.y, error_y, hovertemplate: `${escaped(name)}<br>%{x} · %{y:.4g}<extra></extra>` };
+  if (series.style === "bars") return { ...common, type: "bar", marker: { color } };
+  return { ...common, type: "scatter", mode: STYLES[series.style] ?? "lines+markers", line: { color, width: 2, dash: series.style === "dashed" ? "dash" : "solid" }, marker: { color, size: 8 } };
+}
+
+function paintFigure(figure) {
+  const title = text => ({ title: { text, standoff: 8 } });
+  if (figure.kind === "map") {
+    const z = figure.series.map(series => series.y);
+    return [[{
+      type: "heatmap", x: figure.series[0].x.map(String), y: figure.series.map(series => series.name), z, colorscale: "Viridis", xgap: 1, ygap: 1,
+      colorbar: { thickness: 12 }, hovertemplate: "%{y}<br>%{x}<br>%{z:.4g}<extra></extra>", texttemplate: z.flat().length <= 120 ? "%{z:.3g}" : undefined,
+    }], { xaxis: { type: "category", ...title(figure.x) }, yaxis: { type: "category", ...title(figure.y) } }];
+  }
+  const values = name => figure.series.flatMap(series => series[name]).filter(value => typeof value === "number");
+  const axis = (name, log) => log ? logAxis(values(name), figure[name], 1.15) : title(figure[name]);
+  return [figure.series.map(seriesTrace), { xaxis: axis("x", figure.log_x), yaxis: axis("y", figure.log_y), barmode: "group" }];
+}
+
+for (const element of document.querySelectorAll(".chart.analysis")) {
+  const figure = data[Number(element.dataset.index)], key = element.previousElementSibling;
+  if (!Array.isArray(figure?.series) || !figure.series.length) {
+    element.remove();
+    continue;
+  }
+  element.setAttribute("aria-label", figure.title);
+  key.before(h("h3", {}, figure.title));
+  chart(element, () => {
+    if (figure.kind !== "map") key.replaceChildren(...figure.series.map((series, index) => h("span", {}, h("i", { style: `border-top-color: ${seriesColour(series, index)}; border-top-style: ${series.style === "dashed" ? "dashed" : "solid"}` }), series.name)));
+    return paintFigure(figure);
+  }, `analysis-${element.dataset.index}`);
+}

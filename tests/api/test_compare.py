@@ -1,0 +1,96 @@
+"""Two members, and two sweeps, of a real sweep compared: what is printed against the files."""
+
+import io
+import json
+import re
+import shutil
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+import sae_sweep as ss
+from sae_sweep import cli
+from sae_sweep.reporting.compare import compare
+
+ONE, OTHER = "topk-l0_8-w256", "topk-l0_16-w256"
+
+
+def told(*folders: Path) -> str:
+    text = io.StringIO()
+    compare([str(folder) for folder in folders], text)
+    return text.getvalue()
+
+
+def numbers(line: str) -> list[float]:
+    return [float(word) for word in re.findall(r"(?<=\s)[+-]?[\d.]+(?=\s|$)", line)]
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
+    return found
+
+
+def test_two_members_are_compared_in_pairs(sweep: ss.Sweep) -> None:
+    text = told(sweep.folder / ONE, sweep.folder / OTHER)
+    assert re.search(r"sae\.l0 +8 +16$", text, re.M)
+    assert "±: paired, a jackknife over the same 63 held-out rows" in text
+    mine, theirs = metrics(sweep.folder / ONE), metrics(sweep.folder / OTHER)
+    line = next(line for line in text.splitlines() if line.startswith("CE recovered  "))
+    a, b, difference, error = numbers(line)
+    assert (a, b) == (round(mine["ce_recovered"], 4), round(theirs["ce_recovered"], 4))
+    assert difference == pytest.approx(theirs["ce_recovered"] - mine["ce_recovered"], abs=1e-5)
+    one, other = (load_file(sweep.folder / label / "rows.safetensors") for label in (ONE, OTHER))
+    gain_R, of_R = one["ce"] - other["ce"], one["ce_zero"] - one["ce_clean"]
+    left = [((gain_R.sum() - g) / (of_R.sum() - o)).item() for g, o in zip(gain_R, of_R, strict=True) if o != 0]
+    mean = sum(left) / len(left)
+    expected = sqrt((len(left) - 1) / len(left) * sum((value - mean) ** 2 for value in left))
+    assert error == pytest.approx(expected, abs=1e-5)
+    assert error < sqrt(mine["ce_recovered_se"] ** 2 + theirs["ce_recovered_se"] ** 2), "what both share cancels"
+    assert line.rstrip().endswith("B is better") == (difference > 2 * error)
+
+
+def test_a_member_beside_itself_differs_in_nothing(sweep: ss.Sweep) -> None:
+    text = told(sweep.folder / ONE, sweep.folder / ONE)
+    assert "config: nothing differs" in text
+    assert "better" not in text
+    assert numbers(next(line for line in text.splitlines() if line.startswith("KL  ")))[2:] == [0.0, 0.0]
+
+
+@pytest.fixture
+def longer(sweep: ss.Sweep, tmp_path: Path) -> Path:
+    """The sweep again, said to be trained for longer, one member better by a hundredth and another without rows."""
+    folder = tmp_path / "longer"
+    shutil.copytree(sweep.folder, folder)
+    record = json.loads((folder / "sweep.json").read_text())
+    for entry in record["members"].values():
+        entry["config"]["training"]["tokens"] = 4e4
+    (folder / "sweep.json").write_text(json.dumps(record))
+    better = metrics(folder / ONE)
+    (folder / ONE / "metrics.json").write_text(json.dumps(better | {"ce_recovered": better["ce_recovered"] + 0.01}))
+    (folder / OTHER / "rows.safetensors").unlink()
+    return folder
+
+
+def test_two_sweeps_are_compared_member_by_member(sweep: ss.Sweep, longer: Path) -> None:
+    text = told(sweep.folder, longer)
+    assert re.search(r"training\.tokens +20000 +40000$", text, re.M)
+    lines = text.splitlines()
+    assert "+0.01000 ±0.00000" in next(line for line in lines if line.startswith(ONE))
+    assert "±: paired, a jackknife over the same 63 held-out rows" in lines
+    assert any("which is too wide; B has no rows.safetensors" in line for line in lines)
+    assert "without a partner" not in text
+    at = next(line for line in lines if line.startswith("topk, L0 8 "))
+    assert numbers(at)[3] == pytest.approx(0.01, abs=1e-4), "its frontier, at the member's own L0"
+
+
+def test_what_cannot_be_compared_is_refused(sweep: ss.Sweep, tmp_path: Path, capsys: Any) -> None:
+    for arguments, said in (
+        ([str(sweep.folder)], "compare: takes two folders"),
+        ([str(sweep.folder), str(tmp_path)], "is neither a sweep (no sweep.json) nor a member of one"),
+        ([str(sweep.folder), str(sweep.folder / "nobody")], "has no finished member; train it first"),
+    ):
+        assert cli.main(["compare", *arguments]) == 2
+        assert said in capsys.readouterr().err
