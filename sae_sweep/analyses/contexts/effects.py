@@ -1,0 +1,34 @@
+"""What a latent's decoder row does to the next token, and which rows it is near."""
+
+import torch
+from torch import Tensor
+
+from sae_sweep.evaluation.evaluator import SplicedSae
+from sae_sweep.model.language_model import LanguageModel
+
+Weighted = list[tuple[int, float]]
+"""Ids with numbers, the largest first."""
+
+
+def logit_effects(model: LanguageModel, one: SplicedSae, latent: int, n: int) -> tuple[Weighted, Weighted]:
+    """The tokens whose logits a decoder row raises and lowers most, by how much for an activation of 1; the final norm
+    is left out. Of a crosscoder it is the last site's row; none where the unembedding reads another width."""
+    head = model.module.get_output_embeddings()  # type: ignore[operator]  # typed as a tensor or module
+    row_D = one.sae.tensors["W_dec"][latent].chunk(len(one.hooks))[-1]
+    if head is None or head.weight.shape[1] != len(row_D):
+        return [], []
+    effect_V = head.weight.detach() @ row_D.to(head.weight)
+    return _first(effect_V, n, largest=True), _first(effect_V, n, largest=False)
+
+
+def neighbours(one: SplicedSae, latents_L: Tensor, n: int) -> list[Weighted]:
+    """Of each latent the others whose decoder rows are nearest, with their cosines."""
+    rows_FD = torch.nn.functional.normalize(one.sae.tensors["W_dec"].float(), dim=1)
+    cosine_LF = rows_FD[latents_L.to(rows_FD.device)] @ rows_FD.T
+    cosine_LF[torch.arange(len(latents_L)), latents_L.to(rows_FD.device)] = -torch.inf
+    return [_first(each_F, min(n, len(each_F) - 1), largest=True) for each_F in cosine_LF]
+
+
+def _first(values: Tensor, n: int, largest: bool) -> Weighted:
+    found, ids = values.topk(min(n, len(values)), largest=largest)
+    return list(zip(ids.tolist(), found.tolist(), strict=True))
