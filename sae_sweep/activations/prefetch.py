@@ -53,7 +53,7 @@ class Prefetch:
         if self._stream is not None:
             current = torch.cuda.current_stream(self._device)
             current.wait_stream(self._stream)
-            for tensor in (*block.activations.values(), *block.tokens.values()):
+            for tensor in (*block.activations.values(), *block.tokens.values(), *block.inliers.values()):
                 tensor.record_stream(current)  # else its memory could be taken again while steps read it
         return block
 

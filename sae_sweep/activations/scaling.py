@@ -1,7 +1,7 @@
 """What a site's activations measure, and the factors that follow: on inputs, and on a paper's coefficients."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,24 +35,37 @@ class SiteStatistics:
         return self.mean_square_norm - float(self.mean.square().sum())
 
 
-def site_statistics(block: Block, *, centred: bool = False) -> dict[str, SiteStatistics]:
-    """The statistics of each site of a block, summed in float64; `centred`: norms about the mean."""
-    return {hook: _statistics(x_BD, centred) for hook, x_BD in block.activations.items()}
+def site_statistics(
+    block: Block, hooks: Sequence[str] | None = None, *, centred: bool = False
+) -> dict[str, SiteStatistics]:
+    """The statistics of sites of a block, summed in float64; `centred`: norms about the mean. Each site of the block by
+    itself, or `hooks` together: of the activations that count at all of them."""
+    together = [(hook,) for hook in block.activations] if hooks is None else [tuple(hooks)] * len(hooks)
+    return {
+        hook: _statistics(block, own, hook, centred)
+        for hook, own in zip(hooks or block.activations, together, strict=True)
+    }
 
 
-def _statistics(x_BD: Tensor, centred: bool) -> SiteStatistics:
-    parts, count = torch.split(x_BD, _ROWS_AT_ONCE), x_BD.shape[0]
-    wide_BD = torch.empty(parts[0].shape, dtype=torch.float64, device=x_BD.device)  # one: the heap would keep each
+def _statistics(block: Block, hooks: Sequence[str], hook: str, centred: bool) -> SiteStatistics:
+    x_BD, count = block.activations[hook], block.count(hooks)
+
+    def parts() -> Iterator[Tensor]:
+        starts = range(0, count, _ROWS_AT_ONCE)
+        return (block.take(hooks, slice(start, min(start + _ROWS_AT_ONCE, count)))[0][hook] for start in starts)
+
+    room = (min(count, _ROWS_AT_ONCE), x_BD.shape[1])
+    wide_BD = torch.empty(room, dtype=torch.float64, device=x_BD.device)  # one: the heap would keep each
     mean_D = wide_BD.new_zeros(x_BD.shape[1])
-    for part_BD in parts:
+    for part_BD in parts():
         mean_D += wide_BD[: len(part_BD)].copy_(part_BD).sum(0)
     mean_D /= count
     centre_D = mean_D if centred else torch.zeros_like(mean_D)
     norms = squares = wide_BD.new_zeros(())
-    for part_BD in parts:
+    for part_BD in parts():
         squares_B = wide_BD[: len(part_BD)].copy_(part_BD).sub_(centre_D).square_().sum(1)
         norms, squares = norms + squares_B.sqrt().sum(), squares + squares_B.sum()
-    sample = x_BD[:SAMPLE_ROWS].clone()  # a slice would keep the block alive
+    sample = block.take(hooks, slice(0, SAMPLE_ROWS))[0][hook].clone()  # a slice would keep the block alive
     return SiteStatistics(mean_D, norms.item() / count, squares.item() / count, sample, centre_D if centred else None)
 
 

@@ -1,7 +1,7 @@
 """The other view of a block: its rows as the model read them, for objectives that run the model on from a site."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -17,9 +17,19 @@ class Sequences:
     clean: CleanPass
     """On the model's device."""
     counted_RT: Tensor
-    """[R, T] bool, on the CPU: where activations are replaced."""
+    """[R, T] bool, on the CPU: positions that count, outliers among them."""
     target_RT: Tensor
-    """[R, T] bool, on the CPU: where the model's predictions are compared."""
+    """[R, T] bool, on the CPU: those of them whose next token the model is to predict."""
+    inliers: Mapping[str, Tensor] = field(default_factory=dict)
+    """[R, T] bool by hook, on the CPU: where activations are not too long to count; of hooks where some are."""
+
+    def counted(self, hook: str) -> Tensor:
+        """[R, T] bool, on the CPU: where activations of a hook are replaced."""
+        return self.counted_RT & self.inliers[hook] if hook in self.inliers else self.counted_RT
+
+    def targets(self, hook: str) -> Tensor:
+        """[R, T] bool, on the CPU: where predictions are compared, of those that count at a hook."""
+        return self.target_RT & self.inliers[hook] if hook in self.inliers else self.target_RT
 
     def __len__(self) -> int:
         return len(self.counted_RT)
@@ -28,7 +38,8 @@ class Sequences:
         """Some of the rows."""
         activations = {hook: activation_RTd[part] for hook, activation_RTd in self.clean.activations.items()}
         clean = CleanPass(self.clean.tokens_RT[part], activations, self.clean.final_RTD[part])
-        return Sequences(clean, self.counted_RT[part], self.target_RT[part])
+        inliers = {hook: inlier_RT[part] for hook, inlier_RT in self.inliers.items()}
+        return Sequences(clean, self.counted_RT[part], self.target_RT[part], inliers)
 
 
 class WholePasses:

@@ -1,5 +1,6 @@
 """A block where several forked processes can read it."""
 
+from dataclasses import replace
 from typing import TypeAlias
 
 from torch import Tensor
@@ -18,9 +19,10 @@ class SharedBlock:
     """Room for one block at a time, without sequences."""
 
     def __init__(self, like: Block) -> None:
+        every = {hook: tokens_B.bool() for hook, tokens_B in like.tokens.items()}  # a later block may have outliers
         self._rooms = {
             key: shared_empty((int(SPARE * len(tensor)), *tensor.shape[1:]), tensor.dtype)
-            for key, tensor in _tensors(like).items()
+            for key, tensor in _tensors(replace(like, inliers=every)).items()
         }
 
     def fits(self, block: Block) -> bool:
@@ -41,9 +43,9 @@ class SharedBlock:
         def found(kind: str) -> dict[str, Tensor]:
             return {hook: self._rooms[kind, hook][:length] for (own, hook), length in lengths.items() if own == kind}
 
-        return Block(index, epoch, found("activations"), found("tokens"))
+        return Block(index, epoch, found("activations"), found("tokens"), inliers=found("inliers"))
 
 
 def _tensors(block: Block) -> dict[tuple[str, str], Tensor]:
-    kinds = {"activations": block.activations, "tokens": block.tokens}
+    kinds = {"activations": block.activations, "tokens": block.tokens, "inliers": block.inliers}
     return {(kind, hook): tensor for kind, tensors in kinds.items() for hook, tensor in tensors.items()}

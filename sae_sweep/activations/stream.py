@@ -1,7 +1,7 @@
 """The replayable stream of activations: blocks of rows harvested at every site, permuted, consumed whole."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import torch
@@ -47,7 +47,10 @@ Recall: TypeAlias = Callable[[BlockRows, Sequence[str], Gather], dict[str, Tenso
 
 @dataclass(frozen=True)
 class Block:
-    """The counted activations of `data.block_rows` rows in one order for all sites, on the model's device."""
+    """The activations of `data.block_rows` rows in one order for all sites, on the model's device.
+
+    Outliers are among them. Who reads a site, or several together, asks for the activations that count there: `kept`.
+    """
 
     index: int
     epoch: int
@@ -58,6 +61,32 @@ class Block:
     """[B] int64 by hook: the token at each activation's position."""
     sequences: Sequences | None = None
     """The rows as they were read, where some member's objective runs the model on."""
+    inliers: dict[str, Tensor] = field(default_factory=dict)
+    """[B] bool by hook, of the hooks where some activations are too long to count."""
+    _kept: dict[tuple[str, ...], Tensor] = field(default_factory=dict, repr=False)
+
+    def kept(self, hooks: Sequence[str]) -> Tensor | None:
+        """The places [N] of the activations that count at all of these hooks; None where all do."""
+        names = tuple(hook for hook in dict.fromkeys(hooks) if hook in self.inliers)
+        if not names:
+            return None
+        if names not in self._kept:
+            self._kept[names] = torch.stack([self.inliers[hook] for hook in names]).all(0).nonzero().squeeze(1)
+        return self._kept[names]
+
+    def count(self, hooks: Sequence[str]) -> int:
+        """How many activations count at all of these hooks."""
+        kept_N = self.kept(hooks)
+        return len(self.activations[hooks[0]]) if kept_N is None else len(kept_N)
+
+    def take(self, hooks: Sequence[str], part: slice) -> tuple[dict[str, Tensor], Tensor]:
+        """Of the activations that count at all of these hooks, a part: [b, d] by hook, and their tokens [b]."""
+        kept_N = self.kept(hooks)
+
+        def taken(tensor_B: Tensor) -> Tensor:
+            return tensor_B[part] if kept_N is None else tensor_B.index_select(0, kept_N[part])
+
+        return {hook: taken(self.activations[hook]) for hook in hooks}, taken(self.tokens[hooks[0]])
 
 
 class ActivationStream:
@@ -91,7 +120,12 @@ class ActivationStream:
 
     def block(self, index: int) -> Block:
         """The block at `index`. ConfigError when the model gives an infinite or NaN activation."""
-        return self._guarded(self._whole_block(index))
+        block = self._whole_block(index)
+        if self._config.max_norm_ratio is None:
+            return block
+        if index == 0 and self._largest_norms is None:
+            self._measure(block)
+        return self._guarded(block)
 
     @property
     def largest_norms(self) -> dict[str, float]:
@@ -153,17 +187,19 @@ class ActivationStream:
         return blocks
 
     def _guarded(self, block: Block) -> Block:
-        """The block without the rows that are too long for their site. Each site judges for itself, so that which
+        """The block, told which activations are too long for their site. Each site judges for itself, so that which
         other sites share the stream changes nothing for a member."""
-        if self._config.max_norm_ratio is None:
-            return block
-        if block.index == 0 and self._largest_norms is None:
-            self._measure(block)
-        activations, tokens = dict(block.activations), dict(block.tokens)
-        for hook, x_BD in block.activations.items():
-            kept_B = row_norms(x_BD) <= self.largest_norms[hook]
-            activations[hook], tokens[hook] = x_BD[kept_B], block.tokens[hook][kept_B]
-        return Block(block.index, block.epoch, activations, tokens)
+        found = {hook: self._inliers(hook, x_BD) for hook, x_BD in block.activations.items()}
+        inliers = {hook: inlier_B for hook, inlier_B in found.items() if not inlier_B.all()}
+        sequences = block.sequences
+        if sequences is not None:
+            read = sequences.clean.activations
+            own = {hook: self._inliers(hook, read[hook].flatten(0, 1)).view(read[hook].shape[:2]) for hook in inliers}
+            sequences = replace(sequences, inliers={hook: inlier_RT.cpu() for hook, inlier_RT in own.items()})
+        return replace(block, sequences=sequences, inliers=inliers)
+
+    def _inliers(self, hook: str, x_ND: Tensor) -> Tensor:
+        return row_norms(x_ND) <= self.largest_norms[hook]
 
 
 def row_norms(x_BD: Tensor) -> Tensor:

@@ -63,5 +63,5 @@ class HeldOutCodes:
     def _passed(self) -> Iterator[Batch]:
         with torch.no_grad():
             for batch in self._evaluator.batches():
-                counted_RT = batch.places[self._spliced.hook].counted_RT
+                counted_RT = batch.places(self._spliced.sites).counted_RT
                 yield batch.clean.tokens_RT.cpu(), counted_RT.cpu(), self._evaluator.codes(self._spliced, batch)

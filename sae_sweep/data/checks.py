@@ -30,7 +30,7 @@ def check_data(config: DataConfig) -> None:
 
 
 def _check_unread(config: DataConfig, kind: DataKind) -> None:
-    of_models = () if kind.MODEL else ("max_norm_ratio", "cache")
+    of_models = () if kind.MODEL else ("cache",)
     for key in ("toy", "path", "name", "heldout_path", "heldout_split", *of_models):
         value = getattr(config, key)
         if key not in kind.READS and value is not None:

@@ -33,6 +33,11 @@ class SplicedSae:
         """Where it is spliced, in one pass each."""
         return (self.hook, *self.beside)
 
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """What it reads and reconstructs: a position whose activation is too long at one of them counts at none."""
+        return self.hooks if self.reads is None else (self.reads, *self.hooks)
+
     def on(self, device: torch.device) -> "SplicedSae":
         """The same, with its tensors on a device."""
         return replace(self, sae=self.sae.mapped(lambda tensor: tensor.to(device)))

@@ -1,6 +1,6 @@
 """The held-out rows of a language model, batch by batch, and which of their positions count at each site."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -26,6 +26,10 @@ class HeldOut:
     largest_norms: Mapping[str, float] = field(default_factory=dict)
     """By hook: positions whose activation is longer do not count there, as in training (`data.max_norm_ratio`)."""
 
+    def guarded(self, sites: Iterable[str]) -> tuple[str, ...]:
+        """Those of an SAE's sites that leave outliers out: the same positions count for all SAEs of the same ones."""
+        return tuple(sorted(hook for hook in set(sites) if hook in self.largest_norms))
+
 
 @dataclass(frozen=True)
 class Places:
@@ -45,14 +49,28 @@ class HeldOutBatch:
     clean: CleanPass
     first: int
     """The index of the batch's first row in the held-out set."""
-    places: Mapping[str, Places]
-    """By hook; one for all where no site leaves outliers out."""
+    of: HeldOut
+    common: Places
+    """The positions where no site leaves outliers out."""
+    outliers: Mapping[str, Tensor]
+    """[R, T] bool by hook that leaves outliers out: where activations are too long."""
+    _places: dict[tuple[str, ...], Places] = field(default_factory=dict, repr=False)
+
+    def places(self, sites: Iterable[str]) -> Places:
+        """The positions of an SAE that reads and reconstructs these sites."""
+        names = self.of.guarded(sites)
+        if names and names not in self._places:
+            outliers_RT = torch.stack([self.outliers[hook] for hook in names]).any(0) & self.common.counted_RT
+            counts_RT = self.common.counted_RT & ~outliers_RT
+            replaced_RT = self.common.replaced_RT if self.of.every_position else counts_RT
+            self._places[names] = Places(counts_RT, replaced_RT, self.common.target_RT & counts_RT, outliers_RT)
+        return self._places[names] if names else self.common
 
 
 @torch.no_grad()
 def heldout_batches(heldout: HeldOut, suffix: Suffix, start: int = 0) -> Iterator[HeldOutBatch]:
-    """The held-out rows in their order, each batch after its clean pass, with positions at every hook that is recorded;
-    those from the batch of that number on.
+    """The held-out rows in their order, each batch after its clean pass, with what is too long at every hook that is
+    recorded; those from the batch of that number on.
 
     Raises ConfigError where the model gives what is no number.
     """
@@ -61,28 +79,16 @@ def heldout_batches(heldout: HeldOut, suffix: Suffix, start: int = 0) -> Iterato
     for first in range(start * heldout.rows_per_forward, len(heldout.tokens_RT), heldout.rows_per_forward):
         tokens_RT = heldout.tokens_RT[first : first + heldout.rows_per_forward].to(device)
         counted_RT = counted_positions(tokens_RT, special_ids, heldout.bos_id)
-
-        def places(outliers_RT: Tensor, tokens_RT: Tensor = tokens_RT, counted_RT: Tensor = counted_RT) -> Places:
-            counts_RT = counted_RT & ~outliers_RT
-            replaced_RT = tokens_RT >= 0 if heldout.every_position else counts_RT
-            targets_RT = target_positions(counts_RT, tokens_RT, special_ids)
-            return Places(counts_RT, replaced_RT, targets_RT, outliers_RT & counted_RT)
-
+        replaced_RT = tokens_RT >= 0 if heldout.every_position else counted_RT
+        targets_RT = target_positions(counted_RT, tokens_RT, special_ids)
+        common = Places(counted_RT, replaced_RT, targets_RT, torch.zeros_like(counted_RT))
         clean = suffix.clean(readable(tokens_RT))
-        common = places(torch.zeros_like(counted_RT))
         for hook, activation_RTd in clean.activations.items():
             rows = f"held-out rows {first} to {first + len(tokens_RT) - 1}"
-            check_finite(activation_RTd[common.replaced_RT], hook, rows)
-        own = {
-            hook: places(row_norms(clean.activations[hook].flatten(0, 1)).view_as(counted_RT) > largest)
+            check_finite(activation_RTd[replaced_RT], hook, rows)
+        outliers = {
+            hook: row_norms(clean.activations[hook].flatten(0, 1)).view_as(counted_RT) > largest
             for hook, largest in heldout.largest_norms.items()
             if hook in clean.activations
         }
-        yield HeldOutBatch(clean, first, {hook: own.get(hook, common) for hook in clean.activations})
-
-
-def alike(heldout: HeldOut, hooks: Sequence[str]) -> list[list[str]]:
-    """The hooks in groups at which the same positions count: all of them, where none leaves outliers out."""
-    apart = [[hook] for hook in hooks if hook in heldout.largest_norms]
-    rest = [hook for hook in hooks if hook not in heldout.largest_norms]
-    return ([rest] if rest else []) + apart
+        yield HeldOutBatch(clean, first, heldout, common, outliers)

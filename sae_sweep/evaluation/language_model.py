@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sae_sweep.evaluation.evaluator import Evaluation, SplicedSae
-from sae_sweep.evaluation.heldout import HeldOut, HeldOutBatch, Places, alike, heldout_batches
+from sae_sweep.evaluation.heldout import HeldOut, HeldOutBatch, Places, heldout_batches
 from sae_sweep.evaluation.later import LaterSites
 from sae_sweep.evaluation.splice import PassLosses, accumulate, average, splice_metrics
 from sae_sweep.evaluation.sums import SaeSums
@@ -70,23 +70,29 @@ class LanguageModelEvaluator:
     ) -> dict[str, Evaluation]:
         """Metrics of every SAE, by label; `done` is told the share of held-out rows that have been read."""
         sequences, device = len(self._heldout.tokens_RT), self._model.device
-        groups = alike(self._heldout, sorted({hook for one in saes for hook in one.hooks}))
-        losses = [_Losses(sequences, device) for _ in groups]
+        groups: dict[tuple[str, ...], list[SplicedSae]] = {}
+        for one in saes:
+            groups.setdefault(self._heldout.guarded(one.sites), []).append(one)
+        losses = {sites: _Losses(sequences, device) for sites in groups}
         sums = {one.label: SaeSums(one.sae, sequences, device) for one in saes}
         later = {one.label: LaterSites(one.watched, self._model.facts.d_model, device) for one in saes}
         for batch in self.batches():
-            finals = {hook: self._ablated(batch, hook) for hooks in groups for hook in hooks}
-            for one, spliced in zip(saes, self._spliced(saes, batch, sums), strict=True):
-                for hook, activation_RTd in spliced.items():
-                    final_RTD, found = self._suffix.run_watching(hook, batch.clean, activation_RTd, one.watched)
-                    later[one.label].update(batch.clean.activations, found, batch.places[hook].counted_RT)
-                    finals[hook][_name(one.label, hook)] = final_RTD[batch.places[hook].target_RT]
-            for hooks, own in zip(groups, losses, strict=True):
-                passes = {name: final_ND for hook in hooks for name, final_ND in finals[hook].items()}
-                own.add(self._model, batch, batch.places[hooks[0]], passes)
+            for sites, own in groups.items():
+                places = batch.places(sites)
+                hooks = sorted({hook for one in own for hook in one.hooks})
+                finals = {name: x_ND for hook in hooks for name, x_ND in self._ablated(batch, hook, places).items()}
+                for one, spliced in zip(own, self._spliced(own, batch, sums), strict=True):
+                    for hook, activation_RTd in spliced.items():
+                        final_RTD, found = self._suffix.run_watching(hook, batch.clean, activation_RTd, one.watched)
+                        later[one.label].update(batch.clean.activations, found, places.counted_RT)
+                        finals[_name(one.label, hook)] = final_RTD[places.target_RT]
+                losses[sites].add(self._model, batch, places, finals)
             done((batch.first + len(batch.clean.tokens_RT)) / sequences)
-        of_hook = {hook: own for hooks, own in zip(groups, losses, strict=True) for hook in hooks}
-        return {one.label: _evaluation(one, sums[one.label], later[one.label], of_hook[one.hook]) for one in saes}
+        return {
+            one.label: _evaluation(one, sums[one.label], later[one.label], losses[sites])
+            for sites, own in groups.items()
+            for one in own
+        }
 
     def _spliced(
         self, saes: Sequence[SplicedSae], batch: HeldOutBatch, sums: Mapping[str, SaeSums]
@@ -129,7 +135,7 @@ class LanguageModelEvaluator:
     def coded(self, one: SplicedSae, batch: HeldOutBatch) -> tuple[Entries, Tensor]:
         """The codes above 0 of an SAE at the positions that are replaced, in the order of the rows, and its
         reconstructions [N, d]."""
-        where_RT = batch.places[one.hook].replaced_RT
+        where_RT = batch.places(one.sites).replaced_RT
         x_ND, _ = read_by(one, batch, where_RT)
         tokens_N = batch.clean.tokens_RT[where_RT]
         step = max(1, CODE_ELEMENTS[x_ND.device.type] // one.sae.width)
@@ -144,7 +150,7 @@ class LanguageModelEvaluator:
 
     def codes(self, one: SplicedSae, batch: HeldOutBatch) -> Entries:
         """The codes above 0 of an SAE at the counted positions, in the order of the rows."""
-        places = batch.places[one.hook]
+        places = batch.places(one.sites)
         fired, _ = self.coded(one, batch)
         counts_N = places.counted_RT[places.replaced_RT]
         return fired if counts_N.all() else rows_where(counts_N, fired)
@@ -155,9 +161,9 @@ class LanguageModelEvaluator:
         spliced = _reconstructed(one, batch, sums)
         return {hook: self._suffix.run(hook, batch.clean, value_RTd) for hook, value_RTd in spliced.items()}
 
-    def _ablated(self, batch: HeldOutBatch, hook: str) -> dict[str, Tensor]:
+    def _ablated(self, batch: HeldOutBatch, hook: str, places: Places) -> dict[str, Tensor]:
         """Final hidden states at the targets with a site's activation zeroed, and at its mean."""
-        finals, places, mean_D = {}, batch.places[hook], self._means[hook]
+        finals, mean_D = {}, self._means[hook]
         for kind, value_D in (("zero", torch.zeros_like(mean_D)), ("mean", mean_D)):
             spliced = _replaced(batch.clean.activations[hook], places.replaced_RT, value_D)
             finals[_name(kind, hook)] = self._suffix.run(hook, batch.clean, spliced)[places.target_RT]
@@ -184,7 +190,7 @@ def read_by(one: SplicedSae, batch: HeldOutBatch, where_RT: Tensor) -> tuple[Ten
 
 def _reconstructed(one: SplicedSae, batch: HeldOutBatch, sums: SaeSums) -> dict[str, Tensor]:
     """Each site's activation with reconstructions in place; those of counted positions go into the sums too."""
-    activations, places = batch.clean.activations, batch.places[one.hook]
+    activations, places = batch.clean.activations, batch.places(one.sites)
     sequence_N = places.replaced_RT.nonzero()[:, 0] + batch.first
     counts_N = places.counted_RT[places.replaced_RT]
     tokens_N = batch.clean.tokens_RT[places.replaced_RT]

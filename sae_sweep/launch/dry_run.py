@@ -41,6 +41,8 @@ def print_plan(plan: Plan, root: Path, finished: Collection[str]) -> None:
         ]
         print()
         print_table(_title(group), HEADER, rows, sys.stdout)
+        if (ratio := group.members[0].config.data.max_norm_ratio) is not None:
+            tell(f"outliers: activations over {ratio:g} times the first block's median norm at their site do not count")
         if group.members[0].config.launcher.devices == 1:
             tell(_memory(peak(group, group.banks)))
         if milestones := _milestones(group):

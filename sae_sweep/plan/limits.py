@@ -64,7 +64,8 @@ def _check_synthetic(config: MemberConfig) -> None:
     kind = config.data.kind
     if synthetic_kind(kind) is None:
         return
-    unread = {"model": ("path", "revision"), "site": ("layer", "hook", "width", "output", "across")}
+    sites = ("layer", "hook", "width", "output", "across")
+    unread = {"model": ("path", "revision"), "site": sites, "data": ("max_norm_ratio",)}
     for group, keys in unread.items():
         for key in keys:
             value = getattr(getattr(config, group), key)
@@ -90,12 +91,6 @@ def _check_map(config: MemberConfig) -> None:
         )
     if config.init_from is not None:
         raise ConfigError(f"init_from={config.init_from} is an autoencoder's at one site; leave it null with {named}")
-    ratio = config.data.max_norm_ratio
-    if ratio is not None:
-        raise ConfigError(
-            f"data.max_norm_ratio={shown(ratio)} drops other tokens at each site, and members of several need the same"
-            f" at all; leave it null with {named}"
-        )
 
 
 def _check_training(config: MemberConfig) -> None:
@@ -142,11 +137,6 @@ def _check_objective(config: MemberConfig) -> None:
     asked = f"training.objective={training.objective}"
     if synthetic_kind(data.kind) is not None:
         raise ConfigError(f"{asked} runs a language model, and data.kind={data.kind} has none; take local")
-    if data.max_norm_ratio is not None:
-        raise ConfigError(
-            f"data.max_norm_ratio={shown(data.max_norm_ratio)} drops activations, and {asked} takes whole rows; leave"
-            " it null"
-        )
     if training.batch_size % data.context:
         whole = max(1, round(training.batch_size / data.context)) * data.context
         raise ConfigError(

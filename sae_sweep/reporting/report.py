@@ -19,6 +19,7 @@ from sae_sweep.reporting.pareto import cells, disagreements, pareto_json
 from sae_sweep.reporting.plot import WIDTH, frontier_plot
 from sae_sweep.reporting.points import SweepRecord
 from sae_sweep.reporting.published import read_all, shipped
+from sae_sweep.reporting.sections.baselines import outliers
 from sae_sweep.reporting.table import print_frontier
 
 
@@ -64,7 +65,9 @@ def print_cell(cell: Mapping[str, Any], console: Console) -> None:
     """Print a cell's title, what its numbers are held against, and its members."""
     if synthetic(cell["key"]) is None:
         baselines = "  ".join(f"{name} {number(value)}" for name, value in cell["baselines"].items())
+        left_out = outliers(cell)
         told = f"{baselines}  on {count(cell['tokens'])} held-out tokens"
+        told += f", without {left_out} outliers" if left_out else ""
     else:
         told = f"on {count(cell['tokens'])} held-out activations"
     for line in (cell_title(cell["key"]), told):

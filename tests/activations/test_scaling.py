@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from sae_sweep.errors import ConfigError
 
 
 def block(**sites: Any) -> Any:
-    return Block(0, 0, sites, torch.zeros(len(next(iter(sites.values()))), dtype=torch.int64))
+    tokens = {hook: torch.zeros(len(x_BD), dtype=torch.int64) for hook, x_BD in sites.items()}
+    return Block(0, 0, sites, tokens)
 
 
 NONE = torch.empty(0, 4)
@@ -94,3 +96,15 @@ def test_unknown_names_are_refused() -> None:
         input_scale("half", 4, STATS)
     with pytest.raises(ConfigError, match=r"sae\.coefficient_unit=mean is not one of sum, mean_d, mean_d_norm"):
         coefficient_scale("mean", 4, STATS, 1.0)
+
+
+def test_outliers_are_in_no_average_and_a_crosscoder_leaves_out_those_of_all_its_sites() -> None:
+    """Each of two sites has an outlier, in another row: 2 and 3 of 4 rows are left."""
+    a, b = torch.tensor([[3.0, 4.0], [0.0, 500.0], [0.0, 1.0], [6.0, 8.0]]), torch.tensor([[2.0], [4.0], [9e3], [6.0]])
+    inliers = {"a": torch.tensor([True, False, True, True]), "b": torch.tensor([True, True, False, True])}
+    of_both = replace(block(a=a, b=b), inliers=inliers)
+    alone, together = site_statistics(of_both), site_statistics(of_both, ("a", "b"))
+    assert (alone["a"].mean_norm, alone["b"].mean_norm) == (16 / 3, 4.0)
+    assert (together["a"].mean_norm, together["b"].mean_norm) == (7.5, 4.0)
+    assert together["a"].mean.tolist() == [4.5, 6.0]
+    assert together["b"].sample.tolist() == [[2.0], [6.0]]

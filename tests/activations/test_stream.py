@@ -183,8 +183,16 @@ def test_each_site_guards_for_itself() -> None:
     for hook in HOOKS:
         keep = free.tokens[hook] != loud[hook]
         assert int((~keep).sum()) == 1
-        assert torch.equal(guarded.tokens[hook], free.tokens[hook][keep])
-        assert torch.equal(guarded.activations[hook], free.activations[hook][keep])
+        found, tokens_B = guarded.take([hook], slice(None))
+        assert torch.equal(tokens_B, free.tokens[hook][keep])
+        assert torch.equal(found[hook], free.activations[hook][keep])
+        assert guarded.count([hook]) == len(tokens_B)
+        assert torch.equal(guarded.tokens[hook], free.tokens[hook])  # what a checkpoint's stamp is of
+    keep = ~torch.isin(free.tokens[HOOKS[0]], torch.tensor(list(loud.values())))
+    found, tokens_B = guarded.take(HOOKS, slice(1, 7))  # who reads both loses both, and cuts what is left into batches
+    assert torch.equal(tokens_B, free.tokens[HOOKS[0]][keep][1:7])
+    assert all(torch.equal(found[hook], free.activations[hook][keep][1:7]) for hook in HOOKS)
+    assert guarded.count(HOOKS) == int(keep.sum()) == len(keep) - 2
     assert (guarded.index, guarded.epoch) == (free.index, free.epoch)
 
 

@@ -34,7 +34,7 @@ def run(session, saes, config):
     """The codes above 0 per counted position, and the spliced passes that were seen."""
     entries, positions, passes = dict.fromkeys((sae.label for sae in saes), 0), 0, 0
     while (batch := (yield)) is not None:
-        positions += int(next(iter(batch.rows.places.values())).counted_RT.sum())
+        positions += int(batch.rows.places(next(iter(batch.saes.values())).sites).counted_RT.sum())
         for label in batch.saes:
             entries[label] += len(batch.codes(label).value_N)
             passes += len(batch.spliced(label))

@@ -82,7 +82,6 @@ def test_what_cannot_be_trained_is_refused(override: str, message: str) -> None:
             "sae.lookup=learned",
             "sae.lookup=learned is an autoencoder's at one site; take none with site.output=mlp_out",
         ),
-        ("data.max_norm_ratio=3", "data.max_norm_ratio=3 drops other tokens at each site"),
         *(
             (
                 f"training.objective={name}",
@@ -105,7 +104,6 @@ def test_what_transcoders_cannot_have_is_refused(override: str, message: str) ->
         ("site.output=mlp_out", "leave site.output null"),
         ("sae.skip=true", "sae.skip=true is a transcoder's"),
         ("sae.lookup=frozen", "sae.lookup=frozen is an autoencoder's at one site; take none with site.across=[0, 1]"),
-        ("data.max_norm_ratio=3", "leave it null with site.across=[0, 1]"),
         (
             "training.objective=e2e",
             "training.objective=e2e is an autoencoder's at one site; take local with site.across=[0, 1]",
@@ -151,7 +149,7 @@ def test_data_must_exist(tmp_path: Path) -> None:
         ("data.toy.decay=1.1", "data.toy.decay=1.1 must be above 0 and at most 1"),
         ("data.toy.noise=-0.5", "data.toy.noise=-0.5 must not be negative"),
         ("data.path=x", "data.path=x is not read with data.kind=toy (it is with hub, text, tokens); leave it null"),
-        ("data.max_norm_ratio=2", "data.max_norm_ratio=2 is not read with data.kind=toy; leave it null"),
+        ("data.max_norm_ratio=2", "data.max_norm_ratio=2 is not read with data.kind=toy, which has no model"),
         ("data.cache=x", "data.cache=x is not read with data.kind=toy; leave it null"),
         ("model.path=x", "model.path=x is not read with data.kind=toy, which has no model"),
         ("model=gpt2", "model.path=openai-community/gpt2 is not read with data.kind=toy, which has no model"),

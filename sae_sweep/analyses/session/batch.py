@@ -67,11 +67,11 @@ class Batch:
 
     def replaced(self, label: str) -> Tensor:
         """[R, T] bool: where a member's reconstructions are put."""
-        return self.rows.places[self.saes[label].hook].replaced_RT
+        return self.rows.places(self.saes[label].sites).replaced_RT
 
     def counted(self, label: str) -> Tensor:
         """[R, T] bool: where its numbers are measured."""
-        return self.rows.places[self.saes[label].hook].counted_RT
+        return self.rows.places(self.saes[label].sites).counted_RT
 
     def read(self, label: str, where_RT: Tensor) -> Tensor:
         """[N, d]: what a member reads at the positions of a mask."""
@@ -106,7 +106,7 @@ class Batch:
         hooks = self.saes[label].hooks
         parts = {name: value_ND.chunk(len(hooks), dim=1) for name, value_ND in values.items()}
         found = [
-            self._lost_at(hook, {name: part[i] for name, part in parts.items()}, where_RT, measured_RT)
+            self._lost_at(label, hook, {name: part[i] for name, part in parts.items()}, where_RT, measured_RT)
             for i, hook in enumerate(hooks)
         ]
         if len(found) == 1:
@@ -119,8 +119,10 @@ class Batch:
         )
 
     @torch.no_grad()
-    def _lost_at(self, hook: str, values: Mapping[str, Tensor], where_RT: Tensor, measured_RT: Tensor | None) -> Lost:
-        target_RT = self.rows.places[hook].target_RT
+    def _lost_at(
+        self, label: str, hook: str, values: Mapping[str, Tensor], where_RT: Tensor, measured_RT: Tensor | None
+    ) -> Lost:
+        target_RT = self.rows.places(self.saes[label].sites).target_RT
         if measured_RT is not None:
             target_RT = target_RT & measured_RT
         finals = [self._evaluator.final(hook, self.rows, value_ND, where_RT)[target_RT] for value_ND in values.values()]

@@ -28,8 +28,15 @@ def _of_model(cell: Cell) -> list[tuple[str, str]]:
         ("CE, mean ablation", _nats(base["ce_mean"])),
         ("Held-out tokens", count(cell["tokens"])),
         ("Positions", str(key["positions"])),
+        ("Outliers left out", outliers(cell) or "none"),
         ("Model precision", str(key["dtype"])),
     ]
+
+
+def outliers(cell: Cell) -> str | None:
+    """The largest share of held-out positions that a member leaves out for their norm; None where none is."""
+    most = max((point.get("outlier_fraction") or 0.0 for point in cell["points"]), default=0.0)
+    return f"{100 * most:.2g}%" if most else None
 
 
 def _nats(value: float | None) -> str:

@@ -172,7 +172,7 @@ class Keeper:
         for company in companies:
             found = newest_sound(company, self._members, self._tell, self._ranks)
             if found is not None and {m.identity for m in found.members} >= set(self._order):
-                if found.stamp != stamp:
+                if found.stamp not in (stamp, ""):  # none: older versions left it out where outliers were
                     raise ConfigError(
                         f"data.kind={self._kind}: its tokens are not those that the checkpoint in {company.path} was"
                         " trained on; restore them, or remove that folder to begin anew"

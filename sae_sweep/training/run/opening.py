@@ -73,13 +73,18 @@ def _opened(group: Group, waves: Sequence[Wave], ranks: Ranks, progress: Progres
     first = source.calibration()
     for bank in banks:
         _check_block(first, bank)
+    for hook, inlier_B in first.inliers.items():
+        progress.message(
+            f"data.max_norm_ratio={config.data.max_norm_ratio:g}: {int((~inlier_B).sum()):,} of {len(inlier_B):,}"
+            f" activations of the first block at {hook} are longer than so many times the median, and do not count"
+        )
     progress.stage("preparing members")
     if source.device.type == "cpu":
         from sae_sweep.kernels.cpu.compiling import tell_compiling  # numba, which a GPU does without
 
         tell_compiling(partial(progress.stage, "compiling loops, once"))
     calibrations, means = _calibrated(banks, source, first)
-    stamp = ranks.shared(partial(stream_stamp, first, config))
+    stamp = ranks.shared(partial(stream_stamp, first))
     waits = _waits(config, own, source.device, ranks)
 
     made = (BankTrainer(*pair, config.tracking.log_every) for pair in zip(banks, calibrations, strict=True))
@@ -95,14 +100,17 @@ def _opened(group: Group, waves: Sequence[Wave], ranks: Ranks, progress: Progres
 
 def _calibrated(banks: Sequence[BankPlan], source: Source, block: Block) -> tuple[list[Calibration], dict[str, Tensor]]:
     """The calibration of each bank on a block, and the mean activations [d] by the hooks that are spliced."""
-    statistics = {centred: site_statistics(block, centred=centred) for centred in (False, True)}
-    objectives = {_objective(bank): _end_to_end(bank, source, block, statistics[False]) for bank in banks}
+    asked = {(bank.site.hooks, centred): bank for bank in banks for centred in (False, True)}
+    statistics = {(hooks, centred): site_statistics(block, hooks, centred=centred) for hooks, centred in asked}
+    objectives = {
+        _objective(bank): _end_to_end(bank, source, block, statistics[bank.site.hooks, False]) for bank in banks
+    }
     tabled = {bank.site.hook for bank in banks if bank.members[0].config.sae.lookup != "none"}
     unigrams = source.unigrams(sorted(tabled)) if tabled else {}
 
     def calibration(bank: BankPlan) -> Calibration:
         site, sae = bank.site, bank.members[0].config.sae
-        measured = statistics[sae.centre]
+        measured = statistics[site.hooks, sae.centre]
         return Calibration(
             sites=tuple(measured[hook] for hook in (site.hook, *(other.hook for other in site.beside))),
             device=source.device,
@@ -113,7 +121,8 @@ def _calibrated(banks: Sequence[BankPlan], source: Source, block: Block) -> tupl
         )
 
     spliced = [site.hook for bank in banks for site in (bank.site.written, *bank.site.beside)]
-    means = {hook: statistics[False][hook].mean for hook in spliced}
+    alone = site_statistics(block)
+    means = {hook: alone[hook].mean for hook in spliced}
     return [calibration(bank) for bank in banks], means
 
 
@@ -149,16 +158,14 @@ def _waits(config: MemberConfig, waves: Sequence[Wave], device: torch.device, ra
     return host is None or waves[0].state_bytes <= host * ranks.hosts / ranks.size
 
 
-def stream_stamp(block: Block, config: MemberConfig) -> str:
-    """Hash of the first block's tokens, on whatever device; empty where which are kept depends on activations."""
-    if config.data.max_norm_ratio is not None:
-        return ""
+def stream_stamp(block: Block) -> str:
+    """Hash of the first block's tokens, on whatever device: those of outliers too, which depend on activations."""
     tokens_B = next(iter(block.tokens.values())).cpu().contiguous()
     return blake2b(tokens_B.numpy().data, digest_size=8).hexdigest()
 
 
 def _check_block(block: Block, bank: BankPlan) -> None:
-    count, first = len(block.activations[bank.site.hook]), bank.members[0]
+    count, first = block.count(bank.site.hooks), bank.members[0]
     for hook, width in first.widths.items():
         found = block.activations[hook].shape[1]
         if found != width:

@@ -1,6 +1,6 @@
 """What the members of a bank read and reconstruct: a block's activations, centred and scaled as they ask."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -47,10 +47,18 @@ class Inputs:
         mean_D = seen(written.mean, self._target_units)
         return Start(seen(read.sample, self.units), mean_D, self.spaces, outputs_ND)
 
-    def raw(self, block: Block, rows: slice) -> Tensor:
-        """What members read, in raw units; a crosscoder's sites end to end."""
-        sites = (self._site, *self._site.beside)
-        read = [block.activations[site.hook][rows] for site in sites]
+    @property
+    def hooks(self) -> tuple[str, ...]:
+        """Where members read and what they reconstruct: what is too long at one of them counts at none."""
+        return self._site.hooks
+
+    def raw(self, block: Block, rows: slice) -> tuple[Tensor, Tensor]:
+        """What members read, in raw units, a crosscoder's sites end to end; and its tokens."""
+        found, tokens_B = block.take(self.hooks, rows)
+        return self._read(found), tokens_B
+
+    def _read(self, found: Mapping[str, Tensor]) -> Tensor:
+        read = [found[site.hook] for site in (self._site, *self._site.beside)]
         return read[0] if len(read) == 1 else torch.cat(read, dim=1)
 
     def scaled(self, x_BD: Tensor, units: Units | None = None) -> Tensor:
@@ -59,11 +67,11 @@ class Inputs:
 
     def batch(self, block: Block, rows: slice) -> Batch:
         """Activations in the block's order."""
-        x_BD, tokens_B = self.scaled(self.raw(block, rows)), block.tokens[self._site.hook][rows]
+        found, tokens_B = block.take(self.hooks, rows)
+        x_BD = self.scaled(self._read(found))
         if self.spaces.same:
             return Batch(x_BD, tokens_B)
-        y_BD = block.activations[self._site.written.hook][rows]
-        return Batch(x_BD, tokens_B, self.scaled(y_BD, self._target_units))
+        return Batch(x_BD, tokens_B, self.scaled(found[self._site.written.hook], self._target_units))
 
     def folded(self, bank: Bank, index: int) -> InferenceSae:
         """A member for raw activations."""

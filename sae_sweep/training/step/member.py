@@ -224,4 +224,4 @@ class TrainedMember:
 
     def raw(self, block: Block, rows: slice) -> tuple[Tensor, Tensor]:
         """Activations [B, D] of a block as its inference form reads them, and their tokens [B]."""
-        return self._bank.inputs.raw(block, rows), block.tokens[self.plan.site.hook][rows]
+        return self._bank.inputs.raw(block, rows)

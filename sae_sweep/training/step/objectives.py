@@ -115,12 +115,12 @@ class EndToEnd:
 
     def terms(self, sequences: Sequences, spliced_BD: Tensor, *, differentiate: bool = True) -> Terms:
         """Splice these activations in at the counted positions of some rows, a few rows at a time."""
-        targets, counts = max(1, int(sequences.target_RT.sum())), max(1, len(spliced_BD))
+        targets, counts = max(1, int(sequences.targets(self.hook).sum())), max(1, len(spliced_BD))
         kl = downstream = spliced_BD.new_zeros(())
         gradients, done = [], 0
         for first in range(0, len(sequences), self._splicing.rows_at_once):
             rows = sequences.rows(slice(first, first + self._splicing.rows_at_once))
-            count = int(rows.counted_RT.sum())
+            count = int(rows.counted(self.hook).sum())
             own_bD = spliced_BD[done : done + count].detach()
             with self._splicing.turn, torch.set_grad_enabled(differentiate):
                 spliced = _SplicedRows(self, rows, own_bD.requires_grad_(differentiate))
@@ -145,10 +145,10 @@ class _SplicedRows:
     def __init__(self, of: EndToEnd, rows: Sequences, own_bD: Tensor) -> None:
         self._own_bD = own_bD
         own_RTd = rows.clean.activations[of.hook]
-        places_b = _places(rows.counted_RT, own_RTd.device)
+        places_b = _places(rows.counted(of.hook), own_RTd.device)
         flat_PD = own_RTd.flatten(0, 1).index_copy(0, places_b, own_bD.to(own_RTd.dtype))
         final_RTD, later = of.run(rows, flat_PD.view_as(own_RTd))
-        targets_N = _places(rows.target_RT, own_RTd.device)
+        targets_N = _places(rows.targets(of.hook), own_RTd.device)
         clean_ND = rows.clean.final_RTD.flatten(0, 1).index_select(0, targets_N)
         self._final_ND = final_RTD.flatten(0, 1).index_select(0, targets_N)
         kl, self._kl_gradient_ND = kl_and_gradient(of.model, clean_ND, self._final_ND.detach())
@@ -209,7 +209,7 @@ class _Known(torch.autograd.Function):
 def _counted(sequences: Sequences, hook: str) -> tuple[Tensor, Tensor]:
     """Activations [B, d] and tokens [B] of the counted positions."""
     own_RTd = sequences.clean.activations[hook]
-    places_B = _places(sequences.counted_RT, own_RTd.device)
+    places_B = _places(sequences.counted(hook), own_RTd.device)
     tokens_B = sequences.clean.tokens_RT.flatten().index_select(0, places_B)
     return own_RTd.flatten(0, 1).index_select(0, places_B), tokens_B
 

@@ -83,7 +83,7 @@ class BankTrainer:
         """Steps that a member takes on a block, if its budget does not end before."""
         if self._end_to_end is not None:
             return self._end_to_end.steps_in(block)
-        return len(block.activations[self.hook]) // self._batch_size
+        return block.count(self.trained.inputs.hooks) // self._batch_size
 
     def consume(self, block: Block, after_step: Callable[[], None]) -> None:
         """Let every member take a step on each whole batch of the block that it has not taken; what is left over is

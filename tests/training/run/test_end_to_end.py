@@ -251,7 +251,6 @@ def test_steering_starts_where_the_objective_is(shared: list[str]) -> None:
     [
         (["training.objective=kl"], r"training\.objective=kl is not one of local, e2e, e2e_downstream, kl_mse"),
         ([E2E, "training.batch_size=60"], r"training\.batch_size=60 is not a multiple of data\.context=16.* take 64"),
-        ([E2E, "data.max_norm_ratio=5"], r"data\.max_norm_ratio=5 drops activations"),
         ([E2E, "training.kl_coefficient=0"], r"training\.kl_coefficient=0 must be above 0"),
         ([DOWNSTREAM, "training.downstream_coefficient=-1"], r"training\.downstream_coefficient=-1 must be above 0"),
         ([DOWNSTREAM, "training.downstream_sites=0"], r"training\.downstream_sites=0 must be at least 1"),

@@ -56,9 +56,9 @@ class World:
 
     @property
     def counted_RT(self) -> Tensor:
-        """Neither special nor the first of its row."""
+        """Neither special nor the first of its row, nor too long."""
         places_T = torch.arange(self.tokens_RT.shape[1])
-        return (self.tokens_RT > BOS) & (places_T > 0)
+        return (self.tokens_RT > BOS) & (places_T > 0) & self.sequences.inliers.get(HOOK, self.tokens_RT >= 0)
 
     @property
     def x_BD(self) -> Tensor:
@@ -225,6 +225,15 @@ def test_a_perfect_reconstruction_costs_nothing(world: World, name: str) -> None
     (gradient_BMD,) = torch.autograd.grad(loss_M.sum(), [error_BMD])
     assert abs(loss_M.item()) < 1e-12
     assert gradient_BMD.abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_what_is_too_long_is_neither_replaced_nor_compared(world: World, name: str) -> None:
+    inlier_RT = torch.ones_like(world.tokens_RT, dtype=torch.bool)
+    inlier_RT[0, 3] = inlier_RT[3, 9] = inlier_RT[4, 10] = False
+    guarded = replace(world, sequences=replace(world.sequences, inliers={HOOK: inlier_RT}))
+    assert len(guarded.x_BD) == len(world.x_BD) - 3
+    check(guarded, problem(guarded, "topk"), name, dense=False)
 
 
 def test_a_site_that_does_nothing_is_refused(world: World) -> None:
