@@ -6,10 +6,11 @@ equations, called `Maths`. Nothing here and in facts imports torch.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
+from sae_sweep.architectures.recipe import RECIPES, Recipe, Run, tuned
 from sae_sweep.errors import ConfigError
 from sae_sweep.host.kinds import Kinds
 
@@ -21,25 +22,6 @@ DECODER_INITS = ("random", "data")
 ENCODER_INITS = ("transpose", "matched_transpose", "scaled_transpose", "divided_transpose", "random")
 B_DEC_INITS = ("zero", "mean", "geometric_median")
 LOOKUPS = ("none", "learned", "frozen")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a paper trains its architecture. A `training` key that is null takes the field of its name."""
-
-    lr: float
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    clip: float = 0.0
-    """Largest gradient norm of a member; 0 is none."""
-    lr_warmup_steps: int = 1_000
-    lr_decay_fraction: float = 0.0
-    sparsity_warmup_steps: int = 0
-    sparsity_warmup_fraction: float = 0.0
-    """The same as a share of the run, where a paper gives it so."""
-    resample_every: int = 0
-    """Steps between the (at most four) resamplings of dead latents; 0 is never."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +67,8 @@ class SaeConfig(ABC):
     """Take the row out of the encoder's input as well."""
     skip: bool
     """A transcoder's linear path beside the latents, W_skip x (Paulo et al. 2025, arXiv 2501.18823)."""
+    recipe: str = field(default="paper", kw_only=True)
+    """What `training` keys that are null stand for: tuned or paper, which members were before there was a choice."""
     trims = True
     """Whether the last correction of `l0` can change its inference form; no key, but a fact of the architecture."""
     control = False
@@ -110,8 +94,16 @@ class SaeConfig(ABC):
         return ()
 
     @abstractmethod
-    def recipe(self, width: int) -> Recipe:
+    def paper_recipe(self, run: Run) -> Recipe:
         """The paper's training recipe."""
+
+    def tuned_recipe(self, run: Run) -> Recipe:
+        """What works best for a run like this one."""
+        return tuned(run)
+
+    def training_recipe(self, run: Run) -> Recipe:
+        """The one that `recipe` names."""
+        return self.paper_recipe(run) if self.recipe == "paper" else self.tuned_recipe(run)
 
     def resolved(self, d: int) -> dict[str, Any]:
         """What keys that may be null stand for where they are, by key."""
@@ -146,6 +138,7 @@ class SaeConfig(ABC):
 
     def check(self, d: int, width: int) -> None:
         """Raises ConfigError on a combination that cannot be trained."""
+        one_of("recipe", self.recipe, RECIPES)
         one_of("input_scale", self.input_scale, INPUT_SCALES)
         one_of("decoder_init", self.decoder_init, DECODER_INITS)
         one_of("encoder_init", self.encoder_init, ENCODER_INITS)

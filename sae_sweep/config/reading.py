@@ -4,7 +4,7 @@ A key that is misspelt, left out, of the wrong type or impossible is refused at 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields, is_dataclass, replace
+from dataclasses import MISSING, asdict, fields, is_dataclass, replace
 from difflib import SequenceMatcher, get_close_matches
 from operator import attrgetter
 from pathlib import Path
@@ -129,6 +129,7 @@ def typed(cls: Any, entries: Any, prefix: str) -> Any:
     if cls is SaeConfig:
         cls = _architecture(entries.get("architecture"))
     names, types = [field.name for field in fields(cls)], get_type_hints(cls)
+    entries = {field.name: field.default for field in fields(cls) if field.default is not MISSING} | dict(entries)
     for name in entries:
         if name not in names:
             raise unknown_key(f"{prefix}{name}", entries.get("architecture"))

@@ -4,7 +4,7 @@ Values and their defaults live in `configs/`, types and meaning here; `reading.p
 in these modules, or in anything they import, imports torch.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sae_sweep.architectures.base import SaeConfig
@@ -140,7 +140,7 @@ class TrainingConfig:
     lr: float | None
     lr_warmup_steps: int | None
     lr_decay_fraction: float | None
-    """Share of the run, at its end, over which lr falls linearly to 0."""
+    """Share of the run, at its end, over which lr falls to 0."""
     sparsity_warmup_steps: int | None
     beta1: float | None
     beta2: float | None
@@ -151,6 +151,9 @@ class TrainingConfig:
     """How much work a kill may cost: time between checkpoints of a group; null takes none by the clock."""
     checkpoint_tokens: float | None
     """The same in training tokens of a member, on average."""
+    lr_schedule: str | None = field(default=None, kw_only=True)
+    """How lr falls over that share: linear (null too), cosine, or constant, which does not; over all of the run where
+    it is given and the share is neither here nor in the recipe."""
     milestones: list[int] | str | None
     """Training tokens after which each member is kept as it is then, and judged; `log:n` is n of them log-spaced."""
 

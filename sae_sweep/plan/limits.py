@@ -13,6 +13,7 @@ from sae_sweep.errors import ConfigError
 BACKENDS = ("hf", "transformer_lens")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 POSITIONS = ("counted", "all")
+LR_SCHEDULES = ("linear", "cosine", "constant")
 NAME_BYTES = 200
 """A file system's 255, less what a temporary name adds."""
 TRACKING_MODES = ("online", "offline", "none")
@@ -118,6 +119,13 @@ def _check_training(config: MemberConfig) -> None:
     _at_least("training.checkpoint_minutes", training.checkpoint_minutes, 0)
     _at_least("training.checkpoint_tokens", training.checkpoint_tokens, 1)
     _within("training.lr_decay_fraction", training.lr_decay_fraction, 0, 1 + 1e-12, "from 0 to 1")
+    if training.lr_schedule is not None:
+        _one_of("training.lr_schedule", training.lr_schedule, LR_SCHEDULES)
+    if training.lr_schedule == "constant" and training.lr_decay_fraction:
+        raise ConfigError(
+            f"training.lr_decay_fraction={shown(training.lr_decay_fraction)}: nothing falls with"
+            " training.lr_schedule=constant; leave it null, or choose linear or cosine"
+        )
     for tokens in training.milestones if isinstance(training.milestones, list) else ():
         if not 1 <= tokens <= training.tokens:
             raise ConfigError(

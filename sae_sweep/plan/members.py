@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from sae_sweep.architectures.recipe import Run
 from sae_sweep.config.schema import OBJECTIVE_KEYS, MemberConfig, ModelConfig, SiteConfig
 from sae_sweep.config.values import shown
 from sae_sweep.data.kinds import synthetic_kind
@@ -17,7 +18,7 @@ from sae_sweep.model.facts import ModelFacts, check_context, model_facts, model_
 from sae_sweep.model.sites import Site, later_sites, resolve_site, site_width, synthetic_site
 from sae_sweep.plan.limits import check_config, check_width
 from sae_sweep.plan.origin import check_origin, weights_hash
-from sae_sweep.plan.schedules import Schedule, resolve_schedule
+from sae_sweep.plan.schedules import Schedule, decay_fraction, resolve_schedule
 
 FACTS = ("d_model", "n_layers", "n_heads", "d_head", "d_mlp", "vocab_size")
 RUNTIME_KEYS = ("name", "output_dir", "dry_run", "tracking", "launcher")
@@ -28,6 +29,8 @@ RUNTIME_DATA_KEYS = ("cache", "max_bad_records")
 """The same under `data`."""
 RUNTIME_TRAINING_KEYS = ("checkpoint_minutes", "checkpoint_tokens", "milestones")
 """The same under `training`."""
+FIRST = {"sae.recipe": "paper", "training.lr_schedule": None}
+"""Values of keys that came later: a member with them is what it was when there was no such key."""
 OBJECTIVE_ENTRIES = {"objective", *(key for keys in OBJECTIVE_KEYS.values() for key in keys)}
 """The same under `training`, where the objective does not read them."""
 
@@ -65,9 +68,11 @@ class Member:
     def resolved(self) -> MemberConfig:
         """Its config with what it left to the recipe, the width and the layer, as they are."""
         config, schedule = self.config, self.schedule
-        recipe = asdict(config.sae.recipe(self.width))
+        run = Run(schedule.total_steps, config.training.batch_size, self.d, self.width)
+        share = decay_fraction(config.training, config.sae.training_recipe(run))
         same = ("lr", "beta1", "beta2", "eps", "clip", "lr_warmup_steps", "sparsity_warmup_steps")
-        found = {"lr_decay_fraction": recipe["lr_decay_fraction"], **{key: getattr(schedule, key) for key in same}}
+        decay = {"lr_decay_fraction": share, "lr_schedule": schedule.lr_schedule if share else "constant"}
+        found = {**decay, **{key: getattr(schedule, key) for key in same}}
         training = {key: value for key, value in found.items() if getattr(config.training, key) is None}
         layer = self.site.layer if config.site.kind is not None and config.site.across is None else config.site.layer
         return replace(
@@ -120,7 +125,7 @@ def resolve_member(config: MemberConfig, identity: str) -> Member:
         wanted = {"sae": config.sae.method(), "d": d, "width": width, "site": site.hook, "output": None}
         check_origin(config.init_from, wanted)
     sites = 1 + len(site.beside)
-    schedule = resolve_schedule(config, width)
+    schedule = resolve_schedule(config, sites * d, width)
     return Member(config, identity, "", site, sites * d, width, schedule, sites * d_out, later, watched)
 
 
@@ -138,6 +143,10 @@ def identity_entries(config: MemberConfig) -> dict[str, Any]:
     if entries.pop("init_from") is not None:  # which weights, not where they lie
         entries["init_from"] = weights_hash(str(config.init_from))
     left_out = {*RUNTIME_TRAINING_KEYS, *OBJECTIVE_ENTRIES}
+    for key, before in FIRST.items():  # how members were before there was the key
+        group, _, name = key.partition(".")
+        if entries[group][name] == before:
+            del entries[group][name]
     entries["training"] = {key: value for key, value in training.items() if key not in left_out}
     if not config.training.local:  # which is how members were before there was another objective
         entries["training"] |= config.training.objective_keys

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil, cos, pi
 
-from sae_sweep.architectures.base import Recipe
-from sae_sweep.config.schema import MemberConfig
+from sae_sweep.architectures.recipe import Recipe, Run
+from sae_sweep.config.schema import MemberConfig, TrainingConfig
 from sae_sweep.plan.milestones import Milestone, resolve_milestones
 
 WARMUP_SHARE = 20
@@ -43,6 +43,8 @@ class Schedule:
     """From this step on, a steered coefficient stays as it is."""
     milestones: tuple[Milestone, ...] = ()
     """After which steps the member is kept as it is then."""
+    lr_schedule: str = "linear"
+    """How lr falls over the last `lr_decay_steps`: linear or cosine."""
 
     def milestones_at(self, step: int) -> list[Milestone]:
         """Those that are reached after this many steps."""
@@ -56,13 +58,15 @@ class Schedule:
         return step - max((s for s in self.resample_steps if s <= step), default=0)
 
     def lr_at(self, step: int) -> float:
-        """Learning rate of step `step` (from 0): warm-up or re-warm-up times the final linear decay."""
+        """Learning rate of step `step` (from 0): warm-up or re-warm-up times the final decay."""
         ramp = 1.0
         if self.warming_at(step):
             since = self._since_restart(step)
             ramp = REWARM_FLOOR + (1 - REWARM_FLOOR) * (1 - cos(pi * since / self.lr_warmup_steps)) / 2
         left = self.total_steps - step
         decay = min(1.0, left / self.lr_decay_steps) if self.lr_decay_steps else 1.0
+        if self.lr_schedule == "cosine":
+            decay = (1 - cos(pi * decay)) / 2
         return self.lr * ramp * decay
 
     def sparsity_at(self, step: int) -> float:
@@ -83,10 +87,11 @@ def _sparsity_warmup(config: MemberConfig, recipe: Recipe, total: int) -> int:
     return round(min(recipe.sparsity_warmup_fraction, longest) * total)
 
 
-def resolve_schedule(config: MemberConfig, width: int) -> Schedule:
+def resolve_schedule(config: MemberConfig, d: int, width: int) -> Schedule:
     """The schedule of one member: its own `training` keys where given, else its recipe's, cut to the run."""
-    training, recipe = config.training, config.sae.recipe(width)
+    training = config.training
     total = max(1, int(training.tokens) // training.batch_size)
+    recipe = config.sae.training_recipe(Run(total, training.batch_size, d, width))
     share = total // WARMUP_SHARE
 
     def own_or_share(own: int | None, paper: int) -> int:
@@ -104,13 +109,24 @@ def resolve_schedule(config: MemberConfig, width: int) -> Schedule:
         eps=own(training.eps, recipe.eps),
         clip=own(training.clip, recipe.clip),
         lr_warmup_steps=own_or_share(training.lr_warmup_steps, recipe.lr_warmup_steps),
-        lr_decay_steps=round(own(training.lr_decay_fraction, recipe.lr_decay_fraction) * total),
+        lr_decay_steps=round(decay_fraction(training, recipe) * total),
         sparsity_warmup_steps=_sparsity_warmup(config, recipe, total),
         resample_steps=tuple(every * (i + 1) for i in range(RESAMPLINGS)) if every else (),
         dead_window_steps=max(1, every // 2),
         hold_from=int(HOLD_SHARE * total),
         milestones=resolve_milestones(training, total),
+        lr_schedule="cosine" if training.lr_schedule == "cosine" else "linear",
     )
+
+
+def decay_fraction(training: TrainingConfig, recipe: Recipe) -> float:
+    """The share of a run over which lr falls. Where a shape is asked for and neither config nor recipe says over which
+    share, it falls all along."""
+    if training.lr_schedule == "constant":
+        return 0.0
+    share = recipe.lr_decay_fraction if training.lr_decay_fraction is None else training.lr_decay_fraction
+    silent = training.lr_schedule is not None and training.lr_decay_fraction is None
+    return 1.0 if silent and not share else share
 
 
 def blocks_needed(configs: Iterable[MemberConfig], positions: int) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_sweep.architectures.base import ARCHITECTURES
+from sae_sweep.architectures.recipe import Run
 from sae_sweep.config.saved import architecture_label, saved_sae
 from sae_sweep.config.values import finite
 from sae_sweep.errors import ConfigError
@@ -45,7 +46,7 @@ class SweepRecord:
 
 def read_sweep(folder: Path) -> SweepRecord:
     """Read sweep.json and each finished member's metrics.json. Raises ConfigError where sweep.json cannot be read."""
-    sweep = read_record(folder)
+    sweep, papers = read_record(folder), set[str]()
     name = str(sweep.get("name", folder.name))
     record = SweepRecord(name, [], [], [], roots={name: folder})
     for label, entry in sweep["members"].items():
@@ -57,8 +58,11 @@ def read_sweep(folder: Path) -> SweepRecord:
         try:
             record.points.append(read_point(folder / label, label, entry["config"]))
             record.configs[label], record.folders[label] = entry["config"], folder / label
+            if entry["config"]["sae"].get("recipe", "paper") == "paper":
+                papers.add(label)
         except (ValueError, ConfigError) as error:
             record.notes.append(f"{label}: left out, {error}")
+    _tell_apart(record.points, papers)
     for file in sorted((folder / names.FOREIGN).glob(f"*/{names.ORIGIN}")):
         label = f"{names.FOREIGN}/{file.parent.name}"
         try:
@@ -67,6 +71,14 @@ def read_sweep(folder: Path) -> SweepRecord:
         except (OSError, ValueError, KeyError, TypeError) as error:
             record.notes.append(f"{label}: left out, {error}")
     return record
+
+
+def _tell_apart(points: list[Point], papers: set[str]) -> None:
+    """Call an architecture trained as in its paper so, where there are others of it, too: they share no curve."""
+    tuned = {point["architecture"] for point in points if point["member"] not in papers}
+    for point in points:
+        if point["member"] in papers and point["architecture"] in tuned:
+            point["architecture"] += " paper"
 
 
 def read_foreign(folder: Path, label: str) -> Point:
@@ -100,7 +112,7 @@ def read_point(folder: Path, label: str, config: Mapping[str, Any]) -> Point:
         "width": width,
         "knob": knob,
         "knob_value": value,
-        "lr": training.get("lr") or _recipe_lr(sae, width),
+        "lr": training.get("lr") or _recipe_lr(sae, training, exported.get("d_in"), width),
         "seed": config.get("seed"),
         **metrics,
     }
@@ -149,9 +161,13 @@ def _width_from_expansion(config: Mapping[str, Any]) -> int | None:
     return round(d * expansion) if d and expansion and at_d_model else None
 
 
-def _recipe_lr(sae: Mapping[str, Any], width: int | None) -> float | None:
+def _recipe_lr(sae: Mapping[str, Any], training: Mapping[str, Any], d: int | None, width: int | None) -> float | None:
+    """What the recipe makes of a learning rate that was left to it."""
     config = saved_sae(sae)
-    return None if config is None or width is None else config.recipe(width).lr
+    if config is None or width is None or (d is None and config.recipe != "paper"):
+        return None
+    steps = max(1, int(training["tokens"]) // int(training["batch_size"]))
+    return config.training_recipe(Run(steps, int(training["batch_size"]), d or 1, width)).lr
 
 
 def _is_number(value: object) -> bool:

@@ -15,7 +15,8 @@ from sae_sweep.interop import load_sae
 FACTS = """
 from dataclasses import dataclass
 
-from sae_sweep.architectures.base import Coefficient, PenaltyConfig, Recipe
+from sae_sweep.architectures.base import Coefficient, PenaltyConfig
+from sae_sweep.architectures.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class ElasticConfig(PenaltyConfig):
     def coefficient(self):
         return Coefficient(self.strength, self.coefficient_unit, degree=2.0)
 
-    def recipe(self, width):
+    def paper_recipe(self, run):
         return Recipe(lr=1e-2, resample_every=25_000 if self.resample else 0)
 
 
@@ -93,6 +94,8 @@ defaults:
   - _self_
 
 architecture: elastic
+recipe: paper
+input_scale: none
 strength: null
 l1_share: 0.5
 coefficient_unit: sum

@@ -9,10 +9,17 @@ import torch
 
 from sae_sweep.architectures.base import ARCHITECTURES, SaeConfig
 from sae_sweep.architectures.maths import maths_of
+from sae_sweep.architectures.recipe import Run
 from sae_sweep.errors import ConfigError
 from sae_sweep.saes.base import SaeMaths
 from sae_sweep.saes.initial import Start
 from tests.architectures.options import KNOBS, WIDTH, D, config
+
+
+def run(width: int) -> Run:
+    """Which the papers' recipes know the width of."""
+    return Run(1_000, 64, D, width)
+
 
 ALL: dict[str, Any] = {option: config(option) for option in KNOBS}
 STANDARD, GATED, TOPK, JUMPRELU = ALL["standard"], ALL["gated"], ALL["topk"], ALL["jumprelu"]
@@ -62,22 +69,24 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("option", KNOBS)
 def test_recipes_of_the_papers(option: str) -> None:
-    recipe = ALL[option].recipe(2**14)
+    recipe = ALL[option].paper_recipe(run(2**14))
     assert {key: getattr(recipe, key) for key in RECIPES[option]} == RECIPES[option]
 
 
 def test_a_target_falls_for_a_quarter_of_the_run() -> None:
-    recipe = replace(JUMPRELU, l0_coefficient=None, l0=8.0).recipe(WIDTH)
+    recipe = replace(JUMPRELU, l0_coefficient=None, l0=8.0).paper_recipe(run(WIDTH))
     assert (recipe.sparsity_warmup_fraction, recipe.sparsity_warmup_steps, recipe.lr) == (0.25, 0, 7e-5)
 
 
 def test_the_lr_of_topk_falls_with_width() -> None:
-    assert TOPK.recipe(2**18).lr == pytest.approx(2e-4 / 4)
+    assert TOPK.paper_recipe(run(2**18)).lr == pytest.approx(2e-4 / 4)
 
 
 @pytest.mark.parametrize("option", [option for option, made in ALL.items() if hasattr(made, "resample")])
 def test_resampling_can_be_left_out_or_asked_for(option: str) -> None:
-    every = {flag: replace(ALL[option], resample=flag).recipe(WIDTH).resample_every for flag in (False, True)}
+    every = {
+        flag: replace(ALL[option], resample=flag).paper_recipe(run(WIDTH)).resample_every for flag in (False, True)
+    }
     assert every == {False: 0, True: 25_000}
 
 

@@ -66,6 +66,7 @@ OPTIONS = {
     "batchtopk": "sae=batchtopk sae.k=3",
     "matryoshka": "sae=matryoshka sae.k=3 sae.groups=3",
 }
+OPTIONS |= {f"{option}_paper": line.replace(f"sae={option}", f"sae={option}_paper") for option, line in OPTIONS.items()}
 """Every file of configs/sae, with a sparsity of its own."""
 
 L1 = ("standard", "standard_april", "p_anneal", "gated", "gated_decoder_norm")
@@ -95,6 +96,7 @@ SAE = [
     _other_maths("topk", "matryoshka", "sae.k=3 sae.width=32"),
     *_in(ARCHITECTURES, "expansion", "0.5", "sae.width=null sae.expansion=0.75"),
     *_in(ARCHITECTURES, "width", "20"),
+    *_in(tuple(option for option in OPTIONS if option.endswith("_paper")), "recipe", "tuned"),
     *[
         Row("sae.l0", "parameters", "sae.l0=8", f"sae={option} sae.l0=3")
         for option in ("standard", "standard_april", "p_anneal", "gated", "gated_decoder_norm", "topk", "batchtopk")
@@ -172,6 +174,7 @@ TRAINING = [
     Row("training.lr", "parameters", "training.lr=2e-3"),
     Row("training.lr_warmup_steps", "parameters", "training.lr_warmup_steps=9"),
     Row("training.lr_decay_fraction", "parameters", "training.lr_decay_fraction=0.5"),
+    Row("training.lr_schedule", "parameters", "training.lr_schedule=cosine", "training.lr_decay_fraction=0.5"),
     Row("training.sparsity_warmup_steps", "parameters", "training.sparsity_warmup_steps=9"),
     Row("training.beta1", "parameters", "training.beta1=0.5"),
     Row("training.beta2", "parameters", "training.beta2=0.9"),

@@ -27,9 +27,9 @@ SHARED = (
     *("evaluation.tokens=320", "evaluation.every=1000", "tracking=none", "tracking.log_every=4", "model.device=cpu"),
 )
 MEMBERS = (
-    ("sae=standard", "sae.l1=0.1", "training.tokens=1500"),
-    ("sae=gated", "sae.l0=3"),
-    ("sae=topk", "sae.k=3", "training.tokens=3e3"),
+    ("sae=standard_paper", "sae.l1=0.1", "training.tokens=1500"),
+    ("sae=gated_paper", "sae.l0=3"),
+    ("sae=topk_paper", "sae.k=3", "training.tokens=3e3"),
 )
 
 
@@ -79,6 +79,22 @@ def test_it_is_resumed_and_ends_as_it_did_before(tmp_path: Path, capsys: pytest.
     assert main(["report", str(tmp_path / "old")]) == 0
     points = json.loads((tmp_path / "old" / "pareto.json").read_text())
     assert all(outcome.label in json.dumps(points) for outcome in outcomes)
+
+
+def test_the_same_command_keeps_its_values_and_says_which_defaults_are_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`standard` was the paper's then, and inputs were not scaled. Where a key is stated, it is another member."""
+    shutil.copytree(OLD / "stopped", tmp_path / "old")
+    command = [*SHARED, f"output_dir={tmp_path}", "dry_run=true", "sae=gated", "sae.l0=3"]
+    assert main(command) == 0
+    printed = capsys.readouterr()
+    assert "gated-l0_3-w20" in printed.out
+    assert "old was begun with other defaults, which its members keep: sae.input_scale none (now sqrt_d)" in printed.err
+    assert main([*command, "sae.input_scale=sqrt_d"]) == 2
+    assert "holds a member of another config" in capsys.readouterr().err
+    assert main([*command, "name=new"]) == 0
+    assert "other defaults" not in capsys.readouterr().err
 
 
 def metrics(folder: Path) -> dict[str, Any]:

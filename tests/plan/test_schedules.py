@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sae_sweep.plan.schedules import Schedule, resolve_schedule
-from tests.training.fabricate import member_configuration
+from tests.training.fabricate import D, member_configuration
 
 PAPER = Schedule(
     total_steps=300_000,
@@ -80,7 +80,7 @@ def test_no_sparsity_ramp_is_full_at_once() -> None:
 def resolved(kind: str, steps: int, **overrides: Any) -> Schedule:
     config = member_configuration(kind, training_tokens=float(4096 * steps), training_batch_size=4096, **overrides)
     assert config.sae.width is not None
-    return resolve_schedule(config, config.sae.width)
+    return resolve_schedule(config, D, config.sae.width)
 
 
 def test_gated_run_of_the_papers_length_is_the_papers() -> None:
@@ -143,3 +143,29 @@ def test_every_schedule(
     assert 0 <= schedule.hold_from <= 0.8 * steps
     assert max(schedule.lr_warmup_steps, schedule.lr_decay_steps, schedule.sparsity_warmup_steps) <= steps
     assert schedule.dead_window_steps >= 1
+
+
+def test_a_cosine_falls_over_the_last_share_only() -> None:
+    schedule = replace(
+        PAPER, total_steps=100, lr_warmup_steps=0, lr_decay_steps=40, resample_steps=(), lr_schedule="cosine"
+    )
+    found = [schedule.lr_at(step) / schedule.lr for step in (0, 60, 70, 80, 90)]
+    assert found == pytest.approx([1, 1, 0.5 + 2**-1.5, 0.5, 0.5 - 2**-1.5], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("kind", "own", "steps", "shape"),
+    [
+        ("gated", {}, 0, "linear"),
+        ("april", {}, 20, "linear"),
+        ("april", {"training_lr_schedule": "constant"}, 0, "linear"),
+        ("april", {"training_lr_schedule": "cosine"}, 20, "cosine"),
+        ("gated", {"training_lr_schedule": "cosine"}, 100, "cosine"),
+        ("gated", {"training_lr_schedule": "linear"}, 100, "linear"),
+        ("gated", {"training_lr_schedule": "cosine", "training_lr_decay_fraction": 0.3}, 30, "cosine"),
+    ],
+)
+def test_what_the_lr_schedule_stands_for(kind: str, own: dict[str, Any], steps: int, shape: str) -> None:
+    """A shape without a share falls all along, but for a recipe that has one."""
+    found = resolved(kind, 100, **own)
+    assert (found.lr_decay_steps, found.lr_schedule) == (steps, shape)

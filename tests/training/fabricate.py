@@ -20,18 +20,18 @@ from sae_sweep.training.step.trainer import BankTrainer
 D = 8
 SITE = Site("resid_post", 0, "blocks.0.hook_resid_post")
 SAE = {
-    "standard": "standard",
-    "april": "standard_april",
-    "gated": "gated",
-    "topk": "topk",
-    "gated_decoder_norm": "gated_decoder_norm",
-    "p_anneal": "p_anneal",
-    "batchtopk": "batchtopk",
-    "matryoshka": "matryoshka",
-    "jumprelu": "jumprelu",
-    "jumprelu_target_l0": "jumprelu",
-    "jumprelu_frequency": "jumprelu",
-    "jumprelu_anthropic": "jumprelu_anthropic",
+    "standard": "standard_paper",
+    "april": "standard_april_paper",
+    "gated": "gated_paper",
+    "topk": "topk_paper",
+    "gated_decoder_norm": "gated_decoder_norm_paper",
+    "p_anneal": "p_anneal_paper",
+    "batchtopk": "batchtopk_paper",
+    "matryoshka": "matryoshka_paper",
+    "jumprelu": "jumprelu_paper",
+    "jumprelu_target_l0": "jumprelu_paper",
+    "jumprelu_frequency": "jumprelu_paper",
+    "jumprelu_anthropic": "jumprelu_anthropic_paper",
 }
 """The file of configs/sae that each kind begins as."""
 KINDS = tuple(SAE)
@@ -60,7 +60,7 @@ def member(kind: str, **overrides: Any) -> Member:
     width = config.sae.width
     assert width is not None
     label = f"{kind}-{sorted(overrides.items())}"
-    return Member(config, label, label, SITE, D, width, resolve_schedule(config, width), D)
+    return Member(config, label, label, SITE, D, width, resolve_schedule(config, D, width), D)
 
 
 def activations(rows: int, seed: int = 0) -> Tensor:

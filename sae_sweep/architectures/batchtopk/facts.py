@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sae_sweep.architectures.base import Recipe
+from sae_sweep.architectures.recipe import Recipe, Run
 from sae_sweep.architectures.topk.facts import TopKConfig
 
 
@@ -13,7 +13,7 @@ class BatchTopKConfig(TopKConfig):
     trims = True
     pair_bytes = 15
 
-    def recipe(self, width: int) -> Recipe:
+    def paper_recipe(self, run: Run) -> Recipe:
         """Section 4: Adam, lr 3e-4, betas 0.9 and 0.99."""
         return Recipe(lr=3e-4, beta2=0.99)
 

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from sae_sweep.architectures.base import L1Config, Recipe, one_of
+from sae_sweep.architectures.base import L1Config, one_of
+from sae_sweep.architectures.recipe import Recipe, Run
 
 VARIANTS = ("unit_norm", "decoder_norm")
 
@@ -21,7 +22,7 @@ class GatedConfig(L1Config):
     def variations(self) -> tuple[str, ...]:
         return () if self.unit_decoder else (self.variant,)
 
-    def recipe(self, width: int) -> Recipe:
+    def paper_recipe(self, run: Run) -> Recipe:
         """Section 4 and appendix: Adam with beta1 = 0, lr 3e-4, resampling with lr re-warm.
 
         decoder_norm: its authors found a warm-up of the coefficient to help; its length is April 2024's.

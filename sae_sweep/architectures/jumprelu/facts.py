@@ -6,7 +6,8 @@ Equations: `maths.py`.
 from dataclasses import dataclass
 from typing import Any
 
-from sae_sweep.architectures.base import Coefficient, PenaltyConfig, Recipe, above_zero, not_negative, one_of
+from sae_sweep.architectures.base import Coefficient, PenaltyConfig, above_zero, not_negative, one_of
+from sae_sweep.architectures.recipe import Recipe, Run
 from sae_sweep.errors import ConfigError
 
 VARIANTS = ("deepmind", "anthropic")
@@ -80,7 +81,7 @@ class JumpReluConfig(PenaltyConfig):
             return Coefficient(1.0, "sum", degree=0.0)
         return Coefficient(self.l0_coefficient, self.coefficient_unit, degree=0.0)
 
-    def recipe(self, width: int) -> Recipe:
+    def paper_recipe(self, run: Run) -> Recipe:
         """deepmind: Gemma Scope's (arXiv 2408.05147, section 3.2). anthropic: the January 2025 update's."""
         every = 25_000 if self.resample else 0
         if self.chosen_penalty == "target_l0":

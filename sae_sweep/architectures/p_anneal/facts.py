@@ -5,7 +5,8 @@ Equations: `maths.py`.
 
 from dataclasses import dataclass
 
-from sae_sweep.architectures.base import L1Config, Recipe
+from sae_sweep.architectures.base import L1Config
+from sae_sweep.architectures.recipe import Recipe, Run
 from sae_sweep.errors import ConfigError
 
 
@@ -23,7 +24,7 @@ class PAnnealConfig(L1Config):
     def unit_decoder(self) -> bool:
         return True
 
-    def recipe(self, width: int) -> Recipe:
+    def paper_recipe(self, run: Run) -> Recipe:
         """lr, warm-up and sparsity warm-up of the authors' benchmark."""
         return Recipe(
             lr=3e-4,

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from sae_sweep.architectures.base import L1Config, Recipe, one_of
+from sae_sweep.architectures.base import L1Config, one_of
+from sae_sweep.architectures.recipe import Recipe, Run
 
 VARIANTS = ("bricken", "april")
 
@@ -21,7 +22,7 @@ class StandardConfig(L1Config):
     def variations(self) -> tuple[str, ...]:
         return () if self.unit_decoder else (self.variant,)
 
-    def recipe(self, width: int) -> Recipe:
+    def paper_recipe(self, run: Run) -> Recipe:
         """bricken: Adam as in 2023, lr of the Gated paper's baselines. april: clip, sparsity warm-up, final decay."""
         every = 25_000 if self.resample else 0
         if self.unit_decoder:

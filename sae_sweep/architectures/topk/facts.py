@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from math import log2, sqrt
 from typing import Any
 
-from sae_sweep.architectures.base import Recipe, SaeConfig, above_zero, not_negative
+from sae_sweep.architectures.base import SaeConfig, above_zero, not_negative
+from sae_sweep.architectures.recipe import Recipe, Run
 from sae_sweep.errors import ConfigError
 
 
@@ -40,9 +41,9 @@ class TopKConfig(SaeConfig):
     def dead_after(self) -> float:
         return self.dead_after_tokens
 
-    def recipe(self, width: int) -> Recipe:
+    def paper_recipe(self, run: Run) -> Recipe:
         """lr scales as 1 / sqrt(width) (section 3 and appendix). The paper's average of weights is not kept."""
-        return Recipe(lr=2e-4 / sqrt(width / 2**14), eps=6.25e-10)
+        return Recipe(lr=2e-4 / sqrt(run.width / 2**14), eps=6.25e-10)
 
     def check(self, d: int, width: int) -> None:
         super().check(d, width)

@@ -26,6 +26,8 @@ Axes = dict[str, list[str]]
 """Values by key, each as the whole override (`sae.l1=0.001`)."""
 
 L0 = "sae.l0"
+PRESET = "_paper"
+"""What the files of `configs/sae/` that have the papers' values end in."""
 SPARSITY = frozenset({L0, *(f"sae.{facts.Config.knob()}" for facts in ARCHITECTURES.values())})
 """The keys of which a member takes one."""
 
@@ -64,13 +66,18 @@ def _matching(grids: Sequence[Axes], group: str, choices: Sequence[str]) -> list
     """The grids that have one of the choices, each with those only."""
     kept = []
     for grid in grids:
-        common = [choice for choice in choices if choice in grid.get(group, choices)]
+        common = [own for choice in choices if (own := _listed(choice, grid.get(group, choices)))]
         if common:
             kept.append(grid | {group: common})
     if not kept:
         known = sorted({choice.split("=", 1)[1] for grid in grids for choice in grid[group]})
         raise ConfigError(f"{', '.join(choices)}: no grid of this experiment has it; they have {', '.join(known)}")
     return kept
+
+
+def _listed(choice: str, known: Sequence[str]) -> str | None:
+    """A choice as a grid has it: a paper's experiment lists its presets, and `sae=gated` means `sae=gated_paper`."""
+    return next((name for name in (choice, f"{choice}{PRESET}") if name in known), None)
 
 
 def _overridden(grids: Sequence[Axes], asked: Axes) -> list[Axes]:

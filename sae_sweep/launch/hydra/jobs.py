@@ -15,6 +15,7 @@ from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError, SweepFailed
 from sae_sweep.launch.clusters import cluster_kind
 from sae_sweep.launch.hydra.composition import GroupKeys, compose_jobs
+from sae_sweep.launch.hydra.former import kept
 from sae_sweep.launch.hydra.grids import sweep_jobs
 from sae_sweep.launch.local import run_sweep
 from sae_sweep.launch.remote import run_remote
@@ -52,7 +53,7 @@ def launch_jobs(
     so a later batch neither clashes with their names nor trains them again.
     """
     composed = compose_jobs(loader, master, jobs)
-    configs = [member_config(config) for config in composed]
+    configs = kept(loader, master, jobs, [member_config(config) for config in composed])
     outcomes = _outcomes([*earlier, *configs], cluster, options, targets)[len(earlier) :]
     earlier.extend(configs)
     return [
