@@ -99,7 +99,7 @@ class SaeConfig(ABC):
 
     def tuned_recipe(self, run: Run) -> Recipe:
         """What works best for a run like this one."""
-        return tuned(run)
+        return tuned(run, self.paper_recipe(run))
 
     def training_recipe(self, run: Run) -> Recipe:
         """The one that `recipe` names."""

@@ -1,6 +1,7 @@
 """How a member is trained where its config leaves it open (`sae.recipe`). No torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import sqrt
 
 RECIPES = ("tuned", "paper")
 """tuned: what was measured to work best for a run of this length and width (docs/recipes.md). paper: the paper's. What
@@ -44,6 +45,32 @@ class Recipe:
     """Steps between the (at most four) resamplings of dead latents; 0 is never."""
 
 
-def tuned(run: Run) -> Recipe:
-    """The recipe of every architecture but for what its own facts change of it."""
-    return Recipe(lr=1e-3, lr_decay_fraction=0.2)
+@dataclass(frozen=True)
+class Steering:
+    """How a coefficient is steered to `sae.l0` (`training/step/steering.py`)."""
+
+    step_gain: float
+    """Log-coefficient per unit of log-L0 error in one step, at most."""
+    fall_share: float
+    """Of the run, over which the largest L0 that is let pass falls from half of the latents to `sae.l0`."""
+    hold_share: float
+    """Of the run, after which the coefficient stays as it is; where that is all of it, steering eases off with lr."""
+
+
+STEERING = {"tuned": Steering(0.05, 0.25, 1.0), "paper": Steering(0.02, 0.0, 0.8)}
+"""By recipe. No paper steers: the second is how it was done before there was a choice."""
+TUNED_LR = 3.0
+"""lr times the square root of d x steps."""
+LARGEST_LR = 0.02
+TUNED_DECAY = 0.3
+
+
+def tuned(run: Run, paper: Recipe) -> Recipe:
+    """A paper's recipe with what was measured to be better in place of what it has from runs of 100,000 steps and more.
+
+    A row of unit norm has d numbers of size 1 / sqrt(d), and Adam moves each by lr a step: hence sqrt(d). The rest of
+    the formula is what the best lr was at several lengths (docs/recipes.md). At d 768 and 100,000 steps it gives
+    3.4e-4, which is what papers take.
+    """
+    lr = min(LARGEST_LR, TUNED_LR / sqrt(run.d * run.steps))
+    return replace(paper, lr=lr, beta1=0.9, lr_decay_fraction=TUNED_DECAY)

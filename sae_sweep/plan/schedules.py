@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil, cos, pi
 
-from sae_sweep.architectures.recipe import Recipe, Run
+from sae_sweep.architectures.recipe import STEERING, Recipe, Run, Steering
 from sae_sweep.config.schema import MemberConfig, TrainingConfig
 from sae_sweep.plan.milestones import Milestone, resolve_milestones
 
@@ -16,8 +16,8 @@ WARMUP_SHARE = 20
 """A warm-up is at most 1 / 20 of the run."""
 RESAMPLINGS = 4
 """Bricken et al. 2023 resample at 25k, 50k, 75k and 100k of 200k steps or more: never after half the run."""
-HOLD_SHARE = 0.8
-"""A steered coefficient is held for the last fifth of the run."""
+LATEST_SHARE = 0.8
+"""Of the run, in which a sparsity warm-up is over where a coefficient is steered: what is left settles it."""
 REWARM_FLOOR = 0.1
 """lr starts, and restarts after a resampling, at a tenth (Rajamanoharan et al. 2024)."""
 
@@ -41,6 +41,7 @@ class Schedule:
     """A latent that has not fired in this many steps is resampled."""
     hold_from: int
     """From this step on, a steered coefficient stays as it is."""
+    steering: Steering = STEERING["paper"]
     milestones: tuple[Milestone, ...] = ()
     """After which steps the member is kept as it is then."""
     lr_schedule: str = "linear"
@@ -69,6 +70,19 @@ class Schedule:
             decay = (1 - cos(pi * decay)) / 2
         return self.lr * ramp * decay
 
+    def steers_at(self, step: int) -> float:
+        """Share of its gain with which a coefficient is steered at step `step`: none while lr rises, when L0 is far off
+        whatever the coefficient, or from `hold_from` on. Where it is not held, it eases off as lr falls below half: L0
+        hardly answers any more."""
+        if step >= self.hold_from or self.warming_at(step):
+            return 0.0
+        return 1.0 if self.hold_from < self.total_steps else min(1.0, 2 * self.lr_at(step) / self.lr)
+
+    def fall_at(self, step: int) -> float:
+        """How far the fall of the largest L0 that is let pass is at step `step`, from 0 to 1."""
+        length = self.steering.fall_share * self.total_steps
+        return min(1.0, step / length) if length else 1.0
+
     def sparsity_at(self, step: int) -> float:
         """Share of the coefficient in force at step `step`: a linear ramp from 0 to 1."""
         return min(1.0, step / self.sparsity_warmup_steps) if self.sparsity_warmup_steps else 1.0
@@ -82,14 +96,14 @@ def _sparsity_warmup(config: MemberConfig, recipe: Recipe, total: int) -> int:
         return 0  # its latents are as sparse as they should be
     if not recipe.sparsity_warmup_fraction:
         return min(recipe.sparsity_warmup_steps, total // WARMUP_SHARE)
-    # A paper that ramps over a share of the run means that share; but a steered coefficient is held towards the end.
-    longest = HOLD_SHARE if config.sae.l0 is not None else 1.0
+    # A paper that ramps over a share of the run means that share; but steering needs some of it to settle.
+    longest = LATEST_SHARE if config.sae.l0 is not None else 1.0
     return round(min(recipe.sparsity_warmup_fraction, longest) * total)
 
 
 def resolve_schedule(config: MemberConfig, d: int, width: int) -> Schedule:
     """The schedule of one member: its own `training` keys where given, else its recipe's, cut to the run."""
-    training = config.training
+    training, steering = config.training, STEERING[config.sae.recipe]
     total = max(1, int(training.tokens) // training.batch_size)
     recipe = config.sae.training_recipe(Run(total, training.batch_size, d, width))
     share = total // WARMUP_SHARE
@@ -113,7 +127,8 @@ def resolve_schedule(config: MemberConfig, d: int, width: int) -> Schedule:
         sparsity_warmup_steps=_sparsity_warmup(config, recipe, total),
         resample_steps=tuple(every * (i + 1) for i in range(RESAMPLINGS)) if every else (),
         dead_window_steps=max(1, every // 2),
-        hold_from=int(HOLD_SHARE * total),
+        hold_from=int(steering.hold_share * total),
+        steering=steering,
         milestones=resolve_milestones(training, total),
         lr_schedule="cosine" if training.lr_schedule == "cosine" else "linear",
     )

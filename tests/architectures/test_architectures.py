@@ -189,7 +189,6 @@ def test_what_can_be_trained_is_accepted(option: str) -> None:
         (replace(JUMPRELU, penalty="tanh"), "sae.penalty=tanh"),
         (replace(JUMPRELU, penalty="target_l0"), "sae.l0"),
         (replace(JUMPRELU, bandwidth=0.0), "sae.bandwidth=0"),
-        (replace(JUMPRELU, bandwidth=None), "sae.bandwidth=null needs sae.l0"),
         (replace(JUMPRELU, threshold_init=0.0), "sae.threshold_init=0"),
         (replace(JUMPRELU, l0_coefficient=-1.0), "sae.l0_coefficient=-1"),
         (replace(ALL["jumprelu_anthropic"], penalty="l0"), "sae.penalty=l0"),

@@ -36,7 +36,7 @@ class JumpReluConfig(PenaltyConfig):
     fire on a token, or 1e-3 without that."""
     bandwidth: float | None
     """Width of the straight-through estimator's kernel, in units of the scaled input; null is half of what each of
-    `sae.l0` equal activations would be."""
+    `sae.l0` equal activations would be, or of 32 without that."""
     frequency_scale: float
     """With penalty=frequency: the firing frequency above which a latent costs more than its share."""
     tanh_scale: float
@@ -108,8 +108,6 @@ class JumpReluConfig(PenaltyConfig):
         one_of("penalty", self.chosen_penalty, PENALTIES[self.variant])
         if self.penalty == "target_l0" and self.l0 is None:
             raise ConfigError("sae.penalty=target_l0 needs sae.l0, its target; give it, or choose penalty=l0")
-        if self.bandwidth is None and self.l0 is None:
-            raise ConfigError("sae.bandwidth=null needs sae.l0, which it follows from; give it, or a number like 1e-3")
         for key in ("threshold_init", "bandwidth", "frequency_scale", "tanh_scale"):
             value = getattr(self, key)
             if value is not None:

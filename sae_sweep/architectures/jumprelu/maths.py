@@ -46,9 +46,9 @@ DEFAULT_THRESHOLD = 1e-3
 """Gemma Scope's first threshold. It is far below where most L0s need it, and log-thresholds move by about lr a step:
 its 300k steps get there, a thousand do not."""
 BANDWIDTH_SHARE = 0.5
-"""Of an activation, where the config leaves the kernel's width open. Widths were tried one run each: in 2,000 steps on
-inputs of d 64 wide ones were better at L0 4 and about the same from 8 to 48; on the demo model (d 128) 1e-3 was 0.001
-worse at L0 8 and 0.0005 to 0.001 better from 16 on, so 1e-3 stays the default."""
+"""Of an activation, where the config leaves the kernel's width open: docs/recipes.md has what widths were tried."""
+DEFAULT_L0 = 32.0
+"""Whose activations it goes by without `sae.l0`."""
 FIRST_L0S = 16
 """With an L0 to reach, thresholds start where up to so many times that fire on a token."""
 FIRST_SHARE = 8
@@ -221,8 +221,7 @@ def _bandwidths(step: Step, like: Tensor) -> Tensor:
 
 def _bandwidth(config: JumpReluConfig, variance: float) -> float:
     """What `l0` equal activations would be if they carried the centred input, times a share."""
-    assert config.l0 is not None
-    return BANDWIDTH_SHARE * sqrt(variance / config.l0)
+    return BANDWIDTH_SHARE * sqrt(variance / (config.l0 or DEFAULT_L0))
 
 
 def _by_latent(step: Step, key: str, like: Tensor) -> Tensor:

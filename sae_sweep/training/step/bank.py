@@ -47,6 +47,7 @@ class TrainedBank:
             self.variance,
             self.device,
             self.worth,
+            [member.width for member in plan.members],
         )
         self.silent_F = torch.zeros(self.bank.layout.latents, dtype=torch.int64, device=self.device)
         """[F]: steps since each latent last fired."""

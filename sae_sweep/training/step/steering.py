@@ -1,14 +1,15 @@
 """The sparsity coefficients of a bank, and how `sae.l0` finds one.
 
 A member with a penalty that is given `sae.l0` has no coefficient of its own: it is steered while training, by
-integral control in logarithms, and held for the last fifth of the run, so that the loss which shaped the final
-latents was one loss. It waits while lr rises, at the start and after each resampling: L0 is far off then whatever
-the coefficient. `trim.py` corrects what is left.
+integral control in logarithms. L0 starts at half of the latents and falls by itself at first, so between `sae.l0` and
+an upper bound that falls to it during the first part of the run (`architectures/recipe.py`) the coefficient rests:
+pressing all the while L0 is still above its target is what would take it far below. It waits while lr rises, at the
+start and after each resampling, and eases off with lr at the end. `trim.py` corrects what is left.
 Everything stays on the device: no step waits for a number.
 """
 
 from collections.abc import Mapping, Sequence
-from math import sqrt
+from math import log, sqrt
 
 import torch
 from torch import Tensor
@@ -16,9 +17,8 @@ from torch import Tensor
 from sae_sweep.plan.schedules import Schedule
 
 GAIN = 40.0
-"""Log-coefficient per unit of log-L0 error, over a whole run: a time constant of about a fortieth of it."""
-STEP_GAIN = 0.02
-"""The same for one step, at most: L0 takes tens of steps to answer, and a short run would wind the coefficient up."""
+"""Log-coefficient per unit of log-L0 error, over a whole run: a time constant of about a fortieth of it. For one step
+it is at most `Steering.step_gain`: L0 takes tens of steps to answer, and a short run would wind the coefficient up."""
 ERROR_LIMIT = 0.35
 """Caps the error, so that one excursion of L0 does not undo what was found."""
 SMOOTHING_SHARE = 0.01
@@ -46,12 +46,13 @@ class Coefficients:
         variance: float,
         device: torch.device,
         worth: float = 1.0,
+        widths: Sequence[int] = (),
     ):
         """A member has a target to steer to, or a fixed coefficient, or (`None` twice) no use for one; with both, it is
         steered from there.
 
         `degree` is that of the penalty in the activations, 1 for L1 and 0 for L0; `worth` what a squared error of 1 is
-        in the unit of the loss.
+        in the unit of the loss. Half of the latents, `widths`, fire at first.
         """
         start = [
             worth * first_guess(variance, target, degree)
@@ -61,6 +62,9 @@ class Coefficients:
         ]
         self._steered = [target is not None for target in targets]
         self._target_M = torch.tensor([target or 1.0 for target in targets], dtype=torch.float64, device=device)
+        above = [log(max(1.0, width / (2 * (target or width)))) for width, target in zip(widths, targets, strict=False)]
+        first = above or [0.0] * len(targets)
+        self._first_M = torch.tensor(first, dtype=torch.float64, device=device)
         self.value_M = torch.tensor(start, dtype=torch.float64, device=device)
         self.smoothed_l0_M = torch.full_like(self.value_M, torch.nan)
 
@@ -69,17 +73,20 @@ class Coefficients:
         steered = self._steered[members]
         if not any(steered):
             return
-        free = [
-            on and step < s.hold_from and not s.warming_at(step)
-            for on, s, step in zip(steered, schedules, steps, strict=True)
-        ]
         gain_M = l0_M.new_tensor(
-            [min(STEP_GAIN, GAIN / s.total_steps) * on for on, s in zip(free, schedules, strict=True)]
+            [
+                on * min(s.steering.step_gain, GAIN / s.total_steps) * s.steers_at(step)
+                for on, s, step in zip(steered, schedules, steps, strict=True)
+            ]
         )
+        fall_M = l0_M.new_tensor([s.fall_at(step) for s, step in zip(schedules, steps, strict=True)])
         weight_M = l0_M.new_tensor([1 / min(100.0, max(1.0, SMOOTHING_SHARE * s.total_steps)) for s in schedules])
         smoothed_M = self.smoothed_l0_M[members]
         smoothed_M.copy_(torch.where(smoothed_M.isnan(), l0_M, smoothed_M + weight_M * (l0_M - smoothed_M)))
-        error_M = (smoothed_M.clamp(min=L0_FLOOR) / self._target_M[members]).log().clamp(-ERROR_LIMIT, ERROR_LIMIT)
+        above_M = (smoothed_M.clamp(min=L0_FLOOR) / self._target_M[members]).log()
+        passed_M = (1 - fall_M) * self._first_M[members]  # what L0 may be above its target by
+        error_M = above_M.clamp(max=0.0) + (above_M - passed_M).clamp(min=0.0)
+        error_M = error_M.clamp(-ERROR_LIMIT, ERROR_LIMIT)
         self.value_M[members] *= (gain_M * error_M).exp()
 
     def tensors(self) -> dict[str, Tensor]:

@@ -1,11 +1,13 @@
 """Steering a coefficient to a target L0, on a made-up plant: L0 follows A coefficient^-0.8 with a lag."""
 
+import math
 from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from sae_sweep.architectures.recipe import STEERING
 from sae_sweep.plan.schedules import Schedule
 from sae_sweep.training.step.steering import Coefficients, first_guess
 from tests.training.step.test_optimizer import PLAIN
@@ -129,3 +131,28 @@ def test_the_first_guess_has_the_penaltys_unit(degree: float, expected: float) -
     """Squared error is of degree 2 in the activations; a coefficient makes up what its penalty lacks."""
     control = Coefficients([None], [8.0], degree, VARIANCE, CPU)
     assert control.value_M.item() == first_guess(VARIANCE, 8.0, degree) == pytest.approx(expected)
+
+
+TUNED = replace(PLAIN, total_steps=100, hold_from=100, steering=STEERING["tuned"])
+
+
+def moved(l0: float, step: int, schedule: Schedule) -> float:
+    """By what log-coefficient one step moves at an L0, of a member of 512 latents that is to reach 8."""
+    control = Coefficients([1.0], [8.0], 1.0, VARIANCE, CPU, 1.0, [512])
+    control.observe(slice(0, 1), [schedule], [step], torch.tensor([l0], dtype=torch.float64))
+    return control.value_M.log().item()
+
+
+def test_an_l0_that_falls_by_itself_is_let_fall() -> None:
+    """The bound falls from 256 to 8 over 25 steps: after 5 it is 128. Below the target there is no such leave."""
+    assert [moved(l0, 5, TUNED) for l0 in (8.5, 60.0, 127.9)] == [0.0] * 3
+    assert moved(160.0, 5, TUNED) == pytest.approx(0.05 * math.log(160 / 128), rel=1e-9)
+    assert moved(7.0, 5, TUNED) == pytest.approx(0.05 * math.log(7 / 8), rel=1e-9)
+    assert moved(8.5, 25, TUNED) == pytest.approx(0.05 * math.log(8.5 / 8), rel=1e-9)
+    assert moved(60.0, 25, TUNED) == pytest.approx(0.05 * 0.35, rel=1e-9)  # the error's limit
+
+
+def test_it_steers_to_the_end_and_eases_off_with_lr() -> None:
+    falling = replace(TUNED, lr_decay_steps=40)
+    gains = [moved(10.0, step, falling) / (0.05 * math.log(10 / 8)) for step in (50, 79, 80, 90, 99)]
+    assert gains == pytest.approx([1, 1, 1, 0.5, 0.05], rel=1e-9)
