@@ -161,8 +161,8 @@ def sae_lens(data: Iterator[Tensor], d: int, out: Path) -> dict[str, Forward]:
     from sae_lens.training.sae_trainer import SAETrainer  # type: ignore[import-not-found]
 
     own: dict[str, dict[str, Any]] = {
-        "standard": {"l1_coefficient": 0.05},
-        "gated": {"l1_coefficient": 0.05},
+        "standard": {"l1_coefficient": 5.0},
+        "gated": {"l1_coefficient": 5.0},
         "jumprelu": {"l0_coefficient": 0.05},
         "topk": {"k": K},
         "batchtopk": {"k": K},

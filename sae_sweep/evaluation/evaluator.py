@@ -54,6 +54,8 @@ class Evaluation:
     """By name the sums [R], in float64, over each held-out row that the metrics are ratios of: tokens, l0 and
     squared_error over counted positions, targets, ce, kl, ce_clean and ce_zero over those with a target. Empty where
     there are no rows of a language model."""
+    core: Mapping[str, float] = field(default_factory=dict)
+    """What SAEBench's core evaluation has of its own, where that is asked for."""
 
 
 class Evaluator(Protocol):

@@ -26,6 +26,9 @@ class HeldOut:
     largest_norms: Mapping[str, float] = field(default_factory=dict)
     """By hook: positions whose activation is longer do not count there, as in training (`data.max_norm_ratio`)."""
 
+    core: bool = False
+    """Whether what SAEBench's core evaluation has of its own is asked for."""
+
     def guarded(self, sites: Iterable[str]) -> tuple[str, ...]:
         """Those of an SAE's sites that leave outliers out: the same positions count for all SAEs of the same ones."""
         return tuple(sorted(hook for hook in set(sites) if hook in self.largest_norms))

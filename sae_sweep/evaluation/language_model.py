@@ -74,7 +74,7 @@ class LanguageModelEvaluator:
         for one in saes:
             groups.setdefault(self._heldout.guarded(one.sites), []).append(one)
         losses = {sites: _Losses(sequences, device) for sites in groups}
-        sums = {one.label: SaeSums(one.sae, sequences, device) for one in saes}
+        sums = {one.label: SaeSums(one.sae, sequences, device, self._heldout.core) for one in saes}
         later = {one.label: LaterSites(one.watched, self._model.facts.d_model, device) for one in saes}
         for batch in self.batches():
             for sites, own in groups.items():
@@ -211,4 +211,5 @@ def _evaluation(one: SplicedSae, sums: SaeSums, later: LaterSites, losses: _Loss
         {**metrics, "outlier_fraction": losses.outlier_fraction},
         sums.sparsity.frequency_F,
         {**sums.rows, "targets": losses.targets_R, **rows},
+        sums.core_values,
     )

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from sae_sweep.evaluation.core_sums import CoreSums
 from sae_sweep.evaluation.reconstruction import Reconstruction
 from sae_sweep.evaluation.sparsity import Sparsity
 from sae_sweep.kernels.entries import rows_where
@@ -11,10 +12,10 @@ from sae_sweep.saes.inference import InferenceSae
 
 
 class SaeSums:
-    """Sums over R held-out sequences, of which ratios are taken once at the end."""
+    """Sums over R held-out sequences, of which ratios are taken once at the end; `core` asks for SAEBench's too."""
 
-    def __init__(self, sae: InferenceSae, sequences: int, device: torch.device):
-        self._sae = sae
+    def __init__(self, sae: InferenceSae, sequences: int, device: torch.device, core: bool = False):
+        self._sae, self._core = sae, CoreSums(device) if core else None
         self.reconstruction = Reconstruction(sae.d_out, device)
         self.sparsity = Sparsity(sae.width, sae.decoder_norms, sequences, device)
         self._error2_R = torch.zeros(sequences, dtype=torch.float64, device=device)
@@ -38,7 +39,14 @@ class SaeSums:
             self.sparsity.update(fired, sequence_N[part][counts_B])
             error2_B = (y_BD.double() - x_hat_BD.double()).square().sum(1)
             self._error2_R.index_add_(0, sequence_N[part][counts_B], error2_B)
+        if self._core is not None:
+            self._core.add(y_ND[counts_N], x_hat_ND[counts_N])
         return x_hat_ND
+
+    @property
+    def core_values(self) -> dict[str, float]:
+        """What SAEBench's core evaluation has of its own, where that was asked for; each `add` is a batch of it."""
+        return {} if self._core is None else self._core.values()
 
     @property
     def rows(self) -> dict[str, Tensor]:

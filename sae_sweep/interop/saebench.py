@@ -1,18 +1,24 @@
 """Folders for SAEBench: SAELens's, and beside them what is known already under the names of its core evaluation.
 
-    sae_bench_core.json  {"eval_result_metrics": {group: {name: value}}}; what is not known stays out: l2_ratio is a
-                         mean of ratios over tokens, which none of our sums gives
+    sae_bench_core.json  {"eval_result_metrics": {group: {name: value}}}; what metrics.json does not say stays out
 
-It asks for decoder rows of unit norm, which all members have.
+It asks for decoder rows of unit norm, which all members have. `eval --format saebench` writes its own result files,
+with all of its metrics by its definitions.
 """
 
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
+from time import time
 from typing import Any
+from uuid import uuid4
 
 import torch
 from torch import Tensor
 
+from sae_sweep import __version__
+from sae_sweep.config.schema import MemberConfig
+from sae_sweep.evaluation.evaluator import Evaluation
 from sae_sweep.folder.files import write_json_atomic
 from sae_sweep.interop import saelens
 from sae_sweep.saes.inference import InferenceSae
@@ -37,6 +43,18 @@ NAMES = {
     },
 }
 """Their metrics by group, and what ours are called."""
+OWN = {
+    "reconstruction_quality": ("explained_variance", "explained_variance_legacy", "mse"),
+    "shrinkage": ("l2_norm_in", "l2_norm_out", "l2_ratio", "relative_reconstruction_bias"),
+}
+"""Those whose definition is another one, which `evaluation/core_sums.py` has."""
+TOKENS = ("total_tokens_eval_reconstruction", "total_tokens_eval_sparsity_variance")
+COMPUTED = (
+    *("compute_kl", "compute_ce_loss", "compute_l2_norms", "compute_sparsity_metrics", "compute_variance_metrics"),
+    *("compute_featurewise_density_statistics", "compute_featurewise_weight_based_metrics"),
+)
+UNKNOWN, UNIT = -1, 1e-3
+"""What they write for a number that there is not; how far from 1 the norms of decoder rows may be."""
 
 
 def recognise(folder: Path) -> bool:
@@ -68,9 +86,70 @@ def core_metrics(metrics: Mapping[str, Any], sae: InferenceSae) -> dict[str, dic
     return {group: values for group, values in found.items() if values}
 
 
-def _largest_cosine(W_dec: Tensor) -> float:
-    """The mean, over latents, of the largest cosine of a decoder row with another one."""
-    unit_FD = torch.nn.functional.normalize(W_dec.double(), dim=1)
+def core_config(config: MemberConfig, positions: str, rows: int) -> dict[str, Any]:
+    """Its CoreEvalConfig, for so many rows, which are read in batches as ours."""
+    data, batches = config.data, -(-rows // config.data.rows_per_forward)
+    return {
+        "model_name": config.model.path or config.model.name,
+        "llm_dtype": config.model.dtype,
+        "batch_size_prompts": data.rows_per_forward,
+        "n_eval_reconstruction_batches": batches,
+        "n_eval_sparsity_variance_batches": batches,
+        "dataset": str(data.path or data.kind),
+        "context_size": data.context,
+        **dict.fromkeys(COMPUTED, True),
+        "exclude_special_tokens_from_reconstruction": positions != "all",
+        "verbose": False,
+        "rows": rows,
+    }
+
+
+def core_result(
+    named: tuple[str, str], sae: InferenceSae, metadata: Mapping[str, Any], found: Evaluation, asked: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What SAEBench writes of its core evaluation, of an SAE by the names of its sweep and its own. `asked` has its
+    CoreEvalConfig, and in `rows` how many rows were read."""
+    groups = core_metrics(found.metrics, sae)
+    for group, names in OWN.items():
+        values = {name: found.core.get(name, UNKNOWN) for name in names}
+        groups[group] |= {name: value if isfinite(value) else UNKNOWN for name, value in values.items()}
+    if not bool(((sae.decoder_norms - 1).abs() < UNIT).all()):
+        groups["sparsity"]["l1"] = UNKNOWN  # theirs leaves decoder norms out
+    groups["misc_metrics"] |= _densities(found.frequency_F) | {
+        "average_max_encoder_cosine_sim": _largest_cosine(sae.tensors["W_enc"].T)
+    }
+    tokens = asked["rows"] * asked["context_size"]
+    groups["token_stats"] = dict.fromkeys(TOKENS, tokens)
+    return {
+        "eval_type_id": "core",
+        "eval_config": {key: value for key, value in asked.items() if key != "rows"},
+        "eval_id": str(uuid4()),
+        "datetime_epoch_millis": int(time() * 1000),
+        "eval_result_metrics": groups,
+        "eval_result_details": [],
+        "sae_bench_commit_hash": f"sae-sweep {__version__}",
+        "sae_lens_id": named[1],
+        "sae_lens_release_id": named[0],
+        "sae_lens_version": saelens.FORMAT_VERSION,
+        "sae_cfg_dict": saelens.saelens_config(sae, metadata),
+        "eval_result_unstructured": {},
+    }
+
+
+def _densities(frequency_F: Tensor) -> dict[str, float]:
+    """The share of all activity that latents have which fire often."""
+    total = float(frequency_F.sum())
+    return {
+        f"normalized_freq_over_{percent}_percent": float(frequency_F[frequency_F > percent / 100].sum()) / total
+        if total > 0
+        else 0.0
+        for percent in (1, 10)
+    }
+
+
+def _largest_cosine(rows_FD: Tensor) -> float:
+    """The mean, over latents, of the largest cosine of a row with another one."""
+    unit_FD = torch.nn.functional.normalize(rows_FD.double(), dim=1)
     largest = []
     for first, rows_bD in enumerate(unit_FD.split(1024)):
         cosine_bF = rows_bD @ unit_FD.T

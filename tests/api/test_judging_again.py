@@ -13,11 +13,27 @@ import torch
 
 import sae_sweep as ss
 from sae_sweep import cli
+from sae_sweep.api.heldout import HeldOutCodes
 from sae_sweep.interop import saelens
 from sae_sweep.model.suffix import Suffix
 from sae_sweep.saes.inference import Lookup
 
-ROWS_PER_FORWARD = 8
+SAEBENCH = {
+    "model_behavior_preservation": {"kl_div_score", "kl_div_with_ablation", "kl_div_with_sae"},
+    "model_performance_preservation": {
+        *("ce_loss_score", "ce_loss_with_ablation", "ce_loss_with_sae", "ce_loss_without_sae")
+    },
+    "reconstruction_quality": {"explained_variance", "explained_variance_legacy", "mse", "cossim"},
+    "shrinkage": {"l2_norm_in", "l2_norm_out", "l2_ratio", "relative_reconstruction_bias"},
+    "sparsity": {"l0", "l1"},
+    "misc_metrics": {
+        *("freq_over_1_percent", "freq_over_10_percent", "frac_alive"),
+        *("normalized_freq_over_1_percent", "normalized_freq_over_10_percent"),
+        *("average_max_encoder_cosine_sim", "average_max_decoder_cosine_sim"),
+    },
+    "token_stats": {"total_tokens_eval_reconstruction", "total_tokens_eval_sparsity_variance"},
+}
+"""The metrics of its core evaluation, all of which a result has."""
 
 
 @pytest.fixture
@@ -33,6 +49,14 @@ def other(tmp_path: Path) -> Path:
     file = tmp_path / "other.txt"
     file.write_text(inspect.getsource(tarfile))
     return file
+
+
+def activations(sae: ss.Sae) -> torch.Tensor:
+    """At the counted positions of the held-out tokens, as the API finds them."""
+    model, tokens = sae.model(), []
+    for tokens_RT, counted_RT, _ in HeldOutCodes(sae, model)._batches():
+        tokens.append(ss.harvest(model, sae.cfg.hook_name, tokens_RT)[counted_RT])
+    return torch.cat(tokens)
 
 
 def read(file: Path) -> Any:
@@ -106,6 +130,38 @@ def test_an_sae_from_elsewhere_becomes_a_point(folder: Path, tmp_path: Path) -> 
     assert "foreign/layers.2" in (folder / "report.html").read_text()
     assert len(ss.open(folder).frontier()) > 0
     assert ss.load(foreign).W_dec.shape == (256, 128)
+
+
+def test_what_saebench_would_say(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its result file for each member, by its names; numbers that both define alike are those of metrics.json."""
+    assert cli.main(["eval", str(folder), "--format", "saebench"]) == 0
+    (place,) = (folder / "eval").glob("*-saebench")
+    assert len(list(place.iterdir())) == 4
+    found = read(place / "mine_topk-l0_8-w256_eval_results.json")
+    metrics, sae = read(folder / "topk-l0_8-w256" / "metrics.json"), ss.load(folder / "topk-l0_8-w256")
+    groups = found["eval_result_metrics"]
+    assert {name: set(values) for name, values in groups.items()} == SAEBENCH
+    numbers = {name: value for values in groups.values() for name, value in values.items()}
+    assert -1 not in numbers.values()
+    assert (numbers["l0"], numbers["cossim"], numbers["ce_loss_score"]) == (
+        metrics["l0"],
+        metrics["cosine"],
+        metrics["ce_recovered"],
+    )
+    assert numbers["kl_div_score"] == pytest.approx(1 - metrics["kl"] / metrics["kl_zero"])
+    x_BD = activations(sae)
+    ratio = sae(x_BD).norm(dim=1) / x_BD.norm(dim=1)
+    assert numbers["l2_ratio"] == pytest.approx(float(ratio.mean()), rel=1e-5)
+    assert numbers["l2_norm_in"] == pytest.approx(float(x_BD.norm(dim=1).mean()), rel=1e-5)
+    unit = torch.nn.functional.normalize(sae.W_enc, dim=0)
+    nearest = (unit.T @ unit - 2 * torch.eye(256)).amax(1).mean()
+    assert numbers["average_max_encoder_cosine_sim"] == pytest.approx(float(nearest), abs=1e-6)
+    density = sae.density()
+    often = density[density > 0.01].sum() / density.sum()
+    assert numbers["normalized_freq_over_1_percent"] == pytest.approx(float(often), rel=1e-5)
+    assert (found["sae_lens_release_id"], found["sae_lens_id"]) == ("mine", "topk-l0_8-w256")
+    assert found["eval_config"]["batch_size_prompts"] * found["eval_config"]["n_eval_reconstruction_batches"] == 64
+    assert "--format=pickle is not saebench" in refusal(capsys, str(folder), "--format", "pickle")
 
 
 def test_an_sae_with_a_lookup_table(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

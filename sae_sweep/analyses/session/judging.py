@@ -1,11 +1,13 @@
-"""`sae-sweep eval DIR [--tokens N] [--sae DIR ...] [data=... data.KEY=V ...]`: judge again, on more or other tokens.
+"""`sae-sweep eval DIR [--tokens N] [--sae DIR ...] [--format saebench] [data=... data.KEY=V ...]`: judge again.
 
-All finished members of a stream, and SAEs that were trained elsewhere, are judged together in one clean pass. The mean
-of mean ablation stays that of the block that members were calibrated on. What comes of it:
+All finished members of a stream, and SAEs that were trained elsewhere, are judged together in one clean pass, on the
+same, more or other tokens. The mean of mean ablation stays that of the block that members were calibrated on. What
+comes of it:
 
     <member>/eval/<hash>.json  every key of metrics.json; those of training as they are
     eval/<hash>.json           which tokens these are: the hash is of the tokens and positions
     foreign/<name>/            another SAE, its metrics.json, and in origin.json where it is from
+    eval/<hash>-saebench/      with --format saebench: a result file of SAEBench's core evaluation for each SAE
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,6 +33,8 @@ from sae_sweep.folder import names
 from sae_sweep.folder.files import write_json_atomic
 from sae_sweep.host.json_files import read_object
 from sae_sweep.host.memory import OUT_OF_MEMORY, give_back, is_out_of_memory
+from sae_sweep.interop import told
+from sae_sweep.interop.saebench import core_config, core_result
 from sae_sweep.plan.groups import stream_key
 from sae_sweep.training.run.sources import LanguageModelSource
 
@@ -45,6 +49,7 @@ class Asked:
     overrides: tuple[str, ...]
     foreign: tuple[str, ...]
     hook: str | None
+    saebench: bool
 
 
 def judge(root: Path, arguments: Sequence[str]) -> None:
@@ -66,6 +71,7 @@ class _Stream:
     """Members that were trained on one stream of tokens, and the tokens to judge them on."""
 
     def __init__(self, members: Sequence[FinishedSae], asked: Asked) -> None:
+        self._saebench = asked.saebench
         trained = other_data(members[0].member.config, [line for line in asked.overrides if line[:6] == "model."])
         self.config = other_data(trained, asked.overrides)
         self._members = {one.label: one for one in members}
@@ -100,7 +106,7 @@ class _Stream:
         watched = tuple(dict.fromkeys(hook for one in self._saes.values() for hook in one.watched))
         found: dict[str, Evaluation] = {}
         for positions in sorted(set(self._positions.values())):
-            evaluator = self._source.evaluator(positions, self._means, watched, self.rows)
+            evaluator = self._source.evaluator(positions, self._means, watched, self.rows, self._saebench)
             own = [one for label, one in self._saes.items() if self._positions[label] == positions]
             found |= self._evaluated(evaluator, own)
         return found
@@ -129,9 +135,21 @@ class _Stream:
             _put(root, named, self._about(self._positions[label]))
         for one in self._foreign:
             one.write(root, found[one.spliced.label], config_entries(self.config))
+        if self._saebench:
+            self._write_saebench(root, found)
         for label, evaluation in found.items():
             shown = "  ".join(f"{key} {_text(evaluation.metrics[key])}" for key in SHOWN)
             print(f"{label:<32}  {shown}")
+
+    def _write_saebench(self, root: Path, found: Mapping[str, Evaluation]) -> None:
+        """A file for each SAE, of the name that SAEBench gives it."""
+        for label, evaluation in found.items():
+            sae, positions = self._saes[label].sae, self._positions[label]
+            asked = core_config(self.config, positions, len(self.rows))
+            place = root / names.EVALUATIONS / f"{self._hash(positions)}-saebench"
+            place.mkdir(parents=True, exist_ok=True)
+            result = core_result((root.name, label), sae, told(root / label), evaluation, asked)
+            write_json_atomic(place / f"{root.name}_{label.replace('/', '_')}_eval_results.json", result)
 
     def _hash(self, positions: str) -> str:
         return blake2b(self.rows.tobytes() + positions.encode(), digest_size=6).hexdigest()
@@ -147,7 +165,10 @@ def _put(folder: Path, named: str, entries: dict[str, Any]) -> None:
 
 
 def _asked(arguments: Sequence[str]) -> Asked:
-    words, options = split_options("eval", arguments, ("tokens", "sae", "hook"))
+    words, options = split_options("eval", arguments, ("tokens", "sae", "hook", "format"))
+    named = one_option("eval", options, "format", "")
+    if named not in ("", "saebench"):
+        raise ConfigError(f"eval: --format={named} is not saebench, the one besides our own")
     for word in words:
         key, equals, _ = word.partition("=")
         if not equals or not _allowed(key, ALLOWED):
@@ -157,7 +178,7 @@ def _asked(arguments: Sequence[str]) -> Asked:
     if "tokens" in options:
         words = [*words, f"evaluation.tokens={_tokens(one_option('eval', options, 'tokens'))}"]
     hook = one_option("eval", options, "hook") if "hook" in options else None
-    return Asked(tuple(words), tuple(options.get("sae", ())), hook)
+    return Asked(tuple(words), tuple(options.get("sae", ())), hook, bool(named))
 
 
 def _allowed(key: str, prefixes: Iterable[str]) -> bool:

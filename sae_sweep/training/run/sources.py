@@ -142,9 +142,14 @@ class LanguageModelSource:
         return judged_rows(self._tokens, config.data, config.evaluation.tokens, tokenizer, vocabulary, same)
 
     def evaluator(
-        self, positions: str, means: Mapping[str, Tensor], watched: Sequence[str] = (), rows: Ids | None = None
+        self,
+        positions: str,
+        means: Mapping[str, Tensor],
+        watched: Sequence[str] = (),
+        rows: Ids | None = None,
+        core: bool = False,
     ) -> LanguageModelEvaluator:
-        """On the held-out rows, or on others."""
+        """On the held-out rows, or on others; with what SAEBench's core evaluation has of its own if asked for."""
         heldout = HeldOut(
             tokens_RT=torch.from_numpy(self._tokens.heldout if rows is None else rows).long(),
             special_ids=self.model.special_ids,
@@ -152,6 +157,7 @@ class LanguageModelSource:
             rows_per_forward=self._config.data.rows_per_forward,
             every_position=positions == "all",
             largest_norms=self._stream.largest_norms,
+            core=core,
         )
         return LanguageModelEvaluator(self.model, heldout, means, tuple(dict.fromkeys((*self._hooks, *watched))))
 
