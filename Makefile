@@ -3,12 +3,14 @@
 # make test-cluster   start a real SLURM of one node, where that is possible, and run the tests that need it, and Ray's
 # make lint   formatter, linter, type checker
 # make bench  time a step, whole sweeps beside other libraries, and how both grow (an afternoon on 2 cores)
-# make evidence   the slow proofs: SAELens reads what we save; what docs/ say of the demo, architectures and objectives
+# make evidence   the slow proofs: others read what we save, and we what they do; what docs/ say of the demo, architectures
+#                 and objectives
 # make .venv      the environment alone
 
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+PEERS := interop dictionary sparsify circuit saebench
 INTEROP := .venv-interop/.installed
 # Two test processes with one thread each beat one with two on the small tensors of the tests.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
@@ -16,7 +18,7 @@ TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 BENCH := $(BIN)/python scripts/bench
 BENCH_OUT := tests/evidence/bench
 
-.PHONY: demo test test-cluster lint format evidence bench report .venv .venv-interop clean
+.PHONY: demo test test-cluster lint format evidence bench report .venv $(addprefix .venv-,$(PEERS)) clean
 
 demo: $(STAMP)
 	$(BIN)/sae-sweep +experiment=demo
@@ -42,7 +44,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-evidence: $(STAMP) $(INTEROP)
+evidence: $(STAMP) $(patsubst %,.venv-%/.installed,$(PEERS))
 	$(BIN)/python -m pytest -m evidence
 	$(BIN)/sae-sweep +experiment=demo tracking=none
 	$(BIN)/sae-sweep +experiment=demo tracking=none name=long training.tokens=3e6
@@ -67,7 +69,7 @@ bench: $(STAMP) $(INTEROP)
 
 .venv: $(STAMP)
 
-.venv-interop: $(INTEROP)
+$(addprefix .venv-,$(PEERS)): .venv-%: .venv-%/.installed
 
 # An environment whose interpreter is gone (a moved checkout, an upgraded Python) is made anew.
 $(STAMP): pyproject.toml constraints.txt
@@ -75,13 +77,20 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-# sae-lens needs transformer-lens below 4, so it cannot live in the main environment. torch comes first and pinned.
-$(INTEROP):
-	rm -rf .venv-interop
-	$(PYTHON) -m venv .venv-interop
-	.venv-interop/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	.venv-interop/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 sae-lens==6.54.12
+# Other libraries do not live with ours (sae-lens needs transformer-lens below 4), nor with each other. torch comes first
+# and pinned; a torchvision that is built for another one would be imported where it is, and fail.
+PEER_interop := sae-lens==6.54.12
+PEER_dictionary := dictionary-learning==0.1.0
+PEER_sparsify := eai-sparsify==1.3.3
+PEER_circuit := circuit-tracer==0.5.0
+PEER_saebench := sae-bench==0.6.0
+.venv-%/.installed:
+	rm -rf .venv-$*
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 $(PEER_$*)
+	.venv-$*/bin/python -m pip uninstall --quiet --yes torchvision
 	touch $@
 
 clean:
-	rm -rf .venv .venv-interop .venv-dictionary .venv-sparsify build dist
+	rm -rf .venv $(addprefix .venv-,$(PEERS)) build dist

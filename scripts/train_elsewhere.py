@@ -163,7 +163,7 @@ def sae_lens(data: Iterator[Tensor], d: int, out: Path) -> dict[str, Forward]:
     own: dict[str, dict[str, Any]] = {
         "standard": {"l1_coefficient": 5.0},
         "gated": {"l1_coefficient": 5.0},
-        "jumprelu": {"l0_coefficient": 0.05},
+        "jumprelu": {"l0_coefficient": 5.0},
         "topk": {"k": K},
         "batchtopk": {"k": K},
         "matryoshka_batchtopk": {"k": K, "matryoshka_widths": [WIDTH // 4, WIDTH]},

@@ -87,7 +87,7 @@ def write(
     names = {**TENSORS, **_optional("threshold" in sae.tensors, "W_skip" in sae.tensors)}
     hooks = {way: _short(metadata.get(key)) for way, key in (("input", "hook_name"), ("output", "hook_name_out"))}
     name = f"layer_{layer}.safetensors"
-    config = {"model_name": metadata.get("model_name"), "model_kind": KIND, "transcoders": [name]}
+    config = {"model_name": metadata.get("model_name"), "model_kind": KIND}
     config |= {f"feature_{way}_hook": hook for way, hook in hooks.items()}
     write_text_atomic(folder / CONFIG, yaml.safe_dump(config, sort_keys=False))
     with replacing(folder / name) as temporary:

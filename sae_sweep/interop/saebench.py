@@ -86,13 +86,13 @@ def core_metrics(metrics: Mapping[str, Any], sae: InferenceSae) -> dict[str, dic
     return {group: values for group, values in found.items() if values}
 
 
-def core_config(config: MemberConfig, positions: str, rows: int) -> dict[str, Any]:
-    """Its CoreEvalConfig, for so many rows, which are read in batches as ours."""
-    data, batches = config.data, -(-rows // config.data.rows_per_forward)
+def core_config(config: MemberConfig, positions: str, rows: int, batch: int) -> dict[str, Any]:
+    """Its CoreEvalConfig, for so many rows, which are read in batches of so many."""
+    data, batches = config.data, -(-rows // batch)
     return {
         "model_name": config.model.path or config.model.name,
         "llm_dtype": config.model.dtype,
-        "batch_size_prompts": data.rows_per_forward,
+        "batch_size_prompts": batch,
         "n_eval_reconstruction_batches": batches,
         "n_eval_sparsity_variance_batches": batches,
         "dataset": str(data.path or data.kind),

@@ -73,7 +73,7 @@ class _Stream:
     def __init__(self, members: Sequence[FinishedSae], asked: Asked) -> None:
         self._saebench = asked.saebench
         trained = other_data(members[0].member.config, [line for line in asked.overrides if line[:6] == "model."])
-        self.config = other_data(trained, asked.overrides)
+        self.config, self._batch = other_data(trained, asked.overrides), trained.data.rows_per_forward
         self._members = {one.label: one for one in members}
         self._saes = {one.label: one.spliced for one in members}
         self._foreign: list[ForeignSae] = foreign_saes(asked.foreign, asked.hook, list(self._saes.values()))
@@ -145,7 +145,7 @@ class _Stream:
         """A file for each SAE, of the name that SAEBench gives it."""
         for label, evaluation in found.items():
             sae, positions = self._saes[label].sae, self._positions[label]
-            asked = core_config(self.config, positions, len(self.rows))
+            asked = core_config(self.config, positions, len(self.rows), self._batch)
             place = root / names.EVALUATIONS / f"{self._hash(positions)}-saebench"
             place.mkdir(parents=True, exist_ok=True)
             result = core_result((root.name, label), sae, told(root / label), evaluation, asked)
