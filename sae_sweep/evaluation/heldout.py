@@ -25,7 +25,6 @@ class HeldOut:
     """Splice and ablate every position, not only the counted ones."""
     largest_norms: Mapping[str, float] = field(default_factory=dict)
     """By hook: positions whose activation is longer do not count there, as in training (`data.max_norm_ratio`)."""
-
     core: bool = False
     """Whether what SAEBench's core evaluation has of its own is asked for."""
 
