@@ -18,7 +18,7 @@ from sae_bench.evals.core import main as core  # type: ignore[import-not-found]
 from sae_bench.evals.core.eval_config import CoreEvalConfig  # type: ignore[import-not-found]
 from sae_bench.sae_bench_utils import general_utils  # type: ignore[import-not-found]
 from sae_lens import SAE  # type: ignore[import-not-found]
-from transformer_lens.model_bridge import TransformerBridge  # type: ignore[import-not-found]
+from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 

@@ -13,6 +13,7 @@ every position; averages are over positions that are no special token and not th
 import json
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any, cast
@@ -120,8 +121,17 @@ def dictionary_learning(data: Iterator[Tensor], d: int, out: Path) -> dict[str, 
     for index, name in enumerate(trainers):
         (out / f"trainer_{index}").rename(out / name)
         dictionary = load_dictionary(str(out / name), "cpu")[0]
-        found[name] = lambda x, own=dictionary: own(x, output_features=True)[::-1]
+        found[name] = partial(_dictionary, dictionary)
     return found
+
+
+def _dictionary(own: Any, x_BD: Tensor) -> tuple[Tensor, Tensor]:
+    x_hat_BD, f_BF = own(x_BD, output_features=True)
+    return f_BF, x_hat_BD
+
+
+def _sae(own: Any, x_BD: Tensor) -> tuple[Tensor, Tensor]:
+    return own.encode(x_BD), own(x_BD)
 
 
 def sparsify(data: Iterator[Tensor], d: int, out: Path) -> dict[str, Forward]:
@@ -185,7 +195,7 @@ def sae_lens(data: Iterator[Tensor], d: int, out: Path) -> dict[str, Forward]:
         SAETrainer(cfg=told, sae=trained, data_provider=data).fit()
         trained.save_inference_model(out / name)
         sae = SAE.load_from_disk(out / name, device="cpu")
-        found[name] = lambda x, own=sae: (own.encode(x), own(x))
+        found[name] = partial(_sae, sae)
     return found
 
 
