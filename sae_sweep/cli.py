@@ -11,6 +11,7 @@ from sae_sweep.config.command_line import one_option, split_options
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder import names
 from sae_sweep.host.rank_processes import role
+from sae_sweep.launch import completion
 from sae_sweep.launch.exits import exit_code
 
 
@@ -35,6 +36,8 @@ def _dispatch(arguments: Sequence[str]) -> None:
             print(_usage([name]))
         else:
             COMMANDS[name].run(rest)
+    elif name in completion.OPTIONS and rest and rest[0].startswith("query="):
+        _complete(arguments)
     elif "=" in name or name.startswith(("-", "~")):
         _train(arguments)
     else:
@@ -42,6 +45,16 @@ def _dispatch(arguments: Sequence[str]) -> None:
         guess = f"; did you mean {near[0]}?" if near else ""
         words = ", ".join(word for word in COMMANDS if not word.startswith("-"))
         raise ConfigError(f"{name}: neither a command ({words}) nor key=value{guess}")
+
+
+def _complete(arguments: Sequence[str]) -> None:
+    """Print what a shell may complete, a word a line."""
+    usages = {name: command.arguments for name, command in COMMANDS.items()}
+    words, more = completion.completions(completion.asked(), usages)
+    for word in words:
+        print(word)
+    if more:
+        _train(arguments)
 
 
 def _train(arguments: Sequence[str]) -> None:

@@ -130,6 +130,8 @@ def typed(cls: Any, entries: Any, prefix: str) -> Any:
         cls = _architecture(entries.get("architecture"))
     names, types = [field.name for field in fields(cls)], get_type_hints(cls)
     entries = {field.name: field.default for field in fields(cls) if field.default is not MISSING} | dict(entries)
+    if issubclass(cls, SaeConfig) and set(names) - set(entries) and set(entries) - set(names):
+        _check_owner(entries)
     for name in entries:
         if name not in names:
             raise unknown_key(f"{prefix}{name}", entries.get("architecture"))
@@ -137,6 +139,23 @@ def typed(cls: Any, entries: Any, prefix: str) -> Any:
         if name not in entries or entries[name] == "???":
             raise ConfigError(f"{prefix}{name} is not given; give {prefix}{name}=...")
     return cls(**{name: typed_value(types[name], entries[name], prefix + name) for name in names})
+
+
+def _check_owner(entries: Mapping[str, Any]) -> None:
+    """Raises ConfigError where the architecture's name stands among the keys of another one."""
+    name = entries["architecture"]
+    needed = {known: _needed(facts.Config) for known, facts in ARCHITECTURES.items()}
+    owners = [known for known, keys in needed.items() if known != name and keys <= set(entries)]
+    owner = max(owners, key=lambda known: len(needed[known]), default=None)
+    if owner is not None:
+        raise ConfigError(
+            f"sae.architecture={name} is among the keys of {owner}; choose an architecture by its file, sae={name}"
+        )
+
+
+def _needed(cls: type[SaeConfig]) -> set[str]:
+    """The keys that have no default."""
+    return {field.name for field in fields(cls) if field.default is MISSING}
 
 
 def _architecture(name: Any) -> type[SaeConfig]:

@@ -47,6 +47,15 @@ def wrong_value(config: Mapping[str, Any]) -> str | None:
     return None
 
 
+def saved_knob(sae: Mapping[str, Any]) -> tuple[str, float | None]:
+    """The key that set a member's sparsity, and its value."""
+    if sae.get("l0") is not None:
+        return "l0", sae["l0"]
+    known = ARCHITECTURES.get(str(sae["architecture"]))
+    names = ("l1", "k", "l0_coefficient") if known is None else (known.Config.knob(),)
+    return next(((name, sae[name]) for name in names if sae.get(name) is not None), (names[0], None))
+
+
 def saved_sae(sae: Mapping[str, Any]) -> SaeConfig | None:
     """The typed config of saved entries; None for those of another version, of which less is shown."""
     known = ARCHITECTURES.get(str(sae["architecture"]))

@@ -3,6 +3,7 @@
 The library takes over a second to import, so it is imported only where a dataset is opened.
 """
 
+import logging
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -112,6 +113,7 @@ def _open(origin: Origin) -> tuple[Any, list[dict[str, Any]]]:
     """A Dataset or IterableDataset of plain Python values, and its first rows."""
     import datasets
 
+    logging.getLogger("datasets").setLevel(logging.CRITICAL)  # what it raises says the same, and we do
     path = origin.single_path()
     local = Path(path).expanduser()
     try:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sae_sweep.data.formats import records_of
-from sae_sweep.data.origin import Origin
+from sae_sweep.data.origin import Origin, check_regular
 from sae_sweep.data.records import Ledger
 from sae_sweep.errors import ConfigError
 
@@ -23,6 +23,7 @@ def _matching_files(key: str, pattern: str) -> list[Path]:
     if path.is_dir():
         raise ConfigError(f"{key}={pattern} is a folder; name its files, for example {path / '*.txt'}")
     if path.exists():
+        check_regular(path, f"{key}={pattern}")
         return [path]
     if not glob.has_magic(pattern):
         raise ConfigError(f"{key}={pattern} does not exist")

@@ -56,6 +56,11 @@ def records_of(file: Path, key: str, field: str) -> Records:
         raise ConfigError(f"{where} is not CSV ({error})") from error
 
 
+def says_format(file: Path) -> bool:
+    """Whether the name of a file says what is in it, plain text among that."""
+    return _suffix(file) in (*_READERS, ".txt")
+
+
 def check_format(file: Path, key: str, field: str) -> None:
     """Raises ConfigError where the beginning of a file is not of the format that its suffix says."""
     status = file.stat()

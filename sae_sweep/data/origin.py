@@ -47,7 +47,15 @@ class Origin:
         looks_local = self.path.startswith(("/", "./", "../", "~")) or local.suffix in _LOCAL
         if looks_local and not local.exists():
             raise ConfigError(f"{self.label} does not exist")
+        if local.exists() and not local.is_dir():
+            check_regular(local, self.label)
         return self.path
+
+
+def check_regular(file: Path, label: str) -> None:
+    """Raises ConfigError for a pipe or device, which cannot be read twice, and of which there may be no end."""
+    if not file.is_file():
+        raise ConfigError(f"{label} is a pipe or a device, which cannot be read again; save what comes of it to a file")
 
 
 def origins(config: DataConfig) -> tuple[Origin, Origin | None]:

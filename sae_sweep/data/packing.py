@@ -146,16 +146,26 @@ class PackedText:
     def _tokenised(self, skip: int) -> Iterator[list[Ids]]:
         """The ids of each document after the first `skip`, in batches: a fast tokenizer works on many at once."""
         for batch in _batches(islice(self._documents(), skip, None)):
-            encoded = self._tokenizer(
+            encoded = self._encoded(batch)
+            checked = [self._checked(ids) for ids in encoded["input_ids"]]
+            del batch, encoded  # a hundred times as large, and a generator that waits would keep them
+            yield checked
+
+    def _encoded(self, batch: list[str]) -> Any:
+        """What the tokenizer makes of documents. Raises ConfigError for one that cannot read them."""
+        try:
+            return self._tokenizer(
                 batch,
                 add_special_tokens=False,
                 return_attention_mask=False,
                 return_token_type_ids=False,
                 verbose=False,  # else it warns of documents longer than the model's context, which are cut here
             )
-            checked = [self._checked(ids) for ids in encoded["input_ids"]]
-            del batch, encoded  # a hundred times as large, and a generator that waits would keep them
-            yield checked
+        except Exception as error:  # the library raises bare ones
+            what = " ".join(str(error).split())[:300]
+            raise ConfigError(
+                f"{self.label}: the model's tokenizer cannot read it ({type(error).__name__}: {what})"
+            ) from error
 
     def _checked(self, ids: Sequence[int]) -> Ids:
         return checked_ids(

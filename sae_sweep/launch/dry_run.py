@@ -7,53 +7,79 @@ from pathlib import Path
 
 from sae_sweep.activations.cache_folder import cache_key, files_there
 from sae_sweep.config.values import counted, duration, shown
-from sae_sweep.data.kinds import synthetic_kind
+from sae_sweep.data.kinds import data_kind, synthetic_kind
+from sae_sweep.errors import ConfigError
+from sae_sweep.host.machine import gpu_bytes, host_bytes
 from sae_sweep.host.terminal import tell
 from sae_sweep.launch.tables import print_table
+from sae_sweep.plan.axes import KIND, SIZE, SPARSITY, Axis, axes
 from sae_sweep.plan.costs import PassCost, pass_cost
 from sae_sweep.plan.groups import BankPlan, Group, Plan
-from sae_sweep.plan.members import Member, sparsity
+from sae_sweep.plan.members import Member, identity_entries, sparsity
 from sae_sweep.plan.memory import Peak, peak
-from sae_sweep.plan.placement import GB, Pass, Wave, plan_passes
+from sae_sweep.plan.placement import GB, USABLE, Pass, Wave, check_host, plan_passes
 from sae_sweep.plan.schedules import blocks_needed
-from sae_sweep.plan.sizes import block_bytes, bytes_text, member_numbers, member_parameters
+from sae_sweep.plan.sizes import GPU, block_bytes, bytes_text, member_numbers, member_parameters, on_gpu
 
 WEIGHT_BYTES = 4
 """Of a number in a saved member."""
-HEADER = ("bank", "member", "latents", "sparsity", "parameters", "batch", "steps", "lr", "schedule", "state")
+HEADER = ("latents", "sparsity", "parameters", "batch", "steps", "lr", "schedule", "state")
+SHOWN = (KIND, SPARSITY, SIZE, "site.", "training.lr", "training.batch_size", "training.tokens")
+"""Axes that those columns, or the bank's, show."""
 
 
-def print_plan(plan: Plan, root: Path, finished: Collection[str]) -> None:
-    """Print the plan to standard output; `finished` are identities that need no more training, and so no pass."""
+def print_plan(plan: Plan, root: Path, finished: Collection[str], *, here: bool) -> None:
+    """Print the plan to standard output; `finished` are identities that need no more training, and so no pass. `here`
+    it would be trained on this machine: raises ConfigError where that has not the memory."""
     banks = sum(len(group.banks) for group in plan.groups)
-    left = {group.key: _passes(group) for group in plan.without(finished).groups}
+    left = {group.key: _passes(group, here) for group in plan.without(finished).groups}
+    small = _too_small([one for each in left.values() for one in each]) if here else None
     made = sum(map(len, left.values()))
     tell(
         f"{root}: {counted(len(plan.members), 'member')} in {counted(len(plan.groups), 'group')} of"
         f" {'one pass each' if made == len(left) else f'{made} passes in all'},"
         f" {counted(banks, 'bank')}; {len(finished)} finished already"
     )
+    entries = {member.label: identity_entries(member.config) for member in plan.members}
+    varying = [axis for axis in axes(entries) if not axis.key.startswith(SHOWN)]
     for group in plan.groups:
-        rows = [
-            _row(f"{number} {_bank_name(bank)}", member, finished)
-            for number, bank in enumerate(group.banks)
-            for member in bank.members
-        ]
         print()
-        print_table(_title(group), HEADER, rows, sys.stdout)
-        if (ratio := group.members[0].config.data.max_norm_ratio) is not None:
-            tell(f"outliers: activations over {ratio:g} times the first block's median norm at their site do not count")
-        if group.members[0].config.launcher.devices == 1:
-            tell(_memory(peak(group, group.banks)))
-        if milestones := _milestones(group):
-            tell(milestones)
-        passes = left.get(group.key, [])
-        for number, one in enumerate(passes, 1):
-            for line in _pass(one, f"pass {number} of {len(passes)}"):
-                tell(line)
-        cache = _cache(group, block_bytes(group))
-        if cache is not None and not group.spliced:
-            tell(cache)
+        _print_members(group, finished, varying)
+        for line in _group(group, left.get(group.key, [])):
+            tell(line)
+    if small is not None:
+        print()
+        tell(f"not on this machine: {small}")
+
+
+def _print_members(group: Group, finished: Collection[str], varying: Sequence[Axis]) -> None:
+    rows = [
+        (
+            *(f"{number} {_bank_name(bank)}", member.label, *(axis.values[member.label] for axis in varying)),
+            *_row(member, finished),
+        )
+        for number, bank in enumerate(group.banks)
+        for member in bank.members
+    ]
+    print_table(_title(group), ("bank", "member", *(axis.title for axis in varying), *HEADER), rows, sys.stdout)
+
+
+def _group(group: Group, passes: Sequence[Pass]) -> Iterator[str]:
+    """What a group reads, holds and costs."""
+    config = group.members[0].config
+    if (note := data_kind(config.data.kind).note(config.data)) is not None:
+        yield note
+    if (ratio := config.data.max_norm_ratio) is not None:
+        yield f"outliers: activations over {ratio:g} times the first block's median norm at their site do not count"
+    if config.launcher.devices == 1:
+        yield _memory(peak(group, group.banks))
+    if milestones := _milestones(group):
+        yield milestones
+    for number, one in enumerate(passes, 1):
+        yield from _pass(one, f"pass {number} of {len(passes)}")
+    cache = _cache(group, block_bytes(group))
+    if cache is not None and not group.spliced:
+        yield cache
 
 
 def _title(group: Group) -> str:
@@ -73,11 +99,9 @@ def _bank_name(bank: BankPlan) -> str:
     return f"{bank.members[0].config.sae.method()} at {bank.site.name}"
 
 
-def _row(bank: str, member: Member, finished: Collection[str]) -> tuple[str, ...]:
+def _row(member: Member, finished: Collection[str]) -> tuple[str, ...]:
     knob, value = sparsity(member.config)
     return (
-        bank,
-        member.label,
         str(member.width),
         f"{knob} {shown(value)}",
         f"{member_parameters(member):,}",
@@ -117,10 +141,28 @@ def _milestones(group: Group) -> str | None:
     return f"milestones: {counted(len(sizes), 'snapshot')}, {bytes_text(sum(sizes))}; {each}"
 
 
-def _passes(group: Group) -> list[Pass]:
-    """The passes under the limits that the config states; what the machine has is not known here."""
-    asked = group.members[0].config.launcher
+def _too_small(planned: Sequence[Pass]) -> str | None:
+    """Why this machine's memory is too small for passes on its CPU, in words; None where it is not, or they are on a
+    GPU. Raises ConfigError where they are on a CPU by name: it may be that `auto` finds a GPU where the plan is for."""
+    on_cpu = [one for one in planned if not on_gpu(one.group.members[0].config)]
+    if not on_cpu or (host := host_bytes()) is None:
+        return None
+    try:
+        check_host(on_cpu, host)
+    except ConfigError as error:
+        if any(one.group.members[0].config.model.device == "cpu" for one in on_cpu):
+            raise
+        return str(error)
+    return None
+
+
+def _passes(group: Group, here: bool = False) -> list[Pass]:
+    """The passes under the limits that the config states; `here`, those of a GPU of this machine where it has one."""
+    config = group.members[0].config
+    asked = config.launcher
     device, host = (None if value is None else value * GB for value in (asked.memory_gb, asked.host_memory_gb))
+    if device is None and here and GPU.exists() and on_gpu(config) and (size := gpu_bytes()) is not None:
+        device = USABLE * size
     return plan_passes(group, device, host, asked.devices, asked.hosts)
 
 

@@ -21,6 +21,8 @@ from sae_sweep.host.terminal import take_any_text, tell
 
 _LONG = re.compile(r"(\S{100})\S{200,}(\S{40})")
 """A word that nobody reads to its end."""
+_NO_HOME = "Could not determine home directory"
+"""What pathlib says of `~nobody`."""
 
 
 def exit_code(work: Callable[[], object]) -> int:
@@ -69,6 +71,8 @@ def _told(error: BaseException) -> int:
             return _refused(str(error), error.exit_code)
         case MemoryError():
             return _refused(f"the machine's memory is used up ({str(error) or 'no more is given'}); ask for less", 1)
+        case RuntimeError() if _NO_HOME in str(error):
+            return _refused("this machine knows no such user, or no home of yours: give paths without ~", 2)
         case OSError(filename=str() | bytes() as file, strerror=str() as reason):
             return _refused(f"{os.fsdecode(file)}: {reason}", 1 if out_of_space(error) else 2)
     with tempfile.NamedTemporaryFile("w", prefix="sae-sweep-", suffix=".txt", delete=False, encoding="utf-8") as kept:

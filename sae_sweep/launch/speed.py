@@ -12,6 +12,7 @@ from pathlib import Path
 from sae_sweep.config.schema import ModelConfig
 from sae_sweep.folder.files import write_json_atomic
 from sae_sweep.host.json_files import read_object
+from sae_sweep.host.machine import cores
 from sae_sweep.plan.sizes import GPU
 
 MEASURE_SECONDS, GIVE_UP_SECONDS = 2.0, 120.0
@@ -39,8 +40,11 @@ def measured_flops(model: ModelConfig) -> float | None:
     """Operations a second of the device that a model would be on; None where there is no such device, or nowhere to
     keep what is measured."""
     device = ("cuda" if GPU.exists() else "cpu") if model.device == "auto" else model.device
-    cores = os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))
-    file, key = _kept_in(), f"{platform.node()} {device} {model.dtype} {cores}"
+    key = f"{platform.node()} {device} {model.dtype} {os.environ.get('OMP_NUM_THREADS') or cores()}"
+    try:
+        file = _kept_in()
+    except RuntimeError:  # who runs this has no home
+        return None
     try:
         kept = read_object(file)
     except (OSError, ValueError):

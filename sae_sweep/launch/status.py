@@ -17,8 +17,10 @@ from sae_sweep.launch.clusters import Verdict
 from sae_sweep.launch.standing import ENDED, ending, states, verdicts, words
 from sae_sweep.launch.tables import print_table
 from sae_sweep.launch.tasks import Task, read_tasks
+from sae_sweep.plan.axes import axes
 
-HEADER = ("member", "state", "steps", "tokens", "checkpoint", "reason")
+HEADER = ("state", "steps", "tokens", "checkpoint", "reason")
+"""After the member and what it has on each axis of the sweep."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class MemberStatus:
     """How far one member is."""
 
     member: str
+    axes: Mapping[str, str]
+    """What it has of what varies in the sweep, by key."""
     state: str
     """planned, running, interrupted (nobody trains it any more, and it is not finished), finished or failed."""
     step: int
@@ -74,6 +78,8 @@ class SweepStatus:
     """Seconds of training that the group in training has left."""
     checkpoint_age: float | None
     """Seconds since the newest checkpoint of an unfinished member."""
+    axes: Mapping[str, str]
+    """The titles of what varies, by key."""
     members: tuple[MemberStatus, ...]
     tasks: tuple[TaskStatus, ...]
     """Of a sweep that was given to a cluster."""
@@ -89,15 +95,18 @@ def read_status(root: Path) -> SweepStatus:
     own = _Beat.of(state, holder, now)
     beats = {task.name: _Beat.of(StateFolder(root, task.name), task.holder, now) for task in tasks}
     by_label = {label: task for task in tasks for label in states(task)}
+    varying = axes({label: entry["config"] for label, entry in here.items()})
     members = []
     for label, entry in here.items():
         task = by_label.get(label)
         beat = beats[task.name] if task else own
         member = _member(label, entry, homes.get(entry["identity"]), beat, now)
+        member = replace(member, axes={axis.key: axis.values[label] for axis in varying})
         members.append(_in_hand(member, task, said.get(task.name)) if task else member)
     ages = [member.checkpoint_age for member in members if member.checkpoint_age is not None]
     told = tuple(_task(task, beats[task.name], said.get(task.name)) for task in tasks)
-    return SweepStatus(str(root), holder, own.doing, own.eta, min(ages, default=None), tuple(members), told)
+    titles = {axis.key: axis.title for axis in varying}
+    return SweepStatus(str(root), holder, own.doing, own.eta, min(ages, default=None), titles, tuple(members), told)
 
 
 @dataclass(frozen=True)
@@ -157,7 +166,9 @@ def print_status(root: Path, *, as_json: bool) -> None:
     tell(_headline(status))
     for task in status.tasks:
         tell(_task_line(task))
-    print_table(counted(len(status.members), "member"), HEADER, [_row(member) for member in status.members], sys.stdout)
+    header = ("member", *status.axes.values(), *HEADER)
+    rows = [_row(member) for member in status.members]
+    print_table(counted(len(rows), "member"), header, rows, sys.stdout, spare=len(status.axes))
 
 
 def _member(
@@ -179,6 +190,7 @@ def _member(
     unfinished = state != "finished" and saved is not None and checkpoint is not None
     return MemberStatus(
         member=label,
+        axes={},
         state=state,
         step=step,
         steps=total,
@@ -217,6 +229,7 @@ def _task_line(task: TaskStatus) -> str:
 def _row(member: MemberStatus) -> tuple[str, ...]:
     return (
         member.member,
+        *member.axes.values(),
         member.state,
         f"{shown(member.step)}/{member.steps} {member.step / member.steps:.0%}",
         f"{count(member.tokens)}/{count(member.tokens_asked)}",

@@ -102,9 +102,10 @@ def _tell_passed(plan: Plan, folder: SweepFolder) -> None:
 
 def _print_dry(plan: Plan, folder: SweepFolder, place: Place) -> None:
     finished = folder.finished(plan)
-    print_plan(plan, folder.root, finished)
+    here = place.words(0) is None
+    print_plan(plan, folder.root, finished, here=here)
     left, config = plan.without(finished), plan.members[0].config
-    if left.groups and config.launcher.device_flops is None and place.words(0) is None:
+    if left.groups and config.launcher.device_flops is None and here:
         device_flops = measured_flops(config.model)
         if device_flops is not None:
             print(time_here(left, device_flops))

@@ -2,9 +2,13 @@
 
 import sys
 from collections.abc import Sequence
+from shutil import get_terminal_size
 from typing import TextIO
 
 from sae_sweep.host.terminal import escaped
+
+BETWEEN, LAST = 3, 20
+"""Characters between columns that are drawn, and that the last one needs, which may be folded."""
 
 
 def say(text: str) -> None:
@@ -12,13 +16,16 @@ def say(text: str) -> None:
     print(f"sae-sweep: {escaped(text)}", file=sys.stderr, flush=True)
 
 
-def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], file: TextIO) -> None:
-    """Print the rows under their header."""
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], file: TextIO, spare: int = 0) -> None:
+    """Print the rows under their header. A terminal that has no room for them goes without the `spare` columns that
+    follow the first."""
     title, rows = escaped(title), [[escaped(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     if file.isatty():
+        if spare and sum(width + BETWEEN for width in widths[:-1]) + LAST > get_terminal_size().columns:
+            header, *rows = ([*row[:1], *row[1 + spare :]] for row in (header, *rows))
         _print_rich(title, header, rows, file)
         return
-    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     print(title, file=file)
     for row in (header, *rows):
         print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip(), file=file)

@@ -16,12 +16,14 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
 LARGEST = 10**9
 """Of sizes: beyond it is no model's."""
+MANY_TIMES = 2
+"""More numbers than so many times the bytes are no rounding: a number has a byte at least."""
 # The names architectures give the same size in their config.json.
 _ALIASES = {
     "d_model": ("hidden_size", "n_embd", "d_model", "n_embed"),
     "n_layers": ("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
     "n_heads": ("num_attention_heads", "n_head", "num_heads", "n_heads"),
-    "d_head": ("head_dim",),
+    "d_head": ("v_head_dim", "head_dim"),  # of values, which heads give, where keys have another
     "d_mlp": ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
     "vocab_size": ("vocab_size",),
 }
@@ -31,7 +33,7 @@ ADAPTER = "adapter_config.json"
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """A model's sizes. `d_mlp` is the width inside the MLP, `d_head` that of one attention head."""
+    """A model's sizes. `d_mlp` is the width inside the MLP, `d_head` that of what one attention head gives."""
 
     d_model: int
     n_layers: int
@@ -91,6 +93,22 @@ def check_unquantised(entries: Mapping[str, Any], config: ModelConfig) -> None:
         raise ConfigError(
             f"model.path={config.path}: config.json has a quantization_config ({method}), and activations of quantised"
             " weights are not supported; give the checkpoint it was made from, and model.dtype"
+        )
+
+
+def check_weights(config: ModelConfig, facts: ModelFacts) -> None:
+    """Raises ConfigError where the weights of a local folder are far fewer than its config.json says: what would be
+    made in their place may have no room at all."""
+    folder = model_folder(config)
+    if folder is None:
+        return
+    held = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    block = 2 * facts.d_model * facts.d_mlp + 2 * facts.d_model * facts.n_heads * facts.d_head
+    numbers = facts.vocab_size * facts.d_model + facts.n_layers * block
+    if numbers > MANY_TIMES * held:
+        raise ConfigError(
+            f"model.path={config.path}: config.json is of a model of {numbers:.3g} numbers, and its *.safetensors have"
+            f" {held:,} bytes: they are not of one model, or not there yet (files that git-lfs has not fetched?)"
         )
 
 

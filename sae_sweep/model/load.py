@@ -1,19 +1,27 @@
 """From a config to a language model in memory."""
 
+import logging
 import os
 from typing import Any
 
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_progress_bar, set_verbosity
 
 from sae_sweep.config.schema import ModelConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.host.network import look_at_hub
-from sae_sweep.model.blocks import map_blocks
-from sae_sweep.model.facts import check_unquantised, complete_sizes, model_facts, model_folder, read_sizes
+from sae_sweep.model.blocks import close, map_blocks
+from sae_sweep.model.facts import (
+    check_unquantised,
+    check_weights,
+    complete_sizes,
+    model_facts,
+    model_folder,
+    read_sizes,
+)
 from sae_sweep.model.head import check_head
 from sae_sweep.model.language_model import LanguageModel, Passes
 
@@ -25,6 +33,7 @@ _DTYPES = {
     "float16": torch.float16,
     "float64": torch.float64,
 }
+log = logging.getLogger(__name__)
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "spiece.model")
 
 
@@ -33,8 +42,9 @@ def load_model(config: ModelConfig) -> LanguageModel:
 
     Raises ConfigError for anything a user can get wrong, before weights are read where that can be told.
     """
-    disable_progress_bar()  # one bar, ours
+    _quiet()
     facts = model_facts(config)
+    check_weights(config, facts)
     device, dtype = resolve_device(config.device), resolve_dtype(config.dtype)
     if config.backend not in ("hf", "transformer_lens"):
         raise ConfigError(f"model.backend={config.backend} is unknown; known: hf, transformer_lens")
@@ -59,6 +69,7 @@ def load_tokenizer(config: ModelConfig) -> Any:
     folder = model_folder(config)
     if folder is not None and not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         return None
+    _quiet()
     try:
         return AutoTokenizer.from_pretrained(_source(config), **_loading_options(config))
     except Exception as error:  # the tokenizers library raises bare ones
@@ -96,6 +107,12 @@ def resolve_dtype(name: str) -> torch.dtype:
     return _DTYPES[name]
 
 
+def _quiet() -> None:
+    """Let transformers draw nothing: what matters of its warnings and tables is told here, in a line each."""
+    disable_progress_bar()
+    set_verbosity(logging.CRITICAL)
+
+
 def _source(config: ModelConfig) -> str:
     folder = model_folder(config)
     return str(config.path if folder is None else folder)
@@ -113,20 +130,33 @@ def _load_module(config: ModelConfig, dtype: torch.dtype) -> nn.Module:
     # Left to itself transformers takes sdpa attention wherever the architecture computes the same with it.
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            _source(config), dtype=dtype, use_safetensors=True, output_loading_info=True, **_loading_options(config)
+            _source(config),
+            **{"dtype": dtype, "use_safetensors": True, "output_loading_info": True, **_loading_options(config)},
+            ignore_mismatched_sizes=True,  # they are refused below, by their names
         )
     except Exception as error:  # transformers, safetensors and remote code raise types of their own
         raise ConfigError(
             f"model.path={config.path} cannot be loaded as a causal language model: {_line(error)}"
         ) from error
     module, info = loaded
-    lost = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
-    if lost:
+    other = sorted(info["mismatched_keys"])
+    if other:
+        name, found, wanted = other[0]
+        raise ConfigError(
+            f"model.path={config.path}: {name} has the shape {list(found)}, and {list(wanted)} by config.json: they are"
+            " not of one model; give a checkpoint as it was saved"
+        )
+    if lost := sorted(info["missing_keys"]):
         raise ConfigError(
             f"model.path={config.path}: its weights lack {len(lost)} of the model's tensors ({lost[0]}, ...), which"
             " would be random; give a complete checkpoint"
         )
     assert isinstance(module, nn.Module)
+    if unread := sorted(info["unexpected_keys"]):
+        log.warning(
+            "model.path=%s: %d of its tensors are not read (%s, ...): the model of its config.json has none such",
+            *(config.path, len(unread), unread[0]),
+        )
     return module
 
 
@@ -157,6 +187,13 @@ def _check_tokenizer(model: LanguageModel) -> None:
             f"model.path={model.config.path}: its tokenizer has ids up to {index} ({name!r}), and the model's"
             f" vocabulary of {size} ends at {size - 1}; give the tokenizer that the model was trained with"
         )
+    for name in ("bos_token", "eos_token"):
+        index = getattr(tokenizer, f"{name}_id")
+        if index is not None and not 0 <= index < size:
+            raise ConfigError(
+                f"model.path={model.config.path}: its tokenizer's {name} has id {index}, and the model's vocabulary of"
+                f" {size} ends at {size - 1}; give the tokenizer that the model was trained with"
+            )
 
 
 @torch.no_grad()
@@ -167,7 +204,20 @@ def _measure(model: LanguageModel, dtype: torch.dtype) -> None:
         model.block_map = map_blocks(model.module, model.facts.n_layers, lambda: model.final_hidden(probe_RT))
     else:
         model.bridge = _bridge(model, dtype)
+    _check_causal(model, probe_RT)
     check_head(model, probe_RT)
+
+
+def _check_causal(model: LanguageModel, tokens_RT: Tensor) -> None:
+    """Raises ConfigError where what the model makes of a token depends on those after it, as an encoder's does."""
+    other_RT = tokens_RT.clone()
+    other_RT[:, -1] = (other_RT[:, -1] + 1) % model.facts.vocab_size
+    before_RTD, after_RTD = (model.final_hidden(each)[:, :-1] for each in (tokens_RT, other_RT))
+    if not close(after_RTD.double(), before_RTD.double(), before_RTD.dtype):
+        raise ConfigError(
+            f"model.path={model.config.path}: {type(model.module).__name__} reads ahead: what it makes of a token"
+            " depends on later ones; give a causal language model"
+        )
 
 
 def _bridge(model: LanguageModel, dtype: torch.dtype) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.blocks import Block, BlockMap, first, input_of
 from sae_sweep.model.language_model import LanguageModel
-from sae_sweep.model.sites import HOOK_OF_KIND, Site, parse_hook, site_width
+from sae_sweep.model.sites import HOOK_OF_KIND, INNER, Site, parse_hook, site_width
 
 Sink = Callable[[str, Tensor], None]
 """Takes a hook's name and its activation [R, T, d], which the model may go on to change in place."""
@@ -56,7 +56,7 @@ def observing(model: LanguageModel, sites: Sequence[Site], sink: Sink) -> Iterat
 
 
 def check_shape(model: LanguageModel, site: Site, activation: Tensor, tokens_RT: Tensor) -> None:
-    """Raise ConfigError unless the activation is one vector per token, of the width that was planned."""
+    """Raise ConfigError unless the activation is one vector per token, as wide as its kind is in all blocks."""
     width = site_width(site, model.facts)
     shape = tuple(activation.shape)
     if activation.ndim != 3 or shape[:2] != tuple(tokens_RT.shape):
@@ -64,7 +64,7 @@ def check_shape(model: LanguageModel, site: Site, activation: Tensor, tokens_RT:
             f"site.hook={site.hook} has shape {list(shape)} for {list(tokens_RT.shape)} tokens; a site needs one vector"
             " per token"
         )
-    if width is not None and shape[2] != width:
+    if width is not None and shape[2] != width and site.kind not in INNER:
         raise ConfigError(f"site.hook={site.hook} is {shape[2]} wide in the loaded model, but {width} were planned")
 
 

@@ -19,6 +19,8 @@ HOOK_OF_KIND = {
     "mlp_out": "hook_mlp_out",
     "resid_post": "hook_resid_post",
 }
+INNER = ("attn_z", "mlp_post")
+"""Kinds inside a part, which some blocks have wider or narrower than config.json says: `site.width` then does."""
 KIND_OF_HOOK = {hook: kind for kind, hook in HOOK_OF_KIND.items()}
 
 _BLOCK_HOOK = re.compile(r"blocks\.(\d+)\.(.+)")

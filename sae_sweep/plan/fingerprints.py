@@ -136,12 +136,12 @@ def _together(found: Fingerprint) -> Fingerprint:
 
 def _commit(kind: str, repository: str, revision: str) -> str | None:
     """The commit of what the hub's cache has; None where it has nothing yet."""
-    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
-    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
-    file = cache / f"{kind}--{repository.replace('/', '--')}" / "refs" / revision
+    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface"))
     try:
+        cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
+        file = cache / f"{kind}--{repository.replace('/', '--')}" / "refs" / revision
         return file.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):  # the last of one who has no home
         return None
 
 

@@ -73,6 +73,14 @@ def varying(configs: Iterable[Mapping[str, Any]]) -> list[str]:
     return [key for key in order if key in several]
 
 
+def axis_name(key: str) -> str:
+    """The last word of a key, where it is no other's; else all of it."""
+    name = key.rpartition(".")[2]
+    others = (known for known in known_keys() if known != key and not known.startswith("evaluation."))
+    alone = not key.startswith("evaluation.") and all(other.rpartition(".")[2] != name for other in others)
+    return name if alone else key
+
+
 def _kind(config: Mapping[str, Any]) -> tuple[object, ...]:
     sae, site = saved_sae(config["sae"]), config["site"]
     method = config["sae"]["architecture"] if sae is None else sae.method()
@@ -95,10 +103,7 @@ def _groups(config: MemberConfig) -> dict[str, Any]:
 
 def _word(key: str, value: Any) -> str:
     """What a name says of one axis: no `-`, which parts its words, and nothing that a folder cannot be called."""
-    name = key.rpartition(".")[2]
-    others = (known for known in known_keys() if known != key and not known.startswith("evaluation."))
-    alone = not key.startswith("evaluation.") and all(other.rpartition(".")[2] != name for other in others)
-    head = _LETTERS.get(key, "" if key in _SPEAKS else f"{name if alone else key}_")
+    head = _LETTERS.get(key, "" if key in _SPEAKS else f"{axis_name(key)}_")
     if isinstance(value, float):
         return f"{head}{_short(value) if abs(value) >= 0.01 else _exponent(value)}"
     text = Path(value).name if key in _SPEAKS and isinstance(value, str) else shown(value)

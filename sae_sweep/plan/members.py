@@ -15,7 +15,7 @@ from sae_sweep.config.values import shown
 from sae_sweep.data.kinds import synthetic_kind
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.facts import ModelFacts, check_context, model_facts, model_folder
-from sae_sweep.model.sites import Site, later_sites, resolve_site, site_width, synthetic_site
+from sae_sweep.model.sites import INNER, Site, later_sites, resolve_site, site_width, synthetic_site
 from sae_sweep.plan.limits import check_config, check_width
 from sae_sweep.plan.origin import check_origin, weights_hash
 from sae_sweep.plan.schedules import Schedule, decay_fraction, resolve_schedule
@@ -205,6 +205,8 @@ def _width_at(config: SiteConfig, site: Site, facts: ModelFacts) -> int:
     known = site_width(site, facts)
     if known is None and config.width is None:
         raise ConfigError(f"site.hook={site.hook} is of no known kind, so its width is needed too: add site.width=...")
+    if site.kind in INNER and config.width is not None:
+        known = None  # the loaded model is asked
     if known is not None and config.width not in (None, known):
         raise ConfigError(f"site.width={config.width}: {site.hook} has {known} numbers per position; leave it out")
     width = known if known is not None else config.width

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.data.kinds import data_kind
+from sae_sweep.host.machine import cores
 from sae_sweep.kernels.facts import CACHE_BYTES
 from sae_sweep.plan.constants import (
     CODE_ELEMENTS,
@@ -150,7 +151,7 @@ def _chunk_bytes(chunk: BankPlan) -> int:
 def _threads() -> int:
     """How many torch will take."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdigit() and int(asked) else len(os.sched_getaffinity(0))
+    return int(asked) if asked.isdigit() and int(asked) else cores()
 
 
 def _processes(group: Group, banks: Sequence[BankPlan]) -> dict[str, int]:

@@ -18,6 +18,8 @@ from sae_sweep.plan.sizes import block_bytes, bytes_text, state_bytes
 from sae_sweep.plan.spread import spread
 
 GB = 10**9
+USABLE = 0.95
+"""Of what a device has free: libraries take memory that no plan counts."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,20 @@ def at(group: Group, sites: Sequence[Site]) -> Group:
 def sites_of(banks: Sequence[BankPlan]) -> tuple[Site, ...]:
     """Each site once, in the banks' order."""
     return tuple(dict.fromkeys(bank.site for bank in banks))
+
+
+def check_host(planned: Sequence[Pass], host: float) -> None:
+    """Raises ConfigError where passes on a CPU need more than the so many bytes that its host has at all."""
+    waves = [(one, wave) for one in planned for wave in one.waves]
+    made, fullest = max(waves, key=lambda pair: pair[1].peak_bytes)
+    if fullest.peak_bytes > host:
+        phase = peak(made.group, fullest.banks)
+        held = ", ".join(f"{name} {bytes_text(size)}" for name, size in phase.held.items() if size)
+        raise ConfigError(
+            f"launcher.memory_gb: a pass on this machine's CPU needs {bytes_text(phase.total)} ({phase.phase}: {held}),"
+            f" and the machine has {bytes_text(host)}; lower sae.width, data.block_rows or training.batch_size, train"
+            " fewer members at a time, or take a larger machine"
+        )
 
 
 def _pass(group: Group, chunks: Sequence[BankPlan], machine: _Machine) -> Pass:

@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sae_sweep.architectures.base import ARCHITECTURES
 from sae_sweep.architectures.recipe import Run
-from sae_sweep.config.saved import architecture_label, saved_sae
+from sae_sweep.config.saved import architecture_label, saved_knob, saved_sae
 from sae_sweep.config.values import finite
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.metrics import METRICS, closed
@@ -103,7 +102,7 @@ def read_point(folder: Path, label: str, config: Mapping[str, Any]) -> Point:
     exported = _read_export(folder / names.CARD)
     sae, training = config["sae"], config["training"]
     width = sae.get("width") or exported.get("d_sae") or _width_from_expansion(config)
-    knob, value = _knob(sae)
+    knob, value = saved_knob(sae)
     return {
         "cell": cell_key(config, exported.get("hook_name"), exported.get("hook_name_out")),
         "member": label,
@@ -144,15 +143,6 @@ def _read_export(file: Path) -> dict[str, Any]:
         return {}
     metadata = raw.get("metadata")
     return {**raw, **metadata} if isinstance(metadata, dict) else raw
-
-
-def _knob(sae: Mapping[str, Any]) -> tuple[str, float | None]:
-    """The key that set the member's sparsity, and its value."""
-    if sae.get("l0") is not None:
-        return "l0", sae["l0"]
-    known = ARCHITECTURES.get(str(sae["architecture"]))
-    names = ("l1", "k", "l0_coefficient") if known is None else (known.Config.knob(),)
-    return next(((name, sae[name]) for name in names if sae.get(name) is not None), (names[0], None))
 
 
 def _width_from_expansion(config: Mapping[str, Any]) -> int | None:

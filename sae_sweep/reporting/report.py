@@ -12,6 +12,7 @@ from sae_sweep.config.values import count, number
 from sae_sweep.folder.files import write_text_atomic
 from sae_sweep.folder.names import PARETO, REPORT
 from sae_sweep.host.terminal import escaped
+from sae_sweep.plan.axes import Axis, axes
 from sae_sweep.reporting.cell import cell_title, synthetic
 from sae_sweep.reporting.overlay import overlaid
 from sae_sweep.reporting.page import Page, report_html
@@ -54,15 +55,17 @@ def _page(folders: Sequence[Path], published: Sequence[Path]) -> Page:
 
 
 def _print(page: Page, console: Console, last: str) -> None:
+    varying = axes(page.record.configs)
     for cell in page.cells:
-        print_cell(cell, console)
+        print_cell(cell, console, varying)
     doubts = [line for cell in page.cells for line in disagreements(cell)]
     for line in [*page.notes, *doubts, *_states(page.record), last]:
         console.print(escaped(line), markup=False, highlight=False, soft_wrap=True)
 
 
-def print_cell(cell: Mapping[str, Any], console: Console) -> None:
-    """Print a cell's title, what its numbers are held against, and its members."""
+def print_cell(cell: Mapping[str, Any], console: Console, varying: Sequence[Axis] = ()) -> None:
+    """Print a cell's title, what its numbers are held against, and its members, with what of `varying` varies
+    among them."""
     if synthetic(cell["key"]) is None:
         baselines = "  ".join(f"{name} {number(value)}" for name, value in cell["baselines"].items())
         left_out = outliers(cell)
@@ -72,7 +75,7 @@ def print_cell(cell: Mapping[str, Any], console: Console) -> None:
         told = f"on {count(cell['tokens'])} held-out activations"
     for line in (cell_title(cell["key"]), told):
         console.print(escaped(line), markup=False, highlight=False, soft_wrap=True)
-    print_frontier(cell, console)
+    print_frontier(cell, console, varying)
     for line in ("", *frontier_plot(cell, min(WIDTH, console.width)), ""):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sae_sweep.evaluation.metrics import METRICS, TERMINAL, Metric, Shown, shown
+from sae_sweep.plan.axes import Axis
 from sae_sweep.reporting.cell import synthetic
 from sae_sweep.reporting.points import Point
 
@@ -14,20 +15,35 @@ OVERALL, OWN = "overall", "own"
 """What the last column says: on the frontier of the cell, or only on that of the member's architecture."""
 
 
-def print_frontier(cell: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print the members of one cell by architecture, then L0: a drawn table on a terminal, else aligned text."""
+def print_frontier(cell: Mapping[str, Any], console: Console | None = None, varying: Sequence[Axis] = ()) -> None:
+    """Print the members of one cell by architecture, then L0: a drawn table on a terminal, else aligned text.
+
+    Axes of the sweep that vary in the cell have columns, but on a terminal too narrow for them: names say the same.
+    """
     console = console or Console()
-    metrics, marks = columns([cell], TERMINAL), frontier_marks(cell)
-    titles = ["member", *(metric.title for metric in metrics), "frontier"]
-    rows = [
-        [point["member"], *(metric.text(point) for metric in metrics), marks.get(point["member"], "")]
-        for point in in_order(cell["points"])
-    ]
+    own = [axis for axis in varying if len({axis.values.get(point["member"]) for point in cell["points"]}) > 1]
+    titles, rows = _table(cell, own)
     if console.is_terminal:
+        if own and sum(max(map(len, column)) + 1 for column in zip(titles, *rows, strict=True)) > console.width:
+            titles, rows = _table(cell, [])
         console.print(_drawn(titles, rows))
         return
     for line in aligned(titles, rows):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _table(cell: Mapping[str, Any], own: Sequence[Axis]) -> tuple[list[str], list[list[str]]]:
+    """Titles and rows."""
+    metrics, marks = columns([cell], TERMINAL), frontier_marks(cell)
+    titles = ["member", *(axis.title for axis in own), *(metric.title for metric in metrics), "frontier"]
+    rows = [
+        [
+            *(label := point["member"], *(axis.values.get(label, "-") for axis in own)),
+            *(*(metric.text(point) for metric in metrics), marks.get(label, "")),
+        ]
+        for point in in_order(cell["points"])
+    ]
+    return titles, rows
 
 
 def columns(cells: Sequence[Mapping[str, Any]], where: Shown) -> list[Metric]:

@@ -25,6 +25,10 @@ def check(config):
     int(config.path)
 
 
+def note(config):
+    return "data: numbers"
+
+
 def open_rows(config, tokenizer, form):
     return TokenRows.of_sheet(np.arange(int(config.path)).reshape(-1, form.context), form, config.path), None
 """
@@ -49,6 +53,10 @@ class Axes:
 
 def check(config):
     pass
+
+
+def note(config):
+    return None
 
 
 def dimensions(config):

@@ -88,6 +88,21 @@ def sheets(*arrays: Any, context: int = 2, bos_id: int | None = None) -> Any:
     return TokenRows(lambda: iter([np.array(a, dtype=np.int32) for a in arrays]), form, "data.path=x", False)
 
 
+def test_a_tokenizer_that_fails_is_told_of(tokenizer: Any) -> None:
+    """As one does whose model_max_length is no number."""
+
+    class Broken:
+        bos_token_id = eos_token_id = None
+
+        def __call__(self, text: list[str], **options: bool) -> Any:
+            raise TypeError("'>' not supported\nbetween these")
+
+    form = RowFormat(4, None, 100)
+    rows = PackedText(lambda: iter(["abc"]), Broken(), form, "data.path=x", kept=False)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"data\.path=x: the model's tokenizer cannot read it \(TypeError: '>' not"):
+        rows.head(1)
+
+
 def test_source_rows_are_cut_and_the_end_of_each_is_in_one_more_row() -> None:
     """There it follows tokens that were in the row before: they do not count again, which ~id says."""
     source = sheets([[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]], [[11, 12]])

@@ -2,7 +2,9 @@
 
 import re
 
-ON_THE_WAY = re.compile(r"(\S+: (loading|tokenising|preparing|compiling)\b[^\n]*|\d+% [^\n]*|data: [^\n]*)\n")
+ON_THE_WAY = re.compile(
+    r"(\S+: (loading|tokenising|preparing|compiling)\b[^\n]*|\d+% [^\n]*|data: [^\n]*|(data|model)\.\w+[:=][^\n]*)\n"
+)
 
 
 def refusal(err: str) -> str:

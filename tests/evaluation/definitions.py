@@ -36,6 +36,16 @@ PLACES = {
         "mlp_out": Place("model.layers.{layer}.mlp", False),
         "attn_z": Place("model.layers.{layer}.self_attn.o_proj", True),
     },
+    "gemma2": {
+        "resid_post": Place("model.layers.{layer}", False),
+        "mlp_out": Place("model.layers.{layer}.post_feedforward_layernorm", False),
+        "attn_z": Place("model.layers.{layer}.self_attn.o_proj", True),
+    },
+    "neox": {
+        "resid_post": Place("gpt_neox.layers.{layer}", False),
+        "mlp_out": Place("gpt_neox.layers.{layer}.mlp", False),
+        "attn_z": Place("gpt_neox.layers.{layer}.attention.dense", True),
+    },
 }
 HOOKS = {
     "resid_post": "blocks.{layer}.hook_resid_post",

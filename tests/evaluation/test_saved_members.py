@@ -14,8 +14,9 @@ from torch import Tensor
 from sae_sweep.data.tokens import open_tokens
 from sae_sweep.training.run.opening import open_group
 from sae_sweep.training.run.sources import LanguageModelSource
-from tests.evaluation.definitions import Metrics, PlainModel, PlainSae, Question, counted, recomputed
+from tests.evaluation.definitions import Metrics, PlainModel, Question, counted, recomputed
 from tests.evaluation.groups import Planned, planned, small
+from tests.evaluation.saved import NEAR, magnitude, margins, read_sae
 
 EOS, BOS, PAD = 0, 1, 2
 LAYER = 2
@@ -53,8 +54,6 @@ MEMBERS = {
     "topk": ("sae=topk", "sae.k=5", "sae.input_scale=sqrt_d"),
     "earlier": ("sae=gated", "sae.l0=6", f"site.layer={LAYER - 1}"),
 }
-NEAR = 1e-5
-"""Margin, relative to the inputs of the comparison, within which float32 may decide otherwise than float64."""
 
 
 @dataclass(frozen=True)
@@ -123,12 +122,12 @@ def recompute(trained: Trained) -> Callable[[str], Recomputation]:
 
     def recompute(name: str) -> Recomputation:
         layer = LAYER - 1 if name == "earlier" else LAYER
-        sae = _read(trained.saved(name))
+        sae = read_sae(trained.saved(name))
         mean_D = activations(layer, first_RT).mean(0)
         question = Question("resid_post", layer, heldout_RT, {EOS, BOS, PAD}, BOS, mean_D, False, (layer + 1,))
         x_ND = activations(layer, heldout_RT)
         fires_NF = sae.encode(x_ND) > 0
-        undecided = _margins(sae, x_ND).lt(NEAR * x_ND.norm(dim=1, keepdim=True)).sum().item() / len(x_ND)
+        undecided = margins(sae, x_ND).lt(NEAR * x_ND.norm(dim=1, keepdim=True)).sum().item() / len(x_ND)
         return Recomputation(recomputed(model, sae, question), undecided, fires_NF.double().mean(0))
 
     return recompute
@@ -140,26 +139,6 @@ def _tokenizer(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(folder)
 
 
-def _read(folder: Path) -> PlainSae:
-    config = json.loads((folder / "cfg.json").read_text())
-    tensors = {name: tensor.double() for name, tensor in load_file(folder / "sae_weights.safetensors").items()}
-    return PlainSae(config["architecture"], tensors, config["apply_b_dec_to_input"], config.get("k"))
-
-
-def _margins(sae: PlainSae, x_ND: Tensor) -> Tensor:
-    """[N, F]: how far each latent is from firing or not (topk: from the last place among the k)."""
-    t = sae.tensors
-    z = (x_ND - t["b_dec"] if sae.subtract_b_dec else x_ND) @ t["W_enc"]
-    if sae.architecture == "gated":
-        return torch.minimum((z + t["b_gate"]).abs(), (z * t["r_mag"].exp() + t["b_mag"]).abs())
-    pre = z + t["b_enc"]
-    if sae.k is None:
-        return pre.abs()
-    ordered = pre.sort(dim=1, descending=True).values
-    middle = (ordered[:, sae.k - 1] + ordered[:, sae.k]) / 2
-    return (pre - middle[:, None]).abs()
-
-
 @pytest.mark.parametrize("name", MEMBERS)
 def test_metrics_are_those_of_the_saved_files(
     trained: Trained, recompute: Callable[[str], Recomputation], name: str
@@ -169,18 +148,8 @@ def test_metrics_are_those_of_the_saved_files(
     tolerance = 1e-5 + again.undecided
     for key, expected in again.metrics.items():
         assert expected is not None
-        error = tolerance * _magnitude(key, expected, again.metrics)
+        error = tolerance * magnitude(key, expected, again.metrics)
         assert found[key] == pytest.approx(expected, rel=0, abs=error), key
-
-
-def _magnitude(key: str, value: float, metrics: Metrics) -> float:
-    """What a relative error is relative to: a difference is as exact as what is subtracted, and so are its ratios."""
-    clean, ablated = metrics["ce_clean"], metrics["ce_mean" if key.endswith("mean") else "ce_zero"]
-    assert clean is not None
-    assert ablated is not None
-    if key.startswith("ce_recovered"):
-        return (1 + abs(value)) * clean / abs(ablated - clean)
-    return clean if key == "ce_delta" else abs(value)
 
 
 @pytest.mark.parametrize("name", MEMBERS)

@@ -111,3 +111,54 @@ def test_what_is_finished_costs_nothing_more(program: Any) -> None:
 def test_devices_must_be_spread_evenly(program: Any) -> None:
     assert program("launcher.devices=8", "launcher.hosts=3", "dry_run=true") == 2
     assert program.err == "sae-sweep: error: launcher.devices=8 cannot be spread evenly over launcher.hosts=3\n"
+
+
+def test_what_varies_has_a_column(program: Any) -> None:
+    assert program("sae=topk", "sae.k=8,16", "seed=3,4", "dry_run=true") == 0
+    lines = program.out.splitlines()
+    assert lines[3].split()[:5] == ["bank", "member", "seed", "latents", "sparsity"]
+    assert [line.split()[5] for line in lines[4:8]] == ["3", "4", "3", "4"]
+
+
+def test_text_of_names_that_say_no_format(program: Any) -> None:
+    for name in ("a.md", "b.py", "c.txt", "README"):
+        (program.folder / name).write_text("Some words of it.\n")
+    asked = ("data=text", "sae=topk", "dry_run=true")
+    assert program(*asked, "data.path=[a.md,b.py,c.txt,README]") == 0
+    assert "\ndata: 3 files of 4 read as plain text, which their names do not say: .md, .py, no suffix\n" in program.out
+    assert program(*asked, "data.path=c.txt") == 0
+    assert "plain text" not in program.out
+
+
+def test_a_pass_that_this_machine_has_no_memory_for(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On its CPU by name it is refused; where a GPU may be found elsewhere it is said."""
+    monkeypatch.setattr("sae_sweep.launch.dry_run.host_bytes", lambda: 5 * 10**9)
+    monkeypatch.setattr("sae_sweep.plan.sizes.GPU", program.folder / "no GPU")
+    # Weights and two moments of 2 x 131072 x 3072 numbers are 9.66 GB of 4 bytes.
+    asked = ("+experiment=gated_gemma", "sae=gated", "sae.l1=1e-3", "sae.width=131072", "dry_run=true")
+    assert program(*asked, "model.device=cpu") == 2
+    (line,) = program.err.splitlines()
+    assert line.startswith("sae-sweep: error: launcher.memory_gb: a pass on this machine's CPU needs ")
+    assert "members 9.67 GB" in line
+    assert line.endswith(
+        "the machine has 5 GB; lower sae.width, data.block_rows or training.batch_size, train fewer"
+        " members at a time, or take a larger machine"
+    )
+    assert program.out == ""
+    assert program(*asked) == 0
+    assert "\nnot on this machine: launcher.memory_gb: a pass on this machine's CPU needs " in program.out
+    assert program(*asked, "model.device=cuda") == 0
+    assert "not on this machine" not in program.out
+    monkeypatch.setattr("sae_sweep.launch.dry_run.host_bytes", lambda: 10**12)
+    assert program(*asked, "model.device=cpu") == 0
+    assert "not on this machine" not in program.out
+
+
+def test_a_plan_for_this_machines_gpu_knows_its_size(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = program.folder / "nvidiactl"
+    gpu.touch()
+    for module in ("launch.dry_run", "plan.sizes"):
+        monkeypatch.setattr(f"sae_sweep.{module}.GPU", gpu)
+    monkeypatch.setattr("sae_sweep.launch.dry_run.gpu_bytes", lambda: 40 * 10**9 / 0.95)
+    assert program(*GEMMA) == 2
+    assert "launcher.memory_gb=40: gated-l1_0.001-w131072 alone needs 59.9 GB" in program.err

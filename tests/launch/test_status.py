@@ -59,9 +59,9 @@ def test_in_training(folder: SweepFolder, capsys: pytest.CaptureFixture[str]) ->
     assert lines[0].endswith("epoch 0  block 7, ETA 2m05s, last checkpoint 3m20s ago")
     assert lines[1] == "3 members"
     assert [" ".join(line.split()) for line in lines[3:]] == [
-        "gated-l0_32-x16 running 977/1953 50% 1M/2M step 400",
-        "topk-l0_32-x16 running 976/1953 50% 999k/2M step 400",
-        "standard-l0_32-x16 failed 100/1953 5% 102k/2M step 100 it diverged: its loss was nan at step 99",
+        "gated-l0_32-x16 gated running 977/1953 50% 1M/2M step 400",
+        "topk-l0_32-x16 topk running 976/1953 50% 999k/2M step 400",
+        "standard-l0_32-x16 standard failed 100/1953 5% 102k/2M step 100 it diverged: its loss was nan at step 99",
     ]
 
 
@@ -69,7 +69,10 @@ def test_nobody_is_there_any_more(folder: SweepFolder, capsys: pytest.CaptureFix
     StateFolder(folder.root).beat({"group": "x", "steps": dict.fromkeys(LABELS, 900), "eta": 9.0, "doing": "block"})
     lines = shown(folder, capsys)
     assert lines[0] == f"{folder.root}: nobody trains here, last checkpoint 3m20s ago"
-    assert " ".join(lines[3].split()) == "gated-l0_32-x16 interrupted 400/1953 20% 410k/2M step 400 its process is gone"
+    assert (
+        " ".join(lines[3].split())
+        == "gated-l0_32-x16 gated interrupted 400/1953 20% 410k/2M step 400 its process is gone"
+    )
 
 
 def test_as_json(folder: SweepFolder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,6 +86,7 @@ def test_as_json(folder: SweepFolder, capsys: pytest.CaptureFixture[str]) -> Non
     finished, interrupted, failed = status["members"]
     assert finished == {
         "member": LABELS[0],
+        "axes": {"sae": "gated"},
         "state": "finished",
         "step": 1953,
         "steps": 1953,
@@ -101,7 +105,23 @@ def test_a_sweep_that_has_only_been_planned(tmp_path: Path, capsys: pytest.Captu
     made.begin(plan_sweep(configs()))
     lines = shown(made, capsys)
     assert lines[0] == f"{made.root}: nobody trains here"
-    assert " ".join(lines[3].split()) == "gated-l0_32-x16 planned 0/1953 0% 0/2M -"
+    assert " ".join(lines[3].split()) == "gated-l0_32-x16 gated planned 0/1953 0% 0/2M -"
+
+
+def test_what_varies_has_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But on a terminal that has no room for them."""
+    grid = [f"sae=topk sae.k={k} site.layer={layer} seed={seed}" for k, layer, seed in ((8, 1, 0), (16, 1, 1))]
+    made = SweepFolder(tmp_path / "sweep")
+    made.begin(plan_sweep([config_of(words.split()) for words in grid]))
+    lines = shown(made, capsys)
+    assert lines[2].split() == ["member", "sparsity", "seed", "state", "steps", "tokens", "checkpoint", "reason"]
+    assert lines[4].split()[:5] == ["topk-k_16-x16-s1", "k", "16", "1", "planned"]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    for columns, titles in ((60, False), (160, True)):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert ("sparsity" in "\n".join(shown(made, capsys))) is titles
 
 
 def test_a_sweep_file_that_cannot_be_read_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,8 @@
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,11 +10,11 @@ import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoTokenizer, LlamaConfig
+from transformers import AutoTokenizer, BertConfig, LlamaConfig
 
 from sae_sweep.config.schema import ModelConfig
 from sae_sweep.errors import ConfigError
-from sae_sweep.model.load import load_model, load_tokenizer, resolve_device
+from sae_sweep.model.load import _check_tokenizer, load_model, load_tokenizer, resolve_device
 from tests.model.conftest import Case
 
 Config = Callable[..., ModelConfig]
@@ -84,8 +86,25 @@ def test_weights_that_lack_a_tensor_are_refused(llama_folder: Path, tmp_path: Pa
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(ConfigError, match=r"lack 1 of the model's tensors \(model\.layers\.1\.mlp\.up_proj"):
         load_model(model_config(tmp_path))
-    (tmp_path / "model.safetensors").write_bytes(b"torn")
+    (tmp_path / "model.safetensors").write_bytes(b"torn" * 50_000)
     with pytest.raises(ConfigError, match="cannot be loaded as a causal language model"):
+        load_model(model_config(tmp_path))
+    (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    # 300 x 32 of the embedding; 4 blocks with 2 x 32 x 80 at least in the MLP and 2 x 32 x 32 in attention.
+    with pytest.raises(
+        ConfigError, match=r"a model of 3\.83e\+04 numbers, .* have 43 bytes: .*git-lfs has not fetched"
+    ):
+        load_model(model_config(tmp_path))
+
+
+def test_a_tensor_of_another_shape_is_refused(llama_folder: Path, tmp_path: Path, model_config: Config) -> None:
+    """By its name, without a table of transformers' own."""
+    shutil.copytree(llama_folder, tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "intermediate_size": 81}))
+    with pytest.raises(
+        ConfigError, match=r"model\.layers\.0\.mlp\.down_proj\.weight has the shape \[32, 80\], and \[32, 81\] by"
+    ):
         load_model(model_config(tmp_path))
 
 
@@ -95,6 +114,38 @@ def test_a_tokenizer_of_another_model_is_refused(build_model: Callable[..., Path
     assert load_model(model_config(exact)).tokenizer is not None
     with pytest.raises(ConfigError, match=r"tokenizer has ids up to 258 .* vocabulary of 258 ends at 257; give"):
         load_model(model_config(small))
+
+
+def test_a_special_id_beyond_the_vocabulary_is_refused(llama_folder: Path, model_config: Config) -> None:
+    """Whatever the vocabulary of the tokenizer says."""
+    model = load_model(model_config(llama_folder))
+    for name in ("bos_token_id", "eos_token_id"):
+        ids = {"bos_token_id": 1, "eos_token_id": None, name: 300}
+        model.tokenizer = SimpleNamespace(get_vocab=dict, **ids)
+        with pytest.raises(
+            ConfigError, match=rf"{name[:-3]} has id 300, and the model's vocabulary of 300 ends at 299"
+        ):
+            _check_tokenizer(model)
+
+
+def test_an_encoder_that_reads_ahead_is_refused(build_model: Callable[..., Path], model_config: Config) -> None:
+    encoder, decoder = (
+        build_model(f"bert{decodes}", BertConfig, is_decoder=decodes, pad_token_id=0) for decodes in (False, True)
+    )
+    with pytest.raises(ConfigError, match=r"BertLMHeadModel reads ahead: what it makes of a token depends on later"):
+        load_model(model_config(encoder))
+    assert load_model(model_config(decoder)).facts.n_layers == 4
+
+
+def test_tensors_that_are_not_read_are_told_of(
+    llama_folder: Path, tmp_path: Path, model_config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(llama_folder, tmp_path, dirs_exist_ok=True)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights |= {f"model.layers.{layer}.self_attn.q_proj.bias": torch.ones(32) for layer in range(4)}
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    load_model(model_config(tmp_path))
+    assert "4 of its tensors are not read (model.layers.0.self_attn.q_proj.bias, ...)" in caplog.text
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:

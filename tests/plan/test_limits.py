@@ -25,10 +25,14 @@ from tests.plan.test_plan import config, refusal
         ("data.context=1", "data.context=1 must be at least 2"),
         ("data.context=100000", "data.context=100000: demo reads rows of at most "),
         ("data.bos=maybe", "data.bos=maybe is not one of auto, always, never"),
-        ("data.kind=nope", "data.kind=nope is not one of demo, hub, text, tokens, toy"),
+        ("data.kind=nope", "data.kind=nope is not one of activations, demo, given, hub, text, tokens, toy"),
         ("data.kind=toy", "data.kind=toy needs data.toy; data=toy sets both"),
         ("data.max_norm_ratio=1", "data.max_norm_ratio=1 must be above 1"),
-        ("data.path=x", "data.path=x is not read with data.kind=demo (it is with hub, text, tokens); leave it null"),
+        (
+            "data.path=x",
+            "data.path=x is not read with data.kind=demo (it is with activations, given, hub, text, tokens); leave it"
+            " null",
+        ),
         ("data=text", "data.path is needed with data.kind=text"),
         ("evaluation.positions=some", "evaluation.positions=some is not one of counted, all"),
         ("evaluation.tokens=100", "evaluation.tokens=100 is less than one row, data.context=128; raise it"),
@@ -148,7 +152,11 @@ def test_data_must_exist(tmp_path: Path) -> None:
         ("data.toy.active=513", "data.toy.active=513 must be above 0 and at most data.toy.latents=512"),
         ("data.toy.decay=1.1", "data.toy.decay=1.1 must be above 0 and at most 1"),
         ("data.toy.noise=-0.5", "data.toy.noise=-0.5 must not be negative"),
-        ("data.path=x", "data.path=x is not read with data.kind=toy (it is with hub, text, tokens); leave it null"),
+        (
+            "data.path=x",
+            "data.path=x is not read with data.kind=toy (it is with activations, given, hub, text, tokens); leave it"
+            " null",
+        ),
         ("data.max_norm_ratio=2", "data.max_norm_ratio=2 is not read with data.kind=toy, which has no model"),
         ("data.cache=x", "data.cache=x is not read with data.kind=toy; leave it null"),
         ("model.path=x", "model.path=x is not read with data.kind=toy, which has no model"),

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from sae_sweep.evaluation.metrics import METRICS, REPORT
+from sae_sweep.plan.axes import axes
 from sae_sweep.reporting.pareto import cells
 from sae_sweep.reporting.points import read_sweep
 from sae_sweep.reporting.report import write_report
@@ -166,6 +167,19 @@ def test_plain_table(sweep: Path) -> None:
     row = next(line for line in lines if line.startswith("topk-k_24-x16"))
     assert re.match(r"topk-k_24-x16 +24\.0 ±0\.3 +0\.97\d\d ±0\.0012 .* overall$", row)
     assert "\x1b" not in said(console)
+
+
+def test_what_varies_has_columns_where_there_is_room(sweep: Path) -> None:
+    record = read_sweep(sweep)
+    [cell] = cells(record.points)
+    for width, titles in ((200, ["sae", "sparsity"]), (100, [])):
+        console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
+        print_frontier(cell, console, axes(record.configs))
+        assert [word for word in ("sae", "sparsity") if word in said(console).splitlines()[0].split()] == titles
+    console = quiet()
+    print_frontier(cell, console, axes(record.configs))
+    row = next(line for line in said(console).splitlines() if line.startswith("topk-k_24-x16"))
+    assert re.split(r"\s{2,}", row)[1:3] == ["topk", "k 24"]
 
 
 def test_table_of_undefined_numbers(sweep: Path) -> None:

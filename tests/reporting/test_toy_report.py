@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,9 @@ def test_the_table_shows_what_toy_members_have(toy: Path) -> None:
     lines = said(console).splitlines()
     assert lines[0] == "synthetic activations · 512 true latents in 256 dimensions"
     assert lines[1] == "on 100k held-out activations"
-    heads = [head for head in lines[2].split("  ") if head]
-    assert [head.strip() for head in heads[1:6]] == ["L0", "expl. var.", "MMCS truth", "MMCS freq.", "MMCS latents"]
-    row = next(line for line in lines if line.startswith("standard-l1_0.1-w512"))
-    assert row.split()[1:6] == ["20.5", "0.9000", "0.128", "0.999", "0.500"]
+    heads = [head.strip() for head in lines[2].split("  ") if head]
+    first = heads.index("L0")
+    assert heads[first : first + 5] == ["L0", "expl. var.", "MMCS truth", "MMCS freq.", "MMCS latents"]
+    row = re.split(r"\s{2,}", next(line for line in lines if line.startswith("standard-l1_0.1-w512")))
+    assert row[heads.index("sparsity")] == "l1 0.1"
+    assert row[first : first + 5] == ["20.5", "0.9000", "0.128", "0.999", "0.500"]

@@ -40,6 +40,9 @@ class DataKind(Protocol):
     def files(self, origin: "Origin") -> list[Path] | None:
         """The local files of a path of data.*, where it reads paths; None for what is of the hub."""
 
+    def note(self, config: DataConfig) -> str | None:
+        """What a plan says of how it is read, where that goes not without saying. Imports no torch."""
+
     # A kind whose text is no path's may have `own_files() -> (whose, folder, names in it)`, by which it is known.
 
 

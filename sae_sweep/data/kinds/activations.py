@@ -24,6 +24,10 @@ def check(config: DataConfig) -> None:
         stored_files(origin)
 
 
+def note(config: DataConfig) -> None:
+    """It goes without saying."""
+
+
 def dimensions(config: DataConfig) -> int:
     from sae_sweep.data.stored.formats import shards
 

@@ -37,6 +37,10 @@ def check(config: DataConfig) -> None:
     """There is nothing to check: every interpreter has its library."""
 
 
+def note(config: DataConfig) -> None:
+    """It goes without saying."""
+
+
 def open_rows(config: DataConfig, tokenizer: "Tokenizer | None", form: "RowFormat") -> "tuple[PackedText, PackedText]":
     from sae_sweep.data.packing import PackedText
 

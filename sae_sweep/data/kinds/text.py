@@ -1,18 +1,22 @@
 """Text files on this machine: `data=text data.path=FILE_OR_GLOB`."""
 
+import logging
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sae_sweep.config.schema import DataConfig
+from sae_sweep.config.values import counted
 from sae_sweep.data.documents import text_documents, text_files
-from sae_sweep.data.formats import check_format
-from sae_sweep.data.origin import HELDOUT_KEYS, Origin, opened
+from sae_sweep.data.formats import check_format, says_format
+from sae_sweep.data.origin import HELDOUT_KEYS, Origin, opened, origins
 from sae_sweep.data.records import Ledger
 from sae_sweep.errors import ConfigError
 
 if TYPE_CHECKING:
     from sae_sweep.data.packing import PackedText, RowFormat, Tokenizer
+
+log = logging.getLogger(__name__)
 
 MODEL = TOKENIZES = True
 READS = ("path", "heldout_path")
@@ -27,6 +31,16 @@ def check(config: DataConfig) -> None:
         raise ConfigError(f"{label} names files of data.path too, such as {min(train & heldout)}")
 
 
+def note(config: DataConfig) -> str | None:
+    files = [file for origin in filter(None, origins(config)) for file in text_files(origin)]
+    unnamed = [file for file in files if not says_format(file)]
+    if not unnamed:
+        return None
+    ends = ", ".join(sorted({file.suffix or "no suffix" for file in unnamed}))
+    some = f"{counted(len(unnamed), 'file')} of {len(files)}"
+    return f"data: {some} read as plain text, which their names do not say: {ends}"
+
+
 def _checked_files(origin: Origin) -> set[Path]:
     files = text_files(origin)
     for file in files:
@@ -38,6 +52,9 @@ def open_rows(
     config: DataConfig, tokenizer: "Tokenizer | None", form: "RowFormat"
 ) -> "tuple[PackedText, PackedText | None]":
     from sae_sweep.data.packing import PackedText
+
+    if (told := note(config)) is not None:
+        log.warning("%s", told)
 
     def open_one(origin: Origin) -> PackedText:
         ledger = Ledger(origin.label, config.max_bad_records)

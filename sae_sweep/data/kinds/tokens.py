@@ -22,6 +22,10 @@ def check(config: DataConfig) -> None:
     opened(config, Origin.single_path)
 
 
+def note(config: DataConfig) -> None:
+    """It goes without saying."""
+
+
 def open_rows(
     config: DataConfig, tokenizer: "Tokenizer | None", form: "RowFormat"
 ) -> "tuple[RowSource, RowSource | None]":

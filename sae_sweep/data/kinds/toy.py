@@ -28,6 +28,10 @@ def check(config: DataConfig) -> None:
         raise ConfigError(f"data.toy.noise={toy.noise:g} must not be negative")
 
 
+def note(config: DataConfig) -> None:
+    """It goes without saying."""
+
+
 def _given(config: DataConfig) -> ToyConfig:
     if config.toy is None:
         raise ConfigError("data.kind=toy needs data.toy; data=toy sets both")

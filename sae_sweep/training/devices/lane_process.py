@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -103,6 +104,7 @@ class LaneProcess:
 
 def _live_no_longer_than(starter: int) -> None:
     """However the starter ends, let this process end with it: it may hold locks of files."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if sys.platform == "linux":  # elsewhere the pipe that closes has to do
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != starter:  # it was too late for that
         os._exit(1)

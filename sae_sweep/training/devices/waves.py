@@ -24,13 +24,10 @@ from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.host.memory import OUT_OF_MEMORY, give_back, is_out_of_memory
 from sae_sweep.model.load import resolve_device
-from sae_sweep.plan.placement import GB
+from sae_sweep.plan.placement import GB, USABLE
 from sae_sweep.training.devices.lanes import Lanes
 from sae_sweep.training.step.member import TrainedMember
 from sae_sweep.training.step.trainer import BankTrainer
-
-USABLE = 0.95
-"""Of what a machine has free: libraries take memory that no plan counts."""
 
 log = logging.getLogger(__name__)
 

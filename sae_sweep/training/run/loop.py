@@ -99,7 +99,11 @@ class GroupRun:
                 work.note_all(account)
             give_back()  # a judge's pieces are of other sizes than a step's
             work.note_all("training has ended")
-            results = self._judging.finish(self._members, work, partial(self._judged, work, True), self._go_apart)
+            try:
+                results = self._judging.finish(self._members, work, partial(self._judged, work, True), self._go_apart)
+            except Exception:
+                self._keep_alone(work)
+                raise
             for label, result in results.items():
                 work.note(label, _judgement(result))
         except Interrupted as interrupted:
@@ -116,8 +120,7 @@ class GroupRun:
                 try:
                     block = self._blocks.block(self._block)
                 except Exception:  # bad data far into a source, say: what was trained is not lost with it
-                    if self._ranks.alone:
-                        self._checkpoint(work)
+                    self._keep_alone(work)
                     raise
                 work.progress.read(self._block, 1.0)
                 self._judging.correct(self._members, block, work)
@@ -225,6 +228,11 @@ class GroupRun:
             self._checkpoint(work)
         if self._apart:
             work.stop.poll()
+
+    def _keep_alone(self, work: Work) -> None:
+        """Before an error ends the pass, between steps: several ranks may not meet any more to keep something."""
+        if self._ranks.alone:
+            self._checkpoint(work)
 
     def _checkpoint(self, work: Work) -> None:
         """Leave a checkpoint of where everything is. Between steps only."""

@@ -11,11 +11,13 @@ from sae_sweep.activations.scaling import SiteStatistics, site_statistics
 from sae_sweep.activations.stream import Block
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
+from sae_sweep.host.machine import host_bytes
 from sae_sweep.host.memory import give_back
 from sae_sweep.host.signals import Stop, stopping
+from sae_sweep.model.load import resolve_device
 from sae_sweep.plan.groups import BankPlan, Group, hooks_of
 from sae_sweep.plan.limits import check_shared
-from sae_sweep.plan.placement import Pass, Wave, plan_passes
+from sae_sweep.plan.placement import Pass, Wave, check_host, plan_passes
 from sae_sweep.tracking.progress import Progress, quiet
 from sae_sweep.training.devices import joining
 from sae_sweep.training.devices.joining import join, joined
@@ -33,12 +35,15 @@ SAE_DTYPE = torch.float32
 
 def passes(group: Group) -> list[Pass]:
     """The passes of a group on this machine, with as many ranks as it has. Raises ConfigError where an SAE does not
-    fit it."""
+    fit it, or on a CPU a pass."""
     config = group.members[0].config
     ranks = join(config.launcher, config.model.device)
     for member in group.members:
         check_shared(member.config, ranks.size)
-    return plan_passes(group, *memory_limits(config), ranks.size, ranks.hosts)
+    planned = plan_passes(group, *memory_limits(config), ranks.size, ranks.hosts)
+    if resolve_device(config.model.device).type == "cpu" and (host := host_bytes()) is not None:
+        check_host(planned, host)
+    return planned
 
 
 def open_group(group: Group, waves: Sequence[Wave] = (), progress: Progress | None = None) -> "GroupRun":
@@ -169,7 +174,10 @@ def _check_block(block: Block, bank: BankPlan) -> None:
     for hook, width in first.widths.items():
         found = block.activations[hook].shape[1]
         if found != width:
-            raise ConfigError(f"site.width={width}: {hook} gives {found} numbers per position")
+            raise ConfigError(
+                f"site.width: {hook} gives {found} numbers per position, and {width} were planned; give"
+                f" site.width={found}"
+            )
     if first.config.training.local and count < first.config.training.batch_size:
         raise ConfigError(
             f"training.batch_size={first.config.training.batch_size} is larger than a block of activations, which has"

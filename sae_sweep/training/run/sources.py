@@ -118,10 +118,10 @@ class LanguageModelSource:
     def calibration(self) -> Block:
         try:
             return self.block(0)
-        except IndexError as error:  # a position beyond a table of position embeddings
+        except IndexError as error:  # a position beyond a table of position embeddings, most likely
+            data, name = self._config.data, self._config.model.path or self._config.model.name
             raise ConfigError(
-                f"data.context={self._config.data.context}: {self._config.model.name} cannot read rows that long;"
-                " lower it"
+                f"data.context={data.context}: {name} cannot read such rows (IndexError: {error}); lower it"
             ) from error
 
     def block(self, index: int) -> Block:

@@ -1,0 +1,113 @@
+"""Ten architectures trained on three models, and every number of metrics.json recomputed in float64 from their files.
+
+What is recomputed is in `definitions.py`: full forwards of the Hugging Face model with plain module hooks, a row at a
+time. What was found goes into tests/evidence/numbers_held.json.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, Gemma2Config
+
+from sae_sweep.data.tokens import open_tokens
+from sae_sweep.folder.files import write_json_atomic
+from sae_sweep.training.run.opening import open_group
+from tests.e2e.evidence import machine
+from tests.evaluation.definitions import PlainModel, Question, counted, recomputed
+from tests.evaluation.groups import Planned, planned, small
+from tests.evaluation.saved import NEAR, magnitude, margins, read_sae
+
+OUT = Path(__file__).parents[1] / "evidence" / "numbers_held.json"
+MOST = 5e-5
+"""Relative error."""
+LAYER, BATCH, STEPS = 2, 48, 240
+RECIPES = (
+    *("standard", "standard_april", "gated", "gated_decoder_norm", "topk", "batchtopk", "jumprelu"),
+    *("jumprelu_anthropic", "matryoshka", "p_anneal"),
+)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A model, and where in it."""
+
+    family: str
+    kind: str
+    folder: Path
+    vocabulary: int
+
+
+@pytest.fixture(params=["demo", "gemma2", "neox"])
+def judged(request: pytest.FixtureRequest, build_model: Callable[..., Path]) -> Judged:
+    if request.param == "demo":
+        return Judged("llama", "resid_post", Path(str(files("sae_sweep") / "assets" / "demo_lm")), 4096)
+    if request.param == "neox":
+        return Judged("neox", "mlp_out", request.getfixturevalue("neox_folder"), 300)
+    folder = build_model("gemma2", Gemma2Config, num_key_value_heads=2, head_dim=16)
+    return Judged("gemma2", "attn_z", folder, 300)
+
+
+def trained(judged: Judged, outputs: Path, text_file: Path) -> Planned:
+    """The ten, in one group."""
+    shared = [
+        *small(outputs, judged.folder, text_file),
+        *(f"site={judged.kind}", f"site.layer={LAYER}", f"training.batch_size={BATCH}", "data.max_norm_ratio=null"),
+        *(f"training.tokens={BATCH * STEPS}", "training.lr=2e-3", "training.lr_warmup_steps=10", "sae.l0=6"),
+        "evaluation.later_sites=1",
+    ]
+    made = planned(shared, {name: [f"sae={name}"] for name in RECIPES})
+    results = open_group(made.group).run(made.folder)
+    assert {result.reason for result in results.values()} == {None}
+    return made
+
+
+@pytest.mark.evidence
+def test_numbers_are_those_of_the_saved_files(judged: Judged, tmp_path: Path, text_file: Path) -> None:
+    made, model = trained(judged, tmp_path, text_file), PlainModel(judged.family, judged.folder)
+    tokenizer = AutoTokenizer.from_pretrained(judged.folder)
+    special, bos = set(tokenizer.all_special_ids), tokenizer.bos_token_id
+    config = made.configs["standard"]
+    tokens = open_tokens(config.data, config.evaluation.tokens, tokenizer, judged.vocabulary)
+    heldout_RT, first_RT = (torch.from_numpy(each).long() for each in (tokens.heldout, tokens.training.block(0)[0]))
+
+    def activations(tokens_RT: Tensor) -> Tensor:
+        rows = [
+            model.activation(judged.kind, LAYER, row_T)[counted(row_T.tolist(), special, bos)] for row_T in tokens_RT
+        ]
+        return torch.cat(rows)
+
+    x_ND, mean_D = activations(heldout_RT), activations(first_RT).mean(0)
+    ends = (LAYER + 1,) if judged.kind == "resid_post" else (LAYER,)
+    question = Question(judged.kind, LAYER, heldout_RT, special, bos, mean_D, every_position=False, ends=ends)
+    found: dict[str, Any] = {}
+    for name in RECIPES:
+        sae, saved = (
+            read_sae(made.member_folder(name)),
+            json.loads((made.member_folder(name) / "metrics.json").read_text()),
+        )
+        undecided = margins(sae, x_ND).lt(NEAR * x_ND.norm(dim=1, keepdim=True)).sum().item() / len(x_ND)
+        expected = recomputed(model, sae, question)
+        errors = {
+            key: abs(saved[key] - value) / magnitude(key, value, expected)
+            for key, value in expected.items()
+            if value is not None
+        }
+        worst = max(errors, key=lambda key: errors[key])
+        found[name] = {
+            "numbers": len(errors),
+            "largest relative error": float(f"{errors[worst]:.2g}"),
+            "of": worst,
+            "codes on which float32 may disagree, per token": undecided,
+            **{key: saved[key] for key in ("l0", "fvu", "ce_recovered", "kl")},
+        }
+        assert errors[worst] < MOST + undecided, (name, worst, saved[worst], expected[worst])
+    entries = json.loads(OUT.read_text()) if OUT.is_file() else {}
+    place = f"{'demo' if judged.vocabulary == 4096 else judged.family}, {judged.kind}"
+    write_json_atomic(OUT, {**entries, place: found, "machine": machine()})
