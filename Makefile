@@ -12,13 +12,14 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PEERS := interop dictionary sparsify circuit saebench
 INTEROP := .venv-interop/.installed
+BROWSER := .venv-browser/.installed
 # Two test processes with one thread each beat one with two on the small tensors of the tests.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 BENCH := $(BIN)/python scripts/bench
 BENCH_OUT := tests/evidence/bench
 
-.PHONY: demo test test-cluster lint format evidence bench report .venv $(addprefix .venv-,$(PEERS)) clean
+.PHONY: demo test test-cluster lint format evidence bench report .venv $(addprefix .venv-,$(PEERS)) .venv-browser clean
 
 demo: $(STAMP)
 	$(BIN)/sae-sweep +experiment=demo
@@ -44,7 +45,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-evidence: $(STAMP) $(patsubst %,.venv-%/.installed,$(PEERS))
+evidence: $(STAMP) $(patsubst %,.venv-%/.installed,$(PEERS)) $(BROWSER)
 	$(BIN)/python -m pytest -m evidence
 	$(BIN)/sae-sweep +experiment=demo tracking=none
 	$(BIN)/sae-sweep +experiment=demo tracking=none name=long training.tokens=3e6
@@ -71,6 +72,8 @@ bench: $(STAMP) $(INTEROP)
 
 $(addprefix .venv-,$(PEERS)): .venv-%: .venv-%/.installed
 
+.venv-browser: $(BROWSER)
+
 # An environment whose interpreter is gone (a moved checkout, an upgraded Python) is made anew.
 $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || { rm -rf .venv; $(PYTHON) -m venv .venv; }
@@ -92,5 +95,14 @@ PEER_saebench := sae-bench==0.6.0
 	.venv-$*/bin/python -m pip uninstall --quiet --yes torchvision
 	touch $@
 
+# The report is clicked through in a browser: the machine's own chromium, or the one that playwright brings.
+$(BROWSER):
+	rm -rf .venv-browser
+	$(PYTHON) -m venv .venv-browser
+	.venv-browser/bin/python -m pip install --quiet --disable-pip-version-check playwright==1.65.2
+	command -v chromium || command -v chromium-browser || command -v google-chrome \
+	    || .venv-browser/bin/python -m playwright install --with-deps chromium
+	touch $@
+
 clean:
-	rm -rf .venv $(addprefix .venv-,$(PEERS)) build dist
+	rm -rf .venv $(addprefix .venv-,$(PEERS)) .venv-browser build dist

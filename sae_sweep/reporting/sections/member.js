@@ -23,7 +23,7 @@ function histogram(counts) {
     type: "bar", x: edges.map(edge => edge + step / 2), y: counts.slice(1), width: step * 0.92, marker: { color: variable("--c0") },
     hovertemplate: "%{y} latents<extra></extra>",
   }], { ...layout({
-    xaxis: { title: { text: "share of held-out tokens a latent fires on" }, tickvals: [-7, -6, -5, -4, -3, -2, -1, 0], ticktext: ["1e-7", "1e-6", "1e-5", "1e-4", "0.001", "0.01", "0.1", "1"] },
+    xaxis: { title: { text: "share of held-out tokens a latent fires on" }, range: [data.lowest - 0.3, 0.1], tickvals: [-7, -6, -5, -4, -3, -2, -1, 0], ticktext: ["1e-7", "1e-6", "1e-5", "1e-4", "0.001", "0.01", "0.1", "1"] },
     yaxis: { title: { text: "latents", standoff: 8 } },
   }), width: place.clientWidth, height: place.clientHeight }, CONFIG) };
 }
