@@ -20,7 +20,7 @@ BUDGET = (
     *("training.tokens=1e3", "training.batch_size=256", "evaluation.tokens=300", "tracking=none"),
     *("data.block_rows=32", "data.context=16"),
 )
-LOOKS = ("report", "status", "eval", "explain", "export", "import", "--help", "--cfg")
+LOOKS = ("report", "show", "compare", "status", "eval", "explain", "export", "import", "--help", "--cfg")
 TRAINED = ("sae-sweep +experiment=e2e",)
 """The experiments whose members a later command of the page begins from."""
 
@@ -122,7 +122,7 @@ def test_config_keys_named_exist():
 
     prose = re.sub(r"```py.*?```", "", EVERYTHING, flags=re.DOTALL)
     keys = set(re.findall(r"\b((?:model|site|data|sae|training|evaluation|tracking)\.[a-z_0-9]+)\b", prose))
-    of_files = {key for key in keys if key.endswith((".py", ".json", ".safetensors", ".md"))}
+    of_files = {key for key in keys if key.endswith((".py", ".json", ".safetensors", ".md", ".pt"))}
     assert keys - set(known_keys()) - of_files - {"data.toy"} == set()
 
 

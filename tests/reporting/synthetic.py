@@ -77,27 +77,25 @@ def write_member(
     (folder / "provenance.json").write_text(json.dumps(provenance))
     if latents:
         (folder / "analyses").mkdir()
-        details = {"told": "Random latents among those that fired.", "latents": [latent(noise) for _ in range(latents)]}
-        (folder / "analyses" / "latents.json").write_text(json.dumps({"analysis": "latents", "details": details}))
+        found = {"analysis": "latents", "config": {"seed": 0}, "details": [latent(noise) for _ in range(latents)]}
+        (folder / "analyses" / "latents.json").write_text(json.dumps(found))
 
 
 def latent(noise: random.Random) -> dict[str, Any]:
-    """What is seen of a latent: contexts at quantiles, neighbours, effects on tokens."""
+    """What the analysis `latents` says of one: contexts, neighbours, effects on tokens."""
     words = [" the", " def", "(", ")", ":\n", " self", ".", " return", " x", "<b>", " naïve"]
 
     def context() -> dict[str, Any]:
-        strengths = "".join(str(noise.randrange(10)) if noise.random() < 0.2 else "0" for _ in range(21))
-        tokens = [noise.choice(words) for _ in range(21)]
-        return {"tokens": tokens, "strengths": strengths, "at": 10, "activation": noise.uniform(0.1, 9)}
+        activations = [round(noise.uniform(0.1, 9), 4) if noise.random() < 0.2 or i == 12 else 0.0 for i in range(25)]
+        return {"tokens": [noise.choice(words) for _ in range(25)], "activations": activations, "position": 12}
 
-    names = ("largest", "top fifth", "second fifth", "middle fifth", "fourth fifth", "lowest fifth")
     return {
-        "id": noise.randrange(512),
+        "latent": noise.randrange(512),
         "density": noise.uniform(1e-5, 0.05),
-        "quantiles": [{"name": name, "contexts": [context()]} for name in names],
-        "effects": {
-            "positive": [[noise.choice(words), noise.uniform(0, 1)] for _ in range(6)],
-            "negative": [[noise.choice(words), -noise.uniform(0, 1)] for _ in range(6)],
-        },
-        "neighbours": [[noise.randrange(512), noise.uniform(0.2, 0.9)] for _ in range(4)],
+        "top": [context() for _ in range(5)],
+        "quantiles": [[context() for _ in range(5)] for _ in range(4)],
+        "random": [context() for _ in range(5)],
+        "raises": [{"token": noise.choice(words), "by": noise.uniform(0, 1)} for _ in range(8)],
+        "lowers": [{"token": noise.choice(words), "by": -noise.uniform(0, 1)} for _ in range(8)],
+        "near": [{"latent": noise.randrange(512), "cosine": noise.uniform(0.2, 0.9)} for _ in range(8)],
     }

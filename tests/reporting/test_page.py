@@ -14,11 +14,12 @@ from sae_sweep.architectures.base import ARCHITECTURES
 from sae_sweep.architectures.topk.facts import Config as TopKConfig
 from sae_sweep.config.files import config_folder
 from sae_sweep.reporting.axes import COLOURS, axes, colours
+from sae_sweep.reporting.latents import read_latents
 from sae_sweep.reporting.pareto import cells
 from sae_sweep.reporting.points import read_sweep
 from sae_sweep.reporting.published import of_cell, read_all, shipped
 from sae_sweep.reporting.report import write_overlay, write_report
-from sae_sweep.reporting.sections.member import density, within
+from sae_sweep.reporting.sections.member import density
 from tests.reporting.conftest import write_sweep
 from tests.reporting.synthetic import write_many
 from tests.reporting.test_report import Page, quiet
@@ -128,11 +129,40 @@ def test_a_members_page_has_what_sets_it_apart(many: Path) -> None:
     assert len(found["latents"][label]["latents"]) == 3
 
 
-def test_latents_share_what_room_there_is() -> None:
-    latent = {"id": 1, "text": "x" * 80}
-    found = {name: {"told": "", "latents": [latent] * 9} for name in "ab"} | {"c": None}
-    kept = within(900, found)
-    assert {name: len(latents["latents"]) for name, latents in kept.items()} == {"a": 4, "b": 4}
+def test_latents_are_made_small(many: Path) -> None:
+    folder = many / "topk-k_12-x8-L6-lr_0.0003-s1"
+    file = folder / "analyses" / "latents.json"
+    found = json.loads(file.read_text())
+    context = {"tokens": [" a", "b", "c"], "activations": [0.0, 4.5, 0.01], "position": 1}
+    found["details"] = [found["details"][0] | {"top": [context | {"activations": [0.0, 9.0, 0.01]}]}]
+    found["details"][0] |= {"quantiles": [[context], []], "random": [context]}
+    file.write_text(json.dumps(found))
+    read = read_latents(folder, 10**6)
+    assert read is not None
+    [one] = read["latents"]
+    assert [part["name"] for part in one["quantiles"]] == [
+        "Largest",
+        "Activations from 50 to 100 % of all above 0, by rank",
+        "Activations from 0 to 50 % of all above 0, by rank",
+        "Anywhere it fires",
+    ]
+    small = {"tokens": [" a", "b", "c"], "strengths": "041", "at": 1, "activation": 4.5}
+    assert one["quantiles"][2]["contexts"] == [small], "4 of 9: half the largest; 1: hardly above 0"
+    assert one["quantiles"][1]["contexts"] == []
+    assert (one["id"], len(one["neighbours"])) == (found["details"][0]["latent"], 8)
+    file.write_text('{"details": [{"latent": 1}]}')
+    assert read_latents(folder, 10**6) is None
+
+
+def test_latents_take_what_room_there_is(many: Path) -> None:
+    folder = many / "topk-k_12-x8-L6-lr_0.0003-s1"
+    whole = read_latents(folder, 10**6)
+    assert whole is not None
+    sizes = [len(json.dumps(latent, ensure_ascii=False).encode()) for latent in whole["latents"]]
+    some = read_latents(folder, sizes[0] + sizes[1])
+    assert some is not None
+    assert some["latents"] == whole["latents"][:2]
+    assert some["told"].startswith("2 of 3 latents, drawn at random")
 
 
 def test_sweeps_are_laid_over_each_other(tmp_path: Path) -> None:

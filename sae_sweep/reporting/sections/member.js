@@ -44,7 +44,7 @@ function latentCard(latent) {
   const effects = (name, list) => h("p", {}, h("span", { class: "quiet" }, name), list.map(([token, value]) => h("span", { class: "token", title: value.toPrecision(3) }, token.replace(/\n/g, "↵"))));
   return h("details", { class: "latent" },
     h("summary", {}, `latent ${latent.id}`, h("span", {}, `fires on ${(latent.density * 100).toPrecision(2)} % of tokens`)),
-    ...latent.quantiles.flatMap(({ name, contexts }) => [h("h4", {}, name), ...contexts.map(context)]),
+    ...latent.quantiles.filter(({ contexts }) => contexts.length).flatMap(({ name, contexts }) => [h("h4", {}, name), ...contexts.map(context)]),
     ...(latent.effects ? [h("h4", {}, "Tokens it makes likelier, and less likely"), effects("+ ", latent.effects.positive), effects("− ", latent.effects.negative)] : []),
     ...(latent.neighbours ? [h("h4", {}, "Nearest decoder rows"), h("p", {}, latent.neighbours.map(([id, cosine]) => h("span", { class: "token" }, `latent ${id}, cosine ${cosine.toFixed(2)}`)))] : []),
   );

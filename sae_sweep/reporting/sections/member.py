@@ -1,6 +1,5 @@
 """A member's own page, which a click on it opens: what it is, where it is, how to load it, what its latents are."""
 
-import json
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 from sae_sweep.config.reading import flat_entries
 from sae_sweep.config.values import shown
 from sae_sweep.folder import names
-from sae_sweep.reporting.latents import read_latents
+from sae_sweep.reporting.latents import has_latents, read_latents
 from sae_sweep.reporting.page import Cell, Page
 from sae_sweep.reporting.sections.header import provenance
 
@@ -47,7 +46,8 @@ def data(page: Page) -> dict[str, Any]:
         }
         for label, folder in folders.items()
     }
-    latents = within(LATENTS_BYTES, {label: read_latents(folder) for label, folder in folders.items()})
+    looked = {label: folder for label, folder in folders.items() if has_latents(folder)}
+    latents = {label: read_latents(folder, LATENTS_BYTES // len(looked)) for label, folder in looked.items()}
     return {"common": common, "members": found, "latents": latents, "lowest": LOWEST, "bins": BINS}
 
 
@@ -68,22 +68,6 @@ def density(file: Path) -> list[int] | None:
     for place in places.tolist():
         counts[place] += 1
     return [int((log_F <= SILENT).sum()), *counts]
-
-
-def within(most: int, found: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Any]:
-    """As many latents of each member as `most` bytes of JSON take, shared alike."""
-    some = {label: latents for label, latents in found.items() if latents}
-    share = most // max(1, len(some))
-    kept = {}
-    for label, latents in some.items():
-        room, own = share, []
-        for latent in latents["latents"]:
-            room -= len(json.dumps(latent, ensure_ascii=False).encode())
-            if room < 0:
-                break
-            own.append(latent)
-        kept[label] = {**latents, "latents": own}
-    return kept
 
 
 def _alike(configs: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
