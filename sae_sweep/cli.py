@@ -65,6 +65,8 @@ def _train(arguments: Sequence[str]) -> None:
 
 
 def _report(arguments: Sequence[str]) -> None:
+    with_trimmed = "--with-trimmed" in arguments
+    arguments = [word for word in arguments if word != "--with-trimmed"]
     words, options = split_options("report", arguments, ("out", "published"))
     if not options:
         folder = _sweep_folder("report", words) if len(words) < 2 else None
@@ -72,8 +74,10 @@ def _report(arguments: Sequence[str]) -> None:
             raise ConfigError("report: several sweeps make a page of their own; give --out FILE.html")
         from sae_sweep.reporting.report import write_report  # brings in plotly
 
-        write_report(folder)
+        write_report(folder, with_trimmed=with_trimmed)
         return
+    if with_trimmed:
+        raise ConfigError("report: --with-trimmed is for the page of one sweep; leave --out away")
     out = Path(one_option("report", options, "out")).expanduser()
     folders = [_sweep_folder("report", [word]) for word in words] or [_sweep_folder("report", words)]
     if not out.absolute().parent.is_dir():
@@ -170,7 +174,9 @@ class Command:
 
 
 COMMANDS: Mapping[str, Command] = {
-    "report": Command("DIR [DIR ... --out FILE]", "rewrite pareto.json and report.html, or lay sweeps over", _report),
+    "report": Command(
+        "DIR [--with-trimmed] [DIR ... --out FILE]", "rewrite pareto.json and report.html, or lay sweeps over", _report
+    ),
     "status": Command("DIR [--json]", "how far a sweep is, whoever trains it", _status),
     "cancel": Command("DIR", "end the jobs that a cluster has of a sweep", _cancel),
     "show": Command("DIR [--format table|csv|json|latex|png|svg]", "the frontier, in a terminal or a paper", _show),

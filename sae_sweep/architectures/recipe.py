@@ -55,9 +55,11 @@ class Steering:
     """Of the run, over which the largest L0 that is let pass falls from half of the latents to `sae.l0`."""
     hold_share: float
     """Of the run, after which the coefficient stays as it is; where that is all of it, steering eases off with lr."""
+    damping: float
+    """Log-coefficient per unit by which log L0 moved: of a coefficient that goes with L0, less comes late."""
 
 
-STEERING = {"tuned": Steering(0.05, 0.25, 1.0), "paper": Steering(0.02, 0.0, 0.8)}
+STEERING = {"tuned": Steering(0.08, 0.25, 1.0, 1.0), "paper": Steering(0.02, 0.0, 0.8, 0.0)}
 """By recipe. No paper steers: the second is how it was done before there was a choice."""
 TUNED_LR = 3.0
 """lr times the square root of d x steps."""

@@ -24,6 +24,11 @@ TRIM_ROWS, TRIM_FEWEST, TRIM_MARGINS = 2_048, 64, 2**23
 of all."""
 
 
+TRIMMED_SHARE = 0.1
+"""A member whose L0, before its last correction, missed `sae.l0` by more than this share was cut to it, not trained to
+it: it is marked, and on no frontier."""
+
+
 def positions_together(kind: str, tokens: int, *, whole: bool) -> int:
     """How many positions of a tile of so many tokens, which are the whole vocabulary or not, are looked at together."""
     return max(1, ROW_LOGITS[kind] // tokens) if whole else TILE_POSITIONS[kind]

@@ -18,6 +18,8 @@ RESAMPLINGS = 4
 """Bricken et al. 2023 resample at 25k, 50k, 75k and 100k of 200k steps or more: never after half the run."""
 LATEST_SHARE = 0.8
 """Of the run, in which a sparsity warm-up is over where a coefficient is steered: what is left settles it."""
+EASE_BELOW = 6.0
+"""Of lr over its largest: where steering to the end begins to ease off."""
 REWARM_FLOOR = 0.1
 """lr starts, and restarts after a resampling, at a tenth (Rajamanoharan et al. 2024)."""
 
@@ -72,11 +74,11 @@ class Schedule:
 
     def steers_at(self, step: int) -> float:
         """Share of its gain with which a coefficient is steered at step `step`: none while lr rises, when L0 is far off
-        whatever the coefficient, or from `hold_from` on. Where it is not held, it eases off as lr falls below half: L0
-        hardly answers any more."""
+        whatever the coefficient, or from `hold_from` on. Where it is not held, it eases off as lr falls below a sixth:
+        L0 hardly answers any more."""
         if step >= self.hold_from or self.warming_at(step):
             return 0.0
-        return 1.0 if self.hold_from < self.total_steps else min(1.0, 2 * self.lr_at(step) / self.lr)
+        return 1.0 if self.hold_from < self.total_steps else min(1.0, EASE_BELOW * self.lr_at(step) / self.lr)
 
     def fall_at(self, step: int) -> float:
         """How far the fall of the largest L0 that is let pass is at step `step`, from 0 to 1."""

@@ -13,21 +13,22 @@ from sae_sweep.reporting.points import BASELINES, Point
 PARETO_VERSION = 1
 L0_TOLERANCE = 0.05
 """A steered member further than this share, and 0.5, from its target L0 is told of."""
-TRIM_TOLERANCE = 0.25
-"""A member whose last correction of L0 was larger than this share is told of."""
 _BASELINE_TOLERANCE = 1e-3
 """Relative. Devices and batch shapes differ in the last bits; other held-out tokens differ by far more."""
 
 
-def frontier(points: Iterable[Point], x: str = "l0", y: str = "ce_recovered") -> list[str]:
+def frontier(
+    points: Iterable[Point], x: str = "l0", y: str = "ce_recovered", *, with_trimmed: bool = False
+) -> list[str]:
     """Labels of the members that are not dominated in x (less is better) and y (more is), by rising x.
 
     A member is dominated when another has no more x and no less y, and is better in one of them; members equal in both
-    stand together. Members without a finite x and y take no part.
+    stand together. Members without a finite x and y take no part, and those that were trimmed only where asked for.
     """
     best = -math.inf
     labels: list[str] = []
     kept: tuple[float, float] | None = None
+    points = (point for point in points if with_trimmed or not point.get("trimmed"))
     for point in sorted(_comparable(points, x, y), key=lambda point: (point[x], -point[y])):
         place = (point[x], point[y])
         if point[y] > best or place == kept:
@@ -56,12 +57,13 @@ def bracket(points: Sequence[Point], l0: float, y: str = "ce_recovered") -> list
     return next(([(1.0, point)] for point in curve if point["l0"] == l0), [])
 
 
-def cells(points: Sequence[Point]) -> list[dict[str, Any]]:
-    """Points grouped into cells, in order of appearance, each with its baselines and frontiers (pareto.json)."""
+def cells(points: Sequence[Point], *, with_trimmed: bool = False) -> list[dict[str, Any]]:
+    """Points grouped into cells, in order of appearance, each with its baselines and frontiers (pareto.json); those
+    with members that were trimmed, too, where that is asked for."""
     grouped: dict[str, list[Point]] = {}
     for point in points:
         grouped.setdefault(json.dumps(point["cell"], sort_keys=True), []).append(point)
-    return [_cell(members) for members in grouped.values()]
+    return [_cell(members, with_trimmed) for members in grouped.values()]
 
 
 def by_architecture(points: Iterable[Point]) -> dict[str, list[Point]]:
@@ -101,11 +103,11 @@ def disagreements(cell: Mapping[str, Any]) -> list[str]:
         l0 = finite(point["l0"])
         if target is not None and l0 is not None and abs(l0 - target) > max(0.5, L0_TOLERANCE * target):
             lines.append(f"L0 missed: {point['member']} has {l0:.3g}, not the {target:g} asked for; train longer")
-        untrimmed = finite(point.get("l0_untrimmed"))
-        if target is not None and untrimmed is not None and abs(untrimmed - target) > TRIM_TOLERANCE * target:
+        if point.get("trimmed"):
             lines.append(
-                f"L0 trimmed: {point['member']} trained at {untrimmed:.3g} and was brought to the {target:g} asked for"
-                " at the end; train longer"
+                f"L0 trimmed: {point['member']} trained at {point['l0_untrimmed']:.3g} and was brought to the"
+                f" {target:g} asked for at the end; {'' if cell.get('with_trimmed') else 'it is on no frontier; '}train"
+                " longer"
             )
     for name in BASELINES:
         values = [point[name] for point in cell["points"] if finite(point[name]) is not None]
@@ -117,12 +119,12 @@ def disagreements(cell: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _cell(points: Sequence[Point]) -> dict[str, Any]:
+def _cell(points: Sequence[Point], with_trimmed: bool) -> dict[str, Any]:
     first = points[0]
     y = fidelity(first["cell"])
-    frontiers = {"overall": frontier(points, y=y)}
+    frontiers = {"overall": frontier(points, y=y, with_trimmed=with_trimmed)}
     for architecture, members in by_architecture(points).items():
-        frontiers[architecture] = frontier(members, y=y)
+        frontiers[architecture] = frontier(members, y=y, with_trimmed=with_trimmed)
     return {
         "key": first["cell"],
         "fidelity": y,
@@ -130,6 +132,7 @@ def _cell(points: Sequence[Point]) -> dict[str, Any]:
         "tokens": first["tokens_evaluated"],
         "points": [{key: value for key, value in point.items() if key != "cell"} for point in points],
         "frontiers": frontiers,
+        "with_trimmed": with_trimmed,
     }
 
 

@@ -13,10 +13,12 @@ from sae_sweep.evaluation.metrics import METRICS, closed
 from sae_sweep.folder import names
 from sae_sweep.folder.record import read_record
 from sae_sweep.host.json_files import read_object
+from sae_sweep.plan.constants import TRIMMED_SHARE
 from sae_sweep.reporting.cell import cell_key
 
 Point = dict[str, Any]
-"""A finished member, flat: `member`, what it is (FACTS), every metric, and `cell`, the key of its cell."""
+"""A finished member, flat: `member`, what it is (FACTS), whether it was `trimmed`, every metric, and `cell`, the key of
+its cell."""
 
 FACTS = ("member", "architecture", "variant", "width", "knob", "knob_value", "lr", "seed")
 BASELINES = ("ce_clean", "ce_zero", "ce_mean")
@@ -92,6 +94,7 @@ def read_foreign(folder: Path, label: str) -> Point:
         "knob_value": None,
         "lr": None,
         "seed": None,
+        "trimmed": False,
         **read_metrics(folder / names.METRICS),
     }
 
@@ -113,8 +116,14 @@ def read_point(folder: Path, label: str, config: Mapping[str, Any]) -> Point:
         "knob_value": value,
         "lr": training.get("lr") or _recipe_lr(sae, training, exported.get("d_in"), width),
         "seed": config.get("seed"),
+        "trimmed": _trimmed(value if knob == "l0" else None, metrics["l0_untrimmed"]),
         **metrics,
     }
+
+
+def _trimmed(asked: float | None, untrimmed: float | None) -> bool:
+    """Whether a member was cut to the L0 that was asked for, rather than trained to it."""
+    return asked is not None and untrimmed is not None and abs(untrimmed - asked) > TRIMMED_SHARE * asked
 
 
 def read_metrics(file: Path) -> dict[str, Any]:

@@ -24,12 +24,13 @@ from sae_sweep.reporting.sections.baselines import outliers
 from sae_sweep.reporting.table import print_frontier
 
 
-def write_report(folder: Path, console: Console | None = None) -> list[dict[str, Any]]:
-    """Write pareto.json and report.html into a sweep's folder, print its frontier, and return its cells.
+def write_report(folder: Path, console: Console | None = None, *, with_trimmed: bool = False) -> list[dict[str, Any]]:
+    """Write pareto.json and report.html into a sweep's folder, print its frontier, and return its cells. Members that
+    were trimmed are on frontiers only where that is asked for.
 
     Raises ConfigError where the folder has no readable sweep.json. Works with no finished member.
     """
-    page = _page([folder], [])
+    page = _page([folder], [], with_trimmed)
     pareto, html = folder / PARETO, folder / REPORT
     write_text_atomic(pareto, json.dumps(pareto_json(page.cells), indent=1, allow_nan=False) + "\n")
     write_text_atomic(html, report_html(page))
@@ -42,16 +43,17 @@ def write_overlay(
 ) -> list[dict[str, Any]]:
     """Write a page of several sweeps together, whose members are compared where they share a cell, and of published
     numbers, those that ship and those of more files; print the frontiers, and return the cells. Raises ConfigError."""
-    page = _page(folders, published)
+    page = _page(folders, published, False)
     write_text_atomic(out, report_html(page))
     _print(page, console or Console(), f"open {out} in a browser")
     return list(page.cells)  # type: ignore[arg-type]
 
 
-def _page(folders: Sequence[Path], published: Sequence[Path]) -> Page:
+def _page(folders: Sequence[Path], published: Sequence[Path], with_trimmed: bool) -> Page:
     record = overlaid(folders)
     papers = read_all([*shipped(config_folder()), *published])
-    return Page(folders[0], record, cells(record.points), record.notes, papers)
+    found = cells(record.points, with_trimmed=with_trimmed)
+    return Page(folders[0], record, found, record.notes, papers)
 
 
 def _print(page: Page, console: Console, last: str) -> None:

@@ -11,8 +11,9 @@ from sae_sweep.plan.axes import Axis
 from sae_sweep.reporting.cell import synthetic
 from sae_sweep.reporting.points import Point
 
-OVERALL, OWN = "overall", "own"
-"""What the last column says: on the frontier of the cell, or only on that of the member's architecture."""
+OVERALL, OWN, TRIMMED = "overall", "own", "trimmed"
+"""What the last column says: on the frontier of the cell, or only on that of the member's architecture; or cut to its
+L0 at the end, and so on none."""
 
 
 def print_frontier(cell: Mapping[str, Any], console: Console | None = None, varying: Sequence[Axis] = ()) -> None:
@@ -68,10 +69,12 @@ def in_order(points: Sequence[Point]) -> list[Point]:
 
 
 def frontier_marks(cell: Mapping[str, Any]) -> dict[str, str]:
-    """OVERALL or OWN, by label, for the members of one cell that are on a frontier."""
+    """OVERALL or OWN, by label, for the members of one cell that are on a frontier; TRIMMED for those that are on none
+    for that."""
     frontiers = cell["frontiers"]
     own = {label: OWN for name, labels in frontiers.items() if name != OVERALL for label in labels}
-    return own | dict.fromkeys(frontiers[OVERALL], OVERALL)
+    trimmed = {point["member"]: TRIMMED for point in cell["points"] if point.get("trimmed")}
+    return trimmed | own | dict.fromkeys(frontiers[OVERALL], OVERALL)
 
 
 def aligned(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from sae_sweep.cli import main
 from sae_sweep.config.files import config_of
 from sae_sweep.config.reading import config_entries
 from sae_sweep.config.saved import architecture_label
@@ -16,6 +17,7 @@ from sae_sweep.evaluation.metrics import METRICS
 from sae_sweep.reporting.pareto import cells, disagreements, frontier, interpolate, pareto_json
 from sae_sweep.reporting.points import read_sweep
 from sae_sweep.reporting.report import write_report
+from sae_sweep.reporting.table import frontier_marks
 
 
 def point(member: str, l0: float | None, ce: float | None) -> dict[str, Any]:
@@ -76,7 +78,7 @@ def test_cells_as_pareto_json_holds_them(sweep: Path) -> None:
     written = json.loads(json.dumps(pareto_json(found), allow_nan=False))
     assert written["version"] == 1
     [cell] = written["cells"]
-    assert set(cell) == {"key", "fidelity", "baselines", "tokens", "points", "frontiers"}
+    assert set(cell) == {"key", "fidelity", "baselines", "tokens", "points", "frontiers", "with_trimmed"}
     assert cell["fidelity"] == "ce_recovered"
     assert cell["baselines"] == {"ce_clean": 3.412, "ce_zero": 11.237, "ce_mean": 8.954}
     assert cell["tokens"] == 1_003_520
@@ -86,7 +88,7 @@ def test_cells_as_pareto_json_holds_them(sweep: Path) -> None:
     assert cell["key"]["positions"] == "counted"
     assert cell["key"]["evaluation"]["tokens"] == 1e6
     assert set(cell["frontiers"]) == {"overall", "standard", "standard_april", "gated", "topk"}
-    facts = {"member", "architecture", "variant", "width", "knob", "knob_value", "lr", "seed"}
+    facts = {"trimmed", "member", "architecture", "variant", "width", "knob", "knob_value", "lr", "seed"}
     assert all(set(point) == facts | set(METRICS) for point in cell["points"])
 
 
@@ -222,12 +224,36 @@ def test_a_folder_without_a_readable_sweep_is_refused(tmp_path: Path, content: s
         read_sweep(tmp_path)
 
 
-def test_a_large_last_correction_is_told(sweep: Path) -> None:
-    (cell,) = cells(read_sweep(sweep).points)
-    cell["points"][0] |= {"member": "jumprelu-l0_16-x8", "knob": "l0", "knob_value": 16.0, "l0": 16.0}
-    cell["points"][0]["l0_untrimmed"] = 13.0
-    assert disagreements(cell) == []
-    cell["points"][0]["l0_untrimmed"] = 11.0
-    assert disagreements(cell) == [
-        "L0 trimmed: jumprelu-l0_16-x8 trained at 11 and was brought to the 16 asked for at the end; train longer"
-    ]
+@pytest.mark.parametrize(
+    ("untrimmed", "trimmed"), [(None, False), (17.5, False), (17.7, True), (14.5, False), (14.3, True)]
+)
+def test_a_member_that_missed_its_l0_by_more_than_a_tenth_is_on_no_frontier(
+    sweep: Path, untrimmed: float | None, trimmed: bool
+) -> None:
+    """The best of gated, asked for at 16."""
+    label = "gated-l1_0.00015-x16"
+    entries = json.loads((sweep / "sweep.json").read_text())
+    entries["members"][label]["config"]["sae"] |= {"l1": None, "l0": 16.0}
+    (sweep / "sweep.json").write_text(json.dumps(entries))
+    file = sweep / label / "metrics.json"
+    file.write_text(
+        json.dumps(json.loads(file.read_text()) | {"l0_untrimmed": untrimmed, "l0": 16.0, "ce_recovered": 1.0})
+    )
+    points = read_sweep(sweep).points
+    for with_trimmed in (False, True):
+        (cell,) = cells(points, with_trimmed=with_trimmed)
+        assert [point["member"] for point in cell["points"] if point["trimmed"]] == [label] * trimmed
+        for name in ("overall", "gated"):
+            assert (label in cell["frontiers"][name]) is (with_trimmed or not trimmed)
+        assert (frontier_marks(cell)[label] == "trimmed") is (trimmed and not with_trimmed)
+        told = [line for line in disagreements(cell) if line.startswith("L0 trimmed: ")]
+        assert len(told) == trimmed
+        assert ["it is on no frontier" in line for line in told] == [not with_trimmed] * trimmed
+
+
+def test_the_report_takes_trimmed_members_where_asked(sweep: Path) -> None:
+    assert main(["report", str(sweep), "--with-trimmed"]) == 0
+    assert json.loads((sweep / "pareto.json").read_text())["cells"][0]["with_trimmed"] is True
+    assert main(["report", str(sweep)]) == 0
+    assert json.loads((sweep / "pareto.json").read_text())["cells"][0]["with_trimmed"] is False
+    assert main(["report", str(sweep), "--with-trimmed", "--out", "x.html"]) == 2

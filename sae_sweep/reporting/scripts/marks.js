@@ -1,8 +1,8 @@
 // Members as marks in the plane of L0 and a measure, their frontiers, and the means over seeds.
 
 // Whether a member may be on a frontier, and how its mark looks: where a kind of member is marked apart, it is here.
-const takesPart = point => true;
-const marked = point => ({ symbol: symbolOf(point), hollow: false });
+const takesPart = point => !point.trimmed || cells.some(cell => cell.with_trimmed);
+const marked = point => ({ symbol: symbolOf(point), hollow: Boolean(point.trimmed) });
 
 const goodness = (value, key) => metrics[key].better === "lower" ? -value : metrics[key].better === "one" ? -Math.abs(value - 1) : value;
 

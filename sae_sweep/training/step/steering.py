@@ -1,10 +1,10 @@
 """The sparsity coefficients of a bank, and how `sae.l0` finds one.
 
 A member with a penalty that is given `sae.l0` has no coefficient of its own: it is steered while training, by
-integral control in logarithms. L0 starts at half of the latents and falls by itself at first, so between `sae.l0` and
-an upper bound that falls to it during the first part of the run (`architectures/recipe.py`) the coefficient rests:
-pressing all the while L0 is still above its target is what would take it far below. It waits while lr rises, at the
-start and after each resampling, and eases off with lr at the end. `trim.py` corrects what is left.
+integral control in logarithms, damped. L0 starts at half of the latents and falls by itself at first, so between
+`sae.l0` and an upper bound that falls to it during the first part of the run (`architectures/recipe.py`) the
+coefficient rests: pressing all the while L0 is still above its target is what would take it far below. It waits while
+lr rises, at the start and after each resampling, and eases off with lr at the end. `trim.py` corrects what is left.
 Everything stays on the device: no step waits for a number.
 """
 
@@ -82,12 +82,15 @@ class Coefficients:
         fall_M = l0_M.new_tensor([s.fall_at(step) for s, step in zip(schedules, steps, strict=True)])
         weight_M = l0_M.new_tensor([1 / min(100.0, max(1.0, SMOOTHING_SHARE * s.total_steps)) for s in schedules])
         smoothed_M = self.smoothed_l0_M[members]
+        before_M = torch.where(smoothed_M.isnan(), l0_M, smoothed_M).clamp(min=L0_FLOOR)
         smoothed_M.copy_(torch.where(smoothed_M.isnan(), l0_M, smoothed_M + weight_M * (l0_M - smoothed_M)))
         above_M = (smoothed_M.clamp(min=L0_FLOOR) / self._target_M[members]).log()
         passed_M = (1 - fall_M) * self._first_M[members]  # what L0 may be above its target by
         error_M = above_M.clamp(max=0.0) + (above_M - passed_M).clamp(min=0.0)
         error_M = error_M.clamp(-ERROR_LIMIT, ERROR_LIMIT)
-        self.value_M[members] *= (gain_M * error_M).exp()
+        damping_M = l0_M.new_tensor([s.steering.damping for s in schedules])
+        moved_M = (smoothed_M.clamp(min=L0_FLOOR) / before_M).log() * ((gain_M > 0) & (error_M != 0))
+        self.value_M[members] *= (gain_M * error_M + damping_M * moved_M).exp()
 
     def tensors(self) -> dict[str, Tensor]:
         """All that steps change, by name."""

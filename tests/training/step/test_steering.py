@@ -146,13 +146,22 @@ def moved(l0: float, step: int, schedule: Schedule) -> float:
 def test_an_l0_that_falls_by_itself_is_let_fall() -> None:
     """The bound falls from 256 to 8 over 25 steps: after 5 it is 128. Below the target there is no such leave."""
     assert [moved(l0, 5, TUNED) for l0 in (8.5, 60.0, 127.9)] == [0.0] * 3
-    assert moved(160.0, 5, TUNED) == pytest.approx(0.05 * math.log(160 / 128), rel=1e-9)
-    assert moved(7.0, 5, TUNED) == pytest.approx(0.05 * math.log(7 / 8), rel=1e-9)
-    assert moved(8.5, 25, TUNED) == pytest.approx(0.05 * math.log(8.5 / 8), rel=1e-9)
-    assert moved(60.0, 25, TUNED) == pytest.approx(0.05 * 0.35, rel=1e-9)  # the error's limit
+    assert moved(160.0, 5, TUNED) == pytest.approx(0.08 * math.log(160 / 128), rel=1e-9)
+    assert moved(7.0, 5, TUNED) == pytest.approx(0.08 * math.log(7 / 8), rel=1e-9)
+    assert moved(8.5, 25, TUNED) == pytest.approx(0.08 * math.log(8.5 / 8), rel=1e-9)
+    assert moved(60.0, 25, TUNED) == pytest.approx(0.08 * 0.35, rel=1e-9)  # the error's limit
 
 
 def test_it_steers_to_the_end_and_eases_off_with_lr() -> None:
     falling = replace(TUNED, lr_decay_steps=40)
-    gains = [moved(10.0, step, falling) / (0.05 * math.log(10 / 8)) for step in (50, 79, 80, 90, 99)]
-    assert gains == pytest.approx([1, 1, 1, 0.5, 0.05], rel=1e-9)
+    gains = [moved(10.0, step, falling) / (0.08 * math.log(10 / 8)) for step in (50, 80, 93, 95, 99)]
+    assert gains == pytest.approx([1, 1, 1, 6 * 5 / 40, 6 / 40], rel=1e-9)
+
+
+def test_the_coefficient_goes_with_l0_as_it_moves() -> None:
+    """From 10 to 12 over a step of a run of 100: the average is of one step."""
+    control = Coefficients([1.0], [8.0], 1.0, VARIANCE, CPU, 1.0, [512])
+    for step, l0 in ((50, 10.0), (51, 12.0)):
+        control.observe(slice(0, 1), [TUNED], [step], torch.tensor([l0], dtype=torch.float64))
+    expected = 0.08 * (math.log(10 / 8) + min(0.35, math.log(12 / 8))) + math.log(12 / 10)
+    assert control.value_M.log().item() == pytest.approx(expected, rel=1e-9)
