@@ -114,6 +114,12 @@ def _cancel(arguments: Sequence[str]) -> None:
 
 
 def _eval(arguments: Sequence[str]) -> None:
+    into = any(word.split("=")[0] == "--into" for word in arguments)
+    if into or (arguments and _is_sae(arguments[0])):
+        from sae_sweep.api.judging_command import judge_places  # brings in torch
+
+        judge_places(arguments)
+        return
     folder, asked = _sweep_folder("eval", arguments[:1]), arguments[1:]
     if any(word.split("=")[0] == "--analysis" for word in asked):
         from sae_sweep.analyses.session.command import analyse  # brings in torch
@@ -127,6 +133,13 @@ def _eval(arguments: Sequence[str]) -> None:
     judge(folder, asked)
     if any(word.split("=")[0] == "--sae" for word in asked):
         write_report(folder)
+
+
+def _is_sae(place: str) -> bool:
+    """Whether it may be one, and is no sweep. What is empty or not there is told as a sweep that is not."""
+    folder = Path(place).expanduser()
+    there = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
+    return place.startswith("hub:") or (there and not (folder / names.SWEEP).is_file())
 
 
 def _export(arguments: Sequence[str]) -> None:
@@ -181,7 +194,7 @@ COMMANDS: Mapping[str, Command] = {
     "cancel": Command("DIR", "end the jobs that a cluster has of a sweep", _cancel),
     "show": Command("DIR [--format table|csv|json|latex|png|svg]", "the frontier, in a terminal or a paper", _show),
     "compare": Command("A B", "two sweeps or members: configs, metrics with paired errors, frontiers", _compare),
-    "eval": Command("DIR [--tokens N] [--sae DIR] [data=...] [--analysis NAME]", "judge again, or ask analyses", _eval),
+    "eval": Command("DIR|SAE ... [--tokens N] [--into DIR] [data=...] [--analysis NAME]", "judge again, or ask", _eval),
     "import": Command("SOURCE --out DIR [--format F] [--model ID] [--site HOOK]", "SAEs of others as ours", _import),
     "export": Command("MEMBER --format F --out DIR | --push hub:USER/REPO", "write SAEs as others read them", _export),
     "explain": Command("KEY", "what a key, or each option of a group, means", _explain),

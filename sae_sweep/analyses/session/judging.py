@@ -52,10 +52,10 @@ class Asked:
     saebench: bool
 
 
-def judge(root: Path, arguments: Sequence[str]) -> None:
-    """Judge again as the command line says, print the numbers and write them. Raises ConfigError before anything is
-    written."""
-    asked, finished = _asked(arguments), finished_saes(root)
+def judge(root: Path, arguments: Sequence[str], only: Sequence[str] = ()) -> None:
+    """Judge again as the command line says, all finished members or those of some names, print the numbers and write
+    them. Raises ConfigError before anything is written."""
+    asked, finished = _asked(arguments), finished_saes(root, only)
     check_model(finished)
     streams: dict[str, list[FinishedSae]] = {}
     for one in finished:
@@ -138,8 +138,7 @@ class _Stream:
         if self._saebench:
             self._write_saebench(root, found)
         for label, evaluation in found.items():
-            shown = "  ".join(f"{key} {_text(evaluation.metrics[key])}" for key in SHOWN)
-            print(f"{label:<32}  {shown}")
+            print(shown_line(label, evaluation.metrics))
 
     def _write_saebench(self, root: Path, found: Mapping[str, Evaluation]) -> None:
         """A file for each SAE, of the name that SAEBench gives it."""
@@ -157,6 +156,11 @@ class _Stream:
     def _about(self, positions: str) -> dict[str, Any]:
         entries = config_entries(self.config)
         return {"data": entries["data"], "tokens": self.config.evaluation.tokens, "positions": positions}
+
+
+def shown_line(label: str, metrics: Mapping[str, float | None]) -> str:
+    """What is printed of an SAE that was judged."""
+    return f"{label:<32}  " + "  ".join(f"{key} {_text(metrics[key])}" for key in SHOWN)
 
 
 def _put(folder: Path, named: str, entries: dict[str, Any]) -> None:
