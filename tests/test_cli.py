@@ -48,7 +48,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (("seed.x=1",), "seed.x: no such key; did you mean seed?"),
         (
             ("sae=gatd",),
-            "sae=gatd: no such option; did you mean gated? there is batchtopk, gated, gated_decoder_norm, jumprelu, ",
+            "sae=gatd: no such option; did you mean gated? there is batchtopk, ",
         ),
         (
             ("experiment=dmeo",),

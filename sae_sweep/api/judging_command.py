@@ -29,8 +29,8 @@ def judge_places(arguments: Sequence[str]) -> None:
         write_report(root)
         return
     sweeps = {_sweep(place) for place in places}
-    if len(sweeps) == 1 and (root := sweeps.pop()) is not None:
-        judge(root, [*given, *asked], [Path(place).expanduser().absolute().name for place in places])
+    if len(sweeps) == 1 and (own := sweeps.pop()) is not None:
+        judge(own, [*given, *asked], [Path(place).expanduser().absolute().name for place in places])
         return
     if "format" in options:
         raise ConfigError(
