@@ -23,7 +23,7 @@ def sixteen(tmp_path_factory: pytest.TempPathFactory) -> ss.Sweep:
         (folder / name).write_text(inspect.getsource(module))
     return ss.train(
         *("sae=topk", f"sae.k={','.join(map(str, range(1, MEMBERS + 1)))}", "sae.width=64", "site.layer=1"),
-        *("training.tokens=1e3", "training.batch_size=256", "training.lr=6e-3", "tracking=none", "model.device=cpu"),
+        *("training.tokens=256", "training.batch_size=256", "training.lr=6e-3", "tracking=none", "model.device=cpu"),
         *("data=text", f"data.path={folder / 'text.txt'}", f"data.heldout_path={folder / 'held.txt'}"),
         *(f"data.context={CONTEXT}", "data.block_rows=32", f"evaluation.tokens={TOKENS}"),
         name="sixteen",
