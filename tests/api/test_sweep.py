@@ -96,7 +96,11 @@ def test_a_folder_is_loaded_as_by_the_sweep(sweep, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     hub = ss.load("hub:someone/saes/topk-l0_8-w256@main")
-    assert asked == {"repo": "someone/saes", "revision": "main", "allow_patterns": ["topk-l0_8-w256/*"]}
+    assert asked == {
+        "repo": "someone/saes",
+        "revision": "main",
+        "allow_patterns": ["topk-l0_8-w256", "topk-l0_8-w256/*"],
+    }
     assert torch.equal(hub.W_dec, ss.load(sweep.folder / "topk-l0_8-w256").W_dec)
 
 

@@ -123,6 +123,17 @@ def test_tensors_that_are_not_theirs(name: str, said: str, tmp_path: Path) -> No
     assert said in refusal(tmp_path, given, NAMED[name])
 
 
+@pytest.mark.parametrize("name", [name for name in NAMED if name != "tensors, linear"])
+def test_a_transposed_matrix(name: str, tmp_path: Path) -> None:
+    """Plain tensors may lie either way."""
+    save, _, given = FORMATS[name]
+    save(tmp_path)
+    file = next(file for file in tmp_path.iterdir() if file.suffix == ".pt")
+    changed(file, lambda t: {**t, "W_dec": t["W_dec"].T.clone()})
+    assert "W_dec is" in (said := refusal(tmp_path, given))
+    assert "it is transposed" in said
+
+
 @pytest.mark.parametrize("name", NAMED)
 def test_pickles_and_damaged_files(name: str, tmp_path: Path) -> None:
     save, _, given = FORMATS[name]

@@ -16,7 +16,16 @@ from sae_sweep.interop import load_sae
 from tests.interop.foreign import FORMATS, OURS, SPARSIFY, D, F, K, W, activations, checkpoint, legacy, openai, saelens
 
 Tensors = dict[str, Any]
-KINDS = ("AutoEncoder", "GatedAutoEncoder", "sparsify", "saelens standard", "gemma scope", "gemma scope 2", "openai")
+KINDS = (
+    "AutoEncoder",
+    "GatedAutoEncoder",
+    "sparsify",
+    "saelens standard",
+    "gemma scope",
+    "gemma scope 2",
+    "openai",
+    "circuit-tracer",
+)
 each = pytest.mark.parametrize("name", KINDS)
 
 

@@ -15,7 +15,7 @@ def located(source: str | Path) -> Path:
 
 
 def _downloaded(name: str) -> Path:
-    """The folder that a name on the hub is downloaded to."""
+    """The folder or file that a name on the hub is downloaded to."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -27,7 +27,7 @@ def _downloaded(name: str) -> Path:
     look_at_hub()
     try:
         root = snapshot_download(
-            f"{user}/{rest[0]}", revision=revision or None, allow_patterns=[f"{member}/*"] if member else None
+            f"{user}/{rest[0]}", revision=revision or None, allow_patterns=[member, f"{member}/*"] if member else None
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ConfigError(f"{HUB}{name} cannot be downloaded: {' '.join(str(error).split())[:300]}") from error
