@@ -20,7 +20,7 @@ GROUPS = {
     "sae": "every_sae.yaml",
     "training": "training/default.yaml",
     "evaluation": "evaluation/default.yaml",
-    "tracking": "tracking/offline.yaml",
+    "tracking": "tracking/default.yaml",
     "launcher": "launcher/default.yaml",
 }
 """Each group's file that has all its keys. What architectures add is in `sae/`."""

@@ -183,14 +183,24 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class TrackingConfig:
-    """Where curves go beside metrics.jsonl."""
+    """Where curves go beside metrics.jsonl. What is null here is taken from wandb's environment variables."""
 
-    mode: str
-    """wandb mode: online, offline or none."""
-    project: str
+    mode: str | None
+    """Of wandb: online or offline; none; or the name of another tracker (`sae_sweep/tracking/trackers/`)."""
+    project: str | None
     entity: str | None
-    log_every: int
-    """Steps between logged lines."""
+    group: str | None
+    """Of the runs; null, and nothing in the environment, is the sweep's name."""
+    tags: list[str] | None
+    """Of every run, beside the architecture, the model and the hook."""
+    notes: str | None
+    """Of every run; null, and nothing in the environment, is what the member is, in a line."""
+    artifacts: bool
+    """Keep each finished member's folder as an artifact."""
+    workspace: bool
+    """Make the workspace that `sae-sweep dashboard` makes."""
+    log_every: int | None
+    """Steps between logged lines; null logs about 200 lines of a member, and more of long runs."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,9 @@
 SWEEP = "sweep.json"
 """What was asked, the plan, each member's state."""
 PARETO, REPORT = "pareto.json", "report.html"
+PACE = "pace.jsonl"
+"""How fast the sweep went, by the clock; DASHBOARD is the wandb workspace that would show it."""
+DASHBOARD = "dashboard.json"
 
 CONFIG = "config.yaml"
 """Of a member, fully resolved; so are all down to `LAST_GOOD`."""
@@ -16,11 +19,13 @@ PROVENANCE = "provenance.json"
 METRICS, CURVES, LOG = "metrics.json", "metrics.jsonl", "log.txt"
 ROWS = "rows.safetensors"
 """The sums by held-out row that its metrics are ratios of: what paired comparisons need."""
+TIMES = "times.jsonl"
+"""When each step of CURVES was taken."""
 MILESTONES = "milestones"
 """What it was on its way, in a folder by training tokens."""
 LAST_GOOD = "last_good.safetensors"
 """The resume state of a member that diverged, from before it did."""
-TRAINED_FILES = (METRICS, PROVENANCE, WEIGHTS, CURVES, CARD, SPARSITY, LOOKUP, ROWS, LAST_GOOD)
+TRAINED_FILES = (METRICS, PROVENANCE, WEIGHTS, CURVES, TIMES, CARD, SPARSITY, LOOKUP, ROWS, LAST_GOOD)
 """What training leaves of a member."""
 
 EVALUATIONS = "eval"

@@ -55,9 +55,8 @@ def _program(started: datetime) -> dict[str, Any]:
     return {
         "command": command(),
         "versions": versions(),
-        "commit": _commit(),
-        "host": gethostname(),
-        "platform": platform.platform(),
+        "commit": commit(),
+        **host_facts(),
         "started": started.isoformat(timespec="seconds"),
         "ended": ended.isoformat(timespec="seconds"),
         "wall_seconds": round((ended - started).total_seconds(), 1),
@@ -88,6 +87,11 @@ def resolved_entries(member: Member) -> dict[str, Any]:
     return entries
 
 
+def host_facts() -> dict[str, str]:
+    """The machine that this process is on."""
+    return {"host": gethostname(), "platform": platform.platform()}
+
+
 @cache
 def versions() -> dict[str, str]:
     """Of the interpreter and of the packages that numbers depend on."""
@@ -101,7 +105,8 @@ def versions() -> dict[str, str]:
 
 
 @cache
-def _commit() -> str | None:
+def commit() -> str | None:
+    """Of the checkout that the program is of, with `+` where files were changed; None elsewhere."""
     if not (ROOT / ".git").exists():
         return None
     asked = (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])

@@ -176,7 +176,7 @@ class SweepFolder:
         for place in (folder, *(folder / names.MILESTONES).glob("*")):
             clear_leftovers(place, own=True)
         for name in names.TRAINED_FILES:  # of an attempt that did not finish
-            if name != names.CURVES or not resumed:
+            if name not in (names.CURVES, names.TIMES) or not resumed:
                 (folder / name).unlink(missing_ok=True)
         if not resumed:
             shutil.rmtree(folder / names.MILESTONES, ignore_errors=True)

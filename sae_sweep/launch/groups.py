@@ -7,12 +7,14 @@ the command that cannot be, and nothing has been written.
 
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sae_sweep.errors import ConfigError, ProcessLost
 from sae_sweep.folder.checkpoints import Checkpoint, StateFolder
+from sae_sweep.folder.names import REPORT
 from sae_sweep.folder.storage import of_storage, storage_errors
 from sae_sweep.folder.sweep import MemberResult, SweepFolder
 from sae_sweep.host.signals import Interrupted, Stop
@@ -23,6 +25,7 @@ from sae_sweep.plan.placement import Pass
 
 if TYPE_CHECKING:
     from sae_sweep.tracking.progress import Progress
+    from sae_sweep.tracking.sweep_run import SweepRun
     from sae_sweep.training.run.loop import GroupRun
 
 
@@ -32,13 +35,28 @@ def train_missing(plan: Plan, folder: SweepFolder, stop: Stop) -> None:
     Raises ConfigError where the members cannot be trained here, Interrupted where the process is told to stop, and
     StorageError where the disk takes no more.
     """
-    finished = folder.finished(plan)
-    with storage_errors():
-        _train(plan, finished, folder, stop)
-        write_reports(folder, plan.members[0].config, trained=len(finished) < len(plan.members))
+    finished, sweep = folder.finished(plan), _sweep_run(plan, folder)
+    with storage_errors(), closing(sweep):
+        _train(plan, finished, folder, stop, sweep)
+        cells = write_reports(folder)
+        if len(finished) < len(plan.members):
+            from sae_sweep.reporting.summary import frontier_tables
+
+            sweep.end(frontier_tables(cells), folder.root / REPORT)
 
 
-def _train(plan: Plan, finished: set[str], folder: SweepFolder, stop: Stop) -> None:
+def _sweep_run(plan: Plan, folder: SweepFolder) -> "SweepRun":
+    """The run that tells of all members."""
+    from sae_sweep.reporting.summary import latest_tables
+    from sae_sweep.tracking.described import sweep_run
+    from sae_sweep.tracking.sweep_run import SweepRun
+
+    config = plan.members[0].config
+    run = sweep_run(config.name, folder.task, plan.members, config.tracking)
+    return SweepRun(folder.root, run, config.tracking, partial(latest_tables, folder.root))
+
+
+def _train(plan: Plan, finished: set[str], folder: SweepFolder, stop: Stop, sweep: "SweepRun") -> None:
     state, done = StateFolder(folder.root, folder.task), set(finished)
     state.prune(done)
     homes = state.homes()
@@ -62,9 +80,10 @@ def _train(plan: Plan, finished: set[str], folder: SweepFolder, stop: Stop) -> N
                 continue
             if not begun:
                 folder.begin(plan, homes.keys())
+                sweep.begin()
                 begun = True
             _fail(unopened, folder)
-            if _run(opened, one.group, folder, stop):
+            if _run(opened, one.group, folder, stop, sweep):
                 done |= {member.identity for member in one.group.members}
                 state.prune(done)
             progress.end()
@@ -128,12 +147,12 @@ def _parted(plan: Plan, homes: Mapping[str, Checkpoint]) -> list[Group]:
     return parts
 
 
-def _run(run: "GroupRun", group: Group, folder: SweepFolder, stop: Stop) -> bool:
+def _run(run: "GroupRun", group: Group, folder: SweepFolder, stop: Stop, sweep: "SweepRun") -> bool:
     """Train a group and write its members' states. Whether they are final: a group that broke goes on from its
     checkpoint."""
     labels = _labels(group)
     folder.mark(labels, "running", None)
-    results, ended = _results(run, labels, folder, stop)
+    results, ended = _results(run, labels, folder, stop, sweep)
     failed = {label: result.reason for label, result in results.items() if result.reason is not None}
     folder.mark(results.keys() - failed.keys(), "finished", None)  # at once: each call rewrites all of sweep.json
     for label, reason in failed.items():
@@ -142,10 +161,10 @@ def _run(run: "GroupRun", group: Group, folder: SweepFolder, stop: Stop) -> bool
 
 
 def _results(
-    run: "GroupRun", labels: Sequence[str], folder: SweepFolder, stop: Stop
+    run: "GroupRun", labels: Sequence[str], folder: SweepFolder, stop: Stop, sweep: "SweepRun"
 ) -> tuple[dict[str, MemberResult], bool]:
     try:
-        return run.run(folder, stop), True
+        return run.run(folder, stop, sweep), True
     except Interrupted as interrupted:
         with suppress(OSError):  # a full disk must not hide why this ends
             folder.mark(labels, "interrupted", interrupted.name)

@@ -62,7 +62,7 @@ class Workers:
         earlier = [others[m.identity] for m in plan.members if m.identity in others.keys() - finished]
         if self._cluster.waits:
             self._cluster.wait(list(dict.fromkeys([*given, *earlier])))
-            write_reports(folder, plan.members[0].config, trained=False)
+            write_reports(folder)
 
     def _handed_over(self, plan: Plan, root: Path) -> list[Task]:
         tasks = [write_task(root, group) for group in plan.groups]

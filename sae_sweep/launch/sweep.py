@@ -13,12 +13,13 @@ from sae_sweep.folder.sweep import State, SweepFolder, one_at_a_time, sweep_root
 from sae_sweep.host.signals import Stop, stopping
 from sae_sweep.launch.dry_run import print_plan, time_here
 from sae_sweep.launch.speed import measured_flops
-from sae_sweep.launch.standing import ENDED, clear_over
+from sae_sweep.launch.standing import clear_over
 from sae_sweep.launch.tables import print_table, say
 from sae_sweep.launch.tasks import Task
 from sae_sweep.plan.groups import Plan, plan_sweep
 from sae_sweep.plan.members import Member, member_identity
 from sae_sweep.plan.milestones import passed
+from sae_sweep.tracking.environment import with_environment
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def launch(configs: Sequence[MemberConfig], place: Place) -> list[Outcome]:
     process trains in its folder. A member that fails does not stop the others. Told to stop by a signal it raises
     Interrupted, and where the disk takes no more StorageError; both times the same command goes on from there.
     """
+    configs = [with_environment(config) for config in configs]
     plan = plan_sweep(configs)
     place.check(configs[0].launcher)
     folder = SweepFolder(sweep_root(configs[0]))
@@ -80,16 +82,12 @@ def launch(configs: Sequence[MemberConfig], place: Place) -> list[Outcome]:
     return _in_order(configs, outcomes)
 
 
-def write_reports(folder: SweepFolder, config: MemberConfig, *, trained: bool) -> None:
-    """Write pareto.json and report.html from what is finished; wandb is told by who trained the last member."""
+def write_reports(folder: SweepFolder) -> list[dict[str, Any]]:
+    """Write pareto.json and report.html from what is finished; the cells."""
     from sae_sweep.reporting.report import write_report  # brings in plotly: planning must not
-    from sae_sweep.reporting.summary import log_summary
 
     with one_at_a_time(folder.root):  # the last of several workers then has what the others finished
-        cells = write_report(folder.root)
-        done = all(entry["state"] in ENDED for entry in folder.read()["members"].values())
-    if trained and (done or folder.task is None):
-        log_summary(folder.root, config.name, config.tracking, cells)
+        return write_report(folder.root)
 
 
 def _tell_passed(plan: Plan, folder: SweepFolder) -> None:

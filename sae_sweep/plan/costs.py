@@ -124,7 +124,7 @@ def checkpoint_bytes(member: Member) -> int:
 def result_bytes(member: Member) -> int:
     """Of what a member leaves: weights, the share of tokens that each latent fires on, and its curves."""
     numbers = member_numbers(member) + member.config.sae.saved_beside(member.width) + member.width
-    lines = member.schedule.total_steps // member.config.tracking.log_every
+    lines = member.schedule.total_steps // member.log_every
     return NUMBER_BYTES * numbers + LINE_BYTES * lines
 
 

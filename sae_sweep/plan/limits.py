@@ -16,7 +16,6 @@ POSITIONS = ("counted", "all")
 LR_SCHEDULES = ("linear", "cosine", "constant")
 NAME_BYTES = 200
 """A file system's 255, less what a temporary name adds."""
-TRACKING_MODES = ("online", "offline", "none")
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
@@ -32,7 +31,6 @@ def check_config(config: MemberConfig) -> None:
     _check_training(config)
     _check_objective(config)
     _check_evaluation(config)
-    _one_of("tracking.mode", config.tracking.mode, TRACKING_MODES)
     _at_least("tracking.log_every", config.tracking.log_every, 1)
     _check_launcher(config)
 

@@ -21,6 +21,8 @@ from sae_sweep.plan.origin import check_origin, weights_hash
 from sae_sweep.plan.schedules import Schedule, decay_fraction, resolve_schedule
 
 FACTS = ("d_model", "n_layers", "n_heads", "d_head", "d_mlp", "vocab_size")
+LINES, MOST_STEPS = 200, 100
+"""Of a member's curves: at least so many lines where it has as many steps, and at most so many steps between two."""
 RUNTIME_KEYS = ("name", "output_dir", "dry_run", "tracking", "launcher")
 """Top-level keys that do not change what a member is."""
 RUNTIME_MODEL_KEYS = ("name", "device", *FACTS)
@@ -77,10 +79,17 @@ class Member:
         layer = self.site.layer if config.site.kind is not None and config.site.across is None else config.site.layer
         return replace(
             config,
+            tracking=replace(config.tracking, log_every=self.log_every),
             site=replace(config.site, layer=layer),
             sae=replace(config.sae, width=self.width, expansion=None),
             training=replace(config.training, **training),
         )
+
+    @property
+    def log_every(self) -> int:
+        """Steps between two lines of its curves."""
+        asked = self.config.tracking.log_every
+        return max(1, min(MOST_STEPS, self.schedule.total_steps // LINES)) if asked is None else asked
 
     @property
     def words(self) -> str:

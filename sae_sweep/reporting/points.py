@@ -45,12 +45,16 @@ class SweepRecord:
     """The folder of each sweep, by its name."""
 
 
-def read_sweep(folder: Path) -> SweepRecord:
-    """Read sweep.json and each finished member's metrics.json. Raises ConfigError where sweep.json cannot be read."""
+def read_sweep(folder: Path, latest: Mapping[str, Mapping[str, Any]] | None = None) -> SweepRecord:
+    """Read sweep.json and each finished member's metrics.json; of others, what they were `latest` judged to be, by
+    label, makes points. Raises ConfigError where sweep.json cannot be read."""
     sweep, papers = read_record(folder), set[str]()
     name = str(sweep.get("name", folder.name))
     record = SweepRecord(name, [], [], [], roots={name: folder})
     for label, entry in sweep["members"].items():
+        if latest is not None and label in latest:
+            record.points.append(made_point(folder / label, label, entry["config"], closed(latest[label])))
+            continue
         if entry["state"] != "finished":
             record.unfinished.append(
                 {"member": label, "state": str(entry["state"]), "reason": str(entry.get("reason") or "")}
@@ -101,7 +105,11 @@ def read_foreign(folder: Path, label: str) -> Point:
 
 def read_point(folder: Path, label: str, config: Mapping[str, Any]) -> Point:
     """The point of one finished member. Raises ValueError, in one line, on metrics that cannot be used."""
-    metrics = read_metrics(folder / names.METRICS)
+    return made_point(folder, label, config, read_metrics(folder / names.METRICS))
+
+
+def made_point(folder: Path, label: str, config: Mapping[str, Any], metrics: Mapping[str, Any]) -> Point:
+    """The point of a member with these metrics."""
     exported = _read_export(folder / names.CARD)
     sae, training = config["sae"], config["training"]
     width = sae.get("width") or exported.get("d_sae") or _width_from_expansion(config)

@@ -1,23 +1,26 @@
-"""A sweep's frontier, handed to its trackers."""
+"""A sweep's frontier, as its trackers take it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sae_sweep.config.schema import TrackingConfig
 from sae_sweep.evaluation.metrics import METRICS
 from sae_sweep.reporting.cell import cell_title
-from sae_sweep.reporting.points import FACTS
-from sae_sweep.tracking.runs import FrontierTable, track_frontier
+from sae_sweep.reporting.pareto import cells
+from sae_sweep.reporting.points import FACTS, read_sweep
+from sae_sweep.tracking.runs import FrontierTable
 
 COLUMNS = tuple(dict.fromkeys([*FACTS, *METRICS]))
 
 
-def log_summary(
-    sweep_folder: Path, sweep_name: str, config: TrackingConfig, cells: Sequence[Mapping[str, Any]]
-) -> None:
-    """A table of every cell's members, which says who is on its frontier, for each tracker that is asked for."""
-    track_frontier(sweep_folder, sweep_name, config, [_table(cell) for cell in cells])
+def frontier_tables(found: Sequence[Mapping[str, Any]]) -> list[FrontierTable]:
+    """A table of each cell's members, which says who is on its frontier."""
+    return [_table(cell) for cell in found]
+
+
+def latest_tables(folder: Path, latest: Mapping[str, Mapping[str, Any]]) -> list[FrontierTable]:
+    """The same in the middle of training, with what members that are not finished were `latest` judged to be."""
+    return frontier_tables(cells(read_sweep(folder, latest).points))
 
 
 def _table(cell: Mapping[str, Any]) -> FrontierTable:

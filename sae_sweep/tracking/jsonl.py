@@ -30,6 +30,19 @@ def read(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
+def read_whole(file: Path) -> list[dict[str, Any]]:
+    """The lines that are whole, of a file that nobody syncs: a power cut leaves the last one in part."""
+    found = []
+    for text in file.read_text(errors="replace").splitlines() if file.exists() else ():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and isinstance(line.get("step"), int) and isinstance(line.get("time"), float):
+            found.append(line)
+    return found
+
+
 def cut_back(file: Path, size: int) -> bool:
     """Make metrics.jsonl what it was when it had `size` bytes; False where it has lost some since.
 

@@ -32,6 +32,11 @@ class Workload:
     read: float
     """Tokens that the model reads for that."""
 
+    @property
+    def of_kind(self) -> dict[Kind, float]:
+        """Tokens by the kind of work that they are a measure of."""
+        return {Kind.MODEL: self.read, Kind.STEPS: self.tokens}
+
 
 def workload(made: Pass) -> Workload:
     """What a pass has to do, by what its plan says that it costs."""

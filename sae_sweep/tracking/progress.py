@@ -148,10 +148,7 @@ class Progress:
         parts = [f"{self._shares[Kind.STEPS]:.0%} {count(round(done))}/{count(round(total))} tokens"]
         if self.eta is not None:
             parts.append(f"ETA {duration(self.eta)}")
-        for kind, tokens in ((Kind.MODEL, self._passes[0].read), (Kind.STEPS, total)) if self._passes else ():
-            if (rate := self._paces[kind].rate) is not None:
-                parts.append(f"{kind} {count(rate * tokens / self._passes[0].flops[kind])} tok/s")
-        return parts
+        return [*parts, *(f"{kind} {count(rate)} tok/s" for kind, rate in self.rates.items())]
 
     def _member_parts(self) -> list[str]:
         if len(self._values) <= FEW_MEMBERS:
@@ -181,6 +178,15 @@ class Progress:
     def doing(self) -> str:
         """Where in the stream the group is, or that it is judging."""
         return self._doing
+
+    @property
+    def rates(self) -> dict[Kind, float]:
+        """Tokens a second of the model and of members' steps, as far as they are known."""
+        found = {}
+        for kind, tokens in self._passes[0].of_kind.items() if self._passes else ():
+            if (rate := self._paces[kind].rate) is not None:
+                found[kind] = rate * tokens / self._passes[0].flops[kind]
+        return found
 
     def _share_of(self, tokens: int) -> float:
         return min(1.0, tokens / max(1.0, self._passes[0].tokens)) if self._passes else 0.0

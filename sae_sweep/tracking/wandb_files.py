@@ -5,32 +5,93 @@ record is a protocol buffer of wandb's. A process that was killed leaves the las
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from zlib import crc32
+
+from sae_sweep.folder.files import replacing
 
 BLOCK, HEADER = 32768, 7
-WHOLE, LAST = 1, 4
+WHOLE, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+START = b":W&B" + struct.pack("<HB", 0xBEE1, 0)
+"""Of a file."""
 
 
-def last_offline_step(folder: Path, run_id: str) -> int:
-    """The last step in the files that runs with this id left in `folder`/wandb; -1 where there is none."""
-    files = folder.glob(f"wandb/offline-run-*-{run_id}/run-{run_id}.wandb")
-    return max((step for file in files for step in _steps(file)), default=-1)
+def cut_offline(folder: Path, run_id: str, step: float, but: Path) -> int:
+    """Take the history from `step` on out of the files that a run with this id left in `folder`/wandb, but for one; the
+    last step that is left in them, -1 for none.
+
+    A file that its dead process' helper still writes to is replaced, so what comes of that is nobody's.
+    """
+    last = -1
+    for file in sorted(folder.glob(f"wandb/offline-run-*-{run_id}/run-{run_id}.wandb")):
+        if file.resolve() != but.resolve():
+            last = max(last, _cut(file, step))
+    return last
 
 
-def _steps(file: Path) -> Iterator[int]:
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+def _cut(file: Path, step: float) -> int:
+    data, end, last = file.read_bytes(), HEADER, -1
+    for record, after in _records(data):
+        found = _step(record)
+        if found is not None and found >= step:
+            break
+        if found is not None:
+            last = found
+        end = after
+    if end < len(data):
+        with replacing(file) as temporary:
+            temporary.write_bytes(data[:end])
+    return last
+
+
+def read_records(file: Path) -> list[Any]:
+    """The records that are there in full, as wandb's messages."""
+    return [message for record, _ in _records(file.read_bytes()) if (message := _parsed(record)) is not None]
+
+
+def write_records(file: Path, records: Iterable[Any]) -> None:
+    """Write a file of wandb's messages."""
+    data = bytearray(START)
+    for record in records:
+        left, first = record.SerializeToString(), True
+        while first or left:
+            room = BLOCK - len(data) % BLOCK
+            if room <= HEADER:
+                data += b"\0" * room
+                continue
+            piece, left = left[: room - HEADER], left[room - HEADER :]
+            kind = (WHOLE if first else LAST) if not left else (FIRST if first else MIDDLE)
+            data += struct.pack("<IHB", crc32(piece, crc32(bytes([kind]))), len(piece), kind) + piece
+            first = False
+    file.write_bytes(data)
+
+
+def new_record() -> Any:
+    """An empty message."""
     from wandb.proto import wandb_internal_pb2 as messages
 
-    for data in _records(file.read_bytes()):
-        record: Any = vars(messages)["Record"]()  # generated without types
-        try:
-            record.ParseFromString(data)
-        except DecodeError:
-            return
-        if record.WhichOneof("record_type") == "history":
-            yield from (int(item.value_json) for item in record.history.item if _key(item) == "_step")
+    return vars(messages)["Record"]()  # generated without types
+
+
+def _step(data: bytes) -> int | None:
+    """Of a record of the history; None of others."""
+    record = _parsed(data)
+    if record is None or record.WhichOneof("record_type") != "history":
+        return None
+    return next((int(item.value_json) for item in record.history.item if _key(item) == "_step"), None)
+
+
+def _parsed(data: bytes) -> Any:
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    record = new_record()
+    try:
+        record.ParseFromString(data)
+    except DecodeError:
+        return None
+    return record
 
 
 def _key(item: object) -> str:
@@ -38,8 +99,8 @@ def _key(item: object) -> str:
     return key or "/".join(getattr(item, "nested_key", ()))
 
 
-def _records(data: bytes) -> Iterator[bytes]:
-    """The records that are there in full."""
+def _records(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """The records that are there in full, each with where it ends."""
     position, pieces = HEADER, b""
     while position + HEADER <= len(data):
         left = BLOCK - position % BLOCK
@@ -53,5 +114,5 @@ def _records(data: bytes) -> Iterator[bytes]:
         pieces += data[position : position + length]
         position += length
         if kind in (WHOLE, LAST):
-            yield pieces
+            yield pieces, position
             pieces = b""

@@ -103,7 +103,7 @@ class Own:
         made = blocks(size.data)
         statistics = site_statistics(made[0], centred=self.config.sae.centre)[HOOK]
         calibration = Calibration((statistics,), size.device, torch.float32)
-        self.trainer = BankTrainer(plan, calibration, self.config.tracking.log_every)
+        self.trainer = BankTrainer(plan, calibration)
         first = made[0]
         rows = [slice(i * size.batch, (i + 1) * size.batch) for i in range(BATCHES_PER_BLOCK)]
         self._numbers = count()

@@ -10,7 +10,7 @@ from sae_sweep.activations.stream import Block
 from sae_sweep.plan.groups import BankPlan
 from sae_sweep.training.step.calibration import Calibration
 from sae_sweep.training.step.trainer import BankTrainer
-from tests.training.fabricate import FREE_DECODER, SITE, D, member
+from tests.training.fabricate import FREE_DECODER, SITE, D, logged, member
 
 STEPS, BATCH, WIDTH = 30, 32, 20
 KNOBS: dict[str, dict[str, Any]] = {
@@ -75,7 +75,7 @@ def trained(kind: str, **keys: Any) -> BankTrainer:
     one = member(kind, sae_width=WIDTH, training_tokens=tokens, training_batch_size=BATCH, **KNOBS[kind], **keys)
     block = Block(0, 0, {SITE.hook: inputs()}, {SITE.hook: torch.zeros(STEPS * BATCH, dtype=torch.int64)})
     calibration = Calibration((site_statistics(block)[SITE.hook],), torch.device("cpu"), torch.float64)
-    made = BankTrainer(BankPlan(SITE, (one,)), calibration, log_every=1)
+    made = BankTrainer(BankPlan(SITE, (logged(one, 1),)), calibration)
     own = made.bank.member(made.bank.storage, 0)
     for name, t in first_parameters(kind).items():
         own[name].copy_(t)

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -12,12 +13,14 @@ import pytest
 from safetensors.numpy import save_file
 
 from sae_sweep.cli import main
+from sae_sweep.config.schema import TrackingConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder.files import write_json_atomic
 from sae_sweep.folder.names import METRICS, WEIGHTS
 from sae_sweep.folder.sweep import MemberResult, SweepFolder
 from sae_sweep.plan.groups import Group
 from sae_sweep.plan.placement import Pass, Wave, plan_passes
+from sae_sweep.tracking.runs import TrackedRun
 
 
 class Training:
@@ -32,7 +35,8 @@ class Training:
         self.unplanned: dict[int, str] = {}
         """Why it cannot be planned on this machine."""
         self.reports: list[Path] = []
-        self.summaries: list[tuple[Any, ...]] = []
+        self.summaries: list[str] = []
+        """Names of the sweeps whose runs came to an end."""
 
     def passes(self, group: Group) -> list[Pass]:
         _refuse(group, self.unplanned)
@@ -40,7 +44,7 @@ class Training:
 
     def open_group(self, group: Group, waves: Sequence[Wave] = (), progress: object = None) -> SimpleNamespace:
         _refuse(group, self.refusing)
-        return SimpleNamespace(run=lambda folder, stop: self._run(group, folder))
+        return SimpleNamespace(run=lambda folder, stop, sweep: self._run(group, folder))
 
     def _run(self, group: Group, folder: SweepFolder) -> dict[str, MemberResult]:
         self.groups.append([member.label for member in group.members])
@@ -55,6 +59,16 @@ class Training:
         save_file({"W_dec": np.zeros((1, 1), dtype=np.float32)}, folder.member_folder(label) / WEIGHTS)
         write_json_atomic(folder.member_folder(label) / METRICS, metrics)
         return MemberResult(metrics, None)
+
+    def follow(self, root: Path, run: TrackedRun, config: TrackingConfig, tables: object) -> SimpleNamespace:
+        """Stands in for the run of a sweep."""
+        ended = partial(self.summaries.append, run.name)
+        return SimpleNamespace(begin=lambda: None, end=lambda *told: ended(), close=lambda: None)
+
+    def report(self, folder: Path) -> list[dict[str, Any]]:
+        """Stands in for the report."""
+        self.reports.append(folder)
+        return []
 
     @property
     def labels(self) -> list[str]:
@@ -95,12 +109,12 @@ def training(monkeypatch: pytest.MonkeyPatch) -> Training:
     group, report = ModuleType("group"), ModuleType("report")
     vars(group)["open_group"] = stand_in.open_group
     vars(group)["passes"] = stand_in.passes
-    vars(report)["write_report"] = stand_in.reports.append
+    vars(report)["write_report"] = stand_in.report
     monkeypatch.setitem(sys.modules, "sae_sweep.training.run.opening", group)
     monkeypatch.setitem(sys.modules, "sae_sweep.reporting.report", report)
-    summary = ModuleType("summary")
-    vars(summary)["log_summary"] = lambda *arguments: stand_in.summaries.append(arguments)
-    monkeypatch.setitem(sys.modules, "sae_sweep.reporting.summary", summary)
+    sweeps = ModuleType("sweep_run")
+    vars(sweeps)["SweepRun"] = stand_in.follow
+    monkeypatch.setitem(sys.modules, "sae_sweep.tracking.sweep_run", sweeps)
     return stand_in
 
 

@@ -114,7 +114,7 @@ def test_a_bug_outside_the_groups_is_a_line_that_names_the_file_with_its_traceba
 
 def test_a_sweep_has_one_summary_run_and_none_when_nothing_was_trained(program: Any) -> None:
     assert program("sae=topk", "sae.k=4,8") == 0
-    assert [summary[1] for summary in program.training.summaries] == ["sweep"]
+    assert program.training.summaries == ["sweep"]
     assert program("sae=topk", "sae.k=4,8") == 0
     assert len(program.training.summaries) == 1
 

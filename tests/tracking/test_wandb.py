@@ -1,244 +1,221 @@
 """What runs of wandb hold: read from the files that it writes offline."""
 
 import json
-import os
 import socket
-import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
-from threading import Thread
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
-import psutil
 import pytest
 
+from sae_sweep.config.files import config_of
+from sae_sweep.plan.groups import plan_sweep
 from sae_sweep.reporting.pareto import cells
 from sae_sweep.reporting.points import read_sweep
-from sae_sweep.reporting.summary import log_summary
+from sae_sweep.reporting.summary import frontier_tables, latest_tables
+from sae_sweep.tracking import times
+from sae_sweep.tracking.described import member_run, sweep_run
 from sae_sweep.tracking.jsonl import cut_back
+from sae_sweep.tracking.pace import Kind
+from sae_sweep.tracking.sweep_run import SweepRun
 from sae_sweep.tracking.tracker import Tracker
-from sae_sweep.tracking.trackers import wandb as wandb_runs
-from sae_sweep.tracking.wandb_files import last_offline_step
+from sae_sweep.tracking.wandb_files import cut_offline
+from sae_sweep.tracking.wandb_ids import run_id
+from tests.tracking.offline import BLOCK, HEADER, in_full, read_run, read_runs, settle
 from tests.tracking.test_tracking import MEMBERS, config, lines
 
-BLOCK, HEADER = 32768, 7
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures("wandb_at_home")
 
 
-def wandb_records(file: Path) -> Iterator[Any]:
-    """Records of a .wandb file: a 7-byte header, then a log of 32 KiB blocks whose records may be in pieces."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    data, position, whole = file.read_bytes(), HEADER, b""
-    while position + HEADER <= len(data):
-        left = BLOCK - position % BLOCK
-        if left < HEADER:
-            position += left
-            continue
-        _, length, kind = struct.unpack_from("<IHB", data, position)
-        position += HEADER
-        whole += data[position : position + length]
-        position += length
-        if kind in (1, 4):  # a whole record, or its last piece
-            record = Record()
-            record.ParseFromString(whole)
-            whole = b""
-            yield record
-
-
-def entries(items: Any) -> dict[str, Any]:
-    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
-
-
-def read_run(file: Path) -> dict[str, Any]:
-    run: dict[str, Any] = {"config": {}, "history": [], "summary": {}, "axes": {}, "exit": None}
-    for record in wandb_records(file):
-        kind = record.WhichOneof("record_type")
-        if kind == "run":
-            run |= {"name": record.run.display_name, "group": record.run.run_group, "job_type": record.run.job_type}
-            run |= {"id": record.run.run_id, "project": record.run.project}
-            run["config"] |= entries(record.run.config.update)
-        elif kind == "config":
-            run["config"] |= entries(record.config.update)
-        elif kind == "history":
-            run["history"].append(entries(record.history.item))
-        elif kind == "summary":
-            run["summary"] |= entries(record.summary.update)
-        elif kind == "metric":
-            run["axes"][record.metric.name or record.metric.glob_name] = record.metric.step_metric
-        elif kind == "exit":
-            run["exit"] = record.exit.exit_code
-        elif kind == "preempting":
-            run["preempting"] = True
-    return run
-
-
-def settle() -> None:
-    """wandb's own end of all runs. Its service process, now and then, does not exit when told to: it is then ended."""
-    ending = Thread(target=sys.modules["wandb"].teardown, daemon=True)
-    ending.start()
-    ending.join(20)
-    if ending.is_alive():
-        for child in psutil.Process().children(recursive=True):
-            if "wandb" in child.name():
-                child.kill()
-        ending.join(20)
-
-
-def read_runs(folder: Path) -> dict[str, dict[str, Any]]:
-    settle()  # files may be written a moment after a run is finished, but not after this
-    found = [read_run(file) for file in sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))]
-    assert len({run["id"] for run in found}) == len(found)
-    return {run["name"]: run for run in found}
-
-
-@pytest.fixture
-def wandb_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    for name in ("CONFIG", "CACHE", "DATA"):
-        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "home" / name))
-    yield
-    if "wandb" in sys.modules:
-        settle()
-
-
-@pytest.mark.usefixtures("wandb_at_home")
-def test_offline_runs(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = tmp_path / "outputs"
-    tracker = Tracker(folder, "sweep", config("offline"), MEMBERS)
+def test_offline_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tracker = Tracker(tmp_path, "sweep", config("offline"), MEMBERS)
+    began = time()
     for step in (10, 20, 30):
         for member in MEMBERS:
-            tracker.log(member.label, step, 100 * step, {"loss": 1.0 / step, "l0": None if step == 20 else 7.0})
-    tracker.finish("gated-a", {"l0": 6.5, "ce_recovered": 0.93, "gamma": None, "threshold_mode": None})
-    tracker.fail("gated-b", "diverged")
+            values = {"loss": 1.0 / step, "l0": None if step == 20 else 7.0}
+            tracker.log(member.label, step, 100 * step, values, began - 100 + step / 8)
+    tracker.log("gated-a", 31, 3100, {"heldout/kl": 0.25}, began - 95)
+    metrics = {"l0": 6.5, "ce_recovered": 0.93, "gamma": None, "threshold_mode": "quantile", "tokens_trained": 3100}
+    tracker.finish("gated-a", 31, metrics)
+    tracker.fail("gated-b", "it diverged")
     tracker.close()
-    log_summary(folder, "sweep", config("offline"), cells(read_sweep(sweep).points))
-    runs = read_runs(folder)
-    assert set(runs) == {"gated-a", "gated-b", "sweep frontier"}
-    assert {run["group"] for run in runs.values()} == {"sweep"}
-    assert {run["project"] for run in runs.values()} == {"frontiers"}
-    one = runs["gated-a"]
-    assert one["job_type"] == "train"
+    runs = read_runs(tmp_path)
+    assert set(runs) == {"gated-a", "gated-b"}
+    one, other = runs["gated-a"], runs["gated-b"]
+    for run in runs.values():
+        assert (run["group"], run["project"], run["job_type"]) == ("sweep", "frontiers", "train")
+        assert (run["tags"], run["notes"]) == (["gated"], "a member")
     assert one["config"]["sae"] == {"architecture": "gated", "l1": 1e-3}
     assert one["config"]["architecture"] == "gated"
-    assert "output_dir" not in one["config"]
     assert one["axes"] == {"tokens": "", "*": "tokens"}
-    assert [(row["_step"], row["tokens"], row.get("l0")) for row in one["history"]] == (
-        [(10, 1000, 7.0), (20, 2000, None), (30, 3000, 7.0)]
-    )
-    assert (one["summary"]["l0"], one["summary"]["ce_recovered"], one["exit"]) == (6.5, 0.93, 0)
-    assert (runs["gated-b"]["summary"]["failed"], runs["gated-b"]["exit"]) == ("diverged", 1)
-    assert f"wandb sync {folder / 'wandb'}/offline-run-*" in capsys.readouterr().err
-    check_summary(runs["sweep frontier"], folder)
+    told = [(row["_step"], row["tokens"], row.get("train/l0"), row.get("eval/l0")) for row in one["history"]]
+    assert told == [(10, 1000, 7.0, None), (20, 2000, None, None), (30, 3000, 7.0, None), (31, 3100, None, 6.5)]
+    assert one["history"][-1]["eval/kl"] == 0.25
+    moments = [row["_timestamp"] for row in one["history"][:3]]
+    assert moments == pytest.approx([began - 100 + step / 8 for step in (10, 20, 30)])
+    assert one["history"][-1]["_timestamp"] > began
+    assert (one["summary"]["eval/l0"], one["summary"]["eval/ce_recovered"], one["exit"]) == (6.5, 0.93, 0)
+    assert one["summary"]["eval/threshold_mode"] == "quantile"
+    assert (other["summary"]["failed"], other["exit"]) == ("it diverged", 1)
+    assert other["alert"] == ("gated-b failed", "it diverged", "ERROR")
 
 
-def check_summary(run: dict[str, Any], folder: Path) -> None:
-    assert run["job_type"] == "sweep-summary"
-    assert run["axes"] == {}
-    [row] = run["history"]
-    assert row["frontier/nrows"] == 16
-    [file] = folder.glob("wandb/offline-run-*/files/media/table/frontier*.table.json")
-    table = json.loads(file.read_text())
+def test_what_runs_are_filtered_by(tmp_path: Path) -> None:
+    """Flat, and nothing is null that was resolved: not the lr of the recipe, the middle layer, the width."""
+    asked = config_of(["name=it", "sae=gated", "sae.l0=16", "seed=3", "tracking.tags=[mine]"])
+    (member,) = plan_sweep([asked]).members
+    run = member_run(member, asked.tracking)
+    expected = {
+        "architecture": "gated",
+        "model_name": "demo",
+        "layer": 2,
+        "hook": "blocks.2.hook_resid_post",
+        "d_in": 128,
+        "width": 2048,
+        "lr": member.schedule.lr,
+        "sparsity_key": "l0",
+        "sparsity_value": 16.0,
+        "sparsity_target": 16.0,
+        "objective": "local",
+        "seed": 3,
+    }
+    assert {key: run.config.get(key) for key in expected} == expected
+    assert run.config["training"]["lr"] == member.schedule.lr
+    assert None not in [value for group in run.config.values() if isinstance(group, dict) for value in group.values()]
+    assert None not in run.config.values()
+    assert run.tags == ["gated", "demo", "blocks.2.hook_resid_post", "mine"]
+    assert run.notes == member.words
+
+
+def test_a_resolved_knob_is_the_target_of_topk() -> None:
+    (member,) = plan_sweep([config_of(["sae=topk", "sae.k=24"])]).members
+    found = member_run(member, config("none")).config
+    assert (found["sparsity_key"], found["sparsity_value"], found["sparsity_target"]) == ("k", 24, 24)
+
+
+def opened_sweep(folder: Path, mode: str) -> SweepRun:
+    plan = plan_sweep([config_of(["name=it", "sae=topk", f"sae.k={k}"]) for k in (8, 16)])
+    run = sweep_run("it", None, plan.members, config(mode))
+    return SweepRun(folder, run, config(mode), lambda latest: latest_tables(folder, latest))
+
+
+def test_the_run_of_a_sweep(sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """It has pace and frontier from two commands, of which the first ended early, and the report."""
+    monkeypatch.setattr("sae_sweep.tracking.sweep_run.LEAST_SECONDS", 0.0)
+    monkeypatch.setattr("sae_sweep.tracking.sweep_run.RENEW_SECONDS", 0.0)
+    (sweep / "report.html").write_text("<html>")
+    first = opened_sweep(sweep, "offline")
+    first.begin()
+    first.pace(100, {Kind.STEPS: 50.0}, 7.0)
+    running = next(m for m, entry in json.loads((sweep / "sweep.json").read_text())["members"].items() if "16" in m)
+    first.judged(running, {"l0": 5.0, "ce_recovered": 0.5})
+    first.close()
+    second = opened_sweep(sweep, "offline")
+    second.begin()
+    second.pace(200, {}, None)
+    second.end(frontier_tables(cells(read_sweep(sweep).points)), sweep / "report.html")
+    second.close()
+    told = capsys.readouterr().err.splitlines()
+    assert told == [f"wandb: runs are kept offline; `sae-sweep upload {sweep}` sends them"] * 2
+    run = read_runs(sweep)["it"]
+    assert run["job_type"] == "sweep"
+    assert {"sweep", "command", "host", "members"} <= run["config"].keys()
+    assert [row["_step"] for row in run["history"]] == [0, 1, 2, 3]
+    assert [row.get("sweep/tokens") for row in run["history"]] == [100, None, 200, None]
+    assert run["history"][0]["sweep/tokens_per_second"] == 50.0
+    assert run["history"][0]["sweep/memory_gb"] > 0.01
+    assert run["history"][1]["frontier/nrows"] in (16, 17)
+    assert run["history"][3]["sweep/members_judged"] == 16
+    assert run["config"]["_wandb/visualize/frontier_plot"]["panel_type"] == "Vega2"
+    assert run["artifacts"]["it-report.html"] == "report"
+    assert run["stats"] >= 1
+    newest = max(sweep.glob("wandb/offline-run-*/files/media/table/frontier_3*.table.json"))
+    table = json.loads(newest.read_text())
     marks = [row[table["columns"].index("on_frontier")] for row in table["data"]]
     assert (marks.count(True), marks.count(False)) == (7, 9)
-    assert run["config"]["_wandb/visualize/frontier_plot"]["panel_type"] == "Vega2"
+    kept = [json.loads(line) for line in (sweep / "pace.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in kept] == [0, 1, 2, 3]
 
 
-@pytest.mark.usefixtures("wandb_at_home")
-def test_wandb_is_told_what_a_checkpoint_covers_and_no_more(tmp_path: Path) -> None:
-    """The second step's line may still grow by what is measured at it."""
-    tracker = Tracker(tmp_path, "sweep", config("offline"), MEMBERS)
-    for step in (0, 10, 20):
+KILLED = """
+import os, sys, time; from pathlib import Path
+from tests.tracking.test_tracking import MEMBERS, config
+from sae_sweep.tracking.tracker import Tracker
+root, start, stop, wait = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+tracker = Tracker(root, 'sweep', config('offline'), MEMBERS[:1], {'gated-a': start})
+for step in range(start, stop, 10):
+    tracker.log('gated-a', step, 100 * step, {'loss': 1.0 + step}); time.sleep(0.002)
+if start == 0: tracker.log('gated-a', 30, 3000, {'heldout/kl': 0.5})
+time.sleep(wait); os.kill(os.getpid(), 9)
+"""
+
+
+def test_three_kills_neither_lose_a_step_nor_log_one_twice(tmp_path: Path) -> None:
+    """Each process is killed beyond the checkpoint that the next one goes on from; whether wandb wrote what it was told
+    is its own affair, and its helper may live on for a while."""
+    curves, noted = tmp_path / "gated-a" / "metrics.jsonl", tmp_path / "gated-a" / "times.jsonl"
+    start = 0
+    for stop, checkpoint, wait in ((50, 30, 0.0), (90, 60, 1.0), (110, 80, 0.2)):
+        command = [sys.executable, "-c", KILLED, str(tmp_path), str(start), str(stop), str(wait)]
+        assert subprocess.run(command, cwd=ROOT, check=False).returncode == -9
+        kept = [line for line in curves.read_text().splitlines(keepends=True) if json.loads(line)["step"] < checkpoint]
+        assert cut_back(curves, sum(map(len, kept)))
+        times.cut_back(noted, checkpoint)
+        start = checkpoint
+    tracker = Tracker(tmp_path, "sweep", config("offline"), MEMBERS[:1], {"gated-a": start})
+    for step in range(start, 120, 10):
         tracker.log("gated-a", step, 100 * step, {"loss": 1.0 + step})
-    tracker.covered({"gated-a": 20, "gated-b": 20})
+    tracker.finish("gated-a", 120, {"l0": 3.0, "tokens_trained": 12000})
     tracker.close()
-    run = read_runs(tmp_path)["gated-a"]
-    assert [row["_step"] for row in run["history"]] == [0, 10]
-    assert run["exit"] == 1
-    assert run["preempting"]
+    history = read_runs(tmp_path)["gated-a"]["history"]
+    assert [row["_step"] for row in history] == list(range(0, 130, 10))
+    assert [row.get("train/loss") for row in history[:-1]] == [1.0 + step for step in range(0, 120, 10)]
+    moments = [row["_timestamp"] for row in history]
+    assert all(before < after for before, after in pairwise(moments))
+    assert moments[:-1] == pytest.approx(list(times.read(noted).values()), abs=1e-5)
 
 
-@pytest.mark.usefixtures("wandb_at_home")
-@pytest.mark.parametrize("killed", [0.0, 1.5])
-def test_a_kill_neither_loses_a_line_nor_logs_one_twice(tmp_path: Path, killed: float) -> None:
-    """A process is killed after it told wandb of steps 0 to 20; whether wandb wrote them is its own affair. The next
-    process goes on from a checkpoint at step 30, whose lines are in metrics.jsonl."""
-    code = (
-        "import os, sys, time; from pathlib import Path\n"
-        "from tests.tracking.test_tracking import MEMBERS, config\n"
-        "from sae_sweep.tracking.tracker import Tracker\n"
-        "tracker = Tracker(Path(sys.argv[1]), 'sweep', config('offline'), MEMBERS)\n"
-        "for step in (0, 10, 20, 30, 40): tracker.log('gated-a', step, 100 * step, {'loss': 1.0 + step})\n"
-        "tracker.covered({'gated-a': 30}); time.sleep(float(sys.argv[2])); os.kill(os.getpid(), 9)\n"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path), str(killed)]
-    assert subprocess.run(command, cwd=ROOT, check=False).returncode == -9
-    file = tmp_path / "gated-a" / "metrics.jsonl"
-    assert cut_back(file, sum(map(len, file.read_text().splitlines(keepends=True)[:3])))
-    tracker = Tracker(tmp_path, "sweep", config("offline"), MEMBERS)
-    tracker.covered({"gated-a": 30})
-    for step in (30, 40):
-        tracker.log("gated-a", step, 100 * step, {"loss": 1.0 + step})
-    tracker.finish("gated-a", {"l0": 3.0})
-    tracker.close()
-    settle()
-    files = sorted(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
-    steps = [row["_step"] for file in files for row in read_run(file)["history"] if read_run(file)["name"] == "gated-a"]
-    assert steps == [0, 10, 20, 30, 40]
-
-
-@pytest.mark.usefixtures("wandb_at_home")
-def test_the_last_step_of_a_file_that_ends_in_the_middle(tmp_path: Path) -> None:
+def test_steps_are_cut_from_a_file_that_may_end_in_the_middle(tmp_path: Path) -> None:
     tracker = Tracker(tmp_path, "sweep", config("offline"), MEMBERS)
     for step in range(0, 3000, 10):
         tracker.log("gated-a", step, step, {f"value {i}": 1.0 * i for i in range(9)})
-    tracker.finish("gated-a", {})
+    tracker.finish("gated-a", 3000, {})
     settle()
     [file] = [f for f in tmp_path.glob("wandb/offline-run-*/run-*.wandb") if read_run(f)["name"] == "gated-a"]
-    run_id, whole = file.stem.removeprefix("run-"), file.read_bytes()
+    name, whole, nothing = file.stem.removeprefix("run-"), file.read_bytes(), tmp_path / "no.wandb"
     assert len(whole) > 2 * BLOCK
-    assert last_offline_step(tmp_path, run_id) == 2990
-    assert last_offline_step(tmp_path, "another") == -1
+    assert cut_offline(tmp_path, name, 1e9, nothing) == 3000
+    assert file.read_bytes() == whole
+    assert cut_offline(tmp_path, "another", 0, nothing) == -1
+    assert cut_offline(tmp_path, name, 0, file) == -1
     found = []
     for size in (0, HEADER, 40_000, 60_000, 60_003):
         file.write_bytes(whole[:size])
-        found.append(last_offline_step(tmp_path, run_id))
-        assert found[-1] == max([row["_step"] for row in in_full(file)], default=-1)
-    assert found == sorted(found)
+        there = max([row["_step"] for row in in_full(file)], default=-1)
+        found.append(cut_offline(tmp_path, name, 1e9, nothing))
+        assert found[-1] == there == max([row["_step"] for row in read_run(file)["history"]], default=-1)
     assert found[1] == -1
     assert 0 < found[2] < found[3]
+    file.write_bytes(whole)
+    assert cut_offline(tmp_path, name, 1500, nothing) == 1490
+    assert [row["_step"] for row in read_run(file)["history"]] == list(range(0, 1500, 10))
+    assert read_run(file)["config"]["architecture"] == "gated"
+    assert cut_offline(tmp_path, name, 0, nothing) == -1
+    assert read_run(file)["history"] == []
+    assert read_run(file)["name"] == "gated-a"
 
 
-def in_full(file: Path) -> list[dict[str, Any]]:
-    """The history of a file that ends in the middle: the last record is not there in full."""
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    history, records = [], wandb_records(file)
-    while True:
-        try:
-            record = next(records, None)
-        except DecodeError:
-            return history
-        if record is None:
-            return history
-        if record.WhichOneof("record_type") == "history":
-            history.append(entries(record.history.item))
-
-
-@pytest.mark.usefixtures("wandb_at_home")
 def test_run_ids_stay_with_the_folder(tmp_path: Path) -> None:
-    runs = [wandb_runs.WandbRuns(tmp_path / folder, "sweep", config("offline")) for folder in ("x", "x", "y")]
-    first, again, elsewhere = (run._run_id("a" * 16) for run in runs)
+    first, again, elsewhere = (run_id(tmp_path / folder, "sweep", "a" * 16) for folder in ("x", "x", "y"))
     assert first == again
     assert first != elsewhere
-    assert first != runs[0]._run_id("b" * 16)
+    assert first != run_id(tmp_path / "x", "sweep", "b" * 16)
 
 
-@pytest.mark.usefixtures("wandb_at_home")
 @pytest.mark.parametrize("lacking", ["network", "key"])
 def test_what_cannot_be_sent_is_kept_offline_at_once_and_told_how_to_upload(
     lacking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -249,15 +226,28 @@ def test_what_cannot_be_sent_is_kept_offline_at_once_and_told_how_to_upload(
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
         if lacking == "network":
             monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
-        start = monotonic()
-        tracker = Tracker(tmp_path / "outputs", "sweep", config("online"), MEMBERS)
+        start, folder = monotonic(), tmp_path / "outputs"
+        sweep = opened_sweep(folder, "online")
+        sweep.begin()
+        tracker = Tracker(folder, "sweep", config("online"), MEMBERS)
         assert monotonic() - start < 15
     tracker.log("gated-a", 10, 1000, {"loss": 0.5})
-    tracker.finish("gated-a", {"l0": 1.0})
+    tracker.finish("gated-a", 11, {"l0": 1.0})
     tracker.close()
+    sweep.close()
     said = capsys.readouterr().err
     why = f"http://127.0.0.1:{port} does not answer" if lacking == "network" else "there is no API key"
-    assert said.count(why) == 1
-    assert said.count("runs are kept offline; upload them with: wandb sync ") == 1
-    assert read_runs(tmp_path / "outputs")["gated-a"]["summary"]["l0"] == 1.0
-    assert lines(tmp_path / "outputs", "gated-a") == [{"step": 10, "tokens": 1000, "loss": 0.5}]
+    assert said.count(why) == 2
+    assert said.count(f"runs are kept offline; `sae-sweep upload {folder}` sends them") == 1
+    assert read_runs(folder)["gated-a"]["summary"]["eval/l0"] == 1.0
+    assert lines(folder, "gated-a") == [{"step": 10, "tokens": 1000, "loss": 0.5}]
+
+
+def test_a_finished_member_is_kept_as_an_artifact(tmp_path: Path) -> None:
+    asked: Any = config("offline")
+    object.__setattr__(asked, "artifacts", True)
+    tracker = Tracker(tmp_path, "sweep", asked, MEMBERS[:1])
+    (tmp_path / "gated-a" / "metrics.json").write_text("{}")
+    tracker.finish("gated-a", 1, {"l0": 1.0})
+    tracker.close()
+    assert read_runs(tmp_path)["gated-a"]["artifacts"] == {"sweep-gated-a": "sae"}

@@ -1,6 +1,7 @@
 """Members, banks and blocks made by hand: what a trainer needs, without a model or a plan."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -90,7 +91,13 @@ def trainer(members: Sequence[Member], dtype: torch.dtype = torch.float64, log_e
     sae = members[0].config.sae
     table_VD = None if sae.lookup == "none" else unigrams()
     made = Calibration((statistics(centred=sae.centre),), torch.device("cpu"), dtype, unigrams_VD=table_VD)
-    return BankTrainer(BankPlan(SITE, tuple(members)), made, log_every)
+    return BankTrainer(BankPlan(SITE, tuple(logged(member, log_every) for member in members)), made)
+
+
+def logged(member: Member, every: int) -> Member:
+    """The same member with a line for every so many steps."""
+    config = member.config
+    return replace(member, config=replace(config, tracking=replace(config.tracking, log_every=every)))
 
 
 def train(members: Sequence[Member], dtype: torch.dtype = torch.float64, log_every: int = 10) -> BankTrainer:

@@ -38,7 +38,7 @@ def trainer(members: Sequence[Member], dtype: torch.dtype = torch.float64) -> Ba
     of_site = site_statistics(block(0), centred=members[0].config.sae.centre)
     bank = BankPlan(SITE, tuple(members))
     made = Calibration((of_site[SITE.hook],), torch.device("cpu"), dtype, targets=of_site[OUTPUT.hook])
-    return BankTrainer(bank, made, log_every=10)
+    return BankTrainer(bank, made)
 
 
 def finish(made: BankTrainer) -> BankTrainer:

@@ -1,86 +1,111 @@
-"""wandb: one run per member and one per sweep. The package is imported only when tracking asks for it."""
+"""wandb: one run per member and one for the sweep. The package is imported only when tracking asks for it."""
 
-import hashlib
-import os
-import secrets
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from sae_sweep.config.saved import architecture_label
 from sae_sweep.config.schema import TrackingConfig
 from sae_sweep.config.values import finite
 from sae_sweep.host.network import answers
-from sae_sweep.tracking.runs import FrontierTable
-from sae_sweep.tracking.wandb_files import last_offline_step
+from sae_sweep.tracking.environment import WANDB_MODES
+from sae_sweep.tracking.runs import SWEEP, FrontierTable, Histogram, TrackedRun
+from sae_sweep.tracking.wandb_agent import asked_of, look_for_agent
+from sae_sweep.tracking.wandb_files import cut_offline
+from sae_sweep.tracking.wandb_ids import run_id, wait_for_a_name, wandb_folder
 
 INIT_TIMEOUT = 10.0
 """Seconds. wandb's own is 90; a server that does not answer must not hold up training."""
 FINISH_TIMEOUT = 120.0
 """Seconds that one run may take to upload what it still has."""
-_NOT_OF_THE_MEMBER = ("output_dir", "dry_run")
+MOST_TITLE = 63
+"""Characters of an alert's."""
 
 
 def open_runs(sweep_folder: Path, sweep_name: str, config: TrackingConfig) -> "WandbRuns | None":
-    """The runs of one process; None when `tracking.mode` is none."""
-    return None if config.mode == "none" else WandbRuns(sweep_folder, sweep_name, config)
+    """The runs of one process; None where `tracking.mode` is not one of wandb's."""
+    return WandbRuns(sweep_folder, sweep_name, config) if config.mode in WANDB_MODES else None
 
 
 class WandbRuns:
     """The live wandb runs of one process."""
 
     def __init__(self, sweep_folder: Path, sweep_name: str, config: TrackingConfig) -> None:
-        self._folder = sweep_folder
-        self._sweep = sweep_name
-        self._config = config
+        self._folder, self._sweep, self._config = sweep_folder, sweep_name, config
         self._runs: dict[str, Any] = {}
         self._begun = 0
+        self._rewinds = True
+        """Whether the server takes back steps, as far as is known."""
+        look_for_agent()
         if config.mode == "online" and (why := _unready()):
             self._go_offline(why)
 
-    def begin(self, label: str, identity: str, config: Mapping[str, Any]) -> int:
-        """Open a member's run; the last step that wandb has of it, -1 for none.
+    def begin(self, run: TrackedRun, step: float) -> int:
+        """Open a run; the last step that wandb has of it, -1 for none.
 
-        Its id follows from the sweep and the member, so a resumed member goes on in its own.
+        Its id follows from the sweep and the member, so a resumed member goes on in its own: in a file of its own
+        offline, after the steps to come are cut from the earlier ones; online in the same run, taken back to before the
+        step where the server can do that.
         """
-        shown = {key: value for key, value in config.items() if key not in _NOT_OF_THE_MEMBER}
-        shown["architecture"] = architecture_label(config)
-        self._init(label, label, identity, "train", shown)
+        self._init(run, step)
+        opened = self._runs[run.label]
+        if run.job == "train":
+            opened.define_metric("tokens")
+            opened.define_metric("*", step_metric="tokens")
         if self._config.mode == "online":
-            return int(self._runs[label].starting_step) - 1
-        return last_offline_step(self._folder, self._run_id(identity))
+            last = int(opened.starting_step) - 1
+        else:
+            last = cut_offline(wandb_folder(self._folder), str(opened.id), step, but=_file_of(opened))
+        if run.label == SWEEP and self._config.mode == "offline":
+            say(f"runs are kept offline; `sae-sweep upload {self._folder}` sends them")
+        return last
 
-    def log(self, label: str, step: int, values: Mapping[str, float | None]) -> None:
-        """Log one step of a member; undefined values are left out."""
+    def log(self, label: str, step: int, moment: float, values: Mapping[str, float]) -> None:
+        """Log one step at the moment it was taken."""
         run = self._runs.get(label)
         if run is not None:
-            run.log({key: value for key, value in values.items() if value is not None}, step=step)
+            run.log({**values, "_timestamp": moment}, step=step)
 
-    def finish(self, label: str, metrics: Mapping[str, Any]) -> None:
+    def finish(
+        self, label: str, summary: Mapping[str, Any], histograms: Mapping[str, Histogram], files: Sequence[Path]
+    ) -> None:
         """Close a run with flat summary values, which is what wandb's scatter plots over runs read."""
-        self._end(label, metrics, exit_code=0)
+        import numpy as np
+        import wandb
+
+        run = self._runs.get(label)
+        if run is None:
+            return
+        made = {
+            name: wandb.Histogram(np_histogram=(np.asarray(one.counts), np.asarray(one.edges)))
+            for name, one in histograms.items()
+        }
+        if made:
+            run.log(made, commit=False)
+        for path in files:
+            run.log_artifact(_artifact(f"{self._sweep}-{path.name}", path))
+        self._end(label, summary, exit_code=0)
 
     def fail(self, label: str, reason: str) -> None:
-        """Close the run of a member that will not be finished."""
+        """Close the run of a member that will not be finished, with an alert."""
+        run = self._runs.get(label)
+        if run is not None:
+            run.alert(f"{label} failed"[:MOST_TITLE], reason, level="ERROR")
         self._end(label, {"failed": reason}, exit_code=1)
 
     def frontier(self, tables: Sequence[FrontierTable]) -> None:
-        """One run for the sweep, with a table and a scatter plot per cell."""
-        self._init("", f"{self._sweep} frontier", "summary", "sweep-summary", {"sweep": self._sweep})
-        for index, table in enumerate(tables):
-            _log_table(self._runs[""], "frontier" if len(tables) == 1 else f"frontier_{index}", table)
-        self._end("", {"members": sum(len(table.rows) for table in tables)}, exit_code=0)
+        """A table and a scatter plot for each cell, in the run of the sweep."""
+        if SWEEP in self._runs:
+            for index, table in enumerate(tables):
+                _log_table(self._runs[SWEEP], "frontier" if len(tables) == 1 else f"frontier_{index}", table)
 
     def close(self) -> None:
-        """End the runs that are still open as preempted, and say how offline runs are uploaded."""
+        """End the runs that are still open as preempted."""
         for label in list(self._runs):
             self._runs[label].mark_preempting()
             self._end(label, {}, exit_code=1)
-        if self._begun and self._config.mode == "offline":
-            _say(f"runs are kept offline; upload them with: wandb sync {self._folder / 'wandb'}/offline-run-*")
 
     def _end(self, label: str, summary: Mapping[str, Any], exit_code: int) -> None:
         run = self._runs.pop(label, None)
@@ -94,76 +119,72 @@ class WandbRuns:
 
     def _go_offline(self, why: str) -> None:
         self._config = replace(self._config, mode="offline")
-        _say(f"{why}; runs are kept offline")
+        say(f"{why}; runs are kept offline")
 
-    def _init(self, label: str, name: str, identity: str, job_type: str, config: Mapping[str, Any]) -> None:
-        """Open a run; where the server does not take the first one, all are kept offline."""
+    def _init(self, run: TrackedRun, step: float) -> None:
+        """Open a run; where the server does not take it, it and all to come are kept offline."""
         import wandb
 
+        trial = asked_of(run)
+        identity = trial.pop("run_id", None) or run_id(self._folder, self._sweep, run.identity)
+        if self._config.mode == "online" and self._rewinds and step > 0 and isfinite(step):
+            try:
+                return self._open(run, identity, trial, resume_from=f"{identity}?_step={int(step) - 1}")
+            except wandb.errors.Error:  # an older server, or nothing there to take back
+                self._rewinds = False
         try:
-            self._open(label, name, identity, job_type, config)
+            # Offline, an id that exists is not found, and "allow" only warns.
+            self._open(run, identity, trial, resume="allow" if self._config.mode == "online" else None)
         except wandb.errors.Error as error:
-            if self._config.mode != "online" or self._begun:
+            if self._config.mode != "online":
                 raise
             self._go_offline((str(error).splitlines() or ["no answer"])[0])
-            self._open(label, name, identity, job_type, config)
+            self._open(run, identity, trial, resume=None)
 
-    def _open(self, label: str, name: str, identity: str, job_type: str, config: Mapping[str, Any]) -> None:
+    def _open(self, run: TrackedRun, identity: str, trial: Mapping[str, Any], **how: Any) -> None:
         import wandb
 
+        whole, folder = run.label == SWEEP, wandb_folder(self._folder)
+        wait_for_a_name(folder, identity)
         settings = wandb.Settings(
             console="off",
             silent=True,
-            x_disable_stats=True,
-            x_disable_meta=True,
+            x_disable_stats=not whole,  # the machine is looked at once, not for each member
+            x_disable_meta=not whole,
             save_code=False,
-            disable_git=True,
+            disable_git=not whole,
             init_timeout=INIT_TIMEOUT,
             finish_timeout=FINISH_TIMEOUT,
             finish_timeout_raises=True,
+            **trial,
         )
-        run = wandb.init(
+        opened = wandb.init(
             project=self._config.project,
             entity=self._config.entity,
             mode="online" if self._config.mode == "online" else "offline",
-            id=self._run_id(identity),
-            name=name,
-            group=self._sweep,
-            job_type=job_type,
-            dir=str(self._folder),
-            config=dict(config),
+            id=identity,
+            name=run.name,
+            group=self._config.group,
+            job_type=run.job,
+            dir=str(folder),
+            config=dict(run.config),
+            tags=list(run.tags),
+            notes=run.notes,
             reinit="create_new",
-            # Offline, an id that exists is not found, and "allow" only warns.
-            resume="allow" if self._config.mode == "online" else None,
             settings=settings,
+            **how,
         )
-        self._runs[label] = run
+        self._runs[run.label] = opened
         self._begun += 1
         if self._begun == 1 and self._config.mode == "online":
-            _say(f"group {self._sweep} at {run.project_url}")
-        if job_type == "train":
-            run.define_metric("tokens")
-            run.define_metric("*", step_metric="tokens")
-
-    def _run_id(self, identity: str) -> str:
-        """The salt is this folder's own: wandb drops the steps of a run that is trained anew under an old id."""
-        salt = self._folder / "wandb" / "salt"
-        if not salt.exists():
-            salt.parent.mkdir(parents=True, exist_ok=True)
-            value = secrets.token_hex(4)
-            mine = salt.with_name(f"salt.{value}")
-            mine.write_text(value, encoding="utf-8")
-            # A link appears whole, and only once: groups that begin together agree.
-            with suppress(FileExistsError):
-                salt.hardlink_to(mine)
-            mine.unlink()
-        text = f"{self._sweep}/{identity}/{salt.read_text(encoding='utf-8')}"
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+            say(f"group {self._config.group} at {opened.project_url}")
 
 
 def _unready() -> str | None:
     """Why nothing can be sent to wandb's server; None where it may be. On a terminal wandb would ask for a key, and
     without a network wait for minutes."""
+    import os
+
     import wandb
 
     server = os.environ.get("WANDB_BASE_URL") or wandb.setup().settings.base_url
@@ -172,6 +193,25 @@ def _unready() -> str | None:
     if not wandb.login(host=server, prompt=False, verify=False):
         return "there is no API key (wandb login, or WANDB_API_KEY)"
     return None
+
+
+def _file_of(run: Any) -> Path:
+    """The file that a run writes, offline."""
+    return Path(run.settings.sync_dir) / f"run-{run.id}.wandb"
+
+
+def _artifact(name: str, path: Path) -> Any:
+    import re
+
+    import wandb
+
+    kind = "report" if path.is_file() else "sae"
+    artifact = wandb.Artifact(re.sub(r"[^\w.-]", "_", name)[:128], type=kind)
+    if path.is_file():
+        artifact.add_file(str(path))
+    else:
+        artifact.add_dir(str(path))
+    return artifact
 
 
 def _log_table(run: Any, name: str, found: FrontierTable) -> None:
@@ -188,5 +228,6 @@ def _plain(value: Any) -> Any:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """A line for people."""
     print(f"wandb: {text}", file=sys.stderr, flush=True)

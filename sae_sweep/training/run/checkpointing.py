@@ -34,13 +34,14 @@ from sae_sweep.folder.checkpoints import (
     read_checkpoint,
     write_state,
 )
-from sae_sweep.folder.names import CURVES, LAST_GOOD
+from sae_sweep.folder.names import CURVES, LAST_GOOD, TIMES
 from sae_sweep.folder.sweep import SweepFolder
 from sae_sweep.host.terminal import escaped
 from sae_sweep.plan.groups import Group
 from sae_sweep.plan.milestones import passed
 from sae_sweep.tracking.jsonl import cut_back
 from sae_sweep.tracking.progress import Progress
+from sae_sweep.tracking.times import cut_back as cut_times
 from sae_sweep.tracking.tracker import Tracker
 from sae_sweep.training.devices.ranks import ALONE, Ranks
 from sae_sweep.training.step.member import TrainedMember
@@ -149,6 +150,7 @@ class Keeper:
             curves = self._folder.member_folder(label) / CURVES
             if not cut_back(curves, record.lines if record else 0):
                 self.say(f"{curves} has lost lines since the checkpoint; they stay lost")
+            cut_times(curves.with_name(TIMES), record.step if record else 0)
             if checkpoint is not None and record is not None:
                 member.restore(record, checkpoint.folder / record.file)
                 if all(self._folder.has_milestone(label, tokens) for tokens in member.milestones):
@@ -193,10 +195,9 @@ class Keeper:
         if self._ranks.first:
             self.say(text)
 
-    def begin(self, tracker: Tracker, steps: Mapping[str, int], tokens: int) -> None:
-        """From here on checkpoints fall due; wandb is told what the one gone on from covers."""
+    def begin(self, tracker: Tracker, tokens: int) -> None:
+        """From here on checkpoints fall due."""
         self._tracker, self._saved_at, self._saved_tokens = tracker, monotonic(), tokens
-        tracker.covered(steps)
 
     def due(self, tokens: int) -> bool:
         """Whether it is time for a checkpoint; `tokens` are those of a member, on average."""
@@ -205,8 +206,7 @@ class Keeper:
         return by_clock or (every is not None and tokens // int(every) > self._saved_tokens // int(every))
 
     def keep(self, block: int, stamp: str, tokens: int) -> None:
-        """Write a checkpoint, then tell wandb what it covers. Where the disk does not take it, that is said, and the
-        one before stays."""
+        """Write a checkpoint. Where the disk does not take it, that is said, and the one before stays."""
         assert self._tracker is not None
         self._saved_at, self._saved_tokens = monotonic(), tokens
         try:
@@ -217,7 +217,6 @@ class Keeper:
             return
         finally:
             self._saved_at = monotonic()  # what writing took is not work that a kill would lose
-        self._tracker.covered({m.label: m.step for m in self._last.members if m.identity in self._members})
 
     def _records(self, tracker: Tracker) -> list[tuple[TrainedMember, MemberRecord]]:
         """This rank's members as they are, with the last steps at which they were known to be finite."""

@@ -134,7 +134,8 @@ class Judging:
             folder = work.folder.member_folder(label)
             write_provenance(folder, member.plan, str(evaluation.sae.tensors["b_dec"].device), self._began)
             self._write(folder, member, evaluation, metrics)
-            work.tracker.finish(label, metrics)
+            work.tracker.finish(label, member.step, metrics)
+            work.judged(label, metrics)
             results[label] = MemberResult(metrics, None)
             work.stop.poll()
         for member in members:

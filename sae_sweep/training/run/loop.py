@@ -6,15 +6,16 @@ from functools import partial
 
 from sae_sweep.activations.prefetch import Prefetch
 from sae_sweep.activations.stream import Block
-from sae_sweep.config.reading import config_entries
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import Evaluator
 from sae_sweep.folder.sweep import MemberResult, SweepFolder
 from sae_sweep.host.memory import give_back
 from sae_sweep.host.signals import Interrupted, Stop
 from sae_sweep.plan.groups import Group
+from sae_sweep.tracking.described import member_run
 from sae_sweep.tracking.progress import Progress
-from sae_sweep.tracking.tracker import TrackedMember, Tracker
+from sae_sweep.tracking.sweep_run import SweepRun
+from sae_sweep.tracking.tracker import Tracker
 from sae_sweep.training.devices.lanes import Lanes
 from sae_sweep.training.devices.ranks import ALONE, Ranks, nothing
 from sae_sweep.training.devices.waves import Waves
@@ -55,33 +56,36 @@ class GroupRun:
         self._apart = ranks.alone
         """Whether nobody waits for this rank, so that it may end at any point between two steps."""
 
-    def run(self, folder: SweepFolder, stop: Stop | None = None) -> dict[str, MemberResult]:
-        """Train all members to their budgets, then judge and save them; results by label.
+    def run(
+        self, folder: SweepFolder, stop: Stop | None = None, sweep: SweepRun | None = None
+    ) -> dict[str, MemberResult]:
+        """Train all members to their budgets, then judge and save them; results by label. `sweep` is told of all.
 
         Members that have a checkpoint go on from it. Told to stop, it leaves one and raises Interrupted.
         """
         self._ranks.shared(lambda: folder)
         with self._ranks.together():
-            return self._run(folder, stop or Stop())
+            return self._run(folder, stop or Stop(), sweep)
 
     def follow(self, stop: Stop) -> None:
         """The same, as another rank than the first, of this rank's members."""
         self._run(self._ranks.shared(nothing), stop)
 
-    def _run(self, folder: SweepFolder, stop: Stop) -> dict[str, MemberResult]:
+    def _run(self, folder: SweepFolder, stop: Stop, sweep: SweepRun | None = None) -> dict[str, MemberResult]:
         members, own = self._group.members, [member.plan for member in self._members]
         config = members[0].config
         keeper, reached = Keeper(folder, self._group, self._members, self._ranks), Reached(self._group, self._members)
         if (checkpoint := keeper.resume(self._stamp)) is not None:
             self._block = checkpoint.block
             reached.hear({record.label: record.step for record in checkpoint.members})
-        tracked = [TrackedMember(m.label, m.identity, config_entries(m.resolved)) for m in own]
-        tracker = Tracker(folder.root, config.name, config.tracking, tracked)
+        tracked = [member_run(member, config.tracking) for member in own]
+        tracker = Tracker(folder.root, config.name, config.tracking, tracked, reached.own)
         with stop.at_once(False), closing(self._blocks):
             try:
-                keeper.begin(tracker, reached.own, reached.tokens)
+                keeper.begin(tracker, reached.tokens)
                 self._progress.begin([member.label for member in members], reached.tokens, self._block)
-                return self._work(Work(folder, tracker, self._progress, stop, keeper, self._ranks, reached))
+                work = Work(folder, tracker, self._progress, stop, keeper, self._ranks, reached, sweep=sweep)
+                return self._work(work)
             finally:
                 tracker.close()
 
@@ -111,7 +115,11 @@ class GroupRun:
                 self._checkpoint(work)
             work.progress.message(f"{interrupted.name}: {work.keeper.kept()}; the same command goes on from there")
             raise
-        return {label: result for own in self._ranks.exchange(results) for label, result in own.items()}
+        everyone = {label: result for own in self._ranks.exchange(results) for label, result in own.items()}
+        for label, result in everyone.items():
+            if label not in results and result.metrics is not None:  # its own rank has told of it, but not the sweep
+                work.judged(label, result.metrics)
+        return everyone
 
     def _train(self, lanes: Lanes, work: Work) -> None:
         self._keep_milestones(work)  # at which it was interrupted
@@ -137,6 +145,7 @@ class GroupRun:
                 member.judged_tokens = member.tokens
                 values = {f"heldout/{key}": value for key, value in evaluation.metrics.items()}
                 work.tracker.log(member.plan.label, member.step, member.tokens, values)
+                work.judged(member.plan.label, evaluation.metrics)
             self._block += 1
 
     def _consume(self, lanes: Lanes, block: Block, work: Work) -> None:
@@ -167,6 +176,8 @@ class GroupRun:
         """While steps are taken, or between them."""
         if work.progress.due:
             work.show(self._waves)
+        elif work.tracker.due:
+            work.log(self._waves)
         work.stop.poll()
         if self._ranks.alone and work.keeper.due(work.reached.tokens):
             raise _CheckpointDue

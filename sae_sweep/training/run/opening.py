@@ -92,7 +92,7 @@ def _opened(group: Group, waves: Sequence[Wave], ranks: Ranks, progress: Progres
     stamp = ranks.shared(partial(stream_stamp, first))
     waits = _waits(config, own, source.device, ranks)
 
-    made = (BankTrainer(*pair, config.tracking.log_every) for pair in zip(banks, calibrations, strict=True))
+    made = (BankTrainer(*pair) for pair in zip(banks, calibrations, strict=True))
     trainees = (Paged(trainer) if waits else trainer for trainer in made)  # one after the other
     turns = Waves([[next(trainees) for _ in wave.banks] for wave in own])
     positions = {member.config.evaluation.positions for bank in banks for member in bank.members}

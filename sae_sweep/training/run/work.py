@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from sae_sweep.folder.names import LOG
 from sae_sweep.folder.sweep import SweepFolder
 from sae_sweep.host.signals import Stop
 from sae_sweep.plan.groups import Group
 from sae_sweep.tracking.progress import Progress
+from sae_sweep.tracking.sweep_run import SweepRun
 from sae_sweep.tracking.tracker import Tracker
 from sae_sweep.training.devices.ranks import Ranks
 from sae_sweep.training.devices.waves import Waves
@@ -57,6 +59,8 @@ class Work:
     reached: Reached
     latest: dict[str, tuple[float, float]] = field(default_factory=dict)
     """(L0, FVU) of this rank's members that have new ones since the last meeting."""
+    sweep: SweepRun | None = None
+    """The run that tells of all members; of the first rank."""
 
     def note(self, label: str, text: str) -> None:
         """A line with the time in the member's log.txt; metrics never hold wall-clock."""
@@ -72,6 +76,11 @@ class Work:
         """Say in progress.json how far the group is."""
         self.keeper.beat(self.reached.steps, self.progress)
 
+    def judged(self, label: str, metrics: Mapping[str, Any]) -> None:
+        """What a member was judged to be."""
+        if self.sweep is not None:
+            self.sweep.judged(label, metrics)
+
     def show(self, waves: Waves) -> None:
         """Say how far the members are, and who has failed."""
         self.progress.update(self.reached.tokens, self.log(waves))
@@ -86,8 +95,10 @@ class Work:
         for trainer in waves.settled:
             while trainer.records:  # one at a time: a disk that takes no more must not have a line twice later
                 record = trainer.records[0]
-                self.tracker.log(record.label, record.step, record.tokens, record.values)
-                latest[record.label] = (record.values["l0"], trainer.unexplained(record))
+                self.tracker.log(record.label, record.step, record.tokens, record.values, record.moment)
+                latest[record.label] = (record.values["l0"], record.values["fvu"])
                 del trainer.records[0]
+        if self.sweep is not None:
+            self.sweep.pace(self.reached.tokens, self.progress.rates, self.progress.eta)
         self.latest.update(latest)
         return latest

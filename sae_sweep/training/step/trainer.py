@@ -1,7 +1,9 @@
 """One bank in training: its members take their steps over each block of activations."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import nan
+from time import time
 
 import torch
 from torch import Tensor
@@ -33,19 +35,21 @@ class StepRecord:
     step: int
     tokens: int
     values: dict[str, float]
+    moment: float = field(default_factory=time, compare=False)
+    """When it was taken, by the wall clock: no part of a result."""
 
 
 class BankTrainer:
     """Trains the members of one bank; `consume` takes every block in turn."""
 
-    def __init__(self, plan: BankPlan, calibration: Calibration, log_every: int) -> None:
-        """A record is made of every `log_every`-th step. Raises ConfigError where a member cannot begin."""
+    def __init__(self, plan: BankPlan, calibration: Calibration) -> None:
+        """Raises ConfigError where a member cannot begin."""
         self.hook = plan.site.hook
         self.trained = TrainedBank(plan, calibration)
         self.bank = self.trained.bank
         self.members = [TrainedMember(member, self.trained, i) for i, member in enumerate(plan.members)]
         self.records: list[StepRecord] = []
-        self._batch_size, self._log_every = plan.members[0].config.training.batch_size, log_every
+        self._batch_size = plan.members[0].config.training.batch_size
         self._end_to_end = calibration.end_to_end
 
     def _batch(self, block: Block, number: int) -> Batch:
@@ -60,11 +64,6 @@ class BankTrainer:
     @property
     def running(self) -> bool:
         return any(member.running for member in self.members)
-
-    def unexplained(self, record: StepRecord) -> float:
-        """The share of the variance that a record's batch left unexplained; of an objective that is not local, of what
-        it costs that the mean is in the place of activations."""
-        return record.values["reconstruction"] / (self.trained.worth * self.trained.variance)
 
     @property
     def cost(self) -> int:
@@ -153,13 +152,16 @@ class BankTrainer:
                 entries = losses.support_F.split(widths)[i].sum().item()
                 member.dense = entries > DENSE_ABOVE * member.plan.width * self._batch_size
             last = member.step + 1 == member.schedule.total_steps
-            if member.step % self._log_every == 0 or last:
+            if member.step % member.plan.log_every == 0 or last:
                 self._record(member, i, losses, coefficient_M, l0_M)
 
     def _record(self, member: TrainedMember, i: int, losses: Losses, coefficient_M: Tensor, l0_M: Tensor) -> None:
+        reconstruction, mean = losses.reconstruction_M[i].item(), self.trained.worth * self.trained.variance
         values = {
             "loss": losses.total(coefficient_M)[i].item(),
-            "reconstruction": losses.reconstruction_M[i].item(),
+            "reconstruction": reconstruction,
+            # of an objective that is not local: of what it costs that the mean is in the place of activations
+            "fvu": reconstruction / mean if mean > 0 else nan,
             "sparsity": losses.sparsity_M[i].item() if losses.sparsity_M is not None else 0.0,
             "auxiliary": losses.auxiliary_M[i].item() if losses.auxiliary_M is not None else 0.0,
             "l0": l0_M[i].item(),
@@ -168,7 +170,7 @@ class BankTrainer:
             "coefficient_optimised": coefficient_M[i].item(),
             "dead_fraction": member.dead_fraction,
         }
-        member.failed = divergence(values, self.trained.worth * self.trained.variance, member.step)
+        member.failed = divergence(values, mean, member.step)
         self.records.append(StepRecord(member.plan.label, member.step, member.tokens + self._batch_size, values))
 
     def _resample(self, index: int, batch: Batch) -> None:

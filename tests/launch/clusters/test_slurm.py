@@ -123,7 +123,7 @@ def test_a_worker_trains_what_was_submitted_whatever_the_command_line_would_say_
     train_task(tasks[1].folder)
     assert len(program.training.groups) == 2
     assert {state for state, _ in entries(program).values()} == {"finished"}
-    assert len(program.training.summaries) == 1, "one for the sweep, by who ended it"
+    assert len(program.training.summaries) == 2, "each worker has a run of the sweep, of its own machine"
 
 
 def test_a_member_that_fails_in_a_worker_is_failed_for_all_who_look(program: Any, cluster: Cluster) -> None:

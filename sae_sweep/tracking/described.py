@@ -1,0 +1,96 @@
+"""What a run is, in words and in values that runs are filtered by: of a member, from its plan or from its folder, and
+of the whole sweep."""
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from sae_sweep.config.saved import architecture_label, saved_sae
+from sae_sweep.config.schema import TrackingConfig
+from sae_sweep.data.kinds import data_kind
+from sae_sweep.folder.provenance import command, commit, host_facts, resolved_entries
+from sae_sweep.plan.members import Member
+from sae_sweep.tracking.runs import SWEEP, TrackedRun
+
+OURS = ("output_dir", "dry_run", "tracking", "launcher")
+"""Entries of a config that are not of the member."""
+MOST_TAG = 64
+"""Characters that wandb takes."""
+
+
+def member_run(member: Member, asked: TrackingConfig) -> TrackedRun:
+    """The run of a planned member."""
+    return entries_run(member.label, member.identity, resolved_entries(member), asked, member.words)
+
+
+def entries_run(label: str, identity: str, entries: Mapping[str, Any], asked: TrackingConfig, words: str) -> TrackedRun:
+    """The run of a member, from the entries of its resolved config."""
+    flat = _facts(entries)
+    named = (flat.get(key) for key in ("architecture", "model_name", "hook"))
+    tags = _tags([str(value) for value in named if value is not None], asked)
+    config = {**_stated({key: value for key, value in entries.items() if key not in OURS}), **flat}
+    return TrackedRun(label, identity, label, "train", config, tags, asked.notes or words)
+
+
+def sweep_run(name: str, task: str | None, members: Sequence[Member], asked: TrackingConfig) -> TrackedRun:
+    """The run of a sweep; where workers train its groups, of each of them."""
+    first = members[0].config
+    config = {
+        "sweep": name,
+        "command": command(),
+        "commit": commit(),
+        **host_facts(),
+        "members": len(members),
+        "architectures": sorted({member.config.sae.method() for member in members}),
+        "hooks": list(dict.fromkeys(member.site.name for member in members)),
+        "model_name": _model(first.model.path, first.model.name, first.data.kind),
+        "tokens": int(first.training.tokens),
+    }
+    shown = name if task is None else f"{name} {task}"
+    identity = sha256((task or "sweep").encode()).hexdigest()[:16]
+    tags = _tags([str(config["model_name"])], asked)
+    return TrackedRun(SWEEP, identity, shown, "sweep", _stated(config), tags, asked.notes or f"the sweep {name}")
+
+
+def _facts(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """What runs are filtered by, flat."""
+    sae, training, site, data = (entries[group] for group in ("sae", "training", "site", "data"))
+    known, model = saved_sae(sae), entries["model"]
+    knob = None if known is None else known.knob()
+    value = sae.get("l0") if sae.get("l0") is not None else sae.get(knob or "")
+    target = sae.get("l0") if sae.get("l0") is not None else sae.get("k")
+    facts = {
+        "architecture": architecture_label(entries),
+        "model_name": _model(model.get("path"), model.get("name"), data["kind"]),
+        "layer": site.get("layer"),
+        "hook": site.get("hook"),
+        "d_in": site.get("width"),
+        "width": sae.get("width"),
+        "lr": training.get("lr"),
+        "sparsity_key": "l0" if sae.get("l0") is not None else knob,
+        "sparsity_value": value,
+        "sparsity_target": target,
+        "tokens": training.get("tokens"),
+        "batch_size": training.get("batch_size"),
+        "context": data.get("context"),
+        "objective": training.get("objective"),
+        "seed": entries.get("seed"),
+    }
+    return _stated(facts)
+
+
+def _model(path: str | None, name: str | None, kind: str) -> str | None:
+    if not data_kind(kind).MODEL:
+        return kind
+    return name if path is None else Path(path).name
+
+
+def _stated(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries, nested ones too, without those that are null."""
+    plain = {key: _stated(value) if isinstance(value, Mapping) else value for key, value in entries.items()}
+    return {key: value for key, value in plain.items() if value is not None}
+
+
+def _tags(own: Sequence[str], asked: TrackingConfig) -> list[str]:
+    return [tag[:MOST_TAG] for tag in dict.fromkeys([*own, *(asked.tags or [])]) if tag]
