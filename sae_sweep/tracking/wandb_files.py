@@ -25,7 +25,7 @@ def cut_offline(folder: Path, run_id: str, step: float, but: Path) -> int:
     A file that its dead process' helper still writes to is replaced, so what comes of that is nobody's.
     """
     last = -1
-    for file in sorted(folder.glob(f"wandb/offline-run-*-{run_id}/run-{run_id}.wandb")):
+    for file in sorted(folder.glob(f"wandb/offline-run-*-{run_id}*/run-{run_id}*.wandb")):
         if file.resolve() != but.resolve():
             last = max(last, _cut(file, step))
     return last

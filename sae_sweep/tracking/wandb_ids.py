@@ -4,21 +4,12 @@ import hashlib
 import os
 import secrets
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
-from time import sleep
 
 
 def wandb_folder(sweep_folder: Path) -> Path:
     """The folder in which wandb makes its own, `wandb/`: WANDB_DIR, or the sweep's."""
     return Path(os.environ.get("WANDB_DIR") or sweep_folder)
-
-
-def wait_for_a_name(folder: Path, identity: str) -> None:
-    """Return once wandb would name the next offline files of a run otherwise than those that are there: it names them
-    by the second, and writes over its own."""
-    while (folder / "wandb" / f"offline-run-{datetime.now():%Y%m%d_%H%M%S}-{identity}").exists():
-        sleep(0.05)
 
 
 def run_id(sweep_folder: Path, sweep_name: str, identity: str) -> str:

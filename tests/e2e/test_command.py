@@ -25,6 +25,7 @@ MEMBER_FILES = {
     "sparsity.safetensors",
     "metrics.json",
     "metrics.jsonl",
+    "times.jsonl",
     "log.txt",
 }
 

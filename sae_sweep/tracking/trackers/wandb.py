@@ -1,5 +1,7 @@
 """wandb: one run per member and one for the sweep. The package is imported only when tracking asks for it."""
 
+import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,12 +16,17 @@ from sae_sweep.tracking.environment import WANDB_MODES
 from sae_sweep.tracking.runs import SWEEP, FrontierTable, Histogram, TrackedRun
 from sae_sweep.tracking.wandb_agent import asked_of, look_for_agent
 from sae_sweep.tracking.wandb_files import cut_offline
-from sae_sweep.tracking.wandb_ids import run_id, wait_for_a_name, wandb_folder
+from sae_sweep.tracking.wandb_ids import run_id, wandb_folder
+from sae_sweep.tracking.wandb_rewind import rewound
 
 INIT_TIMEOUT = 10.0
 """Seconds. wandb's own is 90; a server that does not answer must not hold up training."""
 FINISH_TIMEOUT = 120.0
 """Seconds that one run may take to upload what it still has."""
+SECOND = "b"
+"""After the id of a run that is kept offline because no server took it."""
+_unreached: set[str] = set()
+"""Servers that have taken none from this process: they are asked once."""
 MOST_TITLE = 63
 """Characters of an alert's."""
 
@@ -35,11 +42,13 @@ class WandbRuns:
     def __init__(self, sweep_folder: Path, sweep_name: str, config: TrackingConfig) -> None:
         self._folder, self._sweep, self._config = sweep_folder, sweep_name, config
         self._runs: dict[str, Any] = {}
+        self._logged: set[str] = set()
+        """Of those runs that have something."""
         self._begun = 0
         self._rewinds = True
         """Whether the server takes back steps, as far as is known."""
         look_for_agent()
-        if config.mode == "online" and (why := _unready()):
+        if config.mode == "online" and (why := "it did not take a run" if _server() in _unreached else _unready()):
             self._go_offline(why)
 
     def begin(self, run: TrackedRun, step: float) -> int:
@@ -67,6 +76,7 @@ class WandbRuns:
         run = self._runs.get(label)
         if run is not None:
             run.log({**values, "_timestamp": moment}, step=step)
+            self._logged.add(label)
 
     def finish(
         self, label: str, summary: Mapping[str, Any], histograms: Mapping[str, Histogram], files: Sequence[Path]
@@ -111,41 +121,40 @@ class WandbRuns:
         run = self._runs.pop(label, None)
         if run is None:
             return
-        # wandb holds back the last step; let go at finish, it would overwrite the final values with that step's own.
-        run.log({}, commit=True)
+        if label in self._logged:
+            # wandb holds back the last step; let go at finish, it would overwrite the final values with that step's own
+            run.log({}, commit=True)
         for key, value in summary.items():
             run.summary[key] = finite(value) if isinstance(value, float) else value
         run.finish(exit_code=exit_code)
 
     def _go_offline(self, why: str) -> None:
         self._config = replace(self._config, mode="offline")
-        say(f"{why}; runs are kept offline")
+        if (server := _server()) not in _unreached:
+            _unreached.add(server)
+            say(f"{why}; runs are kept offline")
 
     def _init(self, run: TrackedRun, step: float) -> None:
         """Open a run; where the server does not take it, it and all to come are kept offline."""
-        import wandb
-
         trial = asked_of(run)
         identity = trial.pop("run_id", None) or run_id(self._folder, self._sweep, run.identity)
         if self._config.mode == "online" and self._rewinds and step > 0 and isfinite(step):
-            try:
-                return self._open(run, identity, trial, resume_from=f"{identity}?_step={int(step) - 1}")
-            except wandb.errors.Error:  # an older server, or nothing there to take back
-                self._rewinds = False
+            where = _server(), self._config.entity, self._config.project
+            self._rewinds = rewound(*where, identity, int(step) - 1)
         try:
             # Offline, an id that exists is not found, and "allow" only warns.
             self._open(run, identity, trial, resume="allow" if self._config.mode == "online" else None)
-        except wandb.errors.Error as error:
+        except Exception as error:
             if self._config.mode != "online":
                 raise
             self._go_offline((str(error).splitlines() or ["no answer"])[0])
-            self._open(run, identity, trial, resume=None)
+            # wandb's helper keeps the run that it could not open, and opens none of that id in another way.
+            self._open(run, f"{identity}{SECOND}", trial, resume=None)
 
     def _open(self, run: TrackedRun, identity: str, trial: Mapping[str, Any], **how: Any) -> None:
         import wandb
 
         whole, folder = run.label == SWEEP, wandb_folder(self._folder)
-        wait_for_a_name(folder, identity)
         settings = wandb.Settings(
             console="off",
             silent=True,
@@ -183,16 +192,21 @@ class WandbRuns:
 def _unready() -> str | None:
     """Why nothing can be sent to wandb's server; None where it may be. On a terminal wandb would ask for a key, and
     without a network wait for minutes."""
-    import os
-
     import wandb
 
-    server = os.environ.get("WANDB_BASE_URL") or wandb.setup().settings.base_url
+    server = _server()
     if not answers(server):
         return f"{server} does not answer"
     if not wandb.login(host=server, prompt=False, verify=False):
         return "there is no API key (wandb login, or WANDB_API_KEY)"
     return None
+
+
+def _server() -> str:
+    """The address of wandb's server."""
+    import wandb
+
+    return os.environ.get("WANDB_BASE_URL") or str(wandb.setup().settings.base_url)
 
 
 def _file_of(run: Any) -> Path:
@@ -201,8 +215,6 @@ def _file_of(run: Any) -> Path:
 
 
 def _artifact(name: str, path: Path) -> Any:
-    import re
-
     import wandb
 
     kind = "report" if path.is_file() else "sae"
