@@ -58,6 +58,8 @@ def _complete(arguments: Sequence[str]) -> None:
 
 
 def _train(arguments: Sequence[str]) -> None:
+    if sys.stderr.isatty() and not arguments[0].startswith("-"):  # the config takes a moment, and torch seconds
+        print("sae-sweep: reading the config", file=sys.stderr, flush=True)
     from sae_sweep.config.files import config_folder
     from sae_sweep.launch.hydra.program import run  # brings in Hydra
 
@@ -159,6 +161,18 @@ def _import(arguments: Sequence[str]) -> None:
     import_saes(arguments)
 
 
+def _upload(arguments: Sequence[str]) -> None:
+    from sae_sweep.launch.wandb import upload_sweep
+
+    upload_sweep(_sweep_folder("upload", arguments[:1]), arguments[1:])
+
+
+def _dashboard(arguments: Sequence[str]) -> None:
+    from sae_sweep.launch.wandb import dashboard_sweep
+
+    dashboard_sweep(_sweep_folder("dashboard", arguments[:1]), arguments[1:])
+
+
 def _explain(arguments: Sequence[str]) -> None:
     from sae_sweep.config.comments import explanation
 
@@ -197,6 +211,8 @@ COMMANDS: Mapping[str, Command] = {
     "eval": Command("DIR|SAE ... [--tokens N] [--into DIR] [data=...] [--analysis NAME]", "judge again, or ask", _eval),
     "import": Command("SOURCE --out DIR [--format F] [--model ID] [--site HOOK]", "SAEs of others as ours", _import),
     "export": Command("MEMBER --format F --out DIR | --push hub:USER/REPO", "write SAEs as others read them", _export),
+    "upload": Command("DIR [tracking.project=P]", "send a sweep to wandb, however it was tracked", _upload),
+    "dashboard": Command("DIR [tracking.project=P]", "make the wandb workspace that shows a sweep", _dashboard),
     "explain": Command("KEY", "what a key, or each option of a group, means", _explain),
     "work": Command("DIR", "what a cluster's worker runs: one group", _work),
     "help": Command("", "print this", lambda _: _train(["--help"])),

@@ -43,6 +43,7 @@ def train_missing(plan: Plan, folder: SweepFolder, stop: Stop) -> None:
             from sae_sweep.reporting.summary import frontier_tables
 
             sweep.end(frontier_tables(cells), folder.root / REPORT)
+            _make_workspace(plan, folder, str(cells[0]["fidelity"]) if cells else "ce_recovered")
 
 
 def _sweep_run(plan: Plan, folder: SweepFolder) -> "SweepRun":
@@ -54,6 +55,18 @@ def _sweep_run(plan: Plan, folder: SweepFolder) -> "SweepRun":
     config = plan.members[0].config
     run = sweep_run(config.name, folder.task, plan.members, config.tracking)
     return SweepRun(folder.root, run, config.tracking, partial(latest_tables, folder.root))
+
+
+def _make_workspace(plan: Plan, folder: SweepFolder, fidelity: str) -> None:
+    """Make the workspace that shows the sweep, where it is asked for; a server's troubles are told, and no more."""
+    config = plan.members[0].config
+    if config.tracking.workspace and config.tracking.mode != "none":
+        from sae_sweep.tracking.dashboard import make_dashboard
+
+        try:
+            make_dashboard(folder.root, config.tracking, fidelity)
+        except ConfigError as error:
+            say(str(error))
 
 
 def _train(plan: Plan, finished: set[str], folder: SweepFolder, stop: Stop, sweep: "SweepRun") -> None:

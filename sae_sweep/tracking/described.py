@@ -9,7 +9,9 @@ from typing import Any
 from sae_sweep.config.saved import architecture_label, saved_sae
 from sae_sweep.config.schema import TrackingConfig
 from sae_sweep.data.kinds import data_kind
+from sae_sweep.folder.names import PROVENANCE
 from sae_sweep.folder.provenance import command, commit, host_facts, resolved_entries
+from sae_sweep.host.json_files import read_object
 from sae_sweep.plan.members import Member
 from sae_sweep.tracking.runs import SWEEP, TrackedRun
 
@@ -47,9 +49,28 @@ def sweep_run(name: str, task: str | None, members: Sequence[Member], asked: Tra
         "model_name": _model(first.model.path, first.model.name, first.data.kind),
         "tokens": int(first.training.tokens),
     }
-    shown = name if task is None else f"{name} {task}"
+    return _of_sweep(name, task, config, asked)
+
+
+def past_sweep_run(folder: Path, members: Mapping[str, Mapping[str, Any]], asked: TrackingConfig) -> TrackedRun:
+    """The run of a sweep that is on disk: as the provenance of its last finished member has it."""
+    config: dict[str, Any] = {"sweep": folder.name, "members": len(members)}
+    for label in reversed(list(members)):
+        try:
+            found = read_object(folder / label / PROVENANCE)
+        except (OSError, ValueError):
+            continue
+        config |= {key: found.get(key) for key in ("command", "commit", "host", "platform", "device")}
+        config |= {key: value for key, value in _facts(found["config"]).items() if key in ("model_name", "tokens")}
+        break
+    config["architectures"] = sorted({architecture_label(entry["config"]) for entry in members.values()})
+    return _of_sweep(folder.name, None, config, asked)
+
+
+def _of_sweep(name: str, task: str | None, config: Mapping[str, Any], asked: TrackingConfig) -> TrackedRun:
     identity = sha256((task or "sweep").encode()).hexdigest()[:16]
-    tags = _tags([str(config["model_name"])], asked)
+    tags = _tags([str(config.get("model_name") or "")], asked)
+    shown = name if task is None else f"{name} {task}"
     return TrackedRun(SWEEP, identity, shown, "sweep", _stated(config), tags, asked.notes or f"the sweep {name}")
 
 

@@ -1,7 +1,5 @@
 """How far a group is: a live display on a terminal, a plain line now and then elsewhere."""
 
-import statistics
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from threading import get_ident
 from time import monotonic
@@ -10,11 +8,9 @@ from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
 
 from sae_sweep.config.values import count, duration
+from sae_sweep.tracking.display import Place, Shown, screen, spread
 from sae_sweep.tracking.pace import Kind, Pace, Workload
 
 LIVE_SECONDS = 0.5
@@ -44,6 +40,7 @@ class Progress:
         self._told: float | None = None
         """When something was told of work; None where what came since is no work that comes again."""
         self._thread = get_ident()
+        self._places: dict[str, Place] = {}
         self._states: dict[str, str] = {}
         self._values: dict[str, tuple[float, float]] = {}
         self._doing = self._place = ""
@@ -70,9 +67,9 @@ class Progress:
         """What there is to do."""
         self._passes = list(passes)
 
-    def begin(self, labels: Sequence[str], tokens_done: int, blocks_done: int) -> None:
-        """Training of the members of a pass begins, or goes on."""
-        self._states, self._values = dict.fromkeys(labels, "training"), {}
+    def begin(self, places: Mapping[str, Place], tokens_done: int, blocks_done: int) -> None:
+        """Training of the members of a pass begins, or goes on; where each belongs, by label."""
+        self._places, self._states, self._values = dict(places), dict.fromkeys(places, "training"), {}
         self._shares[Kind.STEPS] = self._share_of(tokens_done)
         if blocks_done and self._passes:
             self._shares[Kind.MODEL] = min(1.0, blocks_done / self._passes[0].blocks)
@@ -122,6 +119,8 @@ class Progress:
             min(1.0, (done + share) / rounds),
             f"judging {members} member{'s' * (members != 1)}, {share:.0%}",
         )
+        if last and share == 0:
+            self._states = {label: was if was != "training" else "judging" for label, was in self._states.items()}
         if last and share in (0, 1):
             self._show_until(monotonic() + self._every)
         self._round += share == 1
@@ -131,7 +130,7 @@ class Progress:
         self._place = self._doing = f"epoch {epoch}  block {block}"
 
     def state(self, label: str, state: str) -> None:
-        """What a member is doing: training, evaluating, finished, failed."""
+        """What a member is doing: training, judging, finished, failed."""
         self._states[label] = state
 
     def message(self, text: str) -> None:
@@ -156,8 +155,8 @@ class Progress:
         l0s, fvus = zip(*self._values.values(), strict=True)
         return [
             f"{len(self._values)} members (min/median/max)",
-            "l0=" + "/".join(f"{value:.1f}" for value in _spread(l0s)),
-            "fvu=" + "/".join(f"{value:.3f}" for value in _spread(fvus)),
+            "l0=" + "/".join(f"{value:.1f}" for value in spread(l0s)),
+            "fvu=" + "/".join(f"{value:.3f}" for value in spread(fvus)),
         ]
 
     @property
@@ -215,45 +214,14 @@ class Progress:
             self.message(line)
 
     def _render(self) -> Group:
-        head = Table.grid(padding=(0, 2))
-        title = Text(self._title, style="bold")
-        if not self._states:
-            head.add_row(title, self._doing)
-            return Group(head)
-        bar = ProgressBar(total=1, completed=self._shares[Kind.STEPS], width=20)
-        head.add_row(title, bar, *self._parts(), self._doing)
-        return Group(head, self._member_table())
-
-    def _member_table(self) -> Table:
-        table = Table(box=None, header_style="dim", pad_edge=False)
-        table.add_column("member")
-        for title in ("L0", "FVU"):
-            table.add_column(title, justify="right", no_wrap=True)
-        table.add_column("state")
-        if len(self._states) > self._console.height - 4:
-            self._add_spread(table)
-            return table
-        for label, state in self._states.items():
-            l0, fvu = self._values.get(label, (None, None))
-            table.add_row(label, "-" if l0 is None else f"{l0:.1f}", "-" if fvu is None else f"{fvu:.3f}", state)
-        return table
-
-    def _add_spread(self, table: Table) -> None:
-        """Three rows for more members than the terminal has lines."""
-        states = ", ".join(f"{number} {state}" for state, number in Counter(self._states.values()).most_common())
-        if not self._values:
-            table.add_row(f"{len(self._states)} members", "-", "-", states)
-            return
-        l0s, fvus = zip(*self._values.values(), strict=True)
-        for name, l0, fvu in zip(("min", "median", "max"), _spread(l0s), _spread(fvus), strict=True):
-            table.add_row(f"{name} of {len(self._values)} members", f"{l0:.1f}", f"{fvu:.3f}", states)
-            states = ""
+        share = self._shares[Kind.STEPS] if self._states else None
+        members = [
+            Shown(label, self._places[label], state, self._values.get(label)) for label, state in self._states.items()
+        ]
+        told = self._parts() if self._states else []
+        return screen(self._title, share, told, self._doing, members, self._console.height)
 
 
 def quiet() -> Progress:
     """Progress that nobody is shown."""
     return Progress("", Console(quiet=True))
-
-
-def _spread(values: Sequence[float]) -> tuple[float, float, float]:
-    return min(values), statistics.median(values), max(values)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 Effect = Literal[
-    *("parameters", "metrics", "curves", "passes", "plan", "refused", "place", "tracking", "card", "later"),
+    *("parameters", "metrics", "curves", "passes", "plan", "refused", "place", "tracking", "card", "later", "kept"),
     *("checkpoints", "turns", "hours"),
 ]
 """What a key changes:
@@ -23,6 +23,7 @@ plan        sizes that planning needs where it cannot read them; null is refused
 refused     whether a run is accepted at all
 place       where results go, and whether there are any; where activations are kept
 tracking    what wandb is told
+kept        what is kept with wandb's runs, or made of them
 card        what the saved SAE says of its model
 later       what is measured beside the rest, on the same weights
 turns       which members are on the device together, and how often the model's pass is made
@@ -251,6 +252,11 @@ REST = [
     Row("tracking.mode", "tracking", "tracking.mode=offline"),
     Row("tracking.project", "tracking", "tracking.project=mine", "tracking.mode=offline"),
     Row("tracking.entity", "tracking", "tracking.entity=us", "tracking.mode=offline"),
+    Row("tracking.group", "tracking", "tracking.group=mine", "tracking.mode=offline"),
+    Row("tracking.tags", "tracking", "tracking.tags=[a,b]", "tracking.mode=offline"),
+    Row("tracking.notes", "tracking", "tracking.notes=mine", "tracking.mode=offline"),
+    Row("tracking.artifacts", "kept", "tracking.artifacts=true", "tracking.mode=offline"),
+    Row("tracking.workspace", "kept", "tracking.workspace=true", "tracking.mode=offline"),
     Row("tracking.log_every", "curves", "tracking.log_every=4"),
     Row("launcher.memory_gb", "turns", "launcher.memory_gb=1.45", WIDE),
     Row("launcher.devices", "turns", "launcher.devices=2", f"{WIDE} launcher.memory_gb=1.45"),

@@ -323,6 +323,8 @@ def test_what_wandb_is_told(row: Row, places: Places, tmp_path: Path, monkeypatc
         run_alone(made, tmp_path / str(place))
         named = row.key.removeprefix("tracking.")
         told.append([call.kwargs[named] for call in wandb.init.call_args_list])
+        (member,) = plan_sweep([made]).members
+        words, own = member.words, ["standard", "llama", "blocks.1.hook_resid_post"]
         wandb.init.reset_mock()
     assert (
         told
@@ -330,8 +332,36 @@ def test_what_wandb_is_told(row: Row, places: Places, tmp_path: Path, monkeypatc
             "tracking.mode": [[], ["offline"] * 2],
             "tracking.project": [["sae-sweep"] * 2, ["mine"] * 2],
             "tracking.entity": [[None] * 2, ["us"] * 2],
+            "tracking.group": [["keys"] * 2, ["mine"] * 2],
+            "tracking.tags": [[["llama"], own], [["llama", "a", "b"], [*own, "a", "b"]]],
+            "tracking.notes": [["the sweep keys", words], ["mine"] * 2],
         }[row.key]
     )
+
+
+def test_what_is_kept_with_runs(places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report is, and the member where that is asked for; and who asks for a workspace gets one."""
+    wandb, spaces = MagicMock(), MagicMock()
+    wandb.init.return_value.settings.sync_dir = str(tmp_path)
+    wandb.init.return_value.id = "id"
+    for name, module in (("wandb", wandb), ("wandb_workspaces", spaces)):
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr("sae_sweep.tracking.environment.find_spec", lambda name: name)
+    made: list[Path] = []
+    monkeypatch.setattr("sae_sweep.tracking.dashboard.make_dashboard", lambda folder, *rest: made.append(folder))
+    told = {}
+    for row in (row for row in TABLE if row.effect == "kept"):
+        for place, config in enumerate(before_and_after(row, places)):
+            run_alone(config, tmp_path / row.key / str(place))
+            told[row.key, place] = (wandb.init.return_value.log_artifact.call_count, len(made))
+            wandb.init.return_value.log_artifact.reset_mock()
+            made.clear()
+    assert told == {
+        ("tracking.artifacts", 0): (1, 0),
+        ("tracking.artifacts", 1): (2, 0),
+        ("tracking.workspace", 0): (1, 0),
+        ("tracking.workspace", 1): (1, 1),
+    }
 
 
 def test_how_often_a_line_is_logged(places: Places, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from random import Random
 from time import monotonic, sleep
 
 COMMAND = Path(sys.executable).parent / "sae-sweep"
-WALL_CLOCK = ("log.txt", "provenance.json", "times.jsonl", "pace.jsonl")
+WALL_CLOCK = ("log.txt", "provenance.json", "report.html", "times.jsonl", "pace.jsonl")
 """What may differ: it says when."""
 PATIENCE = 300.0
 """Seconds to wait for a moment that has to come."""

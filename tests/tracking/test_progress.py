@@ -8,6 +8,7 @@ from rich.console import Console
 
 from sae_sweep.config.values import duration
 from sae_sweep.tracking import progress
+from sae_sweep.tracking.display import Place, Shown, rows
 from sae_sweep.tracking.pace import Kind, Workload
 from sae_sweep.tracking.progress import Progress
 
@@ -42,10 +43,18 @@ def work(tokens: float = 1000, *, blocks: int = 4, judgements: int = 1, judging:
     return Workload(flops, blocks, judgements, tokens, 2 * tokens)
 
 
+def placed(labels: list[str]) -> dict[str, Place]:
+    """Each in the bank that its name says, of five, at one of three sparsities."""
+    return {
+        label: Place(f"bank {index % 5}", f"bank {index % 5}, l0 {8 * (1 + index // 5 % 3)}")
+        for index, label in enumerate(labels)
+    }
+
+
 def begun(console: Console, labels: list[str], one: Workload, tokens_done: int = 0, blocks_done: int = 0) -> Progress:
     made = Progress("group", console)
     made.expect([one])
-    made.begin(labels, tokens_done, blocks_done)
+    made.begin(placed(labels), tokens_done, blocks_done)
     return made
 
 
@@ -164,7 +173,7 @@ def test_live_display_on_a_terminal(clock: Clock, members: int) -> None:
         shown.stage("loading the model")
         shown.expect([work(2000, blocks=1)])
         shown.read(0, 1.0)
-        shown.begin(labels, 0, 0)
+        shown.begin(placed(labels), 0, 0)
         shown.update(0, {})
         clock.now += 2
         shown.place(0, 3)
@@ -175,7 +184,49 @@ def test_live_display_on_a_terminal(clock: Clock, members: int) -> None:
     for expected in ("2 banks", "loading the model", "50%", "SAEs 500 tok/s", "ETA 2s", "block 3", "12.5", "failed"):
         assert expected in text
     assert "a line that stays" in text
-    assert ("median of 60 members" in text) == (members == 60)
+    assert ("bank 2, l0 16" in text) == (members == 60)
+    assert ("gated-1 " in text) == (members == 2)
+
+
+def stand(count: int) -> list[Shown]:
+    made = placed([f"m{index}" for index in range(count)])
+    return [Shown(label, place, "training", (float(i), i / 100)) for i, (label, place) in enumerate(made.items())]
+
+
+def test_as_many_rows_as_there_is_room_for() -> None:
+    """60 members in 5 banks at 3 sparsities: members, else banks and sparsities, else banks, else three rows."""
+    assert len(rows(stand(20), 20)) == 20
+    assert len(rows(stand(20), 19)) == 15
+    assert len(rows(stand(60), 50)) == 15
+    assert rows(stand(60), 15)[0] == ("bank 0, l0 8", "22.5", "0.225", "4 training")  # members 0, 15, 30, 45
+    assert len(rows(stand(60), 14)) == 5
+    assert rows(stand(60), 5)[4] == ("bank 4", "31.5", "0.315", "12 training")
+    assert rows(stand(60), 4) == [
+        ("min of 60 members", "0.0", "0.000", "60 training"),
+        ("median of 60 members", "29.5", "0.295", ""),
+        ("max of 60 members", "59.0", "0.590", ""),
+    ]
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (200, 50)])
+@pytest.mark.parametrize("members", [3, 20, 60, 300])
+def test_a_screen_fits(clock: Clock, members: int, width: int, height: int) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, height=height, record=True)
+    labels = [f"gated-l0_{index}-x16-L3-lr_0.0001-s{index}" for index in range(members)]
+    shown = Progress("a_sweep_with_a_long_name", console)
+    shown.expect([work(2e8, blocks=4)])
+    shown.read(0, 0.5)
+    clock.now += 10
+    shown.read(0, 1.0)
+    shown.begin(placed(labels), 0, 0)
+    shown.update(100_000_000, dict.fromkeys(labels, (12.5, 0.25)))
+    console.print(shown._render())
+    lines = console.export_text().splitlines()
+    assert len(lines) < height
+    assert all(len(line) <= width for line in lines)
+    assert "50%" in lines[0]
+    assert "ETA" in lines[0]
+    assert "12.5" in lines[-1]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(4.6, "5s"), (250, "4m10s"), (7500, "2h05m")])
@@ -222,7 +273,7 @@ def test_the_end_is_known_from_a_tenth_of_the_way(clock: Clock) -> None:
                 rest = (told[0]["blocks"], told[0]["judgements"], told[0]["tokens"])
                 shown.expect([Workload(flops, *rest, told[0]["read"])])
             case "begin":
-                shown.begin(["topk", "gated"], *told)
+                shown.begin(placed(["topk", "gated"]), *told)
             case "update":
                 shown.update(told[0], {})
             case "judging":

@@ -17,7 +17,7 @@ from sae_sweep.tracking.runs import SWEEP, FrontierTable, Histogram, TrackedRun
 from sae_sweep.tracking.wandb_agent import asked_of, look_for_agent
 from sae_sweep.tracking.wandb_files import cut_offline
 from sae_sweep.tracking.wandb_ids import run_id, wandb_folder
-from sae_sweep.tracking.wandb_rewind import rewound
+from sae_sweep.tracking.wandb_server import rewound
 
 INIT_TIMEOUT = 10.0
 """Seconds. wandb's own is 90; a server that does not answer must not hold up training."""
@@ -48,7 +48,9 @@ class WandbRuns:
         self._rewinds = True
         """Whether the server takes back steps, as far as is known."""
         look_for_agent()
-        if config.mode == "online" and (why := "it did not take a run" if _server() in _unreached else _unready()):
+        if config.mode == "online" and (
+            why := "it did not take a run" if server_address() in _unreached else unready()
+        ):
             self._go_offline(why)
 
     def begin(self, run: TrackedRun, step: float) -> int:
@@ -83,6 +85,7 @@ class WandbRuns:
     ) -> None:
         """Close a run with flat summary values, which is what wandb's scatter plots over runs read."""
         import numpy as np
+
         import wandb
 
         run = self._runs.get(label)
@@ -130,7 +133,7 @@ class WandbRuns:
 
     def _go_offline(self, why: str) -> None:
         self._config = replace(self._config, mode="offline")
-        if (server := _server()) not in _unreached:
+        if (server := server_address()) not in _unreached:
             _unreached.add(server)
             say(f"{why}; runs are kept offline")
 
@@ -139,7 +142,7 @@ class WandbRuns:
         trial = asked_of(run)
         identity = trial.pop("run_id", None) or run_id(self._folder, self._sweep, run.identity)
         if self._config.mode == "online" and self._rewinds and step > 0 and isfinite(step):
-            where = _server(), self._config.entity, self._config.project
+            where = server_address(), self._config.entity, self._config.project
             self._rewinds = rewound(*where, identity, int(step) - 1)
         try:
             # Offline, an id that exists is not found, and "allow" only warns.
@@ -189,12 +192,12 @@ class WandbRuns:
             say(f"group {self._config.group} at {opened.project_url}")
 
 
-def _unready() -> str | None:
+def unready() -> str | None:
     """Why nothing can be sent to wandb's server; None where it may be. On a terminal wandb would ask for a key, and
     without a network wait for minutes."""
     import wandb
 
-    server = _server()
+    server = server_address()
     if not answers(server):
         return f"{server} does not answer"
     if not wandb.login(host=server, prompt=False, verify=False):
@@ -202,7 +205,7 @@ def _unready() -> str | None:
     return None
 
 
-def _server() -> str:
+def server_address() -> str:
     """The address of wandb's server."""
     import wandb
 

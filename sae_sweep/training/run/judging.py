@@ -135,6 +135,7 @@ class Judging:
             write_provenance(folder, member.plan, str(evaluation.sae.tensors["b_dec"].device), self._began)
             self._write(folder, member, evaluation, metrics)
             work.tracker.finish(label, member.step, metrics)
+            work.progress.state(label, "finished")
             work.judged(label, metrics)
             results[label] = MemberResult(metrics, None)
             work.stop.poll()

@@ -22,7 +22,7 @@ from sae_sweep.training.devices.waves import Waves
 from sae_sweep.training.run.checkpointing import Keeper
 from sae_sweep.training.run.judging import Judging
 from sae_sweep.training.run.sources import Source
-from sae_sweep.training.run.work import Reached, Work
+from sae_sweep.training.run.work import Reached, Work, places
 
 BLOCKS_WITHOUT_STEP = 10
 """A stream whose blocks stay smaller than a batch this often would run the model for ever."""
@@ -83,7 +83,7 @@ class GroupRun:
         with stop.at_once(False), closing(self._blocks):
             try:
                 keeper.begin(tracker, reached.tokens)
-                self._progress.begin([member.label for member in members], reached.tokens, self._block)
+                self._progress.begin(places(self._group), reached.tokens, self._block)
                 work = Work(folder, tracker, self._progress, stop, keeper, self._ranks, reached, sweep=sweep)
                 return self._work(work)
             finally:

@@ -5,10 +5,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from sae_sweep.config.values import shown
 from sae_sweep.folder.names import LOG
 from sae_sweep.folder.sweep import SweepFolder
 from sae_sweep.host.signals import Stop
 from sae_sweep.plan.groups import Group
+from sae_sweep.plan.members import sparsity
+from sae_sweep.tracking.display import Place
 from sae_sweep.tracking.progress import Progress
 from sae_sweep.tracking.sweep_run import SweepRun
 from sae_sweep.tracking.tracker import Tracker
@@ -16,6 +19,17 @@ from sae_sweep.training.devices.ranks import Ranks
 from sae_sweep.training.devices.waves import Waves
 from sae_sweep.training.run.checkpointing import Keeper
 from sae_sweep.training.step.member import TrainedMember
+
+
+def places(group: Group) -> dict[str, Place]:
+    """Where the members of a group belong, by label: in a bank, at a sparsity."""
+    found = {}
+    for bank in group.banks:
+        name = f"{bank.members[0].config.sae.method()} at {bank.site.name}"
+        for member in bank.members:
+            knob, value = sparsity(member.config)
+            found[member.label] = Place(name, f"{name}, {knob} {shown(value)}")
+    return found
 
 
 class Reached:
