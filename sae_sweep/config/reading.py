@@ -15,12 +15,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sae_sweep.architectures.base import ARCHITECTURES, SaeConfig
-from sae_sweep.config.schema import MemberConfig
+from sae_sweep.config.schema import LATER, MemberConfig
 from sae_sweep.config.values import SCALARS, shown
 from sae_sweep.errors import ConfigError
 
 DEFAULT_L0 = 32.0
 PATHS = ("output_dir", "init_from", "model.path", "data.path", "data.heldout_path", "data.cache")
+MAPPINGS = ("data.filter",)
+"""Keys whose values are mappings, not groups of keys."""
 GROUPS = (*(field.name for field in fields(MemberConfig) if is_dataclass(field.type)), "experiment", "analysis")
 """Of `configs/`, whose options are files."""
 
@@ -49,7 +51,8 @@ def flat_entries(entries: Mapping[str, Any], prefix: str = "") -> dict[str, Any]
     """Nested entries by their dotted keys."""
     flat: dict[str, Any] = {}
     for name, value in entries.items():
-        flat |= flat_entries(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+        key = prefix + name
+        flat |= flat_entries(value, f"{key}.") if isinstance(value, Mapping) and key not in MAPPINGS else {key: value}
     return flat
 
 
@@ -136,9 +139,10 @@ def typed(cls: Any, entries: Any, prefix: str) -> Any:
         if name not in names:
             raise unknown_key(f"{prefix}{name}", entries.get("architecture"))
     for name in names:
-        if name not in entries or entries[name] == "???":
+        if (name not in entries and prefix + name not in LATER) or entries.get(name) == "???":
             raise ConfigError(f"{prefix}{name} is not given; give {prefix}{name}=...")
-    return cls(**{name: typed_value(types[name], entries[name], prefix + name) for name in names})
+    given = {name: entries[name] if name in entries else LATER[prefix + name] for name in names}
+    return cls(**{name: typed_value(types[name], value, prefix + name) for name, value in given.items()})
 
 
 def _check_owner(entries: Mapping[str, Any]) -> None:

@@ -81,6 +81,16 @@ class ToyConfig:
     """Standard deviation of what is added to each number."""
 
 
+LATER: dict[str, Any] = {
+    "data.filter": None,
+    "data.packing": "concat",
+    "data.chat": False,
+    "data.positions_of": "all",
+    "data.max_bad_records": 0.001,
+}
+"""Keys that came later, and what they are for a sweep that was written before: such a value changes no identity."""
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """The tokens the model reads, and how they become blocks of activations; or activations made without a model."""
@@ -97,6 +107,14 @@ class DataConfig:
     """hub: which split to train on."""
     field: str
     """The document's field in jsonl or a hub dataset; for `tokens` the column or array of token ids."""
+    filter: Any
+    """The values that a record's fields must have to be read: {field: value or list of values}."""
+    packing: str
+    """`concat` lays documents end to end and cuts rows; `document` begins each in a row of its own, filled up."""
+    chat: bool
+    """Whether records are conversations, which the tokenizer's chat template lays out."""
+    positions_of: str
+    """Of a conversation, whose tokens count: all, assistant or user."""
     heldout_path: Any
     """A source of its own for the held-out tokens; null reserves the first documents of the training source."""
     heldout_split: str | None

@@ -1,21 +1,28 @@
 """What can be told of the data from the config and the presence of files alone. No torch, no numpy."""
 
+from collections.abc import Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
 
-from sae_sweep.config.schema import DataConfig
+from sae_sweep.config.schema import LATER, DataConfig
 from sae_sweep.config.values import shown
 from sae_sweep.data.kinds import KINDS, DataKind, data_kind
 from sae_sweep.errors import ConfigError
 
 BOS_POLICIES = ("auto", "always", "never")
+PACKINGS = ("concat", "document")
+COUNTED = ("all", "assistant", "user")
 
 
 def check_data(config: DataConfig) -> None:
     """Raises ConfigError for what can be told from the config and the presence of files alone."""
     kind = data_kind(config.kind)
-    if config.bos not in BOS_POLICIES:
-        raise ConfigError(f"data.bos={config.bos} is not one of {', '.join(BOS_POLICIES)}")
+    one_of = {"bos": BOS_POLICIES, "packing": PACKINGS, "positions_of": COUNTED}
+    for name, known in one_of.items():
+        if getattr(config, name) not in known:
+            raise ConfigError(f"data.{name}={getattr(config, name)} is not one of {', '.join(known)}")
+    if config.positions_of != "all" and not config.chat:
+        raise ConfigError(f"data.positions_of={config.positions_of} is of conversations; give data.chat=true, or all")
     least = {"context": 2, "seed": 0, "window_rows": 1, "block_rows": 1, "rows_per_forward": 1}
     for name, bound in least.items():
         if getattr(config, name) < bound:
@@ -24,6 +31,8 @@ def check_data(config: DataConfig) -> None:
         raise ConfigError(f"data.max_norm_ratio={config.max_norm_ratio:g} must be above 1, or null for no guard")
     if not 0 <= config.max_bad_records < 1:
         raise ConfigError(f"data.max_bad_records={config.max_bad_records:g} must be from 0 to below 1")
+    if not (config.filter is None or (isinstance(config.filter, Mapping) and config.filter)):
+        raise ConfigError(f"data.filter={shown(config.filter)} is no mapping; give {{field:value}}, or null")
     _check_unread(config, kind)
     _check_cache(config.cache)
     kind.check(config)
@@ -31,9 +40,9 @@ def check_data(config: DataConfig) -> None:
 
 def _check_unread(config: DataConfig, kind: DataKind) -> None:
     of_models = () if kind.MODEL else ("cache",)
-    for key in ("toy", "path", "name", "heldout_path", "heldout_split", *of_models):
+    for key in ("toy", "path", "name", "heldout_path", "heldout_split", *of_models, "filter", "packing", "chat"):
         value = getattr(config, key)
-        if key not in kind.READS and value is not None:
+        if key not in kind.READS and value != LATER.get(f"data.{key}"):
             named = f"data.{key}" if is_dataclass(value) else f"data.{key}={shown(value)}"
             others = ", ".join(name for name in KINDS if key in data_kind(name).READS)
             there = f" (it is with {others})" if others else ""

@@ -11,11 +11,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sae_sweep.data.chats import ChatText
 from sae_sweep.data.companions import encoded, told_companions
+from sae_sweep.data.fields import MISSING, Record, texts, value_at
 from sae_sweep.data.hub_commit import ask_commit
 from sae_sweep.data.origin import Origin
 from sae_sweep.data.packing import Ids, PackedText, RowFormat, RowSource, Tokenizer, TokenRows
-from sae_sweep.data.records import Bad, Ledger, sound_text
+from sae_sweep.data.records import Bad, Ledger
 from sae_sweep.errors import ConfigError
 from sae_sweep.host.network import look_at_hub
 
@@ -36,15 +38,26 @@ class Column:
         dataset, first = _open(origin)
         if not first:
             raise ConfigError(f"{origin.label} ({origin.split_key}={origin.split}) has no rows")
-        if origin.field not in first[0]:
-            raise ConfigError(f"data.field={origin.field} is no column of {origin.label}; it has {', '.join(first[0])}")
-        values = [row[origin.field] for row in first]
-        self.content = self._content_of(next(filter(None, values), values[0]))
+        self.content = "chat" if origin.wanted.chat else self._content_of(self._first_value(first))
         ids = self.content == "ids"
         self._beside = told_companions(list(first[0]), origin.field, origin.label) if ids else []
-        self._dataset = dataset.select_columns([origin.field, *self._beside])
+        read = [origin.field, *self._beside] if ids else origin.wanted.columns
+        absent = [name for name in origin.wanted.filter or () if value_at(first[0], name) is MISSING]
+        if absent:
+            raise ConfigError(f"data.filter: {absent[0]} is no column of {origin.label}; it has {', '.join(first[0])}")
+        self._columns = [name for name in read if name in first[0]]
+        self._dataset = dataset.select_columns(self._columns)
 
-    def _content_of(self, value: Any) -> Literal["text", "ids"]:
+    def _first_value(self, first: list[dict[str, Any]]) -> Any:
+        """The first value of the column that is not empty."""
+        values = [value_at(row, self.origin.field) for row in first]
+        if MISSING in values:
+            raise ConfigError(
+                f"data.field={self.origin.field} is no column of {self.origin.label}; it has {', '.join(first[0])}"
+            )
+        return next(filter(None, values), values[0])
+
+    def _content_of(self, value: Any) -> Literal["text", "ids", "chat"]:
         if isinstance(value, str):
             return "text"
         if isinstance(value, list) and value and type(value[0]) is int:
@@ -54,8 +67,10 @@ class Column:
             f"data.field={self.origin.field} of {self.origin.label} holds {kind}: neither text nor lists of token ids"
         )
 
-    def rows(self, tokenizer: Tokenizer | None, form: RowFormat) -> RowSource:
-        """The rows of its documents or of its ids. ConfigError for documents without a tokenizer."""
+    def rows(self, tokenizer: Tokenizer | None, form: RowFormat, positions_of: str = "all") -> RowSource:
+        """The rows of its documents, conversations or ids. ConfigError for documents without a tokenizer."""
+        if self.content == "chat":
+            return ChatText(self._documents, tokenizer, form, self.origin.label, False, self._ledger, positions_of)
         if self.content == "text":
             return PackedText(self.documents, tokenizer, form, self.origin.label, kept=False, ledger=self._ledger)
         rows = TokenRows(lambda: self._sheets(form.vocab_size), form, self.origin.label, kept=False)
@@ -64,15 +79,19 @@ class Column:
 
     def documents(self) -> Iterator[str]:
         """The documents of a text column; empty ones are left out."""
-        name = f"data.field={self.origin.field} of {self.origin.label}"
-        return self._ledger.sound(sound_text(row[0], f"row {number}", name) for number, row in self._records())
+        return self._ledger.sound(texts(self._documents()))
+
+    def _documents(self) -> Iterator[Record]:
+        for number, row in self._records():
+            record = dict(zip(self._columns, row, strict=True))
+            yield self.origin.wanted.document(record, f"{self.origin.label} row {number}")
 
     def _records(self) -> Iterator[tuple[int, tuple[Any, ...]]]:
         """The number of each row, from 1, and its values: of the column, and of those beside it."""
         number = 0
         try:
             for batch in self._dataset.iter(batch_size=_BATCH_ROWS):
-                for row in zip(*(batch[name] for name in (self.origin.field, *self._beside)), strict=True):
+                for row in zip(*(batch[name] for name in self._columns), strict=True):
                     number += 1
                     yield number, row
         except ConfigError:
@@ -160,7 +179,7 @@ def _first_rows(dataset: Any, field: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for row in islice(iter(dataset), _BATCH_ROWS):
         rows.append(row)
-        if row.get(field):
+        if value_at(row, field):
             break
     return rows
 

@@ -4,9 +4,9 @@ import glob
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sae_sweep.data.formats import records_of
+from sae_sweep.data.fields import Record
+from sae_sweep.data.formats import SUFFIXES, records_of, suffix_of
 from sae_sweep.data.origin import Origin, check_regular
-from sae_sweep.data.records import Ledger
 from sae_sweep.errors import ConfigError
 
 
@@ -21,7 +21,11 @@ def text_files(origin: Origin) -> list[Path]:
 def _matching_files(key: str, pattern: str) -> list[Path]:
     path = Path(pattern).expanduser()
     if path.is_dir():
-        raise ConfigError(f"{key}={pattern} is a folder; name its files, for example {path / '*.txt'}")
+        files = [file for file in path.rglob("*") if file.is_file() and suffix_of(file) in SUFFIXES]
+        if not files:
+            kinds = ", ".join(SUFFIXES)
+            raise ConfigError(f"{key}={pattern} is a folder without a file of text ({kinds}); name files in it")
+        return files
     if path.exists():
         check_regular(path, f"{key}={pattern}")
         return [path]
@@ -33,6 +37,6 @@ def _matching_files(key: str, pattern: str) -> list[Path]:
     return files
 
 
-def text_documents(files: Sequence[Path], origin: Origin, ledger: Ledger) -> Iterator[str]:
-    """The documents of the files in their order. Raises ConfigError where one cannot be read, or too many are bad."""
-    return ledger.sound(record for file in files for record in records_of(file, origin.key, origin.field))
+def text_records(files: Sequence[Path], origin: Origin) -> Iterator[Record]:
+    """The records of the files in their order. Raises ConfigError where one cannot be read."""
+    return (record for file in files for record in records_of(file, origin.key, origin.wanted))

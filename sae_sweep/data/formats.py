@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, cast
 
+from sae_sweep.data.fields import Record, Wanted
 from sae_sweep.data.records import Bad, sound_text
 from sae_sweep.errors import ConfigError
 
@@ -37,17 +38,17 @@ _OPENERS: dict[str, Callable[[Path], Any]] = {
 }
 UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError)
 
-Records: TypeAlias = Iterator[str | Bad | None]
-Reader: TypeAlias = Callable[[BinaryIO, str, str], Records]
-"""(the file's bytes, what messages call it, data.field) -> its records."""
+Records: TypeAlias = Iterator[Record]
+Reader: TypeAlias = Callable[[BinaryIO, str, Wanted], Records]
+"""(the file's bytes, what messages call it, what is read of a record) -> its records."""
 
 
-def records_of(file: Path, key: str, field: str) -> Records:
+def records_of(file: Path, key: str, wanted: Wanted) -> Records:
     """The records of a file, each a document, null or bad. Raises ConfigError for a file that cannot be read."""
     where = f"{key}: {file}"
     try:
         with _opened(file, where) as stream:
-            yield from _READERS.get(_suffix(file), _pieces)(stream, where, field)
+            yield from _READERS.get(suffix_of(file), _pieces)(stream, where, wanted)
     except UNREADABLE as error:
         raise ConfigError(f"{where} cannot be read ({error})") from error
     except UnicodeDecodeError as error:
@@ -79,7 +80,7 @@ def _check_format(file: Path, key: str, field: str, *version: int) -> None:
     found = next((name for magic, name in _MAGICS.items() if head.startswith(magic)), None)
     if found is not None:
         raise ConfigError(f"{where} is not of the format that its name says: it is {found}")
-    suffix = _suffix(file)
+    suffix = suffix_of(file)
     if suffix in _READERS:
         return
     lines = head.decode("utf-8", errors="replace").splitlines()
@@ -90,7 +91,7 @@ def _check_format(file: Path, key: str, field: str, *version: int) -> None:
         raise ConfigError(f"{where} holds CSV, and its name does not say so; end it in .csv, or in .txt to read it so")
 
 
-def _suffix(file: Path) -> str:
+def suffix_of(file: Path) -> str:
     """That of the format, in lower case and without that of a compression."""
     suffixes = [suffix.lower() for suffix in file.suffixes]
     if suffixes and suffixes[-1] in _OPENERS:
@@ -121,7 +122,7 @@ def _is_csv(lines: list[str]) -> bool:
     return named and all(len(row) == len(names) for row in rows)
 
 
-def _pieces(stream: BinaryIO, where: str, field: str) -> Records:
+def _pieces(stream: BinaryIO, where: str, wanted: Wanted) -> Records:
     """A file as documents of about PIECE_CHARACTERS, cut at line ends: a short file is one document.
 
     A long one need not be in memory at once, and the first of its pieces can be held out from the others.
@@ -138,58 +139,48 @@ def _pieces(stream: BinaryIO, where: str, field: str) -> Records:
         yield "".join(lines)
 
 
-def _json_lines(stream: BinaryIO, where: str, field: str) -> Records:
+def _json_lines(stream: BinaryIO, where: str, wanted: Wanted) -> Records:
     # Lines are read as bytes: a text-mode reader would decode ahead and could not say which line is broken.
     for number, line in enumerate(stream, start=1):
         if line.strip():
-            yield _json_line(line, f"{where} line {number}", field)
+            yield _json_line(line, f"{where} line {number}", wanted)
 
 
-def _json_line(line: bytes, where: str, field: str) -> str | Bad | None:
+def _json_line(line: bytes, where: str, wanted: Wanted) -> Record:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are both ValueErrors
         return Bad("is not JSON", f"{where} is not JSON: {error}")
-    return _of_record(record, where, field)
+    return wanted.document(record, where)
 
 
-def _of_record(record: Any, where: str, field: str) -> str | Bad | None:
-    if record is None:
-        return None
-    if not isinstance(record, dict):
-        return Bad("is no object", f"{where} must be an object with the field data.field={field}")
-    if field not in record:
-        return Bad("has no field", f"{where} has no field data.field={field}; it has {', '.join(sorted(record))}")
-    return sound_text(record[field], where, f"data.field={field}")
-
-
-def _json(stream: BinaryIO, where: str, field: str) -> Records:
+def _json(stream: BinaryIO, where: str, wanted: Wanted) -> Records:
     """A list of records or texts, one record, or JSON lines after all."""
     content = stream.read()
     try:
         whole = json.loads(content)
     except (ValueError, RecursionError):
-        return _json_lines(io.BytesIO(content), where, field)
+        return _json_lines(io.BytesIO(content), where, wanted)
     listed = whole if isinstance(whole, list) else [whole]
     return (
         sound_text(record, f"{where} record {number}", "it")
-        if isinstance(record, str)
-        else _of_record(record, f"{where} record {number}", field)
+        if isinstance(record, str) and not wanted.chat
+        else wanted.document(record, f"{where} record {number}")
         for number, record in enumerate(listed, start=1)
     )
 
 
-def _table(stream: BinaryIO, where: str, field: str, delimiter: str = ",") -> Records:
+def _table(stream: BinaryIO, where: str, wanted: Wanted, delimiter: str = ",") -> Records:
     csv.field_size_limit(2**31 - 1)
     rows = csv.DictReader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), delimiter=delimiter)
     names = rows.fieldnames or []
-    if field not in names:
-        raise ConfigError(f"{where} has no column data.field={field}; it has {', '.join(names) or 'none'}")
+    if not wanted.chat and wanted.field not in names:
+        raise ConfigError(f"{where} has no column data.field={wanted.field}; it has {', '.join(names) or 'none'}")
     for row in rows:
-        if row[field] is None:
+        if None in row.values():
             yield Bad("has too few cells", f"{where} line {rows.line_num} has too few cells")
         else:
-            yield row[field]
+            yield wanted.document(row, f"{where} line {rows.line_num}")
 
 
 _READERS: dict[str, Reader] = {
@@ -197,5 +188,7 @@ _READERS: dict[str, Reader] = {
     ".ndjson": _json_lines,
     ".json": _json,
     ".csv": _table,
-    ".tsv": lambda stream, where, field: _table(stream, where, field, "\t"),
+    ".tsv": lambda stream, where, wanted: _table(stream, where, wanted, "\t"),
 }
+SUFFIXES = (".txt", *_READERS)
+"""Of files that hold documents for certain; others are text where they are named."""

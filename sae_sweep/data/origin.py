@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sae_sweep.config.schema import DataConfig
+from sae_sweep.data.fields import Wanted
 from sae_sweep.errors import ConfigError
 
-HELDOUT_KEYS = ("kind", "path", "name", "split", "field", "heldout_path", "heldout_split", "context", "bos")
+HELDOUT_KEYS = (
+    *("kind", "path", "name", "split", "field", "heldout_path", "heldout_split", "context", "bos"),
+    *("filter", "packing", "chat", "positions_of"),
+)
 """What the held-out tokens of any source follow from, beside their number."""
 
 _LOCAL = (".arrow", ".parquet", ".npy", ".npz", ".bin")
@@ -27,7 +31,12 @@ class Origin:
     split_key: str
     """`data.split` or `data.heldout_split`."""
     split: str
-    field: str
+    wanted: Wanted
+
+    @property
+    def field(self) -> str:
+        """`data.field`."""
+        return self.wanted.field
 
     @property
     def label(self) -> str:
@@ -62,7 +71,7 @@ def origins(config: DataConfig) -> tuple[Origin, Origin | None]:
     """Of the training rows, and of the held-out ones where they have one of their own. Raises ConfigError."""
     if not config.path:
         raise ConfigError(f"data.path is needed with data.kind={config.kind}")
-    train = Origin("data.path", config.path, config.name, "data.split", config.split, config.field)
+    train = Origin("data.path", config.path, config.name, "data.split", config.split, _wanted(config))
     split_key, split = "data.heldout_split", config.heldout_split
     if split is None and config.heldout_path is None:
         return train, None
@@ -76,6 +85,10 @@ def origins(config: DataConfig) -> tuple[Origin, Origin | None]:
             f"{heldout.label} ({heldout.split_key}={heldout.split}) is the training data, which cannot be held out"
         )
     return train, heldout
+
+
+def _wanted(config: DataConfig) -> Wanted:
+    return Wanted(config.field, config.chat, config.filter)
 
 
 def opened(config: DataConfig, open_one: Callable[[Origin], Opened]) -> tuple[Opened, Opened | None]:

@@ -40,6 +40,8 @@ class RowFormat:
     vocab_size: int
     ids_begin_so: bool = False
     """Whether rows of ids, which are used as they are, must begin with it too."""
+    alone: bool = False
+    """Whether a document of text begins a row of its own (`data.packing=document`)."""
 
 
 class RowSource(Protocol):
@@ -103,7 +105,9 @@ class PackedText:
         self._tokenizer = tokenizer
         self._form = form
         separator = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.bos_token_id
-        self._separator = np.array([] if separator is None else [separator], dtype=np.int32)
+        between = separator is not None and not form.alone
+        self._separator = np.array([separator] if between else [], dtype=np.int32)
+        self._filler = np.int32(~(separator or 0))
         self._body = form.context - (form.bos_id is not None)
 
     def head(self, rows: int) -> tuple[Ids, int]:
@@ -147,25 +151,32 @@ class PackedText:
         """The ids of each document after the first `skip`, in batches: a fast tokenizer works on many at once."""
         for batch in _batches(islice(self._documents(), skip, None)):
             encoded = self._encoded(batch)
-            checked = [self._checked(ids) for ids in encoded["input_ids"]]
+            checked = [self._filled(self._checked(ids)) for ids in encoded["input_ids"]]
             del batch, encoded  # a hundred times as large, and a generator that waits would keep them
             yield checked
 
-    def _encoded(self, batch: list[str]) -> Any:
+    def _encoded(self, batch: list[str], **more: bool) -> Any:
         """What the tokenizer makes of documents. Raises ConfigError for one that cannot read them."""
+        # verbose: else it warns of documents longer than the model's context, which are cut here
+        options = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False, **more}
         try:
-            return self._tokenizer(
-                batch,
-                add_special_tokens=False,
-                return_attention_mask=False,
-                return_token_type_ids=False,
-                verbose=False,  # else it warns of documents longer than the model's context, which are cut here
-            )
+            return self._tokenizer(batch, add_special_tokens=False, **options)
         except Exception as error:  # the library raises bare ones
             what = " ".join(str(error).split())[:300]
             raise ConfigError(
                 f"{self.label}: the model's tokenizer cannot read it ({type(error).__name__}: {what})"
             ) from error
+
+    def _filled(self, ids: Ids) -> Ids:
+        """The ids of a document, where it is to be alone in its rows with what fills the last, which does not count.
+
+        Attention looks back only, so that nothing need be masked.
+        """
+        if not self._form.alone:
+            return ids
+        if self._form.bos_id is not None and len(ids) and ids[0] in (self._form.bos_id, ~self._form.bos_id):
+            ids = ids[1:]  # a template's own: rows begin with one already
+        return np.concatenate([ids, np.full(-len(ids) % self._body, self._filler)])
 
     def _checked(self, ids: Sequence[int]) -> Ids:
         return checked_ids(

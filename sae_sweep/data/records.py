@@ -24,19 +24,24 @@ class Bad:
     """The same with its file and line: "data.path: a.jsonl line 7 is not JSON"."""
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """A record that `data.filter` leaves out."""
+
+
 class Ledger:
     """Counts what the records of a source were, in the pass over it that is going on."""
 
     def __init__(self, label: str, share: float) -> None:
         """`share` of the records may be bad: `data.max_bad_records`."""
-        self.read = self.empty = self.bad = 0
+        self.read = self.empty = self.bad = self.left_out = 0
         self._label, self._share = label, share
         self._told: set[str] = set()
 
-    def sound(self, records: Iterator[Document | Bad | None]) -> Iterator[Document]:
+    def sound(self, records: Iterator[Document | Bad | LeftOut | None]) -> Iterator[Document]:
         """The documents among the records. Raises ConfigError where too many of them are bad: among the first ten
         thousand more than their share of those, and at any later point or at the end of the share of all read."""
-        self.read = self.empty = self.bad = 0
+        self.read = self.empty = self.bad = self.left_out = 0
         first: Bad | None = None
         for record in records:
             self.read += 1
@@ -46,12 +51,16 @@ class Ledger:
                 if self.bad > self._share * max(self.read, _SETTLED):
                     raise self._too_many(first)
                 self._tell(record)
+            elif isinstance(record, LeftOut):
+                self.left_out += 1
             elif record is None or len(record) == 0:  # type: ignore[arg-type]  # a text, a list or an array
                 self.empty += 1
             else:
                 yield record
         if first is not None and self.bad > self._share * self.read:
             raise self._too_many(first)
+        if self.left_out and self.left_out == self.read:
+            raise ConfigError(f"{self._label}: data.filter leaves out each of its {self.read} records")
 
     def _tell(self, record: Bad) -> None:
         if record.kind not in self._told:
@@ -66,7 +75,7 @@ class Ledger:
 
     def said(self) -> str:
         """What was left out, in words; empty where nothing was."""
-        counts = ((self.empty, "empty"), (self.bad, "bad"))
+        counts = ((self.left_out, "filtered"), (self.empty, "empty"), (self.bad, "bad"))
         return " and ".join(f"{number:,} {kind}" for number, kind in counts if number)
 
 

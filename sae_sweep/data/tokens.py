@@ -127,7 +127,9 @@ def _row_format(config: DataConfig, tokenizer: Tokenizer | None, vocab_size: int
     bos, always = tokenizer.bos_token_id if tokenizer is not None else None, config.bos == "always"
     if always and bos is None:
         raise ConfigError("data.bos=always, but the model has no tokenizer with a BOS token; take auto or never")
-    return RowFormat(config.context, None if config.bos == "never" else bos, vocab_size, always)
+    return RowFormat(
+        config.context, None if config.bos == "never" else bos, vocab_size, always, config.packing == "document"
+    )
 
 
 def _head(source: RowSource, rows: int, config: DataConfig) -> tuple[Ids, int]:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sae_sweep.architectures.recipe import Run
-from sae_sweep.config.schema import OBJECTIVE_KEYS, MemberConfig, ModelConfig, SiteConfig
+from sae_sweep.config.schema import LATER, OBJECTIVE_KEYS, MemberConfig, ModelConfig, SiteConfig
 from sae_sweep.config.values import shown
 from sae_sweep.data.kinds import synthetic_kind
 from sae_sweep.errors import ConfigError
@@ -27,6 +27,7 @@ RUNTIME_KEYS = ("name", "output_dir", "dry_run", "tracking", "launcher")
 """Top-level keys that do not change what a member is."""
 RUNTIME_MODEL_KEYS = ("name", "device", *FACTS)
 """The same under `model`; the facts follow from the path."""
+_NEVER = object()
 RUNTIME_DATA_KEYS = ("cache", "max_bad_records")
 """The same under `data`."""
 RUNTIME_TRAINING_KEYS = ("checkpoint_minutes", "checkpoint_tokens", "milestones")
@@ -169,8 +170,9 @@ def sparsity(config: MemberConfig) -> tuple[str, float]:
 
 
 def data_entries(config: MemberConfig) -> dict[str, Any]:
-    """The entries of `data` without its runtime keys."""
-    return {key: value for key, value in asdict(config.data).items() if key not in RUNTIME_DATA_KEYS}
+    """The entries of `data` without its runtime keys, and without those of a later version that change nothing."""
+    entries = {key: value for key, value in asdict(config.data).items() if key not in RUNTIME_DATA_KEYS}
+    return {key: value for key, value in entries.items() if value != LATER.get(f"data.{key}", _NEVER)}
 
 
 def digest(entries: Mapping[str, Any]) -> str:

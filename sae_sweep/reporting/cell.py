@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from sae_sweep.config.schema import LATER
 from sae_sweep.data.kinds import ModellessKind, data_kind, synthetic_kind
 from sae_sweep.model.sites import HOOK_OF_KIND, parse_hook, synthetic_site
 
@@ -30,7 +31,7 @@ def cell_key(
         "positions": evaluation.get("positions") if kind.MODEL else None,
         "evaluation": {
             "tokens": evaluation.get("tokens"),
-            "data": {key: data.get(key) for key in kind.HELDOUT},
+            "data": {key: data.get(key, LATER.get(f"data.{key}")) for key in kind.HELDOUT},
         },
     }
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import datasets
 import torch
@@ -35,12 +36,16 @@ def make_places(folder: Path, llama: Path, gpt2: Path) -> Places:
     for name, documents in texts.items():
         (folder / f"{name}.txt").write_text("".join(documents))
     pairs = zip(texts["text"], texts["other_text"], strict=True)
-    (folder / "records.jsonl").write_text("\n".join(json.dumps({"text": a, "body": b}) for a, b in pairs))
+    records = [{"text": a, "body": b, "kind": "ab"[n % 2]} for n, (a, b) in enumerate(pairs)]
+    (folder / "records.jsonl").write_text("\n".join(map(json.dumps, records)))
+    (folder / "chats.jsonl").write_text("\n".join(json.dumps(_chat(record)) for record in records))
     (folder / "damaged.jsonl").write_text((folder / "records.jsonl").read_text() + "\n{")
     return {
         **{name: folder / f"{name}.txt" for name in texts},
         "damaged": folder / "damaged.jsonl",
         "jsonl": folder / "records.jsonl",
+        "chats": folder / "chats.jsonl",
+        "chatty": _with_a_template(folder / "chatty", llama),
         "dataset": _dataset(folder / "dataset", texts),
         "saved": _saved(folder / "saved", texts),
         "llama": llama,
@@ -51,6 +56,21 @@ def make_places(folder: Path, llama: Path, gpt2: Path) -> Places:
         "outputs": folder / "outputs",
         "elsewhere": folder / "elsewhere",
     }
+
+
+def _chat(record: dict[str, str]) -> dict[str, Any]:
+    """Two messages of a record, and its text under a name that only data.field knows."""
+    said = [{"role": "user", "content": record["text"][:30]}, {"role": "assistant", "content": record["body"]}]
+    return {"messages": said, "said": record["text"]}
+
+
+def _with_a_template(folder: Path, llama: Path) -> Path:
+    """The llama, with a chat template."""
+    shutil.copytree(llama, folder)
+    (folder / "chat_template.jinja").write_text(
+        "{% for message in messages %}<bos>{{ message.role }}: {{ message.content | trim }}<eos>{% endfor %}"
+    )
+    return folder
 
 
 def make_hub_cache(folder: Path, llama: Path) -> Path:

@@ -12,6 +12,7 @@ import pytest
 
 from sae_sweep.config.schema import DataConfig
 from sae_sweep.data.checks import check_data
+from sae_sweep.data.fields import Wanted
 from sae_sweep.data.formats import records_of
 from sae_sweep.data.records import Bad, Ledger
 from sae_sweep.data.tokens import open_tokens
@@ -38,7 +39,7 @@ CONTENTS = {
 def test_documents_of_every_format(tmp_path: Path, name: str, packing: str) -> None:
     pack = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress, ".BZ2": bz2.compress}[packing]
     (tmp_path / (name + packing)).write_bytes(pack(CONTENTS[name].encode()))
-    assert list(records_of(tmp_path / (name + packing), "data.path", "text")) == DOCUMENTS
+    assert list(records_of(tmp_path / (name + packing), "data.path", Wanted("text"))) == DOCUMENTS
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.md", "a.py", "README", "a.txt.gz", "v1.2"])
@@ -46,7 +47,7 @@ def test_other_files_are_text(tmp_path: Path, make_config: Any, name: str) -> No
     text = "One, two.\n\nThree, four, five.\n{not json}\n"
     (tmp_path / name).write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
     check_data(make_config("text", str(tmp_path / name)))
-    assert list(records_of(tmp_path / name, "data.path", "text")) == [text]
+    assert list(records_of(tmp_path / name, "data.path", Wanted("text"))) == [text]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_content_that_contradicts_its_name(
 def test_a_column_that_a_table_lacks(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(TABLE)
     with pytest.raises(ConfigError, match=r"a\.csv has no column data\.field=body; it has n, text"):
-        list(records_of(tmp_path / "a.csv", "data.path", "body"))
+        list(records_of(tmp_path / "a.csv", "data.path", Wanted("body")))
 
 
 def lines(tmp_path: Path, *records: str, good: int) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sae_sweep.data.documents import text_documents, text_files
+from sae_sweep.data.documents import text_files, text_records
+from sae_sweep.data.fields import Wanted
 from sae_sweep.data.formats import PIECE_CHARACTERS
 from sae_sweep.data.origin import Origin
 from sae_sweep.data.records import Ledger
@@ -82,7 +83,7 @@ def test_text_files_are_documents_in_sorted_order(write: Any, tmp_path: Path, ma
 def test_files_are_sorted_and_come_once(write: Any, tmp_path: Path) -> None:
     names = [f"{letter}{number}.txt" for letter in "cab" for number in (3, 1, 2)]
     paths = [write(name, "x") for name in names]
-    origin = Origin("data.path", [str(tmp_path / "*.txt"), *paths], None, "data.split", "train", "text")
+    origin = Origin("data.path", [str(tmp_path / "*.txt"), *paths], None, "data.split", "train", Wanted("text"))
     assert [file.name for file in text_files(origin)] == sorted(names)
 
 
@@ -353,8 +354,8 @@ def test_long_files_are_documents_of_bounded_length(write: Any, make_config: Any
     """So that the first of them can be held out, and no file need be in memory at once."""
     line = "abc " * 10 + "\n"
     path = write("long.txt", line * 2_000)
-    origin = Origin("data.path", str(path), None, "data.split", "train", "text")
-    documents = list(text_documents([Path(path)], origin, Ledger("x", 0)))
+    origin = Origin("data.path", str(path), None, "data.split", "train", Wanted("text"))
+    documents = list(text_records([Path(path)], origin))
     assert "".join(documents) == line * 2_000
     assert all(PIECE_CHARACTERS <= len(d) < PIECE_CHARACTERS + len(line) for d in documents[:-1])
     assert len(documents) == 5

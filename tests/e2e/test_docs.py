@@ -4,8 +4,10 @@
 Experiments, clusters and several devices are planned, not trained: other tests train each kind.
 """
 
+import json
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -43,7 +45,15 @@ def stands_for(llama_folder, neox_folder, text_file, tmp_path_factory) -> dict[s
         file = folder / yaml.splitlines()[1].removeprefix("# ")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(yaml, encoding="utf-8")
+    shutil.copytree(llama_folder, folder / "chatty")
+    (folder / "chatty" / "chat_template.jinja").write_text(
+        "{% for m in messages %}<bos>{{ m.role }}: {{ m.content }}<eos>{% endfor %}"
+    )
+    chat = {"messages": [{"role": "user", "content": "add 2 and 3"}, {"role": "assistant", "content": "that is 5"}]}
+    (folder / "chats.jsonl").write_text("\n".join([json.dumps(chat)] * 400))
     return {
+        "CHAT_MODEL": str(folder / "chatty"),
+        "CHATS_FILE": str(folder / "chats.jsonl"),
         "MODEL_FOLDER": str(llama_folder),
         "TEXT_FILE": str(text_file),
         "TOKENS_FILE": str(folder / "tokens.npz"),

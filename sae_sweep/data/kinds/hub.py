@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from sae_sweep.data.packing import RowFormat, RowSource, Tokenizer
 
 MODEL = TOKENIZES = True
-READS = ("path", "name", "heldout_path", "heldout_split")
+READS = ("path", "name", "heldout_path", "heldout_split", "filter", "packing", "chat")
 HELDOUT = HELDOUT_KEYS
 files = files_at
 
@@ -27,4 +27,6 @@ def open_rows(
 ) -> "tuple[RowSource, RowSource | None]":
     from sae_sweep.data.columns import Column
 
-    return opened(config, lambda origin: Column(origin, config.max_bad_records).rows(tokenizer, form))
+    return opened(
+        config, lambda origin: Column(origin, config.max_bad_records).rows(tokenizer, form, config.positions_of)
+    )

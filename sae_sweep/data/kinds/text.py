@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from sae_sweep.config.schema import DataConfig
 from sae_sweep.config.values import counted
-from sae_sweep.data.documents import text_documents, text_files
+from sae_sweep.data.documents import text_files, text_records
+from sae_sweep.data.fields import texts
 from sae_sweep.data.formats import check_format, says_format
 from sae_sweep.data.origin import HELDOUT_KEYS, Origin, opened, origins
 from sae_sweep.data.records import Ledger
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MODEL = TOKENIZES = True
-READS = ("path", "heldout_path")
+READS = ("path", "heldout_path", "filter", "packing", "chat")
 HELDOUT = HELDOUT_KEYS
 files = text_files
 
@@ -51,6 +52,7 @@ def _checked_files(origin: Origin) -> set[Path]:
 def open_rows(
     config: DataConfig, tokenizer: "Tokenizer | None", form: "RowFormat"
 ) -> "tuple[PackedText, PackedText | None]":
+    from sae_sweep.data.chats import ChatText
     from sae_sweep.data.packing import PackedText
 
     if (told := note(config)) is not None:
@@ -58,7 +60,11 @@ def open_rows(
 
     def open_one(origin: Origin) -> PackedText:
         ledger = Ledger(origin.label, config.max_bad_records)
-        documents = partial(text_documents, text_files(origin), origin, ledger)
-        return PackedText(documents, tokenizer, form, origin.label, kept=True, ledger=ledger)
+        records = partial(text_records, text_files(origin), origin)
+        if config.chat:
+            return ChatText(records, tokenizer, form, origin.label, True, ledger, config.positions_of)
+        return PackedText(
+            lambda: ledger.sound(texts(records())), tokenizer, form, origin.label, kept=True, ledger=ledger
+        )
 
     return opened(config, open_one)
