@@ -107,7 +107,7 @@ class DataConfig:
     """hub: which split to train on."""
     field: str
     """The document's field in jsonl or a hub dataset; for `tokens` the column or array of token ids."""
-    filter: Any
+    filter: dict[str, Any] | None
     """The values that a record's fields must have to be read: {field: value or list of values}."""
     packing: str
     """`concat` lays documents end to end and cuts rows; `document` begins each in a row of its own, filled up."""

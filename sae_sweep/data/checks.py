@@ -1,6 +1,5 @@
 """What can be told of the data from the config and the presence of files alone. No torch, no numpy."""
 
-from collections.abc import Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
 
@@ -31,8 +30,8 @@ def check_data(config: DataConfig) -> None:
         raise ConfigError(f"data.max_norm_ratio={config.max_norm_ratio:g} must be above 1, or null for no guard")
     if not 0 <= config.max_bad_records < 1:
         raise ConfigError(f"data.max_bad_records={config.max_bad_records:g} must be from 0 to below 1")
-    if not (config.filter is None or (isinstance(config.filter, Mapping) and config.filter)):
-        raise ConfigError(f"data.filter={shown(config.filter)} is no mapping; give {{field:value}}, or null")
+    if config.filter == {}:
+        raise ConfigError("data.filter={} names no field; give {field:value}, or null")
     _check_unread(config, kind)
     _check_cache(config.cache)
     kind.check(config)

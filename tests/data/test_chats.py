@@ -220,7 +220,7 @@ def test_a_chat_sweep_counts_what_a_hand_written_mask_counts(
         ("data=tokens data.path={file} data.packing=document", "data.packing=document is not read with"),
         ("data=text data.path={file} data.positions_of=user", "give data.chat=true"),
         ("data=text data.path={file} data.packing=loose", "not one of concat, document"),
-        ("data=text data.path={file} data.filter=en", "data.filter=en is no mapping"),
+        ("data=text data.path={file} data.filter=en", "data.filter=en is not"),
     ],
 )
 def test_keys_that_do_not_go_together(
