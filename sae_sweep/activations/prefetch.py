@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import torch
 
-from sae_sweep.activations.stream import Block
+from sae_sweep.activations.block import Block
 
 
 class Prefetch:

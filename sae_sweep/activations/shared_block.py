@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-from sae_sweep.activations.stream import Block
+from sae_sweep.activations.block import Block
 from sae_sweep.host.shared_memory import shared_empty
 
 SPARE = 1.25

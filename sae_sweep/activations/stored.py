@@ -1,12 +1,14 @@
 """The stream of stored activations: blocks like those of a language model's site, read from files."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from sae_sweep.activations.block import Block
 from sae_sweep.activations.finite import check_finite
-from sae_sweep.activations.stream import Block
+from sae_sweep.activations.outliers import Guard
 from sae_sweep.config.schema import DataConfig
 from sae_sweep.data.rows import BLOCK_ORDER, permutation
 from sae_sweep.data.stored.rows import Feed
@@ -24,9 +26,13 @@ class StoredStream:
         self._data, self._config = data, config
         self.hook = synthetic_site(config.kind).hook
         self._dtype, self.device = dtype, device
+        self.guard = Guard(config.max_norm_ratio, partial(self._whole_block, 0))
 
     def block(self, index: int) -> Block:
         """The block at `index`, the same whatever was asked for before. ConfigError where a number is none."""
+        return self.guard.told(self._whole_block(index))
+
+    def _whole_block(self, index: int) -> Block:
         rows, epoch = self._data.block(index)
         count = int(rows.counted_RT.sum())
         if count == 0:

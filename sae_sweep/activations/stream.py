@@ -1,13 +1,16 @@
 """The replayable stream of activations: blocks of rows harvested at every site, permuted, consumed whole."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from sae_sweep.activations.block import Block
 from sae_sweep.activations.finite import check_finite
+from sae_sweep.activations.outliers import Guard
 from sae_sweep.activations.sequences import Sequences, WholePasses
 from sae_sweep.config.schema import DataConfig
 from sae_sweep.data.positions import counted_positions, readable, target_positions
@@ -45,50 +48,6 @@ Recall: TypeAlias = Callable[[BlockRows, Sequence[str], Gather], dict[str, Tenso
 """The same, from a memory that asks the Gather for what it lacks: `sae_sweep.activations.cache` has one."""
 
 
-@dataclass(frozen=True)
-class Block:
-    """The activations of `data.block_rows` rows in one order for all sites, on the model's device.
-
-    Outliers are among them. Who reads a site, or several together, asks for the activations that count there: `kept`.
-    """
-
-    index: int
-    epoch: int
-    """Of the block's first row, from 0."""
-    activations: dict[str, Tensor]
-    """[B, d] by hook, in the model's dtype; in one order for all sites."""
-    tokens: dict[str, Tensor]
-    """[B] int64 by hook: the token at each activation's position."""
-    sequences: Sequences | None = None
-    """The rows as they were read, where some member's objective runs the model on."""
-    inliers: dict[str, Tensor] = field(default_factory=dict)
-    """[B] bool by hook, of the hooks where some activations are too long to count."""
-    _kept: dict[tuple[str, ...], Tensor] = field(default_factory=dict, repr=False)
-
-    def kept(self, hooks: Sequence[str]) -> Tensor | None:
-        """The places [N] of the activations that count at all of these hooks; None where all do."""
-        names = tuple(hook for hook in dict.fromkeys(hooks) if hook in self.inliers)
-        if not names:
-            return None
-        if names not in self._kept:
-            self._kept[names] = torch.stack([self.inliers[hook] for hook in names]).all(0).nonzero().squeeze(1)
-        return self._kept[names]
-
-    def count(self, hooks: Sequence[str]) -> int:
-        """How many activations count at all of these hooks."""
-        kept_N = self.kept(hooks)
-        return len(self.activations[hooks[0]]) if kept_N is None else len(kept_N)
-
-    def take(self, hooks: Sequence[str], part: slice) -> tuple[dict[str, Tensor], Tensor]:
-        """Of the activations that count at all of these hooks, a part: [b, d] by hook, and their tokens [b]."""
-        kept_N = self.kept(hooks)
-
-        def taken(tensor_B: Tensor) -> Tensor:
-            return tensor_B[part] if kept_N is None else tensor_B.index_select(0, kept_N[part])
-
-        return {hook: taken(self.activations[hook]) for hook in hooks}, taken(self.tokens[hooks[0]])
-
-
 class ActivationStream:
     """Blocks of activations, the same for the same model, tokens and index whatever was asked for before."""
 
@@ -112,7 +71,7 @@ class ActivationStream:
         self._harvest = whole or harvest
         self._recall = None if whole else recall
         self._whole, self._read = whole, read
-        self._largest_norms: dict[str, float] | None = None
+        self._guard = Guard(config.max_norm_ratio, partial(self._whole_block, 0))
         tokenizer = model.tokenizer
         special_ids = tokenizer.all_special_ids if tokenizer is not None else []
         self._special_ids = torch.tensor(special_ids, dtype=torch.int64)
@@ -120,26 +79,12 @@ class ActivationStream:
 
     def block(self, index: int) -> Block:
         """The block at `index`. ConfigError when the model gives an infinite or NaN activation."""
-        block = self._whole_block(index)
-        if self._config.max_norm_ratio is None:
-            return block
-        if index == 0 and self._largest_norms is None:
-            self._measure(block)
-        return self._guarded(block)
+        return self._guard.told(self._whole_block(index))
 
     @property
     def largest_norms(self) -> dict[str, float]:
-        """By hook, the norm above which an activation does not count (`data.max_norm_ratio`): so many times the median
-        norm of the first block, for training and evaluation alike. Empty where there is no such ratio."""
-        if self._largest_norms is None and self._config.max_norm_ratio is not None:
-            self._measure(self._whole_block(0))
-        return self._largest_norms or {}
-
-    def _measure(self, first: Block) -> None:
-        ratio = self._config.max_norm_ratio
-        assert ratio is not None
-        medians = {hook: float(row_norms(x_BD).median()) for hook, x_BD in first.activations.items()}
-        self._largest_norms = {hook: ratio * median for hook, median in medians.items()}
+        """By hook, the norm above which an activation does not count (`data.max_norm_ratio`); empty where all do."""
+        return self._guard.largest_norms
 
     def _whole_block(self, index: int) -> Block:
         rows, epoch = self._rows.block(index)
@@ -185,25 +130,3 @@ class ActivationStream:
         for hook, x_BD in blocks.items():
             check_finite(x_BD, hook, f"block {rows.index}")
         return blocks
-
-    def _guarded(self, block: Block) -> Block:
-        """The block, told which activations are too long for their site. Each site judges for itself, so that which
-        other sites share the stream changes nothing for a member."""
-        found = {hook: self._inliers(hook, x_BD) for hook, x_BD in block.activations.items()}
-        inliers = {hook: inlier_B for hook, inlier_B in found.items() if not inlier_B.all()}
-        sequences = block.sequences
-        if sequences is not None:
-            read = sequences.clean.activations
-            own = {hook: self._inliers(hook, read[hook].flatten(0, 1)).view(read[hook].shape[:2]) for hook in inliers}
-            sequences = replace(sequences, inliers={hook: inlier_RT.cpu() for hook, inlier_RT in own.items()})
-        return replace(block, sequences=sequences, inliers=inliers)
-
-    def _inliers(self, hook: str, x_ND: Tensor) -> Tensor:
-        return row_norms(x_ND) <= self.largest_norms[hook]
-
-
-def row_norms(x_BD: Tensor) -> Tensor:
-    """Norms [B], in float32 at least: the square of a half-precision number overflows early."""
-    dtype = torch.promote_types(x_BD.dtype, torch.float32)
-    norms_B: Tensor = torch.linalg.vector_norm(x_BD, dim=1, dtype=dtype)
-    return norms_B

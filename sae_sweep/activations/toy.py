@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from sae_sweep.activations.stream import Block
+from sae_sweep.activations.block import Block
 from sae_sweep.config.schema import DataConfig
 from sae_sweep.data.kinds import synthetic_kind
 from sae_sweep.model.sites import synthetic_site

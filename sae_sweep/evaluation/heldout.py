@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sae_sweep.activations.finite import check_finite
-from sae_sweep.activations.stream import row_norms
+from sae_sweep.activations.outliers import row_norms
 from sae_sweep.data.positions import counted_positions, readable, target_positions
 from sae_sweep.model.suffix import CleanPass, Suffix
 

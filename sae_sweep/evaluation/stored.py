@@ -23,13 +23,17 @@ class StoredEvaluator:
         """Metrics of every SAE, by label; none that needs a language model."""
         rows, device = self._stream.heldout_rows, self._stream.device
         sums = {one.label: SaeSums(one.sae, rows, device) for one in saes}
+        left_out = read = 0
         for x_bD, row_b, token_b in self._stream.heldout():
+            inlier_b = self._stream.guard.inliers(self._stream.hook, x_bD)
             for own in sums.values():
-                own.add(x_bD, token_b, torch.ones_like(row_b, dtype=torch.bool), row_b)
+                own.add(x_bD, token_b, inlier_b, row_b)
+            left_out, read = left_out + int((~inlier_b).sum()), read + len(x_bD)
             done((int(row_b.max()) + 1) / rows if len(row_b) else 0.0)
+        outliers = {"outlier_fraction": left_out / read if self._stream.guard.largest_norms else None}
         return {
-            one.label: Evaluation(one.sae, sums[one.label].metrics(), sums[one.label].sparsity.frequency_F)
-            for one in saes
+            one.label: Evaluation(one.sae, {**own.metrics(), **outliers}, own.sparsity.frequency_F)
+            for one, own in zip(saes, sums.values(), strict=True)
         }
 
     def in_smaller_batches(self) -> None:

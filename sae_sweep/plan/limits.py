@@ -61,10 +61,11 @@ def _check_model(config: MemberConfig) -> None:
 def _check_synthetic(config: MemberConfig) -> None:
     """Synthetic data has neither a model nor sites nor tokens."""
     kind = config.data.kind
-    if synthetic_kind(kind) is None:
+    made = synthetic_kind(kind)
+    if made is None:
         return
     sites = ("layer", "hook", "width", "output", "across")
-    unread = {"model": ("path", "revision"), "site": sites, "data": ("max_norm_ratio",)}
+    unread = {"model": ("path", "revision"), "site": sites, "data": () if made.STORED else ("max_norm_ratio",)}
     for group, keys in unread.items():
         for key in keys:
             value = getattr(getattr(config, group), key)

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim.adam import adam
 
+from sae_sweep.activations.block import Block
 from sae_sweep.activations.scaling import site_statistics
-from sae_sweep.activations.stream import Block
 from sae_sweep.activations.toy import ToyStream
 from sae_sweep.config.files import config_of
 from sae_sweep.config.schema import MemberConfig

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from sae_sweep.activations.block import Block
 from sae_sweep.activations.cache_folder import cache_key
-from sae_sweep.activations.stream import Block
 from sae_sweep.config.files import config_of
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.model.harvest import harvest

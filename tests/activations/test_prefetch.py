@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from sae_sweep.activations.block import Block
 from sae_sweep.activations.prefetch import Prefetch
-from sae_sweep.activations.stream import Block
 from sae_sweep.training.run.loop import GroupRun
 from sae_sweep.training.run.opening import open_group
 from sae_sweep.training.run.sources import ToySource

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from sae_sweep.activations import scaling
+from sae_sweep.activations.block import Block
 from sae_sweep.activations.scaling import SiteStatistics, coefficient_scale, input_scale, site_statistics
-from sae_sweep.activations.stream import Block
 from sae_sweep.errors import ConfigError
 
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -6,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from sae_sweep.activations.stream import ActivationStream, row_norms
-from sae_sweep.config.schema import DataConfig, ModelConfig
+from sae_sweep.config.files import config_of
+from sae_sweep.activations.outliers import row_norms
+from sae_sweep.activations.stream import ActivationStream
+from sae_sweep.config.schema import ModelConfig
 from sae_sweep.data.rows import BLOCK_ORDER, RowReader, TokenStream, permutation
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.harvest import harvest
@@ -20,26 +23,9 @@ HOOKS = tuple(WIDTHS)
 
 
 def config(**changes: Any) -> Any:
-    values = {
-        "kind": "tokens",
-        "path": "x",
-        "name": None,
-        "split": "train",
-        "field": "tokens",
-        "heldout_path": None,
-        "heldout_split": None,
-        "context": CONTEXT,
-        "bos": "auto",
-        "seed": 0,
-        "window_rows": 4,
-        "block_rows": BLOCK_ROWS,
-        "rows_per_forward": 2,
-        "max_norm_ratio": None,
-        "max_bad_records": 0.001,
-        "cache": None,
-        "toy": None,
-    }
-    return DataConfig(**(values | changes))
+    values = {"kind": "tokens", "path": "x", "field": "tokens", "context": CONTEXT, "block_rows": BLOCK_ROWS}
+    few = {"window_rows": 4, "rows_per_forward": 2, "max_norm_ratio": None}
+    return replace(config_of({}).data, **(values | few | changes))
 
 
 def token_rows() -> Any:

@@ -5,29 +5,12 @@ import torch
 from torch import Tensor
 
 from sae_sweep.activations.toy import ToyStream
+from sae_sweep.config.files import config_of
 from sae_sweep.config.schema import DataConfig, ToyConfig
 from sae_sweep.data.toy import ToyData
 
 TOY = ToyConfig(dimensions=4, latents=6, active=2.0, decay=0.9, correlated=True, noise=0.1)
-DATA = DataConfig(
-    kind="toy",
-    toy=TOY,
-    path=None,
-    name=None,
-    split="train",
-    field="text",
-    heldout_path=None,
-    heldout_split=None,
-    context=5,
-    bos="auto",
-    seed=0,
-    window_rows=1,
-    block_rows=4,
-    rows_per_forward=1,
-    max_norm_ratio=None,
-    max_bad_records=0.001,
-    cache=None,
-)
+DATA = replace(config_of({"data": "toy"}).data, toy=TOY, context=5, window_rows=1, block_rows=4, rows_per_forward=1)
 ROWS = 20
 
 

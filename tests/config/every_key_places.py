@@ -60,7 +60,7 @@ def make_places(folder: Path, llama: Path, gpt2: Path) -> Places:
 
 def _chat(record: dict[str, str]) -> dict[str, Any]:
     """Two messages of a record, and its text under a name that only data.field knows."""
-    said = [{"role": "user", "content": record["text"][:30]}, {"role": "assistant", "content": record["body"]}]
+    said = [{"role": "user", "content": record["text"][:150]}, {"role": "assistant", "content": record["body"]}]
     return {"messages": said, "said": record["text"]}
 
 

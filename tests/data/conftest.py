@@ -1,9 +1,10 @@
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
+from sae_sweep.config.files import config_of
 from sae_sweep.config.schema import DataConfig
 
 BOS, EOS = 1, 2
@@ -43,22 +44,13 @@ def make_config() -> Callable[..., DataConfig]:
         values: dict[str, Any] = {
             "kind": kind,
             "path": path,
-            "name": None,
-            "split": "train",
             "field": "tokens" if kind == "tokens" else "text",
-            "heldout_path": None,
-            "heldout_split": None,
             "context": 4,
-            "bos": "auto",
-            "seed": 0,
             "window_rows": 4,
             "block_rows": 2,
             "rows_per_forward": 2,
             "max_norm_ratio": None,
-            "max_bad_records": 0.001,
-            "cache": None,
-            "toy": None,
         }
-        return DataConfig(**(values | changes))
+        return replace(config_of({}).data, **(values | changes))
 
     return make

@@ -123,7 +123,7 @@ def test_what_is_no_conversation(record: Any, said: str) -> None:
 
 def test_a_template_that_refuses_or_hides_a_message_makes_a_bad_record(tokenizer: Any, tmp_path: Path) -> None:
     bad = {"messages": [{"role": "tool", "content": "x"}]}
-    with pytest.raises(ConfigError, match="does not fit the chat template .*no tools here"):
+    with pytest.raises(ConfigError, match=r"does not fit the chat template .*no tools here"):
         rows(config(written(tmp_path, *[bad] * 3)), tokenizer)
     tokenizer.chat_template = "<bos>{{ messages[0].content | upper }}"
     with pytest.raises(ConfigError, match="it leaves a message out"):

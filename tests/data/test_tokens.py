@@ -12,7 +12,6 @@ from sae_sweep.data.documents import text_files, text_records
 from sae_sweep.data.fields import Wanted
 from sae_sweep.data.formats import PIECE_CHARACTERS
 from sae_sweep.data.origin import Origin
-from sae_sweep.data.records import Ledger
 from sae_sweep.data.tokens import open_tokens
 from sae_sweep.errors import ConfigError
 

@@ -49,7 +49,9 @@ def stands_for(llama_folder, neox_folder, text_file, tmp_path_factory) -> dict[s
     (folder / "chatty" / "chat_template.jinja").write_text(
         "{% for m in messages %}<bos>{{ m.role }}: {{ m.content }}<eos>{% endfor %}"
     )
-    chat = {"messages": [{"role": "user", "content": "add 2 and 3"}, {"role": "assistant", "content": "that is 5, " * 40}]}
+    chat = {
+        "messages": [{"role": "user", "content": "add 2 and 3"}, {"role": "assistant", "content": "that is 5, " * 40}]
+    }
     (folder / "chats.jsonl").write_text("\n".join([json.dumps(chat)] * 400))
     return {
         "CHAT_MODEL": str(folder / "chatty"),

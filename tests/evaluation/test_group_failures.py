@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from sae_sweep.activations.stream import ActivationStream, Block
+from sae_sweep.activations.block import Block
+from sae_sweep.activations.stream import ActivationStream
 from sae_sweep.config import values
 from sae_sweep.errors import ConfigError
 from sae_sweep.saes.inference import InferenceSae

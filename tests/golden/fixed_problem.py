@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sae_sweep.activations.block import Block
 from sae_sweep.activations.scaling import site_statistics
-from sae_sweep.activations.stream import Block
 from sae_sweep.plan.groups import BankPlan
 from sae_sweep.training.step.calibration import Calibration
 from sae_sweep.training.step.trainer import BankTrainer

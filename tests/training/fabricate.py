@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sae_sweep.activations.block import Block
 from sae_sweep.activations.scaling import SiteStatistics, site_statistics
-from sae_sweep.activations.stream import Block
 from sae_sweep.config.files import config_of
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.model.sites import Site

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import torch
 
+from sae_sweep.activations.block import Block
 from sae_sweep.activations.scaling import site_statistics
-from sae_sweep.activations.stream import Block
 from sae_sweep.model.sites import Site
 from sae_sweep.plan.groups import BankPlan
 from sae_sweep.plan.members import Member

@@ -11,8 +11,8 @@ from multiprocessing.connection import Connection
 from time import monotonic, process_time
 from typing import Any
 
+from sae_sweep.activations.block import Block
 from sae_sweep.activations.shared_block import SharedBlock
-from sae_sweep.activations.stream import Block
 from sae_sweep.errors import travelling
 from sae_sweep.training.devices.turns import Stopped, Turns
 from sae_sweep.training.step.trainer import BankTrainer, StepRecord

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 
+from sae_sweep.activations.block import Block
 from sae_sweep.activations.shared_block import SharedBlock
-from sae_sweep.activations.stream import Block
 from sae_sweep.errors import ProcessLost
 from sae_sweep.host.shared_memory import shared
 from sae_sweep.training.devices.lane_process import TELL_SECONDS, LaneProcess, Said

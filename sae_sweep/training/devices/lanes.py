@@ -14,7 +14,7 @@ from types import TracebackType
 
 import torch
 
-from sae_sweep.activations.stream import Block
+from sae_sweep.activations.block import Block
 from sae_sweep.host.cores import core_pool, workers
 from sae_sweep.training.devices.lane_processes import LaneProcesses, can_fork
 from sae_sweep.training.devices.turns import Stopped

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from sae_sweep.activations.stream import Block
+from sae_sweep.activations.block import Block
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.host.memory import OUT_OF_MEMORY, give_back, is_out_of_memory

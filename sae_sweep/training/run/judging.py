@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from sae_sweep import __version__
+from sae_sweep.activations.block import Block
 from sae_sweep.activations.prefetch import Prefetch
-from sae_sweep.activations.stream import Block
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import Evaluation, Evaluator
 from sae_sweep.evaluation.metrics import VERSION, closed

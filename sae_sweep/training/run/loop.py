@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from contextlib import closing
 from functools import partial
 
+from sae_sweep.activations.block import Block
 from sae_sweep.activations.prefetch import Prefetch
-from sae_sweep.activations.stream import Block
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import Evaluator
 from sae_sweep.folder.sweep import MemberResult, SweepFolder

@@ -7,8 +7,8 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
+from sae_sweep.activations.block import Block
 from sae_sweep.activations.scaling import SiteStatistics, site_statistics
-from sae_sweep.activations.stream import Block
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.host.machine import host_bytes

@@ -6,9 +6,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from sae_sweep.activations.block import Block
 from sae_sweep.activations.cache import open_cache
 from sae_sweep.activations.sequences import WholePasses
-from sae_sweep.activations.stream import ActivationStream, Block
+from sae_sweep.activations.stream import ActivationStream
 from sae_sweep.activations.toy import ToyStream
 from sae_sweep.activations.unigrams import unigram_activations
 from sae_sweep.config.schema import MemberConfig

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+from sae_sweep.activations.block import Block
 from sae_sweep.activations.stored import StoredStream
-from sae_sweep.activations.stream import Block
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.data.kinds import synthetic_kind
 from sae_sweep.errors import ConfigError

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from sae_sweep.activations.block import Block
 from sae_sweep.activations.scaling import SiteStatistics, input_scale, joined
-from sae_sweep.activations.stream import Block
 from sae_sweep.plan.members import Member
 from sae_sweep.saes.bank import Bank, Batch
 from sae_sweep.saes.inference import InferenceSae, Units

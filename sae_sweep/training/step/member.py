@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sae_sweep.activations.stream import Block
+from sae_sweep.activations.block import Block
 from sae_sweep.evaluation.evaluator import SplicedSae
 from sae_sweep.folder.checkpoints import Damaged, MemberRecord
 from sae_sweep.folder.files import open_to_others

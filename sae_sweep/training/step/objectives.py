@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from sae_sweep.activations.block import Block
 from sae_sweep.activations.sequences import Sequences
-from sae_sweep.activations.stream import Block
 from sae_sweep.config.schema import TrainingConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.tiles import kl_and_gradient

@@ -8,7 +8,7 @@ from time import time
 import torch
 from torch import Tensor
 
-from sae_sweep.activations.stream import Block
+from sae_sweep.activations.block import Block
 from sae_sweep.kernels.facts import CACHE_BYTES
 from sae_sweep.plan.constants import CHUNK_ELEMENTS
 from sae_sweep.plan.groups import BankPlan

@@ -14,7 +14,7 @@ from time import monotonic, sleep
 import pytest
 import torch
 
-from sae_sweep.activations.stream import Block
+from sae_sweep.activations.block import Block
 from sae_sweep.errors import ProcessLost
 from sae_sweep.host.pids import process_exists
 from sae_sweep.host.shared_memory import shared_empty

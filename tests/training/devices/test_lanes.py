@@ -7,7 +7,7 @@ from time import sleep
 import pytest
 import torch
 
-from sae_sweep.activations.stream import Block
+from sae_sweep.activations.block import Block
 from sae_sweep.training.devices import lanes as lanes_module
 from sae_sweep.training.devices.lanes import Lanes
 from sae_sweep.training.step import trainer as trainer_module

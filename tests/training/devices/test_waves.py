@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sae_sweep.activations.stream import Block
+from sae_sweep.activations.block import Block
 from sae_sweep.errors import ConfigError
 from sae_sweep.plan.placement import Wave
 from sae_sweep.training.devices.lanes import Lanes

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config
 
+from sae_sweep.activations.block import Block
 from sae_sweep.activations.sequences import Sequences, WholePasses
-from sae_sweep.activations.stream import Block
 from sae_sweep.config.schema import ModelConfig, TrainingConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.head import Head

@@ -1,0 +1,60 @@
+"""Activations that are too long to count: `data.max_norm_ratio` times the median norm of a stream's first block."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from sae_sweep.activations.block import Block
+
+
+class Guard:
+    """Says of each activation whether it counts, for training and evaluation alike.
+
+    Each site judges for itself, so that which other sites share the stream changes nothing for a member.
+    """
+
+    def __init__(self, ratio: float | None, first: Callable[[], Block]) -> None:
+        """`first` reads the stream's first block, whole; where `ratio` is None all count."""
+        self._ratio, self._first = ratio, first
+        self._largest: dict[str, float] | None = None if ratio is not None else {}
+
+    @property
+    def largest_norms(self) -> dict[str, float]:
+        """By hook, the norm above which an activation does not count; empty where all do."""
+        return self._measured(None)
+
+    def _measured(self, block: Block | None) -> dict[str, float]:
+        """`block` is one that was read already: it is measured where it is the first."""
+        if self._largest is None:
+            assert self._ratio is not None
+            first = block if block is not None and block.index == 0 else self._first()
+            medians = {hook: float(row_norms(x_BD).median()) for hook, x_BD in first.activations.items()}
+            self._largest = {hook: self._ratio * median for hook, median in medians.items()}
+        return self._largest
+
+    def told(self, block: Block) -> Block:
+        """The block, told which of its activations do not count."""
+        if not self._measured(block):
+            return block
+        found = {hook: self.inliers(hook, x_BD) for hook, x_BD in block.activations.items()}
+        inliers = {hook: inlier_B for hook, inlier_B in found.items() if not inlier_B.all()}
+        sequences = block.sequences
+        if sequences is not None:
+            read = sequences.clean.activations
+            own = {hook: self.inliers(hook, read[hook].flatten(0, 1)).view(read[hook].shape[:2]) for hook in inliers}
+            sequences = replace(sequences, inliers={hook: inlier_RT.cpu() for hook, inlier_RT in own.items()})
+        return replace(block, sequences=sequences, inliers=inliers)
+
+    def inliers(self, hook: str, x_ND: Tensor) -> Tensor:
+        """Whether each of N activations of a site counts, bool [N]."""
+        largest = self.largest_norms.get(hook)
+        return torch.ones_like(x_ND[:, 0], dtype=torch.bool) if largest is None else row_norms(x_ND) <= largest
+
+
+def row_norms(x_BD: Tensor) -> Tensor:
+    """Norms [B], in float32 at least: the square of a half-precision number overflows early."""
+    dtype = torch.promote_types(x_BD.dtype, torch.float32)
+    norms_B: Tensor = torch.linalg.vector_norm(x_BD, dim=1, dtype=dtype)
+    return norms_B
