@@ -59,7 +59,7 @@ def records_of(file: Path, key: str, wanted: Wanted) -> Records:
 
 def says_format(file: Path) -> bool:
     """Whether the name of a file says what is in it, plain text among that."""
-    return _suffix(file) in (*_READERS, ".txt")
+    return suffix_of(file) in SUFFIXES
 
 
 def check_format(file: Path, key: str, field: str) -> None:

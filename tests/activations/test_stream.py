@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from sae_sweep.config.files import config_of
 from sae_sweep.activations.outliers import row_norms
 from sae_sweep.activations.stream import ActivationStream
+from sae_sweep.config.files import config_of
 from sae_sweep.config.schema import ModelConfig
 from sae_sweep.data.rows import BLOCK_ORDER, RowReader, TokenStream, permutation
 from sae_sweep.errors import ConfigError

@@ -82,7 +82,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     for name, source in (("counting", COUNTING), ("axes", AXES)):
         (tmp_path / f"data_kind_{name}.py").write_text(source)
         (tmp_path / "configs" / "data").mkdir(parents=True, exist_ok=True)
-        yaml = f"defaults:\n  - /data/demo@_here_\n  - _self_\n\nkind: {name}\n"
+        yaml = f"defaults:\n  - /data/demo@_here_\n  - _self_\n\nkind: {name}\nmax_norm_ratio: null\n"
         (tmp_path / "configs" / "data" / f"{name}.yaml").write_text(yaml)
     information = tmp_path / "more_data-1.0.dist-info"
     information.mkdir()

@@ -278,7 +278,7 @@ def test_a_held_out_file_that_is_not_there(
 
 def test_paths_that_name_no_text_file(tmp_path: Path, make_config: Any, tokenizer: Any) -> None:
     refused(r"data\.path=.*\*\.txt matches no file", make_config("text", str(tmp_path / "*.txt")), tokenizer)
-    refused(r"is a folder; name its files", make_config("text", str(tmp_path)), tokenizer)
+    refused(r"is a folder without a file of text", make_config("text", str(tmp_path)), tokenizer)
     refused(r"must be a file, a glob or a list", make_config("text", 7), tokenizer)
     refused(r"must be one path", make_config("tokens", ["a", "b"]), tokenizer)
     for kind in ("text", "hub", "tokens"):
@@ -381,7 +381,7 @@ def test_keys_that_would_not_be_read(write: Any, arrays: Any, make_config: Any, 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kind": "web"}, r"data\.kind=web is not one of demo, hub, text, tokens, toy"),
+        ({"kind": "web"}, r"data\.kind=web is not one of activations, demo, given, hub, text, tokens, toy"),
         ({"bos": "yes"}, r"data\.bos=yes is not one of auto, always, never"),
         ({"context": 1}, r"data\.context=1 must be at least 2"),
         ({"seed": -1}, r"data\.seed=-1 must be at least 0"),
