@@ -85,7 +85,6 @@ class WandbRuns:
     ) -> None:
         """Close a run with flat summary values, which is what wandb's scatter plots over runs read."""
         import numpy as np
-
         import wandb
 
         run = self._runs.get(label)
