@@ -11,7 +11,6 @@ from sae_sweep.config.command_line import one_option, split_options
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder import names
 from sae_sweep.host.rank_processes import role
-from sae_sweep.launch import completion
 from sae_sweep.launch.exits import exit_code
 
 
@@ -36,7 +35,7 @@ def _dispatch(arguments: Sequence[str]) -> None:
             print(_usage([name]))
         else:
             COMMANDS[name].run(rest)
-    elif name in completion.OPTIONS and rest and rest[0].startswith("query="):
+    elif name in ("-sc", "--shell-completion") and rest and rest[0].startswith("query="):
         _complete(arguments)
     elif "=" in name or name.startswith(("-", "~")):
         _train(arguments)
@@ -49,8 +48,9 @@ def _dispatch(arguments: Sequence[str]) -> None:
 
 def _complete(arguments: Sequence[str]) -> None:
     """Print what a shell may complete, a word a line."""
-    usages = {name: command.arguments for name, command in COMMANDS.items()}
-    words, more = completion.completions(completion.asked(), usages)
+    from sae_sweep.launch.completion import asked, completions
+
+    words, more = completions(asked(), {name: command.arguments for name, command in COMMANDS.items()})
     for word in words:
         print(word)
     if more:

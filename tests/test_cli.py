@@ -89,7 +89,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (("+experiment=demo,gated_gemma",), "+experiment=demo,gated_gemma: a sweep has one experiment"),
         (
             ("experiment=gated_gemma", "sae=topk"),
-            "sae=topk: no grid of this experiment has it; they have gated, standard",
+            "sae=topk: no grid of this experiment has it; they have gated_paper, standard_paper",
         ),
         (("hydra.mode=RUN", "sae.l1=1,2"), "sae.l1=1,2: hydra.mode=RUN trains one member"),
         (("hydra.mode=RUN", "sae.l1=abc"), "sae.l1=abc is not a number or null"),
@@ -173,10 +173,7 @@ def answer(*arguments: str) -> str:
 
 def test_help_lists_groups_and_examples_without_torch() -> None:
     text = answer("--help")
-    assert (
-        "sae: batchtopk, gated, gated_decoder_norm, jumprelu, jumprelu_anthropic, matryoshka, p_anneal, standard"
-        in text
-    )
+    assert re.search(r"sae: batchtopk, .*gated, .*jumprelu, .*matryoshka, .*p_anneal, .*standard", text)
     assert re.search(r"experiment: architectures, .*demo, e2e, e2e_finetune, gated_gemma, gated_gemma_l0", text)
     assert "sae-sweep +experiment=demo" in text
     assert "batch_size: 1024" in text

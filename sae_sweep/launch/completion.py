@@ -14,7 +14,6 @@ from sae_sweep.config.files import config_folder
 from sae_sweep.config.reading import GROUPS, PATHS, known_keys
 from sae_sweep.folder import names
 
-OPTIONS = {"-sc", "--shell-completion"}
 _OPTION = re.compile(r"--\w+(?= [A-Z])|--\w+")
 _TAKES = re.compile(r"(--\w+) ([A-Z]+)")
 

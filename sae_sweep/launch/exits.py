@@ -5,6 +5,7 @@ it, 70 a defect of ours, 75 another rank is gone, 128 + n stopped by signal n (1
 the same command goes on.
 """
 
+import logging
 import os
 import re
 import sys
@@ -28,6 +29,7 @@ _NO_HOME = "Could not determine home directory"
 def exit_code(work: Callable[[], object]) -> int:
     """Do the work of a process, say in one line why it cannot be done, let other ranks go, and return its exit code."""
     take_any_text()
+    logging.raiseExceptions = False  # a library's log on a full disk is no matter for a traceback
     allocator.tune()
     try:
         own = role()

@@ -27,6 +27,8 @@ from tests.evaluation.saved import NEAR, magnitude, margins, read_sae
 OUT = Path(__file__).parents[1] / "evidence" / "numbers_held.json"
 MOST = 5e-5
 """Relative error."""
+TINY = 1e-12
+"""What that of 0 is relative to."""
 LAYER, BATCH, STEPS = 2, 48, 240
 RECIPES = (
     *("standard", "standard_april", "gated", "gated_decoder_norm", "topk", "batchtopk", "jumprelu"),
@@ -95,7 +97,7 @@ def test_numbers_are_those_of_the_saved_files(judged: Judged, tmp_path: Path, te
         undecided = margins(sae, x_ND).lt(NEAR * x_ND.norm(dim=1, keepdim=True)).sum().item() / len(x_ND)
         expected = recomputed(model, sae, question)
         errors = {
-            key: abs(saved[key] - value) / magnitude(key, value, expected)
+            key: abs(saved[key] - value) / max(magnitude(key, value, expected), TINY)
             for key, value in expected.items()
             if value is not None
         }

@@ -1,10 +1,13 @@
 """What a process says and ends with, whatever was raised."""
 
 import errno
+import io
+import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -39,6 +42,22 @@ def test_what_is_told_already_is_not_told_again(capsys: pytest.CaptureFixture[st
         raise SweepFailed
 
     assert exit_code(work) == 1
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_librarys_log_that_cannot_be_written_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    """As wandb's is not, on a full disk."""
+
+    class Full(logging.StreamHandler[TextIO]):
+        def flush(self) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    log, handler = logging.getLogger("of a library"), Full(io.StringIO())
+    log.addHandler(handler)
+    try:
+        assert exit_code(lambda: log.warning("restore done")) == 0
+    finally:
+        log.removeHandler(handler)
     assert capsys.readouterr() == ("", "")
 
 

@@ -173,6 +173,8 @@ def test_sites_of_another_width(model_folder: Path) -> None:
     assert widths == {"mlp_out": 32, "mlp_post": 80, "attn_z": 64}
     (member,) = plan_sweep([config(*model, "site.hook=blocks.0.mlp.hook_post")]).members
     assert member.width == 160
+    (member,) = plan_sweep([config(*model, "site=attn_z", "site.width=24")]).members
+    assert (member.d, member.width) == (24, 48), "heads of another size, of which config.json does not say"
 
 
 def test_a_crosscoder_is_planned_at_all_of_its_sites() -> None:
