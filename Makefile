@@ -23,6 +23,7 @@ BENCH_OUT := tests/evidence/bench
 
 demo: $(STAMP)
 	$(BIN)/sae-sweep +experiment=demo
+	$(BIN)/sae-sweep report outputs/demo --latents 20
 
 test: $(STAMP)
 	$(TEST) -m "not evidence and not slurm"

@@ -14,6 +14,9 @@ from sae_sweep.host.rank_processes import role
 from sae_sweep.launch.exits import exit_code
 
 
+TRIMMED = "--with-trimmed"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (by default the process's own) and return the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -67,26 +70,31 @@ def _train(arguments: Sequence[str]) -> None:
 
 
 def _report(arguments: Sequence[str]) -> None:
-    with_trimmed = "--with-trimmed" in arguments
-    arguments = [word for word in arguments if word != "--with-trimmed"]
-    words, options = split_options("report", arguments, ("out", "published"))
-    if not options:
-        folder = _sweep_folder("report", words) if len(words) < 2 else None
-        if folder is None:
-            raise ConfigError("report: several sweeps make a page of their own; give --out FILE.html")
-        from sae_sweep.reporting.report import write_report  # brings in plotly
-
-        write_report(folder, with_trimmed=with_trimmed)
-        return
-    if with_trimmed:
-        raise ConfigError("report: --with-trimmed is for the page of one sweep; leave --out away")
-    out = Path(one_option("report", options, "out")).expanduser()
+    with_trimmed = TRIMMED in arguments
+    words, options = split_options(
+        "report", [word for word in arguments if word != TRIMMED], ("out", "published", "latents")
+    )
     folders = [_sweep_folder("report", [word]) for word in words] or [_sweep_folder("report", words)]
-    if not out.absolute().parent.is_dir():
-        raise ConfigError(f"report: --out={out}: no such folder here")
-    from sae_sweep.reporting.report import write_overlay
+    out = None
+    if "out" in options or "published" in options:
+        out = Path(one_option("report", options, "out")).expanduser()
+        if not out.absolute().parent.is_dir():
+            raise ConfigError(f"report: --out={out}: no such folder here")
+    elif len(folders) > 1:
+        raise ConfigError("report: several sweeps make a page of their own; give --out FILE.html")
+    if "latents" in options:
+        from sae_sweep.config.files import config_folder
+        from sae_sweep.reporting.looking import look  # brings in torch
 
-    write_overlay(folders, [Path(file).expanduser() for file in options.get("published", [])], out)
+        for folder in folders:
+            look(folder, one_option("report", options, "latents"), config_folder())
+    from sae_sweep.reporting.report import write_overlay, write_report
+
+    if out is None:
+        write_report(folders[0], with_trimmed=with_trimmed)
+    else:
+        files = [Path(file).expanduser() for file in options.get("published", [])]
+        write_overlay(folders, files, out, with_trimmed=with_trimmed)
 
 
 def _show(arguments: Sequence[str]) -> None:
@@ -202,7 +210,7 @@ class Command:
 
 COMMANDS: Mapping[str, Command] = {
     "report": Command(
-        "DIR [--with-trimmed] [DIR ... --out FILE]", "rewrite pareto.json and report.html, or lay sweeps over", _report
+        "DIR [DIR ... --out FILE] [--latents N] [--with-trimmed]", "rewrite the report, or lay sweeps over", _report
     ),
     "status": Command("DIR [--json]", "how far a sweep is, whoever trains it", _status),
     "cancel": Command("DIR", "end the jobs that a cluster has of a sweep", _cancel),

@@ -39,11 +39,16 @@ def write_report(folder: Path, console: Console | None = None, *, with_trimmed: 
 
 
 def write_overlay(
-    folders: Sequence[Path], published: Sequence[Path], out: Path, console: Console | None = None
+    folders: Sequence[Path],
+    published: Sequence[Path],
+    out: Path,
+    console: Console | None = None,
+    *,
+    with_trimmed: bool = False,
 ) -> list[dict[str, Any]]:
     """Write a page of several sweeps together, whose members are compared where they share a cell, and of published
     numbers, those that ship and those of more files; print the frontiers, and return the cells. Raises ConfigError."""
-    page = _page(folders, published, False)
+    page = _page(folders, published, with_trimmed)
     write_text_atomic(out, report_html(page))
     _print(page, console or Console(), f"open {out} in a browser")
     return list(page.cells)  # type: ignore[arg-type]

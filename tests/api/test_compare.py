@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 import sae_sweep as ss
 from sae_sweep import cli
 from sae_sweep.reporting.compare import compare
+from tests.reporting.test_report import Page
 
 ONE, OTHER = "topk-l0_8-w256", "topk-l0_16-w256"
 
@@ -94,3 +95,24 @@ def test_what_cannot_be_compared_is_refused(sweep: ss.Sweep, tmp_path: Path, cap
     ):
         assert cli.main(["compare", *arguments]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_a_report_looks_at_latents_where_it_is_asked_to(sweep: ss.Sweep, tmp_path: Path, capsys: Any) -> None:
+    folder = tmp_path / "looked"
+    shutil.copytree(sweep.folder, folder)
+    assert cli.main(["report", str(folder), "--latents", "3"]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1].startswith("open ")
+    data = json.loads(Page((folder / "report.html").read_text(encoding="utf-8")).scripts["data"])
+    latents = data["sections"]["member"]["latents"]
+    assert latents.keys() == {f"{one}-l0_{l0}-w256" for one in ("topk", "gated") for l0 in (8, 16)}
+    found = latents[ONE]["latents"]
+    assert len(found) == 3
+    sae = sweep[ONE]
+    context = found[0]["quantiles"][0]["contexts"][0]
+    largest = max(one.activation for one in sae.top_contexts(found[0]["id"], n=3).top)
+    assert context["activation"] == pytest.approx(largest, rel=0.01)
+    assert context["strengths"][context["at"]] == "9"
+    [near, cosine] = found[0]["neighbours"][0]
+    rows = sae.W_dec / sae.W_dec.norm(dim=1, keepdim=True)
+    assert (rows[found[0]["id"]] @ rows[near]).item() == pytest.approx(cosine, abs=0.006)

@@ -197,6 +197,7 @@ def test_sweeps_of_one_name_are_called_by_their_folders(tmp_path: Path) -> None:
         (["{sweep}", "--published", "x.csv"], "report: give --out once"),
         (["{sweep}", "--out", "x.html", "--published", "none.csv"], "none.csv: cannot be read"),
         (["--out", "x.html"], "report: takes one folder"),
+        (["{sweep}", "--latents", "few"], "report: --latents=few is not a whole number above 0"),
     ],
 )
 def test_what_is_no_overlay_is_refused(

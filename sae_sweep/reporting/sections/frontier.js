@@ -26,7 +26,8 @@ function fillKey(element, traces, units, colours) {
   const sizes = [...new Set(units.map(unit => unit.point.width))].sort((a, b) => a - b);
   const symbols = widths.length > 1 ? sizes.map(width => h("span", {}, `${DRAWN[symbolOf({ width })]} width ${short(width)}`)) : [];
   const papers = traces.filter(trace => trace.meta === "published").map(trace => h("span", {}, h("i", { style: "border-top: 2px dotted var(--quiet)" }), trace.name));
-  element.replaceChildren(...entries, ...symbols, ...papers);
+  const cut = units.some(unit => marked(unit.point).hollow) ? [h("span", {}, "○ cut to its L0 at the end")] : [];
+  element.replaceChildren(...entries, ...symbols, ...cut, ...papers);
 }
 
 function build(element) {
