@@ -210,6 +210,8 @@ def main(report: Path, folder: Path) -> dict[str, Any]:
         found: dict[str, Any] = {**times, "browser": browser.version}
         found["filters"] = filters(reader)
         found |= {"axis": axis(reader), "member": member(reader), "exports": exports(reader, folder)}
+        figures = [reader.chart(f".chart.analysis[data-index='{index}']") for index in (0, 1)]
+        found["figures"] = [[trace["name"] for trace in traces] for traces in figures]
         found |= {"columns": columns(reader), "wrong": reader.wrong}
         found["looks"] = looks(browser, report, folder)
         browser.close()

@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from sae_sweep.analyses.session.result import Figure, Number, Result, Series
 from tests.reporting.conftest import GRIDS, curve_lines, member_config, member_metrics
 
 SIZES: dict[int, dict[str, tuple[Any, ...]]] = {
@@ -50,8 +52,28 @@ def write_many(
         l0 = 12.0 * 2**index * (1 if facts["knob"] == "k" else noise.uniform(0.8, 1.3))
         facts = facts | {"loss": facts["loss"] * (16 / width) ** 0.15 * (1 + 0.02 * layer) * (1 + 0.2 * (lr > 5e-4))}
         write_member(folder / label, config, member_metrics(facts, l0, noise), lines, latents, noise)
+    write_analyses(folder / "analyses", list(members))
     (folder / "sweep.json").write_text(json.dumps({"version": 1, "name": folder.name, "members": members}))
     return folder
+
+
+def write_analyses(folder: Path, members: list[str]) -> None:
+    """Results with a chart, a control and errors; with a map; and one of another program, which is passed over."""
+    few = members[:6]
+    curves = [Series("SAEs", [1, 10, 100], [0.5, 0.7, 0.9], [0.01, None, 0.02]), Series("random", [1, 100], [0.1, 0.2])]
+    curves[1] = replace(curves[1], style="dashed")
+    own = {label: {"purity": Number(0.5 + 0.1 * i, 0.01, 40, 0.2)} for i, label in enumerate(few)}
+    chart = Result(
+        numbers={"mean purity": Number(0.75, 0.0123, 240, 0.2)},
+        members=own,
+        figure=Figure("Purity <b>by</b> L0", "L0", "purity", curves, log_x=True),
+    )
+    rows = [Series(label, few, [i / 6 if i != j else None for j in range(len(few))]) for i, label in enumerate(few)]
+    table = Result(members=own, figure=Figure("Likeness", "member", "other", rows, kind="map"))
+    folder.mkdir(parents=True)
+    for name, result in (("purity", chart), ("likeness", table)):
+        (folder / f"{name}.json").write_text(json.dumps({"analysis": name, "config": {"n": 8}, **asdict(result)}))
+    (folder / "theirs.json").write_text("[]")
 
 
 def write_member(

@@ -150,3 +150,7 @@ def test_a_column_can_be_left_out(seen: Seen) -> None:
     assert "KL" not in seen.found["columns"]
     assert {"Member", "L0", "CE recovered", "FVU"} < set(seen.found["columns"])
     assert "Tokens" not in seen.found["columns"], "all alike"
+
+
+def test_results_of_analyses_are_drawn(seen: Seen) -> None:
+    assert seen.found["figures"] == [[None], ["SAEs", "random"]]

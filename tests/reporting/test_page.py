@@ -115,6 +115,20 @@ def test_a_worthless_site_is_seen_in_kl_first(sweep: Path) -> None:
     assert text.index('<option value="kl">') < text.index('<option value="ce_recovered">')
 
 
+def test_any_result_of_an_analysis_has_a_section(many: Path) -> None:
+    write_report(many, quiet())
+    text = (many / "report.html").read_text(encoding="utf-8")
+    likeness, purity = data_of(many / "report.html")["sections"]["analyses"]
+    assert (likeness["kind"], len(likeness["series"])) == ("map", 6)
+    assert purity["title"] == "Purity <b>by</b> L0"
+    assert "<h2>Analysis: purity</h2><p class=quiet>n=8 · analyses/purity.json has all of it" in text
+    row = "<th scope=row>mean purity</th><td class=number>0.75 ±0.012</td><td class=number>0.2</td><td class=number>240"
+    assert row in text
+    assert "<td class=number>0.5 ±0.01 <span class=control>vs 0.2</span></td>" in text
+    assert text.count("<section class=analysis>") == 2
+    assert "<b>by</b>" not in text.replace("\\u003c", "<").partition('id="data"')[0], "only ever text"
+
+
 def test_a_members_page_has_what_sets_it_apart(many: Path) -> None:
     write_report(many, quiet())
     found = data_of(many / "report.html")["sections"]["member"]
@@ -235,7 +249,7 @@ def test_published_members_are_seen_where_model_and_site_are_theirs(sweep: Path,
 def test_the_tables_cells_and_heads_are_as_many(many: Path) -> None:
     write_report(many, quiet())
     text = (many / "report.html").read_text(encoding="utf-8")
-    start = text.index("<table class=members>")
+    start = text.index("<table class=members>", text.index("<section class=table>"))
     table = text[start : text.index("</table>", start)]
     heads = table.count("<th scope=col")
     rows = table.split("<tr ")[1:]

@@ -16,11 +16,12 @@ function paintFigure(figure) {
     const z = figure.series.map(series => series.y);
     return [[{
       type: "heatmap", x: figure.series[0].x.map(String), y: figure.series.map(series => series.name), z, colorscale: "Viridis", xgap: 1, ygap: 1,
-      colorbar: { thickness: 12 }, hovertemplate: "%{y}<br>%{x}<br>%{z:.4g}<extra></extra>", texttemplate: z.flat().length <= 120 ? "%{z:.3g}" : undefined,
-    }], { xaxis: { type: "category", ...title(figure.x) }, yaxis: { type: "category", ...title(figure.y) } }];
+      colorbar: { thickness: 10, outlinewidth: 0 }, hovertemplate: "%{y}<br>%{x}<br>%{z:.4g}<extra></extra>", texttemplate: z.flat().length <= 120 ? "%{z:.3g}" : undefined,
+    }], { xaxis: nameAxis(figure.series[0].x.map(String), figure.x, true), yaxis: { ...nameAxis(figure.series.map(series => series.name), figure.y), autorange: "reversed" } }];
   }
   const values = name => figure.series.flatMap(series => series[name]).filter(value => typeof value === "number");
-  const axis = (name, log) => log ? logAxis(values(name), figure[name], 1.15) : title(figure[name]);
+  const names = figure.series.flatMap(series => series.x).filter(value => typeof value === "string");
+  const axis = (name, log) => name === "x" && names.length ? nameAxis(names, figure.x, new Set(names).size > 6) : log ? logAxis(values(name), figure[name], 1.15) : title(figure[name]);
   return [figure.series.map(seriesTrace), { xaxis: axis("x", figure.log_x), yaxis: axis("y", figure.log_y), barmode: "group" }];
 }
 

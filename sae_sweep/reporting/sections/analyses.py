@@ -47,8 +47,8 @@ def _panel(index: int, found: Mapping[str, Any], several: bool) -> str:
         figure = f"<div class=key></div><div class='chart analysis' data-index={index} role=img></div>"
     return (
         f"<section class=analysis><h2>Analysis: {escape(title)}</h2><p class=quiet>{escape(config)}"
-        f"{' · ' if config else ''}{escape(found['file'])} has all of it. ± is one standard error; a number that does"
-        " not differ from its control by more than that says nothing.</p>"
+        f"{' · ' if config else ''}{escape(found['file'])} has all of it. ± is one standard error; of members,"
+        " vs is the control. A number that does not differ from it by more than its error says nothing.</p>"
         f"{figure}{_numbers(_mapping(found.get('numbers')))}{_members(_mapping(found.get('members')))}</section>"
     )
 
@@ -72,7 +72,7 @@ def _members(members: Mapping[str, Any]) -> str:
     kept = columns[:MOST_COLUMNS]
     rows = "".join(
         f"<tr><th scope=row>{escape(label)}</th>"
-        + "".join(f"<td class=number{_control(numbers.get(name))}>{_value(numbers.get(name))}</td>" for name in kept)
+        + "".join(f"<td class=number>{_value(numbers.get(name))}{_control(numbers.get(name))}</td>" for name in kept)
         + "</tr>"
         for label, numbers in of.items()
     )
@@ -99,7 +99,7 @@ def _value(number: Any) -> str:
 
 def _control(number: Any) -> str:
     control = _finite(number.get("control")) if isinstance(number, Mapping) else None
-    return "" if control is None else f' title="control {control:.4g}"'
+    return "" if control is None else f" <span class=control>vs {control:.4g}</span>"
 
 
 def _short(value: Any) -> str:

@@ -28,20 +28,23 @@ function histogram(counts) {
   }), width: place.clientWidth, height: place.clientHeight }, CONFIG) };
 }
 
+// Newlines are seen, indentation is not.
+const oneLine = token => token.replace(/\n[\n ]*/g, "↵ ").replace(/ {3,}/g, "  ");
+
 // A context has digits for activations: 9 is the latent's largest on these tokens.
 function context({ tokens, strengths, at, activation }) {
   const line = h("div", { class: "context" }, h("b", {}, activation.toPrecision(3)));
   const text = h("code");
   tokens.forEach((token, index) => {
     const strength = Number(strengths[index]);
-    text.append(h("span", { class: index === at ? "at" : null, style: strength ? `--strength:${strength / 9}` : null }, token.replace(/\n/g, "↵")));
+    text.append(h("span", { class: index === at ? "at" : null, style: strength ? `--strength:${strength / 9}` : null }, oneLine(token)));
   });
   line.append(text);
   return line;
 }
 
 function latentCard(latent) {
-  const effects = (name, list) => h("p", {}, h("span", { class: "quiet" }, name), list.map(([token, value]) => h("span", { class: "token", title: value.toPrecision(3) }, token.replace(/\n/g, "↵"))));
+  const effects = (name, list) => h("p", {}, h("span", { class: "quiet" }, name), list.map(([token, value]) => h("span", { class: "token", title: value.toPrecision(3) }, oneLine(token))));
   return h("details", { class: "latent" },
     h("summary", {}, `latent ${latent.id}`, h("span", {}, `fires on ${(latent.density * 100).toPrecision(2)} % of tokens`)),
     ...latent.quantiles.filter(({ contexts }) => contexts.length).flatMap(({ name, contexts }) => [h("h4", {}, name), ...contexts.map(context)]),
