@@ -13,7 +13,6 @@ from sae_sweep.folder import names
 from sae_sweep.host.rank_processes import role
 from sae_sweep.launch.exits import exit_code
 
-
 TRIMMED = "--with-trimmed"
 
 

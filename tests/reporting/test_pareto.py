@@ -256,4 +256,6 @@ def test_the_report_takes_trimmed_members_where_asked(sweep: Path) -> None:
     assert json.loads((sweep / "pareto.json").read_text())["cells"][0]["with_trimmed"] is True
     assert main(["report", str(sweep)]) == 0
     assert json.loads((sweep / "pareto.json").read_text())["cells"][0]["with_trimmed"] is False
-    assert main(["report", str(sweep), "--with-trimmed", "--out", "x.html"]) == 2
+    out = sweep / "x.html"
+    assert main(["report", str(sweep), "--with-trimmed", "--out", str(out)]) == 0
+    assert '"with_trimmed":true' in out.read_text(encoding="utf-8")
