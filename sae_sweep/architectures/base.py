@@ -33,6 +33,8 @@ class Coefficient:
     unit: str
     degree: float = 1.0
     """The penalty's degree in the activations: 1 for L1, 0 for L0. Steering starts from a guess that follows it."""
+    first_share: float = 1.0
+    """Of that guess, which steering starts from."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,15 @@ class SaeConfig(ABC):
 
     def structure(self) -> tuple[object, ...]:
         """What members must share, beside site and batch size, to live in one bank."""
-        return (self.architecture, self.input_scale, self.centre, self.lookup, self.lookup_subtract, self.skip)
+        return (
+            self.architecture,
+            self.recipe,
+            self.input_scale,
+            self.centre,
+            self.lookup,
+            self.lookup_subtract,
+            self.skip,
+        )
 
     def check(self, d: int, width: int) -> None:
         """Raises ConfigError on a combination that cannot be trained."""
@@ -163,8 +173,19 @@ class PenaltyConfig(SaeConfig):
     resample: bool
     """Whether dead latents are resampled as in Bricken et al. 2023."""
 
+    @property
+    def first_share(self) -> float:
+        """Where a coefficient is steered from, as a share of the guess: two thirds or so of where it ends at. What is
+        pressed as much from the first step on dies."""
+        return 0.5
+
     def coefficient(self) -> Coefficient:
-        return Coefficient(getattr(self, self.knob()), self.coefficient_unit)
+        return self.penalised(getattr(self, self.knob()))
+
+    def penalised(self, value: float | None, degree: float = 1.0) -> Coefficient:
+        """The coefficient of a penalty of this degree, steered as its recipe has it."""
+        share = 1.0 if self.recipe == "paper" else self.first_share
+        return Coefficient(value, self.coefficient_unit, degree, share)
 
     def structure(self) -> tuple[object, ...]:
         return (*super().structure(), self.resample)

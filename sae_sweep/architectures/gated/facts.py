@@ -31,6 +31,10 @@ class GatedConfig(L1Config):
         return Recipe(lr=3e-4, beta1=0.0, sparsity_warmup_steps=warmup, resample_every=25_000 if self.resample else 0)
 
     @property
+    def first_share(self) -> float:
+        return 0.5 if self.unit_decoder else 0.3
+
+    @property
     def pair_bytes(self) -> int:
         return 27 if self.unit_decoder else 26
 

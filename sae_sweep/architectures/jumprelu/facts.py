@@ -79,7 +79,11 @@ class JumpReluConfig(PenaltyConfig):
         """target_l0 aims at `sae.l0` with coefficient 1, so it is never steered."""
         if self.chosen_penalty == "target_l0":
             return Coefficient(1.0, "sum", degree=0.0)
-        return Coefficient(self.l0_coefficient, self.coefficient_unit, degree=0.0)
+        return self.penalised(self.l0_coefficient, degree=0.0)
+
+    @property
+    def first_share(self) -> float:
+        return 0.02 if self.chosen_penalty == "tanh" else 0.1
 
     def paper_recipe(self, run: Run) -> Recipe:
         """deepmind: Gemma Scope's (arXiv 2408.05147, section 3.2). anthropic: the January 2025 update's."""

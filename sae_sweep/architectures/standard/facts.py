@@ -30,6 +30,10 @@ class StandardConfig(L1Config):
         return Recipe(lr=5e-5, clip=1.0, lr_decay_fraction=0.2, sparsity_warmup_steps=10_000, resample_every=every)
 
     @property
+    def first_share(self) -> float:
+        return 0.5 if self.unit_decoder else 0.2
+
+    @property
     def pair_bytes(self) -> int:
         return 15 if self.unit_decoder else 13
 

@@ -48,6 +48,7 @@ class TrainedBank:
             self.device,
             self.worth,
             [member.width for member in plan.members],
+            penalty.first_share if penalty else 1.0,
         )
         self.silent_F = torch.zeros(self.bank.layout.latents, dtype=torch.int64, device=self.device)
         """[F]: steps since each latent last fired."""

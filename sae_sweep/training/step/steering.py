@@ -47,15 +47,17 @@ class Coefficients:
         device: torch.device,
         worth: float = 1.0,
         widths: Sequence[int] = (),
+        first_share: float = 1.0,
     ):
         """A member has a target to steer to, or a fixed coefficient, or (`None` twice) no use for one; with both, it is
         steered from there.
 
         `degree` is that of the penalty in the activations, 1 for L1 and 0 for L0; `worth` what a squared error of 1 is
-        in the unit of the loss. Half of the latents, `widths`, fire at first.
+        in the unit of the loss. Half of the latents, `widths`, fire at first;
+        steering starts from `first_share` of the guess.
         """
         start = [
-            worth * first_guess(variance, target, degree)
+            worth * first_share * first_guess(variance, target, degree)
             if value is None and target is not None
             else float(value or 0.0)
             for value, target in zip(fixed, targets, strict=True)
