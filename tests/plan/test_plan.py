@@ -94,7 +94,8 @@ DEMO = {  # identities of +experiment=demo, as version 1 of sweep.json had them
 def test_members_of_old_sweeps_are_known_again() -> None:
     for sae, identities in DEMO.items():
         knob = "sae.k" if sae == "topk" else "sae.l0"
-        shared = ("+experiment=demo", "data.max_norm_ratio=null", f"sae={sae}_paper")
+        former = ("data.max_norm_ratio=null", "training.lr=6e-3", "training.lr_decay_fraction=0.5")
+        shared = ("+experiment=demo", *former, f"sae={sae}_paper")
         asked = [config(*shared, f"{knob}={value}") for value in (6, 16, 40, 96)]
         assert [member_identity(one) for one in asked] == identities.split()
         label = f"{sae}-{knob.removeprefix('sae.')}_6-x8"
