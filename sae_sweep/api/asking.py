@@ -17,8 +17,8 @@ def analyse(sweep: Sweep | str | Path, name: str, **options: Any) -> "Result":
     there is not.
 
     >>> found = ss.analyse("outputs/mine", "matching", pairs="site")
-    >>> sorted(found.members["topk-l0_8-w256"])
-    ['gated-l0_16-w256', 'gated-l0_8-w256', 'topk-l0_16-w256']
+    >>> [name for name in sorted(found.members["topk-l0_8-w256"]) if name.startswith("largest")]
+    ['largest gated-l0_16-w256', 'largest gated-l0_8-w256', 'largest topk-l0_16-w256']
     """
     from sae_sweep.analyses.session.command import analysis_config, results  # brings in torch
     from sae_sweep.analyses.session.finished import finished_saes
