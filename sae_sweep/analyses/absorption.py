@@ -4,15 +4,14 @@
 For each letter a probe on raw activations is fitted on half of the words (token ids) of held-out rows. A letter's main
 latents are the one whose firing tells it best in F1, and more as long as F1 grows by `gain`. Of the other words that
 begin with the letter and that the probe is right on, one is absorbed where no main latent fires, and one other latent,
-whose decoder row has cosine `cosine` or more with the probe, makes `share` or more of the activation's projection on
-it. The control has the same codes on random directions. Errors leave out one letter at a time.
+whose decoder row has cosine `cosine` or more with the probe, makes `share` or more of the centred activation's
+projection on it. The control has the same codes on random directions. Errors leave out one letter at a time.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -108,6 +107,7 @@ class Words:
         W = sae.tensors["W_enc"]
         f_NF = sae.encode(self.x_ND.to(W), self.tokens_N.to(W.device)).cpu()
         rows_FD = sae.tensors["W_dec"].cpu()
+        centred_ND = self.x_ND - self.x_ND[self.fitted_N].mean(0)
         generator = torch.Generator().manual_seed(config.seed)
         random_FD = torch.randn(rows_FD.shape, generator=generator, dtype=rows_FD.dtype)
         random_FD *= rows_FD.norm(dim=1, keepdim=True) / random_FD.norm(dim=1, keepdim=True)
@@ -117,9 +117,9 @@ class Words:
             main = main_latents(fires_NF[self.fitted_N], (self.letter_N == letter)[self.fitted_N], config.gain)
             right_N = (self.letter_N == letter) & ~self.fitted_N & (self.x_ND @ w_D + intercept > 0)
             silent_N = right_N & ~fires_NF[:, main].any(1)
-            x_ND, f_SF = self.x_ND[silent_N], f_NF[silent_N].clone()
+            x_SD, f_SF = centred_ND[silent_N], f_NF[silent_N].clone()
             f_SF[:, main] = 0
-            counts = [int(absorbed(x_ND, f_SF, each_FD, w_D, config).sum()) for each_FD in (rows_FD, random_FD)]
+            counts = [int(absorbed(x_SD, f_SF, each_FD, w_D, config).sum()) for each_FD in (rows_FD, random_FD)]
             found.append([int(right_N.sum()), *counts, len(main)])
         return torch.tensor(found, dtype=torch.float64)
 
@@ -151,12 +151,11 @@ def absorbed(x_ND: Tensor, f_NF: Tensor, rows_FD: Tensor, w_D: Tensor, config: C
 
 def _probe(x_ND: Tensor, y_N: Tensor) -> tuple[Tensor, float]:
     """On raw activations: what is fitted on standardised ones, in their units."""
-    x = x_ND.numpy()
-    z, _ = standardised(x, x[:1])
-    w, intercept = fitted(z, y_N.numpy())
-    std = x.std(0)
-    w = np.where(std > 0, w / np.where(std > 0, std, 1), 0)
-    return torch.from_numpy(w), float(intercept - x.mean(0) @ w)
+    z_ND, _ = standardised(x_ND, x_ND[:1])
+    w_D, intercept = fitted(z_ND, y_N)
+    std_D = x_ND.std(0, correction=0)
+    w_D = torch.where(std_D > 0, w_D / std_D, 0.0)
+    return w_D, float(intercept - x_ND.mean(0) @ w_D)
 
 
 def _site(session: Session, label: str) -> str:

@@ -48,7 +48,7 @@ def run(session: Session, saes: Sequence[FinishedSae], config: Config) -> Readin
             where_RT = batch.counted(label)
             y_ND = batch.written(label, where_RT).double() - one.sae.tensors["b_dec"].double()
             sequence_N = where_RT.nonzero()[:, 0] + batch.first
-            n = config.n or one.sae.width // 2
+            n = config.n or max(1, one.sae.width // 4)
             for name, rows_FD in rows[label].items():
                 sequence_S, value_S = pooled(y_ND, rows_FD.to(y_ND), sequence_N, n)
                 means[label].add(name, sequence_S, value_S)

@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sae_sweep.analyses.probes.features import Array, Texts, features, read_texts
+from sae_sweep.analyses.probes.features import Texts, features, read_texts
 from sae_sweep.analyses.probes.logistic import probe_auc
 from sae_sweep.analyses.probes.tasks import FEWEST, Task, labelled_task, library_task
 from sae_sweep.analyses.session.finished import FinishedSae
 from sae_sweep.analyses.session.result import Figure, Number, Result, Series
 from sae_sweep.analyses.session.session import Session, Stream
 from sae_sweep.errors import ConfigError
+from sae_sweep.host.cores import side_by_side
 
 TRAIN = 0.7
 """The share of files that probes are fitted on."""
@@ -94,26 +95,29 @@ class _Asked:
         """The same with labels at random, on all of these."""
         return self._once(f"chance {self.site(label)}", lambda: self._aucs(self._raw(label), at_random=True))
 
-    def _raw(self, label: str) -> Array:
+    def _raw(self, label: str) -> Tensor:
         return features(self._stream.saes[label], self._texts)[1]
 
     def _once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
         return self._session.kept.once(f"{self._task.name}/{self._number}/{name}", make)
 
-    def _aucs(self, x_RF: Array, at_random: bool = False) -> Tensor:
-        config, labels_R = self._config, np.array([one.label for one in self._task.examples])
+    def _aucs(self, x_RF: Tensor, at_random: bool = False) -> Tensor:
+        config = self._config
+        numbers = {label: number for number, label in enumerate(self._task.labels)}
+        labels_R = np.array([numbers[one.label] for one in self._task.examples])
         wanted: list[int | None] = [None] if at_random else [*config.k, None]
-        found = torch.zeros(len(wanted), config.reseeds, dtype=torch.float64)
-        for reseed in range(config.reseeds):
+
+        def drawn(reseed: int) -> list[float]:
             generator = np.random.default_rng([config.seed, reseed])
-            train_R = split(self._task, generator)
-            told_R = generator.permutation(labels_R) if at_random else labels_R
-            for i, k in enumerate(wanted):
-                found[i, reseed] = mean_auc(x_RF, told_R, train_R, k)
-        return found
+            train_R = torch.from_numpy(split(self._task, generator))
+            told_R = torch.from_numpy(generator.permutation(labels_R) if at_random else labels_R)
+            return [mean_auc(x_RF, told_R, train_R, k) for k in wanted]
+
+        found = list(side_by_side(drawn, range(config.reseeds), torch.device("cpu")))
+        return torch.tensor(found, dtype=torch.float64).T
 
 
-def split(task: Task, generator: np.random.Generator) -> "np.typing.NDArray[np.bool_]":
+def split(task: Task, generator: np.random.Generator) -> "np.typing.NDTensor[np.bool_]":
     """[R] bool: the texts that probes are fitted on. Those of one file are all or none."""
     sources = sorted({one.source for one in task.examples})
     chosen = generator.permutation(len(sources))[: max(1, round(TRAIN * len(sources)))]
@@ -121,16 +125,14 @@ def split(task: Task, generator: np.random.Generator) -> "np.typing.NDArray[np.b
     return np.array([one.source in fitted_on for one in task.examples])
 
 
-def mean_auc(
-    x_RF: Array, labels_R: "np.typing.NDArray[np.str_]", train_R: "np.typing.NDArray[np.bool_]", k: int | None
-) -> float:
+def mean_auc(x_RF: Tensor, labels_R: Tensor, train_R: Tensor, k: int | None) -> float:
     """The mean over labels that both sides of the split have."""
     found = []
-    for label in sorted(set(labels_R)):
-        y_R = (labels_R == label).astype(np.float64)
+    for label in labels_R.unique():
+        y_R = (labels_R == label).double()
         if 0 < y_R[train_R].sum() < train_R.sum() and 0 < y_R[~train_R].sum() < (~train_R).sum():
             found.append(probe_auc(x_RF[train_R], y_R[train_R], x_RF[~train_R], y_R[~train_R], k))
-    return float(np.mean(found)) if found else 0.5
+    return sum(found) / len(found) if found else 0.5
 
 
 def _numbers(task: Task, codes: Tensor, raw: Tensor, k: Sequence[int]) -> dict[str, Number]:

@@ -39,16 +39,18 @@ def test_by_plain_hooks(name: str, trained: Path, llama_folder: Path) -> None:
         x_TD = plain.activation(2)[0][-1:] if task.last else plain.activation(2)[0][1:]
         codes.append(sae.sae.encode(x_TD).mean(0))
         raw.append(x_TD.mean(0))
-    x = {"codes": torch.stack(codes).numpy(), "raw": torch.stack(raw).numpy()}
-    labels = np.array([one.label for one in task.examples])
+    x = {"codes": torch.stack(codes), "raw": torch.stack(raw)}
+    labels = torch.tensor([task.labels.index(one.label) for one in task.examples])
     for k in (1, 5, None):
         aucs = {what: [] for what in x}
         for reseed in range(2):
-            train = split(task, np.random.default_rng([3, reseed]))
+            train = torch.from_numpy(split(task, np.random.default_rng([3, reseed])))
             for what, x_RF in x.items():
                 each = [
-                    probe_auc(x_RF[train], (labels[train] == y) * 1.0, x_RF[~train], (labels[~train] == y) * 1.0, k)
-                    for y in sorted(set(labels))
+                    probe_auc(
+                        x_RF[train], (labels[train] == y).double(), x_RF[~train], (labels[~train] == y).double(), k
+                    )
+                    for y in labels.unique()
                 ]
                 aucs[what].append(np.mean(each))
         number = found.members[LABEL][f"{name} all" if k is None else f"{name} k{k}"]

@@ -3,9 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sae_sweep.analyses.probes.tasks import Task
@@ -14,8 +12,6 @@ from sae_sweep.data.positions import counted_positions
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import SplicedSae
 from sae_sweep.model.harvest import harvest
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -72,15 +68,15 @@ def _inputs(one: SplicedSae, texts: Texts) -> Tensor:
 
 
 @torch.no_grad()
-def features(one: SplicedSae, texts: Sequence[Texts]) -> tuple[Array, Array]:
-    """[R, F] and [R, d]: the codes of an SAE, and the activations that it reads, of each text."""
+def features(one: SplicedSae, texts: Sequence[Texts]) -> tuple[Tensor, Tensor]:
+    """[R, F] and [R, d] float64, on the CPU: the codes of an SAE, and the activations that it reads, of each text."""
     found = list(_each(one, texts))
-    codes_RF, raw_RD = (np.concatenate([each[i] for each in found]) for i in (0, 1))
+    codes_RF, raw_RD = (torch.cat([each[i] for each in found]) for i in (0, 1))
     return codes_RF, raw_RD
 
 
-def _each(one: SplicedSae, texts: Sequence[Texts]) -> Iterator[tuple[Array, Array]]:
+def _each(one: SplicedSae, texts: Sequence[Texts]) -> Iterator[tuple[Tensor, Tensor]]:
     for some in texts:
         x_ND = _inputs(one, some)
         f_NF = one.sae.encode(x_ND.to(one.sae.tensors["W_enc"].dtype), some.tokens_RT[some.pooled_RT])
-        yield _pooled(f_NF.double(), some).cpu().numpy(), _pooled(x_ND.double(), some).cpu().numpy()
+        yield _pooled(f_NF.double(), some).cpu(), _pooled(x_ND.double(), some).cpu()
