@@ -1,0 +1,34 @@
+"""What assigning large dictionaries takes, of random directions, which is the hardest case, and of noisy copies."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import json, resource, sys, time, torch
+from sae_sweep.analyses.matches.assignment import assigned
+
+size, noise = int(sys.argv[1]), float(sys.argv[2])
+generator = torch.Generator().manual_seed(0)
+rows = torch.randn(size, 128, generator=generator)
+others = noise * torch.randn(size, 128, generator=generator) + (rows if noise < 10 else 0)
+begun = time.monotonic()
+mean = assigned(rows, others, candidates=32).mean().item()
+gigabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+print(json.dumps({"mean": mean, "seconds": time.monotonic() - begun, "gigabytes": gigabytes}))
+"""
+
+
+@pytest.mark.evidence
+@pytest.mark.parametrize(("size", "noise"), [(10_000, 10.0), (10_000, 1.0), (32_768, 1.0)])
+def test_large_dictionaries(size: int, noise: float) -> None:
+    """The exact one within 3 minutes and 4 GB; beyond 10,000 among 32 nearest."""
+    words = [sys.executable, "-c", CODE, str(size), str(noise)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    print(size, noise, found)
+    assert found["seconds"] < 180
+    assert found["gigabytes"] < 4
+    assert found["mean"] > (0.65 if noise == 1 else 0.25)
