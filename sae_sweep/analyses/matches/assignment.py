@@ -2,6 +2,10 @@
 
 Up to `EXACT` latents it is exact (Jonker and Volgenant, in scipy). Beyond, each latent can be given only those of its
 `candidates` nearest, both ways; one that none of them is left for counts 0, as a latent does that has no like.
+
+Measured on one core: 10,000 random directions with as many others, exactly, 11 s and 1.9 GB; 32,768 with their noisy
+copies among 32 candidates 17 s and 0.5 GB. 131,072 have 16 times as many cosines and four times as many candidates:
+some five minutes, and 1.5 GB.
 """
 
 import numpy as np
