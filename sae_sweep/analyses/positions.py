@@ -81,7 +81,7 @@ def _name(first: int, step: int) -> str:
 
 def _numbers(means: Means, bins: Sequence[int], step: int) -> dict[str, Number]:
     """Those of bins that have tokens."""
-    found = {}
+    found: dict[str, Number] = {}
     overall = {what: means.mean(what).value for what in ("kl", "mse", "l0")}
     for name in (_name(first, step) for first in bins):
         numbers = {f"{what}_{name}": means.mean(f"{what}_{name}", control) for what, control in overall.items()}

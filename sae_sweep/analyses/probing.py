@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sae_sweep.analyses.probes.features import Texts, features, read_texts
@@ -117,7 +118,7 @@ class _Asked:
         return torch.tensor(found, dtype=torch.float64).T
 
 
-def split(task: Task, generator: np.random.Generator) -> "np.typing.NDTensor[np.bool_]":
+def split(task: Task, generator: np.random.Generator) -> NDArray[np.bool_]:
     """[R] bool: the texts that probes are fitted on. Those of one file are all or none."""
     sources = sorted({one.source for one in task.examples})
     chosen = generator.permutation(len(sources))[: max(1, round(TRAIN * len(sources)))]

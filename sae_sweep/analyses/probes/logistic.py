@@ -53,7 +53,7 @@ def _newton(x_NG: Tensor, y_N: Tensor, penalty_G: Tensor) -> Tensor:
     return w_G
 
 
-@torch.enable_grad()  # type: ignore[untyped-decorator]
+@torch.enable_grad()
 def _quasi_newton(x_NG: Tensor, y_N: Tensor, penalty_G: Tensor) -> Tensor:
     w_G = torch.zeros_like(penalty_G, requires_grad=True)
     steps = torch.optim.LBFGS(
