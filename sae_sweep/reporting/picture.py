@@ -48,7 +48,7 @@ class _Axis:
 
 def picture(cell: Mapping[str, Any], controls: Iterable[str] = ()) -> str:
     """Fidelity over L0 on a logarithmic axis: a colour and the frontier of each architecture, a ring around members on
-    that of all. `controls` are architectures that are drawn in grey."""
+    that of all; members that were cut to their L0 are hollow. `controls` are architectures that are drawn in grey."""
     y = METRICS[cell["fidelity"]]
     points = [p for p in cell["points"] if finite(p[y.key]) is not None and (finite(p["l0"]) or 0) > 0]
     across = _Axis([log10(p["l0"]) for p in points] or [0.0, 1.0], LEFT, RIGHT)
@@ -84,7 +84,8 @@ def _members(
     for point in own:
         x, up = places[point["member"]]
         title = escape(f"{point['member']}: L0 {point['l0']:.3g}, {METRICS[y].title} {point[y]:.4f}")
-        yield f'<circle cx="{x:.1f}" cy="{up:.1f}" r="5" fill="{colour}"><title>{title}</title></circle>'
+        look = f'fill="white" stroke="{colour}" stroke-width="2"' if point.get("trimmed") else f'fill="{colour}"'
+        yield f'<circle cx="{x:.1f}" cy="{up:.1f}" r="5" {look}><title>{title}</title></circle>'
         if point["member"] in best:
             yield f'<circle cx="{x:.1f}" cy="{up:.1f}" r="9" fill="none" stroke="#5c616b"/>'
 

@@ -13,6 +13,7 @@ import pytest
 
 from sae_sweep import cli
 from sae_sweep.reporting.pareto import cells
+from sae_sweep.reporting.picture import CONTROL, picture
 from sae_sweep.reporting.points import read_sweep
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -113,3 +114,13 @@ def test_what_cannot_be_shown_is_refused(
     ):
         assert cli.main(["show", str(sweep), *arguments]) == 2
         assert re.search(re.escape(said), capsys.readouterr().err)
+
+
+def test_what_was_cut_to_its_l0_is_hollow(sweep: Path) -> None:
+    [cell] = cells(read_sweep(sweep).points)
+    cell["points"][3]["trimmed"] = True
+    root = ET.fromstring(picture(cell, ["topk"]))
+    marks = [circle for circle in root.iter(f"{SVG}circle") if circle.get("r") == "5"]
+    hollow = [mark[0].text.partition(":")[0] for mark in marks if mark.get("fill") == "white" and mark[0].text]
+    assert hollow == [cell["points"][3]["member"]]
+    assert sum(mark.get("fill") == CONTROL for mark in marks) == 4, "controls are grey"
