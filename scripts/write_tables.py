@@ -70,6 +70,15 @@ def hydra() -> str:
     return sections(groups)
 
 
+def experiments() -> str:
+    """Each experiment that ships, with what its file says of it."""
+    rows = []
+    for file in sorted((ROOT / "configs" / "experiment").glob("*.yaml")):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        rows.append((f"`{file.stem}`", " ".join(line.removeprefix("# ") for line in lines[1:] if line[:2] == "# ")))
+    return table("experiment what", rows)
+
+
 def keys() -> str:
     """The tables of docs/configs.md."""
     configs = ROOT / "configs"
@@ -90,7 +99,7 @@ def _quoted(row: tuple[str, str, str]) -> tuple[str, str, str]:
     return f"`{row[0]}`", f"`{row[1]}`", row[2]
 
 
-PAGES = {"configs": keys, "cluster": hydra, "metrics": metrics}
+PAGES = {"configs": keys, "cluster": hydra, "metrics": metrics, "experiments": experiments}
 
 
 def page(name: str) -> str:

@@ -36,7 +36,7 @@ def commands(page: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def stands_for(llama_folder, neox_folder, text_file, tmp_path_factory) -> dict[str, str]:
+def stands_for(llama_folder, gpt2_folder, neox_folder, text_file, tmp_path_factory) -> dict[str, str]:
     """What the pages' placeholders, and what is on the hub, stand for here."""
     folder = tmp_path_factory.mktemp("stands_for")
     np.savez(folder / "tokens.npz", tokens=np.arange(20_000) % 300)
@@ -56,6 +56,7 @@ def stands_for(llama_folder, neox_folder, text_file, tmp_path_factory) -> dict[s
     return {
         "CHAT_MODEL": str(folder / "chatty"),
         "CHATS_FILE": str(folder / "chats.jsonl"),
+        "GPT2_FOLDER": str(gpt2_folder),
         "MODEL_FOLDER": str(llama_folder),
         "TEXT_FILE": str(text_file),
         "TOKENS_FILE": str(folder / "tokens.npz"),
@@ -138,7 +139,7 @@ def test_config_keys_named_exist():
     assert keys - set(known_keys()) - of_files - {"data.toy"} == set()
 
 
-@pytest.mark.parametrize("name", ["cluster", "configs", "metrics"])
+@pytest.mark.parametrize("name", ["cluster", "configs", "experiments", "metrics"])
 def test_tables_are_up_to_date(name):
     from scripts.write_tables import page
 

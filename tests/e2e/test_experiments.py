@@ -1,0 +1,181 @@
+"""Every experiment that ships: planned without a network, run small on a tiny model of its class, and, where it is a
+paper's, its resolved recipe beside what the paper says."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+from transformers import Gemma2Config, Gemma3TextConfig, GPTNeoConfig, Qwen3Config
+
+from sae_sweep.cli import main
+from sae_sweep.config.files import config_folder, config_of
+from sae_sweep.plan.groups import plan_sweep
+from sae_sweep.plan.members import Member
+
+FOLDER = config_folder() / "experiment"
+EXPERIMENTS = sorted(file.stem for file in FOLDER.glob("*.yaml"))
+ELSEWHERE = (
+    *("demo", "toy", "toy_recovery", "search", "architectures", "tokenized", "transcoders", "e2e", "e2e_finetune"),
+    *("asked", "quickstart"),
+)
+"""On data of their own: other tests, and the docs, run them."""
+ON_MODELS = [name for name in EXPERIMENTS if name not in ELSEWHERE]
+QUICK = ("gpt2_small", "gated_pythia", "gemma3_1b", "tokenized_gpt2")
+"""One of each form and kind of model, every time; the others are evidence."""
+
+
+@pytest.fixture(scope="module")
+def folders(
+    build_model: Callable[..., Path], gpt2_folder: Path, neox_folder: Path, llama_folder: Path, gemma_folder: Path
+) -> dict[str, Path]:
+    """A tiny model of each class, by the beginning of the names of those that experiments are of."""
+    heads = {"num_key_value_heads": 1, "head_dim": 16}
+    return {
+        "gpt2": gpt2_folder,
+        "pythia": neox_folder,
+        "llama": llama_folder,
+        "smollm2": llama_folder,
+        "gemma-7b": gemma_folder,
+        "gemma-2": build_model("gemma2", Gemma2Config, **heads),
+        "gemma-3": build_model("gemma3", Gemma3TextConfig, **heads),
+        "qwen3": build_model("qwen3", Qwen3Config, **heads),
+        "tinystories": build_model(
+            "neo", GPTNeoConfig, num_layers=4, attention_types=[[["global", "local"], 2]], num_heads=4
+        ),
+    }
+
+
+def model_of(experiment: str) -> str:
+    text = (FOLDER / f"{experiment}.yaml").read_text(encoding="utf-8")
+    found = re.search(r"override /model: (\S+)", text)
+    return found[1] if found else "gemma-7b"  # of one that begins as gated_gemma does
+
+
+def small(experiment: str) -> list[str]:
+    """Overrides that make seconds of it: what its grids list is replaced in them."""
+    text = (FOLDER / f"{experiment}.yaml").read_text(encoding="utf-8")
+    settings = {
+        "sae.width": "32,64" if experiment == "widths" else "64" if "width:" in text else None,
+        "sae.expansion": "2" if "expansion:" in text else None,
+        "sae.l0": "4" if re.search(r"l0:", text) else None,
+        "sae.k": "4" if re.search(r"\bk:|sae\.k:", text) else None,
+        "site.layer": "1,2" if "range(" in text else "1",
+        "seed": "0,1" if "seed:" in text else None,
+        "training.lr": "1e-3,null" if experiment == "lr_width" else None,
+    }
+    budget = (
+        *("data.context=16", "data.block_rows=32", "data.rows_per_forward=16", "training.tokens=1024"),
+        *("training.batch_size=64", "evaluation.tokens=160", "tracking=none", "model.device=cpu"),
+        *("launcher.devices=1", "launcher.hosts=1", "launcher.memory_gb=null"),
+    )
+    return [*(f"{key}={value}" for key, value in settings.items() if value is not None), *budget]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_it_plans_without_a_network(experiment: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = {"e2e_finetune": ["init_from=null"]}.get(experiment, [])
+    assert main([f"+experiment={experiment}", *more, "dry_run=true", f"output_dir={tmp_path}"]) == 0
+    assert re.search(rf"{experiment}: \d+ members? in \d+ group", capsys.readouterr().out)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "experiment", [name if name in QUICK else pytest.param(name, marks=pytest.mark.evidence) for name in ON_MODELS]
+)
+def test_it_runs_on_a_tiny_model_of_its_class(
+    experiment: str, folders: dict[str, Path], text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = next(path for name, path in folders.items() if model_of(experiment).startswith(name))
+    data = ("data=text", f"data.path={text_file}", "data.name=null", f"model.path={folder}", f"output_dir={tmp_path}")
+    code = main([f"+experiment={experiment}", *data, *small(experiment)])
+    assert code == 0, capsys.readouterr()
+    assert len(list((tmp_path / experiment).glob("*/metrics.json"))) >= 2
+
+
+def members(experiment: str) -> list[Member]:
+    """The members of its grids, as they are planned."""
+    return [
+        member
+        for group in plan_sweep([config_of(one) for one in grid(experiment)]).groups
+        for bank in group.banks
+        for member in bank.members
+    ]
+
+
+def grid(experiment: str) -> list[list[str]]:
+    """The overrides of each of its members."""
+    entries: Any = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{experiment}.yaml"))
+    chosen = [f"{key.removeprefix('override /')}={value}" for one in entries["defaults"] for key, value in one.items()]
+    shared = [
+        f"{group}.{key}={'null' if value is None else value}"
+        for group in ("site", "data", "sae", "training", "evaluation")
+        for key, value in entries.get(group, {}).items()
+    ]
+    found: list[list[str]] = []
+    for each in entries["hydra"]["sweeper"]["grids"]:
+        jobs: list[list[str]] = [[]]
+        for key, values in each.items():
+            options = values if isinstance(values, list) else [values]
+            jobs = [[*job, f"{key}={option}"] for job in jobs for option in options]
+        found += [[*chosen, *(word for word in job if word.startswith("sae=")), *shared, *job] for job in jobs]
+    return found
+
+
+PAPERS: dict[str, dict[str, Any]] = {
+    # arXiv 2404.16014, section 5 and appendix D
+    "gated_pythia": {
+        "lr": {3e-4, 1e-3},
+        "beta1": {0.0},
+        "beta2": {0.999},
+        "total_steps": {400_390},
+        "lr_warmup_steps": {1000},
+        "resample_steps": {(25_000, 50_000, 75_000, 100_000)},
+        "batch": {4096},
+        "context": {2048},
+        "width": {32768, 49152},
+    },
+    # arXiv 2408.05147, section 3
+    "gemma_scope": {
+        "lr": {7e-5},
+        "beta1": {0.0},
+        "beta2": {0.999},
+        "eps": {1e-8},
+        "lr_warmup_steps": {1000},
+        "batch": {4096},
+        "sparsity_warmup_steps": {10_000},
+        "context": {1024},
+        "width": {16384},
+        "resample_steps": {()},
+    },
+    # arXiv 2412.06410, section 4
+    "batchtopk_gpt2": {
+        "lr": {3e-4},
+        "beta1": {0.9},
+        "beta2": {0.99},
+        "batch": {4096},
+        "context": {128},
+        "total_steps": {244_140},
+        "width": {3072, 6144, 12288, 24576},
+    },
+    # arXiv 2503.17547, section 4
+    "matryoshka_gemma2": {"lr": {3e-4}, "batch": {2048}, "width": {65536}, "context": {1024}, "total_steps": {244_140}},
+    # arXiv 2503.09532, appendix
+    "saebench_pythia": {"lr": {3e-4}, "batch": {2048}, "context": {1024}, "lr_decay_steps": {48_828}},
+    # arXiv 2502.17332 and its code
+    "tokenized_gpt2": {"lr": {1e-4}, "batch": {4096}, "context": {256}, "width": {12288}, "lr_schedule": {"cosine"}},
+    # arXiv 2405.12241, appendix
+    "e2e_gpt2": {"lr": {5e-4}, "clip": {10.0}, "batch": {16384}, "context": {1024}, "width": {46080}},
+}
+
+
+@pytest.mark.parametrize("experiment", PAPERS)
+def test_a_papers_recipe_is_what_the_paper_says(experiment: str) -> None:
+    found: dict[str, set[Any]] = {}
+    for member in members(experiment):
+        own = {"batch": member.config.training.batch_size, "context": member.config.data.context, "width": member.width}
+        for key in PAPERS[experiment]:
+            found.setdefault(key, set()).add(own.get(key, getattr(member.schedule, key, None)))
+    assert found == PAPERS[experiment]
