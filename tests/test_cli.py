@@ -96,6 +96,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (("hydra/launcher=nope",), "hydra/launcher=nope: no such option; there is basic, local"),
         (("hydra.sweeper.grids=3",), "hydra.sweeper.grids=3 is not a list"),
         (("--config-dir", "gone"), "gone' not found"),
+        (("hydra.searchpath=[file:///gone]", "dry_run=true"), "path=/gone is not available"),
         (("--config-name", "gone"), "gone: no such config"),
         (("--cfg", "job", "training.lrr=1"), "training.lrr: no such key"),
         (("demo",), "demo: neither a command (report, status, cancel, "),

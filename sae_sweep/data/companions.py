@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sae_sweep.data.packing import Ids, checked_ids
+from sae_sweep.data.packing import Ids, check_integers, checked_ids
 from sae_sweep.errors import ConfigError
 
 COMPANIONS = ("attention_mask", "special_tokens_mask", "labels", "position_ids", "token_type_ids")
@@ -39,7 +39,10 @@ def encoded(ids: npt.NDArray[Any], beside: Mapping[str, npt.NDArray[Any]], vocab
     """
     if not beside or ids.shape[1] == 0:
         return checked_ids(ids, vocab_size, label)
+    check_integers(ids, label)
     for name, values in beside.items():
+        if values.dtype.kind not in "buif":
+            raise ConfigError(f"{label}: {name} holds {values.dtype} values; it is made of numbers")
         if values.shape != ids.shape:
             raise ConfigError(f"{label}: {name} has {list(values.shape)} entries, and the ids {list(ids.shape)}")
     place_L = np.arange(ids.shape[1])

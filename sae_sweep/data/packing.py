@@ -68,10 +68,15 @@ class RowSource(Protocol):
         ...
 
 
-def checked_ids(ids: npt.NDArray[Any], vocab_size: int, label: str) -> Ids:
-    """The ids as int32. ConfigError when they are no integers or outside the vocabulary."""
+def check_integers(ids: npt.NDArray[Any], label: str) -> None:
+    """ConfigError for what cannot be token ids."""
     if not np.issubdtype(ids.dtype, np.integer):
         raise ConfigError(f"{label} holds {ids.dtype} values; token ids are integers")
+
+
+def checked_ids(ids: npt.NDArray[Any], vocab_size: int, label: str) -> Ids:
+    """The ids as int32. ConfigError when they are no integers or outside the vocabulary."""
+    check_integers(ids, label)
     if ids.size:
         low, high = int(ids.min()), int(ids.max())
         if low < 0 or high >= vocab_size:

@@ -75,8 +75,9 @@ def _told(error: BaseException) -> int:
             return _refused(f"the machine's memory is used up ({str(error) or 'no more is given'}); ask for less", 1)
         case RuntimeError() if _NO_HOME in str(error):
             return _refused("this machine knows no such user, or no home of yours: give paths without ~", 2)
-        case OSError(filename=str() | bytes() as file, strerror=str() as reason):
-            return _refused(f"{os.fsdecode(file)}: {reason}", 1 if out_of_space(error) else 2)
+        case OSError(strerror=str() as reason):
+            where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+            return _refused(where + reason, 1 if out_of_space(error) else 2)
     with tempfile.NamedTemporaryFile("w", prefix="sae-sweep-", suffix=".txt", delete=False, encoding="utf-8") as kept:
         kept.write("".join(traceback.format_exception(error)).encode(errors="backslashreplace").decode())
     what = f"{type(error).__name__}: {error}"[:200]

@@ -14,6 +14,8 @@ BACKENDS = ("hf", "transformer_lens")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 POSITIONS = ("counted", "all")
 LR_SCHEDULES = ("linear", "cosine", "constant")
+MOST_DEVICES = 1024
+"""That share a group: each of them reads rows of every block."""
 NAME_BYTES = 200
 """A file system's 255, less what a temporary name adds."""
 
@@ -173,7 +175,7 @@ def _check_launcher(config: MemberConfig) -> None:
     for key, value in (*sizes, ("device_flops", launcher.device_flops)):
         if value is not None:
             _above(f"launcher.{key}", value, 0)
-    _at_least("launcher.devices", launcher.devices, 1)
+    _within("launcher.devices", launcher.devices, 1, MOST_DEVICES + 1, f"from 1 to {MOST_DEVICES}")
     _at_least("launcher.hosts", launcher.hosts, 1)
     if launcher.devices % launcher.hosts:
         raise ConfigError(

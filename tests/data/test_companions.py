@@ -77,3 +77,16 @@ def test_columns_are_said_once(tmp_path: Path, make_config: Any, caplog: pytest.
     assert tokens.heldout.tolist() == [[0, 1, 2, ~0]]
     assert caplog.text.count("attention_mask say which positions are padding") == 1
     assert caplog.text.count("not read: source") == 1
+
+
+@pytest.mark.parametrize(
+    ("ids", "mask", "message"),
+    [
+        ([["a", "b"]], [[1, 1]], "holds <U1 values; token ids are integers"),
+        ([[5, 6]], [["1", "0"]], "attention_mask holds <U1 values; it is made of numbers"),
+        ([[5, 6]], [[1j, 0]], "attention_mask holds complex128 values"),
+    ],
+)
+def test_what_is_no_number(ids: Any, mask: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        rows(ids, attention_mask=mask)

@@ -20,6 +20,12 @@ RAISED = {
     "a word without end": (ConfigError("x=" + "y" * 5000), 2, "x=" + "y" * 98 + "..." + "y" * 40),
     "a path": (FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "a/b"), 2, "a/b: No such file or directory"),
     "a full disk": (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a/b"), 1, "a/b: No space left on device"),
+    "a full disk of no name": (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), 1, "No space left on device"),
+    "a folder that is gone": (
+        FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)),
+        2,
+        "No such file or directory",
+    ),
     "the disk": (StorageError("it is full"), 1, "it is full"),
     "no memory": (MemoryError(), 1, "the machine's memory is used up (no more is given); ask for less"),
     "a rank": (ProcessLost("rank 1 is gone"), 75, "rank 1 is gone"),
@@ -43,6 +49,14 @@ def test_what_is_told_already_is_not_told_again(capsys: pytest.CaptureFixture[st
 
     assert exit_code(work) == 1
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("closed", ["1", "2"])
+def test_a_closed_stream(closed: str, tmp_path: Path) -> None:
+    command = f"exec {sys.executable} -m sae_sweep.cli seed=x {closed}>&-"
+    run = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, check=False)
+    said = "" if closed == "2" else "sae-sweep: error: seed=x is not a whole number\n"
+    assert (run.returncode, run.stdout, run.stderr) == (2, "", said)
 
 
 def test_a_librarys_log_that_cannot_be_written_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:

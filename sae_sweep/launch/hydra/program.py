@@ -3,6 +3,7 @@
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,10 +45,13 @@ def run(arguments: Sequence[str], configs: Path, usage: str) -> None:
     program: Callable[[], Any] = hydra.main(str(configs), "config", **base)(run_one)
     try:
         check_files()
-        with _process(["sae-sweep", *prepared(arguments)]):
+        with warnings.catch_warnings(), _process(["sae-sweep", *prepared(arguments)]):
+            warnings.filterwarnings("error", "provider=hydra.searchpath")  # a folder of configs that there is not
             program()
     except Exception as error:
-        if isinstance(error, HydraException) or (_while_reading(error) and not isinstance(error, ConfigError)):
+        if isinstance(error, HydraException) or (
+            _while_reading(error) and not isinstance(error, ConfigError | OSError)
+        ):
             raise ConfigError(explained(error)) from error
         raise
     if refused:
