@@ -66,7 +66,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (("training=5,6",), "training=5,6: training is a group of keys; choose one of its files"),
         (("training={lr: 1, foo: 2}",), "training.foo: no such key"),
         (("training.lr=abc",), "training.lr=abc is not a number or null"),
-        (("dry_run=1",), "dry_run=1 is not true or false"),
+        (("dry_run=1",), "dry_run=1 is not true, false or members"),
         (
             ("sae=gated", "sae.k=8"),
             "sae.k: gated has no such key (it is batchtopk, matryoshka, topk's); its keys are architecture,",

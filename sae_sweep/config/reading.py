@@ -186,6 +186,8 @@ def typed_value(kind: Any, value: Any, key: str) -> Any:
 
 def _stated(kind: Any) -> Any:
     """The type a value has when it is not null."""
+    if kind in SCALARS:
+        return kind
     return next(option for option in get_args(kind) or (kind,) if option is not NoneType)
 
 

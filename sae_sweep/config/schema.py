@@ -249,7 +249,8 @@ class MemberConfig:
     """Of initialisation and resampling."""
     init_from: str | None
     """The folder of a finished member whose weights this one begins from, instead of initialisation."""
-    dry_run: bool
+    dry_run: bool | str
+    """true prints the plan, `members` with a line for each member, and both stop there."""
     model: ModelConfig
     site: SiteConfig
     data: DataConfig

@@ -52,6 +52,12 @@ def _truth(value: Any) -> bool:
     return value
 
 
+def _dry(value: Any) -> bool | str:
+    if not isinstance(value, bool) and value != "members":
+        raise ValueError("true, false or members")
+    return bool(value) if isinstance(value, bool) else "members"
+
+
 def _paths(value: Any) -> str | list[str] | None:
     """The only fields typed Any: one path, a list of them, or null."""
     if value is None or isinstance(value, str):
@@ -96,6 +102,7 @@ SCALARS: dict[Any, Any] = {
     int: _whole_number,
     float: _number,
     bool: _truth,
+    bool | str: _dry,
     list[int]: _milestones,
     list[int | str]: _places,
     list[str]: _lines,

@@ -1,29 +1,35 @@
 """What `dry_run=true` prints: the plan, its cost, and what is already done."""
 
-import sys
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from sae_sweep.activations.cache_folder import cache_key, files_there
-from sae_sweep.config.values import counted, duration, shown
+from sae_sweep.config.schema import MemberConfig
+from sae_sweep.config.values import counted, duration
 from sae_sweep.data.kinds import data_kind, synthetic_kind
 from sae_sweep.errors import ConfigError
 from sae_sweep.host.machine import gpu_bytes, host_bytes
 from sae_sweep.host.terminal import tell
-from sae_sweep.launch.tables import print_table
-from sae_sweep.plan.axes import KIND, SIZE, SPARSITY, Axis, axes
+from sae_sweep.launch.plan_tables import print_banks, print_members
+from sae_sweep.model.facts import longest_row
+from sae_sweep.plan.axes import KIND, SIZE, SPARSITY, axes
 from sae_sweep.plan.costs import PassCost, pass_cost
+from sae_sweep.plan.devices import DEVICES, SHARE
+from sae_sweep.plan.fingerprints import fingerprints
 from sae_sweep.plan.groups import BankPlan, Group, Plan
-from sae_sweep.plan.members import Member, identity_entries, sparsity
+from sae_sweep.plan.members import identity_entries
 from sae_sweep.plan.memory import Peak, peak
 from sae_sweep.plan.placement import GB, USABLE, Pass, Wave, check_host, plan_passes
 from sae_sweep.plan.schedules import blocks_needed
-from sae_sweep.plan.sizes import GPU, block_bytes, bytes_text, member_numbers, member_parameters, on_gpu
+from sae_sweep.plan.sizes import GPU, block_bytes, bytes_text, member_numbers, on_gpu
 
 WEIGHT_BYTES = 4
 """Of a number in a saved member."""
-HEADER = ("latents", "sparsity", "parameters", "batch", "steps", "lr", "schedule", "state")
+BYTES_PER_TOKEN = 4
+"""Of text, about: what a plan goes by, which tokenizes nothing."""
+PACKED = (".gz", ".zst", ".xz", ".bz2", ".parquet", ".arrow")
+"""Files whose size says nothing of how much text they are."""
 SHOWN = (KIND, SPARSITY, SIZE, "site.", "training.lr", "training.batch_size", "training.tokens")
 """Axes that those columns, or the bank's, show."""
 
@@ -44,24 +50,13 @@ def print_plan(plan: Plan, root: Path, finished: Collection[str], *, here: bool)
     varying = [axis for axis in axes(entries) if not axis.key.startswith(SHOWN)]
     for group in plan.groups:
         print()
-        _print_members(group, finished, varying)
+        table = print_members if plan.members[0].config.dry_run == "members" else print_banks
+        table(_title(group), group, finished, varying)
         for line in _group(group, left.get(group.key, [])):
             tell(line)
     if small is not None:
         print()
-        tell(f"not on this machine: {small}")
-
-
-def _print_members(group: Group, finished: Collection[str], varying: Sequence[Axis]) -> None:
-    rows = [
-        (
-            *(f"{number} {_bank_name(bank)}", member.label, *(axis.values[member.label] for axis in varying)),
-            *_row(member, finished),
-        )
-        for number, bank in enumerate(group.banks)
-        for member in bank.members
-    ]
-    print_table(_title(group), ("bank", "member", *(axis.title for axis in varying), *HEADER), rows, sys.stdout)
+        tell(f"does not fit: {small}")
 
 
 def _group(group: Group, passes: Sequence[Pass]) -> Iterator[str]:
@@ -75,6 +70,9 @@ def _group(group: Group, passes: Sequence[Pass]) -> Iterator[str]:
         yield _memory(peak(group, group.banks))
     if milestones := _milestones(group):
         yield milestones
+    if (reading := _reading(group, passes)) is not None:
+        yield reading
+    yield from _fitting(group)
     for number, one in enumerate(passes, 1):
         yield from _pass(one, f"pass {number} of {len(passes)}")
     cache = _cache(group, block_bytes(group))
@@ -95,41 +93,58 @@ def _title(group: Group) -> str:
     )
 
 
-def _bank_name(bank: BankPlan) -> str:
-    return f"{bank.members[0].config.sae.method()} at {bank.site.name}"
-
-
-def _row(member: Member, finished: Collection[str]) -> tuple[str, ...]:
-    knob, value = sparsity(member.config)
-    return (
-        str(member.width),
-        f"{knob} {shown(value)}",
-        f"{member_parameters(member):,}",
-        str(member.config.training.batch_size),
-        str(member.schedule.total_steps),
-        f"{member.schedule.lr:.3g}",
-        _schedule(member),
-        "finished" if member.identity in finished else "to train",
-    )
-
-
-def _schedule(member: Member) -> str:
-    schedule = member.schedule
-    parts = [f"warm-up {schedule.lr_warmup_steps}"]
-    if schedule.sparsity_warmup_steps:
-        parts.append(f"sparsity warm-up {schedule.sparsity_warmup_steps}")
-    if schedule.lr_decay_steps:
-        parts.append(f"decay {schedule.lr_decay_steps}")
-    if schedule.resample_steps:
-        parts.append(f"resample at {', '.join(map(str, schedule.resample_steps))}")
-    if schedule.milestones:
-        parts.append(f"milestones at {', '.join(str(milestone.step) for milestone in schedule.milestones)}")
-    return "; ".join(parts)
-
-
 def _memory(fullest: Peak) -> str:
     held = ", ".join(f"{name} {bytes_text(size)}" for name, size in fullest.held.items() if size)
     return f"memory of all together: {bytes_text(fullest.total)} at the fullest, {fullest.phase}: {held}"
+
+
+def _reading(group: Group, passes: Sequence[Pass]) -> str | None:
+    """How long rows are beside what the model reads, and how often the text is read; None without a model."""
+    config = group.members[0].config
+    if not data_kind(config.data.kind).MODEL:
+        return None
+    longest = longest_row(config.model)
+    told = f"rows: {config.data.context} tokens" + (f", of at most {longest}" if longest is not None else "")
+    text = _text_bytes(config)
+    if not passes or text is None:
+        return told
+    epochs = max(pass_cost(one).tokens for one in passes) / (text / BYTES_PER_TOKEN)
+    return f"{told}; {epochs:.2g} epochs of {bytes_text(text)} of text, about"
+
+
+def _text_bytes(config: MemberConfig) -> int | None:
+    """Of the text that is trained on; None where its files do not say."""
+    files = next(
+        (each.get("files") for key, each in fingerprints(config).items() if key in ("data", "data.path")), None
+    )
+    if not files or not data_kind(config.data.kind).TOKENIZES or any(name.endswith(PACKED) for name in files):
+        return None
+    return sum(int(about["bytes"]) for about in files.values())
+
+
+def _fitting(group: Group) -> Iterator[str]:
+    """On which devices the group fits, all together or in turns, and what to do for one on which it does not."""
+    config = group.members[0].config
+    asked = config.launcher
+    if asked.memory_gb is not None or asked.devices > 1 or config.model.device == "cpu":
+        return
+    gpu = replace(config.model, device="cuda")
+    members = {m.identity: replace(m, config=replace(m.config, model=gpu)) for m in group.members}
+    banks = [BankPlan(bank.site, tuple(members[m.identity] for m in bank.members)) for bank in group.banks]
+    there = Group(group.key, tuple(banks), group.hooks)
+    fits, refused = list[str](), dict[str, list[str]]()
+    for memory in sorted({device.memory for device in DEVICES}):
+        names = ", ".join(device.name for device in DEVICES if device.memory == memory)
+        told = f"{names} ({bytes_text(memory)})"
+        try:
+            turns = max(len(one.waves) for one in plan_passes(there, USABLE * memory, None))
+            fits.append(f"{told} {'together' if turns == 1 else f'in {turns} turns'}")
+        except ConfigError as error:
+            refused.setdefault(str(error).partition(": ")[2], []).append(told)
+    if fits:
+        yield f"fits: {'; '.join(fits)}"
+    for why, each in refused.items():
+        yield f"does not fit: {', '.join(each)}: {why}"
 
 
 def _milestones(group: Group) -> str | None:
@@ -170,7 +185,7 @@ def _pass(made: Pass, name: str) -> Iterator[str]:
     """What a pass costs, and which members are where."""
     cost, config = pass_cost(made), made.group.members[0].config
     yield f"{name}: {_compute(cost)}"
-    yield from _hours(cost, config.launcher.device_flops)
+    yield from _hours(cost, config)
     waits = f"; {bytes_text(made.host_bytes)} wait in the host's memory" if made.host_bytes else ""
     yield (
         f"  disk: a checkpoint {bytes_text(cost.checkpoint_bytes)} (two are kept), results"
@@ -200,15 +215,19 @@ def _compute(cost: PassCost) -> str:
     )
 
 
-def _hours(cost: PassCost, device_flops: float | None) -> Iterator[str]:
-    if device_flops is None:
-        yield "  time: launcher.device_flops=... says what a device gets done in a second, and then how long this takes"
-        return
-    least, most = cost.hours(device_flops)
-    yield (
-        f"  time: {least:.2g} hours with sparse steps, {most:.2g} if all were dense, should each device get"
-        f" launcher.device_flops={device_flops:.3g} done in a second"
-    )
+def _hours(cost: PassCost, config: MemberConfig) -> Iterator[str]:
+    """By the rate that is stated, else on the devices of the table."""
+    device_flops = config.launcher.device_flops
+    if device_flops is not None:
+        least, most = cost.hours(device_flops)
+        yield (
+            f"  time: {least:.2g} hours with sparse steps, {most:.2g} if all were dense, should each device get"
+            f" launcher.device_flops={device_flops:.3g} done in a second"
+        )
+    elif config.model.device != "cpu":
+        each = ((device.name, *cost.hours(device.flops(config.model.dtype))) for device in DEVICES)
+        told = ", ".join(f"{name} {duration(3600 * least)}-{duration(3600 * most)}" for name, least, most in each)
+        yield f"  time: {told}: sparse to dense steps, at {SHARE:.0%} of peak (launcher.device_flops says another rate)"
 
 
 def time_here(plan: Plan, device_flops: float) -> str:
@@ -227,7 +246,8 @@ def _turns(waves: Sequence[Wave], device: str, block: int) -> Iterator[str]:
         yield f"  {device}: no members, its share of the rows only"
     for turn, wave in enumerate(waves, 1):
         which = f", wave {turn} of {len(waves)}" if len(waves) > 1 else ""
-        labels = ", ".join(member.label for member in wave.members)
+        every = wave.members[0].config.dry_run == "members"
+        labels = ", ".join(m.label for m in wave.members) if every else counted(len(wave.members), "member")
         yield f"  {device}{which}: {bytes_text(wave.peak_bytes)} (block {bytes_text(block)}): {labels}"
 
 

@@ -112,11 +112,16 @@ def check_weights(config: ModelConfig, facts: ModelFacts) -> None:
         )
 
 
-def check_context(config: ModelConfig, context: int) -> None:
-    """Raises ConfigError for rows of more tokens than the model was made for, where its config.json says how many."""
+def longest_row(config: ModelConfig) -> int | None:
+    """Tokens of the longest row that the model was made for; None where no config.json of a folder says it."""
     folder = model_folder(config)
     entries = {} if folder is None else _read_json(folder / "config.json", config.path)
-    longest = _first_integer({**entries, **_text_part(entries)}, _POSITIONS)
+    return _first_integer({**entries, **_text_part(entries)}, _POSITIONS)
+
+
+def check_context(config: ModelConfig, context: int) -> None:
+    """Raises ConfigError for rows of more tokens than the model was made for, where its config.json says how many."""
+    longest = longest_row(config)
     if longest is not None and context > longest:
         raise ConfigError(
             f"data.context={context}: {config.name} reads rows of at most {longest} tokens (config.json); lower it"

@@ -121,7 +121,7 @@ def test_values_get_their_types() -> None:
         ("training__batch_size", 1.5, "training.batch_size=1.5 is not a whole number"),
         ("training__batch_size", "1e3", "training.batch_size=1e3 is not a whole number"),
         ("seed", [1, 2], "seed=[1, 2] is not a whole number"),
-        ("dry_run", 1, "dry_run=1 is not true or false"),
+        ("dry_run", 1, "dry_run=1 is not true, false or members"),
         ("sae__resample", "yes", "sae.resample=yes is not true or false"),
         ("model__revision", 1.5, "model.revision=1.5 is not text (quote it) or null"),
         ("data__path", 3, "data.path=3 is not a path or a list of paths"),

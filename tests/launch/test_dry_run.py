@@ -1,5 +1,7 @@
 """What dry_run prints of whole commands, and what it refuses."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ def test_experiments_plan_offline(program: Any, experiment: str, members: int) -
 
 def test_a_dry_run_prints_the_plan(program: Any) -> None:
     program("sae=topk", "sae.k=8", "name=it")
-    assert program("sae=topk", "sae.k=8,16", "name=it", "seed=0", "dry_run=true") == 0
+    assert program("sae=topk", "sae.k=8,16", "name=it", "seed=0", "dry_run=members") == 0
     lines = program.out.splitlines()
     assert lines[0] == "outputs/it: 2 members in 1 group of one pass each, 1 bank; 1 finished already"
     (eight,) = [line for line in lines if "topk-k_8-x16" in line]
@@ -33,12 +35,13 @@ def test_a_dry_run_of_toy_data_counts_no_model(program: Any) -> None:
     assert program("data=toy", "sae=topk", "sae.k=8", "sae.width=512", "dry_run=true") == 0
     assert "synthetic activations (512 true latents in 256 dimensions, float32, auto)" in program.out
     assert "topk at toy" in program.out
-    memory, compute, time, disk = program.out.splitlines()[-4:]
+    memory, fits, compute, time, disk = program.out.splitlines()[-5:]
+    assert fits.startswith("fits: ")
     assert memory.startswith("memory ")
     assert "model" not in memory
     assert compute.startswith("pass 1 of 1: ")
     assert "model" not in compute
-    assert "launcher.device_flops=" in time
+    assert "launcher.device_flops" in time
     assert disk.startswith("  disk: a checkpoint ")
 
 
@@ -47,7 +50,7 @@ def test_a_toy_key_without_toy_data_is_refused(program: Any) -> None:
     assert program.err == "sae-sweep: error: data.toy.latents: data.toy is null here; data=toy gives it keys\n"
 
 
-GEMMA = ("+experiment=gated_gemma", "model.device=cuda", "dry_run=true", "sae=gated")
+GEMMA = ("+experiment=gated_gemma", "model.device=cuda", "dry_run=members", "sae=gated")
 
 
 def test_a_dry_run_says_what_each_wave_holds(program: Any) -> None:
@@ -83,7 +86,7 @@ def test_an_sae_larger_than_a_device_is_refused(program: Any) -> None:
 def test_members_that_fit_share_the_device(program: Any) -> None:
     assert program("data=toy", "sae=topk", "sae.k=4,8", "dry_run=true", "launcher.memory_gb=20") == 0
     (line,) = (line for line in program.out.splitlines() if line.startswith("  device"))
-    assert line.endswith(": topk-k_4-x16, topk-k_8-x16")
+    assert line.endswith(": 2 members")
 
 
 def test_a_dry_run_says_what_each_device_does(program: Any) -> None:
@@ -114,7 +117,7 @@ def test_devices_must_be_spread_evenly(program: Any) -> None:
 
 
 def test_what_varies_has_a_column(program: Any) -> None:
-    assert program("sae=topk", "sae.k=8,16", "seed=3,4", "dry_run=true") == 0
+    assert program("sae=topk", "sae.k=8,16", "seed=3,4", "dry_run=members") == 0
     lines = program.out.splitlines()
     assert lines[3].split()[:5] == ["bank", "member", "seed", "latents", "sparsity"]
     assert [line.split()[5] for line in lines[4:8]] == ["3", "4", "3", "4"]
@@ -146,12 +149,12 @@ def test_a_pass_that_this_machine_has_no_memory_for(program: Any, monkeypatch: p
     )
     assert program.out == ""
     assert program(*asked) == 0
-    assert "\nnot on this machine: launcher.memory_gb: a pass on this machine's CPU needs " in program.out
+    assert "\ndoes not fit: launcher.memory_gb: a pass on this machine's CPU needs " in program.out
     assert program(*asked, "model.device=cuda") == 0
-    assert "not on this machine" not in program.out
+    assert "does not fit: launcher" not in program.out
     monkeypatch.setattr("sae_sweep.launch.dry_run.host_bytes", lambda: 10**12)
     assert program(*asked, "model.device=cpu") == 0
-    assert "not on this machine" not in program.out
+    assert "does not fit: launcher" not in program.out
 
 
 def test_a_plan_for_this_machines_gpu_knows_its_size(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,3 +165,44 @@ def test_a_plan_for_this_machines_gpu_knows_its_size(program: Any, monkeypatch: 
     monkeypatch.setattr("sae_sweep.launch.dry_run.gpu_bytes", lambda: 40 * 10**9 / 0.95)
     assert program(*GEMMA) == 2
     assert "launcher.memory_gb=40: gated-l1_0.001-w131072 alone needs 59.9 GB" in program.err
+
+
+def test_a_line_for_each_bank_by_default(program: Any) -> None:
+    program("sae=topk", "sae.k=8", "name=it")
+    assert program("sae=topk,gated", "sae.l0=8,16,24,32,48", "seed=0,1", "name=it", "dry_run=true") == 0
+    banks = [line for line in program.out.splitlines() if " at blocks.2.hook_resid_post " in line]
+    assert [line.split()[:6] for line in banks] == [
+        ["0", "gated", "at", "blocks.2.hook_resid_post", "10", "0,"],
+        ["1", "topk", "at", "blocks.2.hook_resid_post", "10", "0,"],
+    ]
+    assert "l0 8 to 48 (5 values)" in banks[0]
+    assert "k 8 to 48 (5 values)" in banks[1]
+    assert not any("topk-k_8" in line for line in program.out.splitlines())
+    assert program("sae=topk", "sae.k=8,16", "name=it", "dry_run=true") == 0
+    assert "1 of 2 finished" in program.out
+
+
+def test_what_is_read_and_where_it_fits(program: Any, tmp_path: Path) -> None:
+    """The text has 4,000 bytes, some 1,000 tokens; its rows are as long as the model takes."""
+    text = tmp_path / "text.txt"
+    text.write_text("abcd" * 1000)
+    words = ("data=text", f"data.path={text}", "data.context=512", "data.block_rows=4", "training.tokens=4e3")
+    assert program(*words, "sae=topk", "sae.k=8", "dry_run=true") == 0
+    (rows,) = [line for line in program.out.splitlines() if line.startswith("rows: ")]
+    assert rows == "rows: 512 tokens, of at most 512; 4.1 epochs of 4 kB of text, about"
+    (fits,) = [line for line in program.out.splitlines() if line.startswith("fits: ")]
+    assert fits.startswith("fits: T4 (16 GB) together; RTX 4090 (24 GB) together; ")
+
+
+def test_hours_on_devices_of_the_table(program: Any) -> None:
+    """An H100 gets 0.4 x 989e12 operations done in a second with a bfloat16 model."""
+    gemma = ("+experiment=gated_gemma", "sae=gated")
+    assert program(*gemma, "dry_run=true", f"launcher.device_flops={0.4 * 989e12}") == 0
+    least, most = re.findall(r"time: (\S+) hours with sparse steps, (\S+) if", program.out)[0]
+    assert program(*gemma, "dry_run=true") == 0
+    found = re.findall(r"H100 (\d+)h(\d+)m-(\d+)h(\d+)m", program.out)[0]
+    hours = [int(found[i]) + int(found[i + 1]) / 60 for i in (0, 2)]
+    assert hours == pytest.approx([float(least), float(most)], rel=0.06)
+    (refused,) = [line for line in program.out.splitlines() if line.startswith("does not fit: T4")]
+    assert refused.startswith("does not fit: T4 (16 GB), RTX 4090 (24 GB), L40S (48 GB): gated-l1_0.001-w131072")
+    assert refused.endswith("give more memory, or lower sae.width, training.batch_size or data.block_rows")

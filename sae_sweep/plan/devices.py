@@ -1,0 +1,35 @@
+"""What devices are said to do, for plans of machines that are elsewhere: operations a second, dense, by number format,
+and memory, from their makers' data sheets. No torch.
+"""
+
+from dataclasses import dataclass
+
+SHARE = 0.4
+"""Of its peak that a device gets done; `launcher.device_flops` says another rate."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """One GPU."""
+
+    name: str
+    half: float
+    """Operations a second at its peak in bfloat16, or float16 where it has none."""
+    single: float
+    """The same in float32."""
+    memory: float
+    """Bytes."""
+
+    def flops(self, dtype: str) -> float:
+        """Operations a second that it gets done with a model of this dtype."""
+        return SHARE * (self.half if dtype in ("bfloat16", "float16") else self.single)
+
+
+DEVICES = (
+    Device("T4", 65e12, 8.1e12, 16e9),
+    Device("RTX 4090", 165e12, 82.6e12, 24e9),
+    Device("L40S", 362e12, 91.6e12, 48e9),
+    Device("A100", 312e12, 19.5e12, 80e9),
+    Device("H100", 989e12, 67e12, 80e9),
+    Device("H200", 989e12, 67e12, 141e9),
+)
