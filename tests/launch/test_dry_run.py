@@ -172,24 +172,24 @@ def test_a_line_for_each_bank_by_default(program: Any) -> None:
     assert program("sae=topk,gated", "sae.l0=8,16,24,32,48", "seed=0,1", "name=it", "dry_run=true") == 0
     banks = [line for line in program.out.splitlines() if " at blocks.2.hook_resid_post " in line]
     assert [line.split()[:6] for line in banks] == [
-        ["0", "gated", "at", "blocks.2.hook_resid_post", "10", "0,"],
-        ["1", "topk", "at", "blocks.2.hook_resid_post", "10", "0,"],
+        ["0", "topk", "at", "blocks.2.hook_resid_post", "10", "0,"],
+        ["1", "gated", "at", "blocks.2.hook_resid_post", "10", "0,"],
     ]
-    assert "l0 8 to 48 (5 values)" in banks[0]
-    assert "k 8 to 48 (5 values)" in banks[1]
+    assert "l0 8 to 48 (5 values)" in banks[1]
     assert not any("topk-k_8" in line for line in program.out.splitlines())
     assert program("sae=topk", "sae.k=8,16", "name=it", "dry_run=true") == 0
     assert "1 of 2 finished" in program.out
 
 
 def test_what_is_read_and_where_it_fits(program: Any, tmp_path: Path) -> None:
-    """The text has 4,000 bytes, some 1,000 tokens; its rows are as long as the model takes."""
+    """The text has 4,000 bytes, some 1,000 tokens; three steps of 1,024 take three blocks of 2,048, of which BOS does
+    not count. Rows are as long as the model takes."""
     text = tmp_path / "text.txt"
     text.write_text("abcd" * 1000)
     words = ("data=text", f"data.path={text}", "data.context=512", "data.block_rows=4", "training.tokens=4e3")
     assert program(*words, "sae=topk", "sae.k=8", "dry_run=true") == 0
     (rows,) = [line for line in program.out.splitlines() if line.startswith("rows: ")]
-    assert rows == "rows: 512 tokens, of at most 512; 4.1 epochs of 4 kB of text, about"
+    assert rows == "rows: 512 tokens, of at most 512; 6.1 epochs of 4 kB of text, about"
     (fits,) = [line for line in program.out.splitlines() if line.startswith("fits: ")]
     assert fits.startswith("fits: T4 (16 GB) together; RTX 4090 (24 GB) together; ")
 
