@@ -6,13 +6,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor
 
 from sae_sweep.api.model import Model, open_model
-from sae_sweep.config.files import config_folder, config_of
-from sae_sweep.config.reading import member_config
+from sae_sweep.config.files import config_folder, config_of, saved_config
 from sae_sweep.config.schema import MemberConfig, ModelConfig
 from sae_sweep.data.kinds import synthetic_kind
 from sae_sweep.errors import ConfigError
@@ -61,7 +59,7 @@ class Home:
             raise ConfigError(
                 f"{self.folder} has no {names.CONFIG}: no sweep trained this SAE, so nothing says its data"
             )
-        return member_config(OmegaConf.load(self._config_file))  # type: ignore[arg-type]  # a list is no config
+        return saved_config(self._config_file)
 
     @property
     def provenance(self) -> dict[str, Any]:

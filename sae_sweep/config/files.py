@@ -13,6 +13,7 @@ from sae_sweep.errors import ConfigError
 
 SOURCE_KEYS = ("kind", "toy", "path", "name", "split", "field", "heldout_path", "heldout_split")
 """Of data: where tokens are from, not how rows are made of them."""
+RUNTIME_GROUPS = ("tracking", "launcher")
 
 
 def config_folder() -> Path:
@@ -36,6 +37,17 @@ def config_of(asked: Mapping[str, Any] | Iterable[str]) -> MemberConfig:
     own = {key: value for key, value in primary.items() if key not in ("defaults", "hydra")}
     entries = OmegaConf.create({**own, **{group: _option(group, str(name)) for group, name in groups.items()}})
     return _with_keys(entries, {key: value for key, value in asked.items() if key not in groups})
+
+
+def saved_config(file: Path) -> MemberConfig:
+    """The config of a member's config.yaml, which an earlier version may have written: of the groups that say nothing
+    of what a member is, keys that it lacks are as `configs/` has them, and keys that are no more are left out. Raises
+    ConfigError as `member_config` does."""
+    entries, now = OmegaConf.load(file), config_entries(config_of([]))
+    for group in RUNTIME_GROUPS:
+        saved = entries.get(group) or {}
+        entries[group] = {key: saved.get(key, value) for key, value in now[group].items()}
+    return member_config(entries)  # type: ignore[arg-type]  # a list is no config
 
 
 def other_data(config: MemberConfig, asked: Iterable[str]) -> MemberConfig:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from sae_sweep.analyses.session import kept
 from sae_sweep.analyses.session.command import analyse as asked
+from sae_sweep.analyses.session.finished import finished_saes
 from sae_sweep.cli import main
 from sae_sweep.config.files import config_folder
 from sae_sweep.errors import ConfigError
@@ -170,6 +172,22 @@ def test_a_model_that_is_another_is_told(trained: Path, tmp_path: Path) -> None:
     (copied / "sweep.json").write_text(json.dumps(record))
     with pytest.raises(ConfigError, match=r"has changed from .* bytes since .* was begun"):
         asked(copied, ["--analysis=inference_topn"], config_folder())
+
+
+def test_an_earlier_version_s_members_are_read(trained: Path, tmp_path: Path) -> None:
+    """One that knew no `tracking.project`, and a key of launcher that is no more."""
+    label = "topk-l0_3-w24-L1-s0"
+    file = shutil.copytree(trained, tmp_path / "copied") / label / "config.yaml"
+    entries = OmegaConf.load(file)
+    del entries.tracking["project"]
+    entries.launcher.gone = 1
+    OmegaConf.save(entries, file)
+    (now,), (then,) = (finished_saes(root, [label]) for root in (trained, tmp_path / "copied"))
+    assert (then.member.identity, then.member.label) == (now.member.identity, now.member.label)
+    del entries.training["tokens"]
+    OmegaConf.save(entries, file)
+    with pytest.raises(ConfigError, match=r"training.tokens is not given"):
+        assert finished_saes(tmp_path / "copied", [label])[0].member
 
 
 def test_an_unfinished_member_is_told(trained: Path, tmp_path: Path) -> None:

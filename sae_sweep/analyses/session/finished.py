@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sae_sweep.config.reading import flat_entries, member_config
+from sae_sweep.config.files import saved_config
+from sae_sweep.config.reading import flat_entries
 from sae_sweep.data.kinds import synthetic_kind
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import SplicedSae
@@ -56,8 +56,7 @@ class FinishedSae:
     @cached_property
     def member(self) -> Member:
         """The member as it was planned. Raises ConfigError where its config.yaml is of no use."""
-        config = OmegaConf.load(self.folder / names.CONFIG)
-        return plan_sweep([member_config(config)]).members[0]  # type: ignore[arg-type]  # a list is no config
+        return plan_sweep([saved_config(self.folder / names.CONFIG)]).members[0]
 
     @property
     def sites(self) -> tuple[Any, ...]:
