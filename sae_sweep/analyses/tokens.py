@@ -97,7 +97,7 @@ def _lookup(session: Session, label: str) -> Tensor | None:
 
 def _unigrams(session: Session) -> Mapping[tuple[int, str], Tensor]:
     """What the model gives for each token by itself, by stream and hook."""
-    found = {}
+    found: dict[tuple[int, str], Tensor] = {}
     for number, stream in enumerate(session.streams.opened):
         hooks = tuple(dict.fromkeys(one.hook for one in stream.saes.values()))
         made = unigram_activations(stream.model, hooks, harvest)

@@ -43,11 +43,12 @@ def saved_config(file: Path) -> MemberConfig:
     """The config of a member's config.yaml, which an earlier version may have written: of the groups that say nothing
     of what a member is, keys that it lacks are as `configs/` has them, and keys that are no more are left out. Raises
     ConfigError as `member_config` does."""
-    entries, now = OmegaConf.load(file), config_entries(config_of([]))
+    entries: Any = OmegaConf.load(file)
+    now = config_entries(config_of([]))
     for group in RUNTIME_GROUPS:
         saved = entries.get(group) or {}
         entries[group] = {key: saved.get(key, value) for key, value in now[group].items()}
-    return member_config(entries)  # type: ignore[arg-type]  # a list is no config
+    return member_config(entries)
 
 
 def other_data(config: MemberConfig, asked: Iterable[str]) -> MemberConfig:
