@@ -93,7 +93,8 @@ def _schedule(member: Member) -> str:
     if schedule.sparsity_warmup_steps:
         parts.append(f"sparsity warm-up {schedule.sparsity_warmup_steps}")
     if schedule.lr_decay_steps:
-        parts.append(f"decay {schedule.lr_decay_steps}")
+        shape = "cosine " if schedule.lr_schedule == "cosine" else ""
+        parts.append(f"{shape}decay {schedule.lr_decay_steps}")
     if schedule.resample_steps:
         parts.append(f"resample at {', '.join(map(str, schedule.resample_steps))}")
     if schedule.milestones:

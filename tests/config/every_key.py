@@ -61,7 +61,7 @@ OPTIONS = {
     "p_anneal": "sae=p_anneal sae.l1=0.3",
     "gated": "sae=gated sae.l1=0.3",
     "gated_decoder_norm": "sae=gated_decoder_norm sae.l1=0.3",
-    "jumprelu": "sae=jumprelu sae.l0_coefficient=0.01 sae.threshold_init=0.1 sae.bandwidth=0.1",
+    "jumprelu": "sae=jumprelu sae.l0_coefficient=0.01 sae.threshold_init=0.1 sae.bandwidth=0.1 sae.input_scale=unit",
     "jumprelu_anthropic": "sae=jumprelu_anthropic sae.l0_coefficient=0.3",
     "topk": "sae=topk sae.k=3",
     "batchtopk": "sae=batchtopk sae.k=3",
@@ -132,7 +132,7 @@ SAE = [
     *_in(PENALTY, "coefficient_unit", "mean_d"),
     *_in(("standard",), "coefficient_unit", "mean_d_norm"),
     *_in(("gated", "jumprelu"), "coefficient_unit", "mean_square", "sae.coefficient_unit=mean_d"),
-    *_in(("jumprelu",), "coefficient_unit", "variance", "sae.coefficient_unit=mean_square"),
+    *_in(("jumprelu",), "coefficient_unit", "variance", "sae.coefficient_unit=mean_square sae.l0_coefficient=0.03"),
     *_in(L1, "resample", "true", f"{MANY_DEAD} sae.resample=false sae.b_dec_init=zero sae.l1=30"),
     *_in(
         PENALTY[len(L1) :],
