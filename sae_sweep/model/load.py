@@ -187,9 +187,10 @@ def _check_tokenizer(model: LanguageModel) -> None:
             f"model.path={model.config.path}: its tokenizer has ids up to {index} ({name!r}), and the model's"
             f" vocabulary of {size} ends at {size - 1}; give the tokenizer that the model was trained with"
         )
-    for name in ("bos_token", "eos_token"):
-        index = getattr(tokenizer, f"{name}_id")
-        if index is not None and not 0 <= index < size:
+    special = [("bos_token", tokenizer.bos_token_id), ("eos_token", tokenizer.eos_token_id)]
+    found = [(name, index) for name, index in special if index is not None]
+    for name, index in [*found, *(("a special token", index) for index in tokenizer.all_special_ids)]:
+        if index is None or not 0 <= index < size:
             raise ConfigError(
                 f"model.path={model.config.path}: its tokenizer's {name} has id {index}, and the model's vocabulary of"
                 f" {size} ends at {size - 1}; give the tokenizer that the model was trained with"

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from sae_sweep.cli import main
-from sae_sweep.config.files import config_of
+from sae_sweep.config.files import config_of, saved_config
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.launch.local import run_sweep
 
@@ -101,3 +101,11 @@ def metrics(folder: Path) -> dict[str, Any]:
     """What metrics.json says."""
     found: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
     return found
+
+
+def test_the_config_of_a_member_is_read_though_keys_have_come_since() -> None:
+    """Those of tracking, which change no result; the version that saved it had no `tracking.group`."""
+    file = OLD / "stopped" / "standard-l1_0.1-w20" / "config.yaml"
+    assert "group:" not in file.read_text()
+    config = saved_config(file)
+    assert (config.training.tokens, config.tracking.mode, config.tracking.group) == (1500, "none", None)

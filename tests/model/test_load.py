@@ -121,11 +121,14 @@ def test_a_special_id_beyond_the_vocabulary_is_refused(llama_folder: Path, model
     model = load_model(model_config(llama_folder))
     for name in ("bos_token_id", "eos_token_id"):
         ids = {"bos_token_id": 1, "eos_token_id": None, name: 300}
-        model.tokenizer = SimpleNamespace(get_vocab=dict, **ids)
+        model.tokenizer = SimpleNamespace(get_vocab=dict, all_special_ids=[1], **ids)
         with pytest.raises(
             ConfigError, match=rf"{name[:-3]} has id 300, and the model's vocabulary of 300 ends at 299"
         ):
             _check_tokenizer(model)
+    model.tokenizer = SimpleNamespace(get_vocab=dict, all_special_ids=[1, None], bos_token_id=1, eos_token_id=None)
+    with pytest.raises(ConfigError, match=r"its tokenizer's a special token has id None, and the model's vocabulary"):
+        _check_tokenizer(model)
 
 
 def test_an_encoder_that_reads_ahead_is_refused(build_model: Callable[..., Path], model_config: Config) -> None:
