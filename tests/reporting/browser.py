@@ -138,6 +138,27 @@ def filters(reader: Reader) -> dict[str, Any]:
     return found
 
 
+def layers(reader: Reader) -> dict[str, Any]:
+    """The overview where there are several layers, and one of them alone."""
+    page = reader.page
+    if not page.locator(".chart.overview").count():
+        return {}
+    level = page.locator(".layers .level").input_value()
+    found: dict[str, Any] = {"level": int(level), "lines": reader.chart(".chart.overview")}
+    page.evaluate("window.scrollTo(0, 0)")
+    page.locator(".filters details[data-axis=layer] summary").click()
+    page.locator(".filters details[data-axis=layer] .values > div > button").first.click()
+    found["alone"] = reader.state()
+    page.locator(".filters > button.every").click()
+    return found
+
+
+def matched(reader: Reader) -> list[list[str]]:
+    """The rows of the first table at matched L0."""
+    rows = reader.page.locator("table.matched").first.locator("tr").all()
+    return [row.locator("th, td").all_inner_texts() for row in rows]
+
+
 def axis(reader: Reader) -> dict[str, Any]:
     """The y axis switched to KL, and the colour to each other axis."""
     page = reader.page
@@ -213,6 +234,7 @@ def main(report: Path, folder: Path) -> dict[str, Any]:
         times = {name: min(getattr(one, name) for one in readers) for name in ("busy_ms", "ready_ms", "drawn_ms")}
         found: dict[str, Any] = {**times, "browser": browser.version}
         found["filters"] = filters(reader)
+        found |= {"layers": layers(reader), "matched": matched(reader)}
         found |= {"axis": axis(reader), "member": member(reader), "exports": exports(reader, folder)}
         figures = [reader.chart(f".chart.analysis[data-index='{index}']") for index in (0, 1)]
         found["figures"] = [[trace["name"] for trace in traces] for traces in figures]

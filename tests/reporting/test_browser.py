@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from sae_sweep.folder.files import write_json_atomic
-from sae_sweep.reporting.pareto import frontier
+from sae_sweep.reporting.pareto import by_architecture, frontier, interpolate
 from sae_sweep.reporting.report import write_report
 from tests.e2e.evidence import machine
 from tests.reporting.synthetic import SIZES, write_many
@@ -109,6 +109,30 @@ def test_filters_act_on_all_together(seen: Seen) -> None:
         assert found[state]["points"] == sorted(here & set(labels))
     assert found["again"] == found["all"]
     assert found["all"]["rows"] == found["all"]["curves"] == seen.size
+
+
+def test_matched_l0_is_what_python_reads_off(seen: Seen) -> None:
+    groups = by_architecture(seen.cells[0]["points"])
+    heads, *rows = seen.found["matched"]
+    assert heads == ["L0", *groups]
+    assert len(rows) >= 3
+    for level, *shown in rows:
+        expected = [interpolate(points, int(level)) for points in groups.values()]
+        assert shown == ["–" if value is None else f"{value:.4f}" for value in expected]
+
+
+def test_layers_are_seen_together_and_alone(seen: Seen) -> None:
+    found = seen.found["layers"]
+    if seen.size != 300:
+        assert found == {}
+        return
+    lines = {trace["name"]: trace for trace in found["lines"]}
+    assert set(lines) == {point["architecture"] for point in seen.points.values()}
+    for name, line in lines.items():
+        assert line["x"] == [2, 4, 6, 8, 10]
+        expected = [interpolate(by_architecture(cell["points"])[name], found["level"]) for cell in seen.cells]
+        assert line["y"] == pytest.approx(expected)
+    assert (found["alone"]["cells"], found["alone"]["rows"], found["alone"]["curves"]) == (1, 60, 60)
 
 
 def test_any_axis_is_a_colour(seen: Seen) -> None:
