@@ -26,6 +26,7 @@ MEMBER_FILES = {
     "metrics.json",
     "metrics.jsonl",
     "times.jsonl",
+    "rows.safetensors",
     "log.txt",
 }
 
@@ -43,6 +44,7 @@ def test_any_causal_lm_folder_and_text_file_to_a_frontier(gpt2_folder, sae_sweep
         "sweep.json",
         "pareto.json",
         "report.html",
+        "pace.jsonl",
     }
     for label in labels:
         assert {entry.name for entry in (sweep / label).iterdir()} == MEMBER_FILES

@@ -133,6 +133,7 @@ class Judging:
             work.tracker.sync()
             folder = work.folder.member_folder(label)
             write_provenance(folder, member.plan, str(evaluation.sae.tensors["b_dec"].device), self._began)
+            write_rows(folder, evaluation.rows)
             self._write(folder, member, evaluation, metrics)
             work.tracker.finish(label, member.step, metrics)
             work.progress.state(label, "finished")
@@ -161,7 +162,6 @@ class Judging:
         """The files of a judged member; metrics.json, which says that they are whole, last."""
         metadata = {**self._source_metadata, **_metadata(member)}
         saelens.write(folder, evaluation.sae, metadata, evaluation.frequency_F)
-        write_rows(folder, evaluation.rows)
         write_json_atomic(folder / METRICS, metrics)
 
     def correct(self, members: Sequence[TrainedMember], block: Block, work: Work) -> None:
