@@ -62,12 +62,14 @@ def _page(folders: Sequence[Path], published: Sequence[Path], with_trimmed: bool
 
 
 def _print(page: Page, console: Console, last: str) -> None:
+    """What is doubtful first, so that the frontier is what the eye ends on."""
     varying = axes(page.record.configs)
+    doubts = [line for cell in page.cells for line in disagreements(cell)]
+    for line in [*page.notes, *doubts, *_states(page.record)]:
+        console.print(escaped(line), markup=False, highlight=False, soft_wrap=True)
     for cell in page.cells:
         print_cell(cell, console, varying)
-    doubts = [line for cell in page.cells for line in disagreements(cell)]
-    for line in [*page.notes, *doubts, *_states(page.record), last]:
-        console.print(escaped(line), markup=False, highlight=False, soft_wrap=True)
+    console.print(escaped(last), markup=False, highlight=False, soft_wrap=True)
 
 
 def print_cell(cell: Mapping[str, Any], console: Console, varying: Sequence[Axis] = ()) -> None:

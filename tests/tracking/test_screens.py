@@ -25,8 +25,9 @@ def tmux(*words: str) -> str:
 
 
 def command(folder: Path) -> str:
-    line = shlex.join([sys.executable, "-m", "sae_sweep.cli", *SWEEP, f"output_dir={folder}"])
-    return f"cd {shlex.quote(str(ROOT))} && PYTHONPATH={os.environ.get('PYTHONPATH', '')} {line}; echo ended; sleep 60"
+    line = shlex.join([sys.executable, "-m", "sae_sweep.cli", *SWEEP])
+    path = f"{os.environ.get('PYTHONPATH', '')}:{ROOT}"
+    return f"cd {shlex.quote(str(folder))} && PYTHONPATH={path} {line}; echo ended; sleep 60"
 
 
 @pytest.mark.evidence
@@ -57,7 +58,7 @@ def test_sixty_members_in_tmux(width: int, height: int, tmp_path: Path) -> None:
         lines = screen.rstrip("\n").splitlines()
         assert len(lines) <= height
         assert all(len(line) <= width for line in lines)
-    assert "topk at toy, k 16" in trained[-1] or "topk at toy" in trained[-1]
+    assert "topk at toy, l0 16" in trained[-1]
     assert "open " in whole
     assert "capitals are on the frontier" in whole.replace("\n", " ").replace("  ", " ")
     EVIDENCE.mkdir(parents=True, exist_ok=True)
@@ -67,7 +68,7 @@ def test_sixty_members_in_tmux(width: int, height: int, tmp_path: Path) -> None:
         *("judging:", judged[-1].rstrip()),
         *("at the end:", "\n".join(whole.rstrip().splitlines()[-min(height, 40) :])),
     ]
-    (EVIDENCE / f"{width}x{height}.txt").write_text("\n\n".join(parts).replace(str(tmp_path), "OUT") + "\n")
+    (EVIDENCE / f"{width}x{height}.txt").write_text("\n\n".join(parts) + "\n")
 
 
 @pytest.mark.evidence
