@@ -18,10 +18,11 @@ ARCHITECTURES = Kinds("sae_sweep.architectures", "sae_sweep.architectures", insi
 """The facts of every architecture, by the name that `sae.architecture` takes."""
 INPUT_SCALES = ("none", "sqrt_d", "unit")
 COEFFICIENT_UNITS = ("sum", "mean_d", "mean_d_norm", "mean_square", "variance")
-DECODER_INITS = ("random", "data")
+DECODER_INITS = ("random", "data", "pca", "kmeans")
 ENCODER_INITS = ("transpose", "matched_transpose", "scaled_transpose", "divided_transpose", "random")
 B_DEC_INITS = ("zero", "mean", "geometric_median")
 LOOKUPS = ("none", "learned", "frozen")
+TRAINED = ("all", "encoder", "none")
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class SaeConfig(ABC):
     centre: bool
     """Train on c (x - mean) instead; the mean is folded into the biases afterwards."""
     decoder_init: str
-    """Directions of the first decoder rows: random, or data (sampled inputs about their mean)."""
+    """Directions of the first decoder rows: random, data (sampled inputs about their mean), pca (principal components,
+    up and down) or kmeans (centroids about the mean)."""
     encoder_init: str
     """First encoder rows: the decoder's (transpose), those times min(1, 2 d / F) (scaled_transpose), divided by
     the expansion (divided_transpose), or times what makes first reconstructions as large as the inputs
@@ -71,10 +73,16 @@ class SaeConfig(ABC):
     """A transcoder's linear path beside the latents, W_skip x (Paulo et al. 2025, arXiv 2501.18823)."""
     recipe: str = field(default="paper", kw_only=True)
     """What `training` keys that are null stand for: tuned or paper, which members were before there was a choice."""
+    trained: str = field(default="all", kw_only=True)
+    """What training changes: all, encoder (decoder rows stay as they began) or none. All but `all` are controls, which
+    say what a number is worth (arXiv 2602.14111)."""
     trims = True
     """Whether the last correction of `l0` can change its inference form; no key, but a fact of the architecture."""
-    control = False
-    """Whether it is there to say what a number is worth: nothing trains it, or not its decoder."""
+
+    @property
+    def control(self) -> bool:
+        """Whether it is there to say what a number is worth: nothing trains it, or not its decoder."""
+        return self.trained != "all"
 
     @property
     def corrected(self) -> bool:
@@ -87,8 +95,14 @@ class SaeConfig(ABC):
         """The key that sets sparsity when `l0` does not: l1, k, ..."""
 
     def method(self) -> str:
-        """What names and reports call it: the architecture, its variant where it has some, a lookup, a skip."""
+        """What names and reports call it: the architecture, its variant where it has some, a lookup, a skip; controls
+        by what they are."""
         lookup = {"learned": ["tokenized"], "frozen": ["tokenized", "frozen"]}.get(self.lookup, [])
+        if self.control:
+            base = [] if self.architecture == "topk" else [self.architecture]
+            fitted = [] if self.decoder_init == "random" else [self.decoder_init]
+            what = [self.decoder_init] if self.trained == "none" else ["frozen", *fitted, "decoder"]
+            return "_".join([*base, *what, *lookup])
         return "_".join([self.architecture, *self.variations(), *lookup, *(["skip"] if self.skip else [])])
 
     def variations(self) -> tuple[str, ...]:
@@ -144,6 +158,7 @@ class SaeConfig(ABC):
             self.lookup,
             self.lookup_subtract,
             self.skip,
+            self.trained,
         )
 
     def check(self, d: int, width: int) -> None:
@@ -154,6 +169,12 @@ class SaeConfig(ABC):
         one_of("encoder_init", self.encoder_init, ENCODER_INITS)
         one_of("b_dec_init", self.b_dec_init, B_DEC_INITS)
         one_of("lookup", self.lookup, LOOKUPS)
+        one_of("trained", self.trained, TRAINED)
+        if self.decoder_init == "pca" and width > 2 * d:
+            raise ConfigError(
+                f"sae.decoder_init=pca: {d} numbers have {d} components, up and down {2 * d} rows, and the width is"
+                f" {width}; take sae.width={2 * d}"
+            )
         if self.l0 is not None and not 0 < self.l0 <= width:
             raise ConfigError(f"sae.l0={self.l0:g} must be above 0 and at most the width, {width} latents")
         not_negative("lookup_scale", self.lookup_scale)

@@ -87,6 +87,9 @@ LATER: dict[str, Any] = {
     "data.chat": False,
     "data.positions_of": "all",
     "data.max_bad_records": 0.001,
+    "sae.recipe": "paper",
+    "sae.trained": "all",
+    "training.lr_schedule": None,
 }
 """Keys that came later, and what they are for a sweep that was written before: such a value changes no identity."""
 

@@ -32,8 +32,6 @@ RUNTIME_DATA_KEYS = ("cache", "max_bad_records")
 """The same under `data`."""
 RUNTIME_TRAINING_KEYS = ("checkpoint_minutes", "checkpoint_tokens", "milestones")
 """The same under `training`."""
-FIRST = {"sae.recipe": "paper", "training.lr_schedule": None}
-"""Values of keys that came later: a member with them is what it was when there was no such key."""
 OBJECTIVE_ENTRIES = {"objective", *(key for keys in OBJECTIVE_KEYS.values() for key in keys)}
 """The same under `training`, where the objective does not read them."""
 
@@ -153,10 +151,10 @@ def identity_entries(config: MemberConfig) -> dict[str, Any]:
     if entries.pop("init_from") is not None:  # which weights, not where they lie
         entries["init_from"] = weights_hash(str(config.init_from))
     left_out = {*RUNTIME_TRAINING_KEYS, *OBJECTIVE_ENTRIES}
-    for key, before in FIRST.items():  # how members were before there was the key
+    for key, before in LATER.items():  # how members were before there was the key
         group, _, name = key.partition(".")
-        if entries[group][name] == before:
-            del entries[group][name]
+        if entries[group].get(name, before) == before:
+            entries[group].pop(name, None)
     entries["training"] = {key: value for key, value in training.items() if key not in left_out}
     if not config.training.local:  # which is how members were before there was another objective
         entries["training"] |= config.training.objective_keys

@@ -56,16 +56,13 @@ def axes(record: SweepRecord, cells: Sequence[Mapping[str, Any]]) -> dict[str, A
 def controls_of(record: SweepRecord) -> set[str]:
     """The architectures, as reports call them, that are controls."""
     return {
-        architecture_label(config)
-        for config in record.configs.values()
-        if config["sae"]["architecture"] in ARCHITECTURES
-        and ARCHITECTURES[config["sae"]["architecture"]].Config.control
+        architecture_label(config) for config in record.configs.values() if config["sae"].get("trained", "all") != "all"
     }
 
 
 def colours(architectures: Sequence[str]) -> dict[str, int]:
     """A colour for each: that of its first form's place among all there are, or the next that is free."""
-    known = [name for name in ARCHITECTURES if not ARCHITECTURES[name].Config.control]
+    known = list(ARCHITECTURES)
     found: dict[str, int] = {}
     for name in sorted(architectures, key=lambda name: (name not in known, name)):
         bases = [base for base in known if name == base or name.startswith((f"{base}_", f"{base} "))]

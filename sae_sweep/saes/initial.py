@@ -6,6 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from sae_sweep.saes.fitted import centroids, principal_rows
 from sae_sweep.saes.spaces import AUTOENCODER, Spaces
 
 MEDIAN_STEPS = 200
@@ -66,9 +67,15 @@ class Start:
         """[F, D]: the first decoder rows at unit norm, `sae.decoder_init`.
 
         data: targets drawn without replacement, about their mean; random rows where there are too few (Sharkey et
-        al. 2022, "Taking features out of superposition", comments).
+        al. 2022, "Taking features out of superposition", comments). pca: their components, those of the largest
+        variance first, each up and down. kmeans: centroids of them about their mean.
         """
+        if how == "pca":
+            return principal_rows(self.targets_ND - self.mean_D, width)
         rows_FD = random_unit_rows(width, len(self.mean_D), generator)
+        if how == "kmeans":
+            centroids_KD = centroids(self.targets_ND - self.mean_D, width, generator)
+            rows_FD[: len(centroids_KD)] = unit_rows(centroids_KD)
         if how == "data":
             about_ND = self.targets_ND - self.mean_D
             about_ND = about_ND[about_ND.norm(dim=1) > 0]

@@ -67,7 +67,9 @@ OPTIONS = {
     "batchtopk": "sae=batchtopk sae.k=3",
     "matryoshka": "sae=matryoshka sae.k=3 sae.groups=3",
 }
+CONTROLS = {name: f"sae={name} sae.k=3" for name in ("frozen_decoder", "random", "pca", "kmeans")}
 OPTIONS |= {f"{option}_paper": line.replace(f"sae={option}", f"sae={option}_paper") for option, line in OPTIONS.items()}
+OPTIONS |= CONTROLS
 """Every file of configs/sae, with a sparsity of its own."""
 
 L1 = ("standard", "standard_april", "p_anneal", "gated", "gated_decoder_norm")
@@ -115,6 +117,11 @@ SAE = [
     *_in(("standard",), "input_scale", "sqrt_d", "sae.input_scale=none"),
     *_in(ARCHITECTURES, "centre", "true", "sae.b_dec_init=zero"),
     *_in(ARCHITECTURES, "decoder_init", "data", "sae.decoder_init=random"),
+    *_in(("topk",), "decoder_init", "pca", "sae.decoder_init=random"),
+    *_in(("topk",), "decoder_init", "kmeans", "sae.decoder_init=random"),
+    *_in(ARCHITECTURES, "trained", "none"),
+    *_in(("topk",), "trained", "encoder"),
+    *_in(tuple(CONTROLS), "trained", "all"),
     *_in(ARCHITECTURES, "encoder_init", "random", "sae.encoder_init=transpose"),
     *_in(("standard",), "encoder_init", "divided_transpose", "sae.encoder_init=transpose sae.width=48"),
     *_in(("gated",), "encoder_init", "scaled_transpose", "sae.encoder_init=transpose sae.width=80"),

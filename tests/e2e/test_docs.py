@@ -112,7 +112,7 @@ def test_make_demo_is_the_demo_experiment(sae_sweep):
     command = next(line for line in recipe.splitlines() if "sae-sweep" in line)
     done = sae_sweep(*command.split()[1:], "dry_run=true")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("outputs/demo: 16 members")
+    assert done.stdout.startswith("outputs/demo: 20 members")
 
 
 def test_make_targets_exist():

@@ -8,7 +8,7 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    ("experiment", "members"), [("gated_gemma", 13), ("gated_gemma_l0", 13), ("demo", 16), ("toy_recovery", 25)]
+    ("experiment", "members"), [("gated_gemma", 13), ("gated_gemma_l0", 13), ("demo", 20), ("toy_recovery", 25)]
 )
 def test_experiments_plan_offline(program: Any, experiment: str, members: int) -> None:
     assert program(f"+experiment={experiment}", "dry_run=true") == 0

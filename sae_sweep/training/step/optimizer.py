@@ -1,6 +1,6 @@
 """Adam on a bank's storage, a member at a time, and the constraint that keeps decoder rows at unit norm."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import torch
 from torch import Tensor
@@ -24,7 +24,10 @@ class Adam:
     def step(self, member: int, gradients: Parameters, schedule: Schedule, step: int) -> None:
         """One update of one member at its step `step` (from 0); `gradients` are its own and may be changed."""
         weights = self._bank.member(self._bank.storage, member)
-        unit = self._bank.maths.unit_decoder
+        gradients = {name: g for name, g in gradients.items() if name not in self._fixed(member)}
+        if not gradients:
+            return
+        unit = self._bank.maths.unit_decoder and "W_dec" in gradients
         if unit:
             remove_radial(gradients["W_dec"], weights["W_dec"])
         if schedule.clip:
@@ -40,6 +43,11 @@ class Adam:
             self._update(member, {LOOKUP: gradients[LOOKUP]}, schedule, step, lookup_lr)
         if unit:
             normalise_rows(weights["W_dec"])
+
+    def _fixed(self, member: int) -> Container[str]:
+        """The names of a member's tensors that stay as they began (`sae.trained`)."""
+        trained = self._bank.configs[member].trained
+        return () if trained == "all" else ("W_dec",) if trained == "encoder" else self._bank.storage
 
     def _update(self, member: int, gradients: Parameters, schedule: Schedule, step: int, lr: float) -> None:
         weights = self._bank.member(self._bank.storage, member)
