@@ -86,7 +86,7 @@ def test_the_same_command_keeps_its_values_and_says_which_defaults_are_others(
 ) -> None:
     """`standard` was the paper's then, and inputs were not scaled. Where a key is stated, it is another member."""
     shutil.copytree(OLD / "stopped", tmp_path / "old")
-    command = [*SHARED, f"output_dir={tmp_path}", "dry_run=true", "sae=gated", "sae.l0=3"]
+    command = [*SHARED, f"output_dir={tmp_path}", "dry_run=members", "sae=gated", "sae.l0=3"]
     assert main(command) == 0
     printed = capsys.readouterr()
     assert "gated-l0_3-w20" in printed.out
