@@ -21,9 +21,9 @@ SHARED = (
     *("training.tokens=1.5e5", "training.batch_size=256", "training.lr=1e-2", "training.lr_decay_fraction=0.3"),
 )
 MEMBERS = {
-    "small": ("sae=standard", "sae.width=6", "sae.l1=0.15"),
-    "large": ("sae=standard", "sae.width=48", "sae.l1=0.15"),
-    "dense": ("sae=standard", "sae.width=48", "sae.l1=0.001"),
+    "small": ("sae=standard_paper", "sae.width=6", "sae.l1=0.15"),
+    "large": ("sae=standard_paper", "sae.width=48", "sae.l1=0.15"),
+    "dense": ("sae=standard_paper", "sae.width=48", "sae.l1=0.001"),
     "topk": ("sae=topk", "sae.width=48", "sae.k=3"),
 }
 
