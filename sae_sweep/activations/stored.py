@@ -11,7 +11,7 @@ from sae_sweep.activations.finite import check_finite
 from sae_sweep.activations.outliers import Guard
 from sae_sweep.config.schema import DataConfig
 from sae_sweep.data.rows import BLOCK_ORDER, permutation
-from sae_sweep.data.stored.rows import Feed
+from sae_sweep.data.stored.feed import Feed
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.sites import synthetic_site
 

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from sae_sweep.data.stored.rows import Rows
+from sae_sweep.data.stored.feed import Rows
 from sae_sweep.errors import ConfigError
 
 Blocks: TypeAlias = "Iterable[Any] | Callable[[int], Iterable[Any]]"

@@ -104,15 +104,3 @@ def files_at(origin: Origin) -> list[Path] | None:
         return None
     inside = sorted(place.rglob("*")) if place.is_dir() else [place]
     return [file for file in inside if file.is_file()]
-
-
-def read_in_training(config: DataConfig, trained: DataConfig) -> bool:
-    """Whether the training source of one config is, or has a file of, that of another."""
-    if config.kind != trained.kind:
-        return config.path is not None and config.path == trained.path
-    if isinstance(config.path, str | list) and config.kind == "text":
-        from sae_sweep.data.documents import text_files
-
-        files = [{file.resolve() for file in text_files(origins(one)[0])} for one in (config, trained)]
-        return bool(files[0] & files[1])
-    return (config.path, config.name, config.split) == (trained.path, trained.name, trained.split)

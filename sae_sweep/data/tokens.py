@@ -9,6 +9,7 @@ from typing import cast
 from sae_sweep.config.schema import DataConfig
 from sae_sweep.data.checks import check_data
 from sae_sweep.data.kinds import TokenKind, data_kind
+from sae_sweep.data.origin import origins
 from sae_sweep.data.packing import Ids, RowFormat, RowSource, Tokenizer
 from sae_sweep.data.rows import RowReader, TokenStream
 from sae_sweep.errors import ConfigError
@@ -104,6 +105,17 @@ def judged_rows(
     if len(found) < asked:
         log.warning("%s: %d rows are asked for, and there are %d", (own or training).label, asked, len(found))
     return found
+
+
+def read_in_training(config: DataConfig, trained: DataConfig) -> bool:
+    """Whether the training source of one config is, or has a file of, that of another."""
+    if config.kind != trained.kind:
+        return config.path is not None and config.path == trained.path
+    kind, same = data_kind(config.kind), (config.path, config.name, config.split)
+    if "path" not in kind.READS or same == (trained.path, trained.name, trained.split):
+        return True
+    found = [kind.files(origins(one)[0]) or [] if one.path else [] for one in (config, trained)]
+    return not {file.resolve() for file in found[0]}.isdisjoint(file.resolve() for file in found[1])
 
 
 def _reserved(training: RowSource, asked: int, config: DataConfig) -> tuple[Ids, RowReader, int]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # planning asks kinds too, without numpy and torch
 
     from sae_sweep.data.origin import Origin
     from sae_sweep.data.packing import RowFormat, RowSource, Tokenizer
-    from sae_sweep.data.stored.rows import Feed
+    from sae_sweep.data.stored.feed import Feed
 
 KINDS = Kinds("sae_sweep.data.kinds", "sae_sweep.data")
 Part: TypeAlias = Literal["training", "heldout"]

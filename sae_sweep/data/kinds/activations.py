@@ -8,7 +8,7 @@ from sae_sweep.config.schema import DataConfig
 from sae_sweep.data.origin import Origin, origins
 
 if TYPE_CHECKING:
-    from sae_sweep.data.stored.rows import Feed
+    from sae_sweep.data.stored.feed import Feed
 
 MODEL = TOKENIZES = False
 STORED = True

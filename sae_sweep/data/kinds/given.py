@@ -10,7 +10,7 @@ from sae_sweep.errors import ConfigError
 
 if TYPE_CHECKING:
     from sae_sweep.data.given import Given
-    from sae_sweep.data.stored.rows import Feed
+    from sae_sweep.data.stored.feed import Feed
 
 MODEL = TOKENIZES = False
 STORED = True

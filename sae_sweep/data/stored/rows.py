@@ -1,37 +1,26 @@
 """Rows of stored activations, by number: those held out come first, the rest are trained on."""
 
+import logging
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate
-from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from sae_sweep.config.schema import DataConfig
 from sae_sweep.data.checks import check_data
 from sae_sweep.data.origin import opened
 from sae_sweep.data.packing import Ids
 from sae_sweep.data.rows import TokenStream
+from sae_sweep.data.stored.feed import Rows
 from sae_sweep.data.stored.formats import shards
 from sae_sweep.data.stored.shard import Shard
-from sae_sweep.data.tokens import SMALL_SHARE, log
+from sae_sweep.data.tokens import SMALL_SHARE
 from sae_sweep.errors import ConfigError
 
-
-@dataclass(frozen=True)
-class Rows:
-    """Some rows of activations. On the CPU."""
-
-    activations_RTD: Tensor
-    """In the dtype of the file, or float32 for bfloat16."""
-    tokens_RT: Tensor
-    """int64; 0 where the file has none."""
-    counted_RT: Tensor
-    """bool."""
+log = logging.getLogger(__name__)
 
 
 class StoredRows:
@@ -85,30 +74,6 @@ class _Numbers:
     def read(self, start: int, stop: int) -> Ids:
         assert self.length is not None
         return np.arange(self._first + start, self._first + min(stop, self.length), dtype=np.int32)[:, None]
-
-
-class Feed(Protocol):
-    """Activations to judge and to train on, that no model of ours gave."""
-
-    label: str
-    """What messages call the training source."""
-    width: int
-    """Numbers of an activation."""
-    replays: bool
-    """Whether a block can be had again, so that training can go on from a checkpoint."""
-
-    @property
-    def heldout_rows(self) -> int:
-        """How many rows are held out."""
-
-    def heldout(self, first: int, stop: int) -> Rows:
-        """Some of them."""
-
-    def block(self, index: int) -> tuple[Rows, int]:
-        """The rows of a block to train on, and the epoch of its first. Raises ConfigError where it cannot be had."""
-
-    def account(self, blocks: int) -> str:
-        """What became of the activations when so many blocks have been trained on, in a line for people."""
 
 
 class StoredData:

@@ -14,9 +14,8 @@ from sae_sweep.activations.toy import ToyStream
 from sae_sweep.activations.unigrams import unigram_activations
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.data.kinds import synthetic_kind
-from sae_sweep.data.origin import read_in_training
 from sae_sweep.data.packing import Ids
-from sae_sweep.data.tokens import judged_rows, open_tokens
+from sae_sweep.data.tokens import judged_rows, open_tokens, read_in_training
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import Evaluator
 from sae_sweep.evaluation.heldout import HeldOut
