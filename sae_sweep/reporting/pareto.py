@@ -13,6 +13,8 @@ from sae_sweep.reporting.points import BASELINES, Point
 PARETO_VERSION = 1
 L0_TOLERANCE = 0.05
 """A steered member further than this share, and 0.5, from its target L0 is told of."""
+TOLD = 3
+"""Members with the same doubt that are named."""
 _BASELINE_TOLERANCE = 1e-3
 """Relative. Devices and batch shapes differ in the last bits; other held-out tokens differ by far more."""
 
@@ -98,17 +100,7 @@ def disagreements(cell: Mapping[str, Any]) -> list[str]:
             f"ce_zero {zero:.4g} is not above ce_clean {clean:.4g}: zeroing this site costs the model nothing, so CE"
             " recovered means nothing here; look at ce_delta and kl"
         )
-    for point in cell["points"]:
-        target = point["knob_value"] if point["knob"] == "l0" else None
-        l0 = finite(point["l0"])
-        if target is not None and l0 is not None and abs(l0 - target) > max(0.5, L0_TOLERANCE * target):
-            lines.append(f"L0 missed: {point['member']} has {l0:.3g}, not the {target:g} asked for; train longer")
-        if point.get("trimmed"):
-            lines.append(
-                f"L0 trimmed: {point['member']} trained at {point['l0_untrimmed']:.3g} and was brought to the"
-                f" {target:g} asked for at the end; {'' if cell.get('with_trimmed') else 'it is on no frontier; '}train"
-                " longer"
-            )
+    lines += _some("L0 missed", _missed(cell)) + _some("L0 trimmed", _trimmed(cell))
     for name in BASELINES:
         values = [point[name] for point in cell["points"] if finite(point[name]) is not None]
         if values and max(values) - min(values) > _BASELINE_TOLERANCE * abs(max(values)):
@@ -117,6 +109,31 @@ def disagreements(cell: Mapping[str, Any]) -> list[str]:
                 " same held-out tokens, do not compare them"
             )
     return lines
+
+
+def _missed(cell: Mapping[str, Any]) -> list[str]:
+    told = []
+    for point in cell["points"]:
+        target, l0 = point["knob_value"] if point["knob"] == "l0" else None, finite(point["l0"])
+        if target is not None and l0 is not None and abs(l0 - target) > max(0.5, L0_TOLERANCE * target):
+            told.append(f"{point['member']} has {l0:.3g}, not the {target:g} asked for; train longer")
+    return told
+
+
+def _trimmed(cell: Mapping[str, Any]) -> list[str]:
+    nowhere = "" if cell.get("with_trimmed") else "it is on no frontier; "
+    return [
+        f"{point['member']} trained at {point['l0_untrimmed']:.3g} and was brought to the {point['knob_value']:g} asked"
+        f" for at the end; {nowhere}train longer"
+        for point in cell["points"]
+        if point.get("trimmed")
+    ]
+
+
+def _some(what: str, told: Sequence[str]) -> list[str]:
+    """The first few lines, and how many more there are."""
+    more = [f"and {len(told) - TOLD} more"] if len(told) > TOLD else []
+    return [f"{what}: {line}" for line in [*told[:TOLD], *more]]
 
 
 def _cell(points: Sequence[Point], with_trimmed: bool) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from sae_sweep.config.reading import config_entries
 from sae_sweep.config.saved import architecture_label
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.metrics import METRICS
-from sae_sweep.reporting.pareto import cells, disagreements, frontier, interpolate, pareto_json
+from sae_sweep.reporting.pareto import BASELINES, cells, disagreements, frontier, interpolate, pareto_json
 from sae_sweep.reporting.points import read_sweep
 from sae_sweep.reporting.report import write_report
 from sae_sweep.reporting.table import frontier_marks
@@ -249,6 +249,14 @@ def test_a_member_that_missed_its_l0_by_more_than_a_tenth_is_on_no_frontier(
         told = [line for line in disagreements(cell) if line.startswith("L0 trimmed: ")]
         assert len(told) == trimmed
         assert ["it is on no frontier" in line for line in told] == [not with_trimmed] * trimmed
+
+
+def test_of_many_members_with_the_same_doubt_three_are_named() -> None:
+    point = {"knob": "l0", "knob_value": 8.0, "l0": 20.0, "trimmed": False} | dict.fromkeys(BASELINES)
+    cell = {"baselines": dict.fromkeys(BASELINES), "points": [{**point, "member": f"m{n}"} for n in range(5)]}
+    told = disagreements(cell)
+    assert [line.split()[2] for line in told] == ["m0", "m1", "m2", "and"]
+    assert told[-1] == "L0 missed: and 2 more"
 
 
 def test_the_report_takes_trimmed_members_where_asked(sweep: Path) -> None:
