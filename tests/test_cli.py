@@ -175,7 +175,7 @@ def answer(*arguments: str) -> str:
 def test_help_lists_groups_and_examples_without_torch() -> None:
     text = answer("--help")
     assert re.search(r"sae: batchtopk, .*gated, .*jumprelu, .*matryoshka, .*p_anneal, .*standard", text)
-    assert re.search(r"experiment: architectures, .*demo, e2e, e2e_finetune, gated_gemma, gated_gemma_l0", text)
+    assert re.search(r"experiment: architectures, .*demo, e2e, e2e_finetune, .*gated_gemma, gated_gemma_l0", text)
     assert "sae-sweep +experiment=demo" in text
     assert "batch_size: 1024" in text
 

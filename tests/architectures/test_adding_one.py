@@ -245,7 +245,7 @@ def test_it_is_in_the_report(command: list[str], tmp_path: Path) -> None:
 
 
 def test_its_keys_are_known_and_planned(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*command, "sae=elastic", "sae.strength=0.1", "dry_run=true"]) == 0
+    assert main([*command, "sae=elastic", "sae.strength=0.1", "dry_run=members"]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "elastic-strength_0.1-w48" in line]
     assert {"elastic", "48", "strength", "0.1", "3,152"} <= set(line.split())
     for wrong, named in (

@@ -23,8 +23,15 @@ FORMS = {
 """What each is at inference."""
 
 
+CONTROLS = {"frozen_decoder", "random", "pca", "kmeans"}
+"""TopK of which nothing is trained, or not the decoder."""
+
+
 def test_every_file_is_here() -> None:
-    assert KNOBS.keys() == FORMS.keys() == {file.stem for file in (config_folder() / "sae").glob("*.yaml")}
+    """A paper's preset is of the same kind as what it is a preset of."""
+    files = {file.stem for file in (config_folder() / "sae").glob("*.yaml")}
+    assert KNOBS.keys() == FORMS.keys()
+    assert files == {*FORMS, *(f"{name}_paper" for name in FORMS if name != "topk"), "topk_paper", *CONTROLS}
 
 
 @pytest.mark.parametrize("option", KNOBS)

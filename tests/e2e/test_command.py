@@ -100,7 +100,7 @@ def test_any_hook_through_transformer_lens(sae_sweep, llama_folder, text_file, t
     assert metrics["ce_zero"] != metrics["ce_clean"]
 
 
-@pytest.mark.parametrize(("width", "named"), [(None, "site.width"), (33, "site.width=33")])
+@pytest.mark.parametrize(("width", "named"), [(None, "site.width"), (33, "give site.width=32")])
 def test_a_hook_of_unknown_width_is_refused(width, named, sae_sweep, llama_folder, text_file, tmp_path):
     done = sae_sweep(
         *("model=local", f"model.path={llama_folder}", "data=text", f"data.path={text_file}", *SMALL),

@@ -29,7 +29,7 @@ def trained(option: str, times: float) -> tuple[InferenceSae, Tensor]:
     one = Member(config, "a", "a", SITE, D, WIDTH, resolve_schedule(config, D, WIDTH), D)
     block = Block(0, 0, {SITE.hook: x_BD}, {SITE.hook: torch.zeros(len(x_BD), dtype=torch.int64)})
     calibration = Calibration((site_statistics(block)[SITE.hook],), torch.device("cpu"), torch.float32)
-    trainer = BankTrainer(BankPlan(SITE, (one,)), calibration, log_every=100)
+    trainer = BankTrainer(BankPlan(SITE, (one,)), calibration)
     trainer.consume(block, lambda: None)
     assert trainer.members[0].failed is None
     return trimmed(trainer.members[0].inference(), x_BD, block.tokens[SITE.hook], L0), x_BD

@@ -36,16 +36,16 @@ def test_nothing_but_the_sweep_is_written(program: Any) -> None:
 def test_an_experiment_is_the_union_of_its_grids(program: Any) -> None:
     assert program("+experiment=demo") == 0
     (labels,) = program.training.groups
-    assert len(labels) == 16
+    assert len(labels) == 20
     assert [label for label in labels if label.startswith("topk")] == [f"topk-k_{k}-x8" for k in (6, 16, 40, 96)]
     assert sum(label.startswith("standard_april-l0_") for label in labels) == 4
-    assert len(program.sweep("demo")["plan"][0]["banks"]) == 4
+    assert len(program.sweep("demo")["plan"][0]["banks"]) == 6
 
 
 def test_a_value_of_one_architecture_goes_to_its_members_only(program: Any) -> None:
     assert program("experiment=demo", "sae.k=128") == 0
     assert [label for label in program.training.labels if label.startswith("topk")] == ["topk-k_128-x8"]
-    assert len(program.training.labels) == 13
+    assert len(program.training.labels) == 15  # controls take k too
 
 
 def test_l0_for_every_architecture(program: Any) -> None:

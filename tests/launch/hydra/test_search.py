@@ -52,7 +52,7 @@ def test_results_lead_the_proposals(program: Any, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_failed_member_is_no_result_and_the_search_goes_on(program: Any) -> None:
-    assert program(*SEARCH, "dry_run=true") == 0
+    assert program(*SEARCH, "dry_run=members") == 0
     (label, *_) = [word for word in program.out.split() if word.startswith("topk-l0_")]
     program.training.failing = {label: "diverged"}
     assert program(*SEARCH) == 1
