@@ -126,7 +126,11 @@ def test_files_named_exist():
     named |= set(re.findall(r"\]\(([^:)]+)\)", EVERYTHING))
     assert len(named) > 60
     folders = (ROOT, ROOT / "sae_sweep", ROOT / "docs")
-    ours = [name for name in named if not name.startswith(("outputs/", "tensorboard/", "milestones/", "analyses/", "DIR/", "mine/"))]
+    ours = [
+        name
+        for name in named
+        if not name.startswith(("outputs/", "tensorboard/", "milestones/", "analyses/", "DIR/", "mine/"))
+    ]
     assert [name for name in ours if not any((folder / name).exists() for folder in folders)] == []
 
 

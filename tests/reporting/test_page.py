@@ -11,7 +11,6 @@ from rich.console import Console
 
 from sae_sweep import cli
 from sae_sweep.architectures.base import ARCHITECTURES
-from sae_sweep.architectures.topk.facts import Config as TopKConfig
 from sae_sweep.config.files import config_folder
 from sae_sweep.reporting.axes import COLOURS, axes, colours
 from sae_sweep.reporting.latents import read_latents

@@ -128,17 +128,17 @@ def test_a_worker_trains_what_was_submitted_whatever_the_command_line_would_say_
 
 def test_a_member_that_fails_in_a_worker_is_failed_for_all_who_look(program: Any, cluster: Cluster) -> None:
     assert program(*SLURM) == 0
-    first, _ = read_tasks(program.folder / "outputs" / "sweep")
+    first, second = read_tasks(program.folder / "outputs" / "sweep")
     (label,) = (
         label for label, entry in program.sweep("sweep")["members"].items() if entry["identity"] in first.identities
     )
     program.training.failing = {label: "diverged"}
     assert program("work", str(first.folder)) == 1
-    cluster.queue("17|17_0|FAILED|NonZeroExitCode", "18|17_1|PENDING|Priority")
+    cluster.queue(f"17|{first.job}|FAILED|NonZeroExitCode", f"18|{second.job}|PENDING|Priority")
     assert program("status", "outputs/sweep", "--json") == 0
     told = {member["member"]: (member["state"], member["reason"]) for member in json.loads(program.out)["members"]}
     assert told.pop(label) == ("failed", "diverged")
-    assert list(told.values()) == [("planned", "SLURM job 17_1 is PENDING (Priority)")]
+    assert list(told.values()) == [("planned", f"SLURM job {second.job} is PENDING (Priority)")]
 
 
 def test_states_that_a_task_wrote_are_seen_before_anybody_put_them_into_sweep_json(

@@ -157,7 +157,8 @@ def test_members_that_never_had_room_are_told_of_before_anything_is_written(tmp_
     overrides = [*SHARED, "sae=topk", "sae.k=3", "sae.width=1e12", f"output_dir={tmp_path / 'outputs'}"]
     made = config_of(overrides)
     with pytest.raises(
-        ConfigError, match=r"launcher\.memory_gb: a pass on this machine's CPU needs .* TB .* and the machine has .*; lower"
+        ConfigError,
+        match=r"launcher\.memory_gb: a pass on this machine's CPU needs .* TB .* and the machine has .*; lower",
     ):
         run_sweep([made])
     assert list(tmp_path.iterdir()) == []
