@@ -21,6 +21,7 @@ def arguments(llama_folder: Path, text_file: Path) -> tuple[str, ...]:
     )
 
 
+@pytest.mark.evidence  # tests/training/run/test_resume.py ends runs at chosen points every time
 def test_ended_again_and_again(arguments: tuple[str, ...], tmp_path: Path) -> None:
     alone, random, sweep = tmp_path / "alone", Random(7), tmp_path / "outputs" / "it"
     alone.mkdir()
