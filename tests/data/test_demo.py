@@ -106,6 +106,7 @@ def test_model_agrees_with_its_tokenizer(model: PreTrainedModel, tokenizer: PreT
     assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
 
 
+@pytest.mark.evidence
 def test_model_has_learnt_more_than_a_bigram(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
     train = demo_text.stream(demo_text.encode(tokenizer, list(demo_documents("train"))))
     heldout = demo_text.stream(demo_text.encode(tokenizer, list(demo_documents("heldout"))))

@@ -141,6 +141,7 @@ def test_rank_0_killed_leaves_nobody(read: tuple[str, ...], tmp_path: Path) -> N
         sleep(0.1)
 
 
+@pytest.mark.evidence
 def test_what_is_wrong_is_said_once(read: tuple[str, ...], tmp_path: Path) -> None:
     code, said = finish(start(tmp_path, *read, *GROUP, "sae=topk", "sae.k=3", "site.layer=9", "launcher.devices=2"))
     assert (code, said.count("error: ")) == (2, 1), said

@@ -110,7 +110,7 @@ def test_a_terminal_without_the_characters(tmp_path: Path) -> None:
     assert r"outputs/\xe9\xb7: 1 member in 1 group" in run.stdout
 
 
-@pytest.mark.parametrize("variable", ["PYTHONOPTIMIZE", "NUMBA_DISABLE_JIT"])
+@pytest.mark.parametrize("variable", ["PYTHONOPTIMIZE", pytest.param("NUMBA_DISABLE_JIT", marks=pytest.mark.evidence)])
 def test_variables_that_take_away_what_is_needed(variable: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sae_sweep.cli", "sae=topk", "sae.k=4", "tracking=none", "training.tokens=1e4"]
     run = subprocess.run(
