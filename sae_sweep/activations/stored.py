@@ -13,7 +13,7 @@ from sae_sweep.config.schema import DataConfig
 from sae_sweep.data.rows import BLOCK_ORDER, permutation
 from sae_sweep.data.stored.feed import Feed
 from sae_sweep.errors import ConfigError
-from sae_sweep.model.sites import synthetic_site
+from sae_sweep.model.sites import modelless_site
 
 HELDOUT_ROWS = 64
 """Read at a time."""
@@ -24,7 +24,7 @@ class StoredStream:
 
     def __init__(self, data: Feed, config: DataConfig, dtype: torch.dtype, device: torch.device) -> None:
         self._data, self._config = data, config
-        self.hook = synthetic_site(config.kind).hook
+        self.hook = modelless_site(config.kind).hook
         self._dtype, self.device = dtype, device
         self.guard = Guard(config.max_norm_ratio, partial(self._whole_block, 0))
 

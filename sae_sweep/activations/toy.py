@@ -7,18 +7,18 @@ from torch import Tensor
 
 from sae_sweep.activations.block import Block
 from sae_sweep.config.schema import DataConfig
-from sae_sweep.data.kinds import synthetic_kind
-from sae_sweep.model.sites import synthetic_site
+from sae_sweep.data.kinds import modelless_kind
+from sae_sweep.model.sites import modelless_site
 
 
 class ToyStream:
     """Blocks of `data.block_rows` x `data.context` rows, without end and without repetition."""
 
     def __init__(self, config: DataConfig, dtype: torch.dtype, device: torch.device) -> None:
-        kind = synthetic_kind(config.kind)
+        kind = modelless_kind(config.kind)
         assert kind is not None
         self._data = kind.open_synthetic(config)
-        self._hook = synthetic_site(config.kind).hook
+        self._hook = modelless_site(config.kind).hook
         self._rows = config.block_rows * config.context
         self._dtype, self._device = dtype, device
         self._fired: dict[int, Tensor] = {}  # [G] of each whole block that was drawn

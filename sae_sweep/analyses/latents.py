@@ -118,7 +118,10 @@ class _Shown:
         """All that is shown of one of them, in JSON's types."""
         config, seen = self._config, self._seen
         latent = self.latents[number]
-        raised, lowered = logit_effects(self._model, self._one, latent, config.tokens)
+        row_D = self._one.sae.tensors["W_dec"][latent].chunk(len(self._one.hooks))[
+            -1
+        ]  # of a crosscoder the last site's
+        raised, lowered = logit_effects(self._model, row_D, config.tokens) or ([], [])
         return {
             "latent": latent,
             "density": self._density(number),

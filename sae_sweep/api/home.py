@@ -12,7 +12,7 @@ from torch import Tensor
 from sae_sweep.api.model import Model, open_model
 from sae_sweep.config.files import config_folder, config_of, saved_config
 from sae_sweep.config.schema import MemberConfig, ModelConfig
-from sae_sweep.data.kinds import synthetic_kind
+from sae_sweep.data.kinds import modelless_kind
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder import names
 from sae_sweep.host.json_files import read_object
@@ -76,7 +76,7 @@ class Home:
 
     def _model_config(self) -> ModelConfig:
         if self.is_member:
-            made = synthetic_kind(self.config.data.kind)
+            made = modelless_kind(self.config.data.kind)
             if made is not None:
                 raise ConfigError(f"{self.folder}: this SAE is of {made.NOUN}, which have no language model")
             return self.config.model

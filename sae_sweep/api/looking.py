@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from sae_sweep.analyses.contexts.effects import logit_effects as row_effects
 from sae_sweep.api.harvesting import harvested
 from sae_sweep.api.heldout import HeldOutCodes
 from sae_sweep.api.model import Model
@@ -143,19 +144,15 @@ def top_contexts(sae: "Sae", model: Model, latent: int, n: int, quantiles: int, 
 def logit_effects(sae: "Sae", model: Model, latent: int, n: int) -> Effects:
     """W_dec[latent] through the unembedding; of a crosscoder that of its last site."""
     sae.check_latents([latent])
-    head = model.module.get_output_embeddings()  # type: ignore[operator]  # typed as a tensor or module
-    row_D, weight_VD = sae.W_dec[latent].detach().chunk(len(sae.writes))[-1], head.weight
-    if weight_VD.shape[1] != len(row_D):
-        raise ConfigError(
-            f"{sae.writes[-1]} is {len(row_D)} wide, and the unembedding reads {weight_VD.shape[1]} numbers"
-        )
-    effect_V = weight_VD.detach() @ row_D.to(weight_VD)
-
-    def tokens(largest: bool) -> list[tuple[str, float]]:
-        values, ids = effect_V.topk(min(n, len(effect_V)), largest=largest)
-        return list(zip(model.strings(ids), values.tolist(), strict=True))
-
-    return Effects(tokens(True), tokens(False))
+    row_D = sae.W_dec[latent].detach().chunk(len(sae.writes))[-1]
+    found = row_effects(model.running, row_D, n)
+    if found is None:
+        raise ConfigError(f"{sae.writes[-1]} is {len(row_D)} wide, and the unembedding reads another width")
+    raised, lowered = (
+        list(zip(model.strings([token for token, _ in each]), (effect for _, effect in each), strict=True))
+        for each in found
+    )
+    return Effects(raised, lowered)
 
 
 def _context(model: Model, tokens_T: Tensor, f_T: Tensor, at: int, width: int) -> Context:

@@ -4,7 +4,7 @@ Values and their defaults live in `configs/`, types and meaning here; `reading.p
 in these modules, or in anything they import, imports torch.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from sae_sweep.architectures.base import SaeConfig
@@ -87,9 +87,8 @@ LATER: dict[str, Any] = {
     "data.chat": False,
     "data.positions_of": "all",
     "data.max_bad_records": 0.001,
-    "sae.recipe": "paper",
-    "sae.trained": "all",
     "training.lr_schedule": None,
+    **{f"sae.{key.name}": key.default for key in fields(SaeConfig) if key.default is not MISSING},
 }
 """Keys that came later, and what they are for a sweep that was written before: such a value changes no identity."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from sae_sweep.activations.cache_folder import cache_key, files_there
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.config.values import counted, duration
-from sae_sweep.data.kinds import data_kind, synthetic_kind
+from sae_sweep.data.kinds import data_kind, modelless_kind
 from sae_sweep.errors import ConfigError
 from sae_sweep.host.machine import gpu_bytes, host_bytes
 from sae_sweep.host.terminal import tell
@@ -82,7 +82,7 @@ def _group(group: Group, passes: Sequence[Pass]) -> Iterator[str]:
 
 def _title(group: Group) -> str:
     config = group.members[0].config
-    made = synthetic_kind(config.data.kind)
+    made = modelless_kind(config.data.kind)
     if made is not None:
         told = f"{made.title(asdict(config.data))}, {config.model.dtype}, {config.model.device}"
         return f"group {group.key}: {made.NOUN} ({told})"

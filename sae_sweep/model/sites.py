@@ -54,7 +54,7 @@ class Site:
         return (" + " if self.beside else " -> ").join(self.hooks)
 
 
-def synthetic_site(kind: str) -> Site:
+def modelless_site(kind: str) -> Site:
     """Where activations are that come from no model: they have the name of their kind of data."""
     return Site(None, None, kind)
 

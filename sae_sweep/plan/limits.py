@@ -7,7 +7,7 @@ from math import inf
 from sae_sweep.config.schema import OBJECTIVE_KEYS, MemberConfig
 from sae_sweep.config.values import shown
 from sae_sweep.data.checks import check_data
-from sae_sweep.data.kinds import synthetic_kind
+from sae_sweep.data.kinds import modelless_kind
 from sae_sweep.errors import ConfigError
 
 BACKENDS = ("hf", "transformer_lens")
@@ -63,7 +63,7 @@ def _check_model(config: MemberConfig) -> None:
 def _check_synthetic(config: MemberConfig) -> None:
     """Synthetic data has neither a model nor sites nor tokens."""
     kind = config.data.kind
-    made = synthetic_kind(kind)
+    made = modelless_kind(kind)
     if made is None:
         return
     sites = ("layer", "hook", "width", "output", "across")
@@ -144,7 +144,7 @@ def _check_objective(config: MemberConfig) -> None:
     if training.local:
         return
     asked = f"training.objective={training.objective}"
-    if synthetic_kind(data.kind) is not None:
+    if modelless_kind(data.kind) is not None:
         raise ConfigError(f"{asked} runs a language model, and data.kind={data.kind} has none; take local")
     if training.batch_size % data.context:
         whole = max(1, round(training.batch_size / data.context)) * data.context

@@ -12,10 +12,10 @@ from typing import Any
 from sae_sweep.architectures.recipe import Run
 from sae_sweep.config.schema import LATER, OBJECTIVE_KEYS, MemberConfig, ModelConfig, SiteConfig
 from sae_sweep.config.values import shown
-from sae_sweep.data.kinds import synthetic_kind
+from sae_sweep.data.kinds import modelless_kind
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.facts import ModelFacts, check_context, model_facts, model_folder
-from sae_sweep.model.sites import INNER, Site, later_sites, resolve_site, site_width, synthetic_site
+from sae_sweep.model.sites import INNER, Site, later_sites, modelless_site, resolve_site, site_width
 from sae_sweep.plan.limits import check_config, check_width
 from sae_sweep.plan.origin import check_origin, weights_hash
 from sae_sweep.plan.schedules import Schedule, decay_fraction, resolve_schedule
@@ -114,9 +114,9 @@ def resolve_member(config: MemberConfig, identity: str) -> Member:
     check_config(config)
     later: tuple[str, ...] = ()
     watched: tuple[str, ...] = ()
-    made = synthetic_kind(config.data.kind)
+    made = modelless_kind(config.data.kind)
     if made is not None:
-        site = synthetic_site(config.data.kind)
+        site = modelless_site(config.data.kind)
         d = d_out = made.dimensions(config.data)
     else:
         config = replace(config, model=_own_facts(config.model))

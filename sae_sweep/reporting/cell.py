@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from sae_sweep.config.schema import LATER
-from sae_sweep.data.kinds import ModellessKind, data_kind, synthetic_kind
-from sae_sweep.model.sites import HOOK_OF_KIND, parse_hook, synthetic_site
+from sae_sweep.data.kinds import ModellessKind, data_kind, modelless_kind
+from sae_sweep.model.sites import HOOK_OF_KIND, modelless_site, parse_hook
 
 DEMO_MODEL = "demo"
 """What reports call the model that ships, whose path is null."""
@@ -20,7 +20,7 @@ def cell_key(
     """
     model, evaluation, data = config["model"], config["evaluation"], config["data"]
     kind = data_kind(data["kind"])
-    hook, output = synthetic_site(data["kind"]).hook, None
+    hook, output = modelless_site(data["kind"]).hook, None
     if kind.MODEL:
         hook, output = _hook(config["site"], exported_hook), config["site"].get("output")
     return {
@@ -38,7 +38,7 @@ def cell_key(
 
 def cell_title(key: Mapping[str, Any]) -> str:
     """A cell in a line: model, revision and site, or what synthetic activations are made of."""
-    made, site = synthetic(key), key["site"]
+    made, site = modelless(key), key["site"]
     if made is not None:
         return f"{made.NOUN} · {made.title(key['evaluation']['data'])}"
     model = str(key["model"]).rstrip("/").rpartition("/")[2]
@@ -47,15 +47,15 @@ def cell_title(key: Mapping[str, Any]) -> str:
     return f"{model}{revision} · {places}"
 
 
-def synthetic(key: Mapping[str, Any]) -> ModellessKind | None:
-    """The kind of a cell's synthetic activations; None for a language model's."""
-    return synthetic_kind(key["evaluation"]["data"]["kind"])
+def modelless(key: Mapping[str, Any]) -> ModellessKind | None:
+    """The kind of a cell's activations, where no language model is loaded for them; None for a language model's."""
+    return modelless_kind(key["evaluation"]["data"]["kind"])
 
 
 def fidelity(key: Mapping[str, Any]) -> str:
     """The metric that is weighed against L0 in a cell: what a language model keeps, or of synthetic activations what
     is explained."""
-    return "ce_recovered" if synthetic(key) is None else "explained_variance"
+    return "ce_recovered" if modelless(key) is None else "explained_variance"
 
 
 def _hook(site: Mapping[str, Any], exported: str | None) -> str:

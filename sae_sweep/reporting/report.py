@@ -13,7 +13,7 @@ from sae_sweep.folder.files import write_text_atomic
 from sae_sweep.folder.names import PARETO, REPORT
 from sae_sweep.host.terminal import escaped
 from sae_sweep.plan.axes import Axis, axes
-from sae_sweep.reporting.cell import cell_title, synthetic
+from sae_sweep.reporting.cell import cell_title, modelless
 from sae_sweep.reporting.overlay import overlaid
 from sae_sweep.reporting.page import Page, report_html
 from sae_sweep.reporting.pareto import cells, disagreements, pareto_json
@@ -75,7 +75,7 @@ def _print(page: Page, console: Console, last: str) -> None:
 def print_cell(cell: Mapping[str, Any], console: Console, varying: Sequence[Axis] = ()) -> None:
     """Print a cell's title, what its numbers are held against, and its members, with what of `varying` varies
     among them."""
-    if synthetic(cell["key"]) is None:
+    if modelless(cell["key"]) is None:
         baselines = "  ".join(f"{name} {number(value)}" for name, value in cell["baselines"].items())
         left_out = outliers(cell)
         told = f"{baselines}  on {count(cell['tokens'])} held-out tokens"

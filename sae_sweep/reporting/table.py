@@ -8,7 +8,7 @@ from rich.table import Table
 
 from sae_sweep.evaluation.metrics import METRICS, TERMINAL, Metric, Shown, shown
 from sae_sweep.plan.axes import Axis
-from sae_sweep.reporting.cell import synthetic
+from sae_sweep.reporting.cell import modelless
 from sae_sweep.reporting.points import Point
 
 OVERALL, OWN, TRIMMED = "overall", "own", "trimmed"
@@ -52,7 +52,7 @@ def columns(cells: Sequence[Mapping[str, Any]], where: Shown) -> list[Metric]:
     found = {
         metric.key
         for cell in cells
-        for metric in shown(where, toy=synthetic(cell["key"]) is not None)
+        for metric in shown(where, toy=modelless(cell["key"]) is not None)
         if any(metric.value(point) is not None for point in cell["points"])
     }
     return [metric for key, metric in METRICS.items() if key in found]

@@ -16,7 +16,7 @@ from sae_sweep.activations.scaling import site_statistics
 from sae_sweep.activations.toy import ToyStream
 from sae_sweep.config.files import config_of
 from sae_sweep.config.schema import MemberConfig
-from sae_sweep.model.sites import synthetic_site
+from sae_sweep.model.sites import modelless_site
 from sae_sweep.plan.groups import plan_sweep
 from sae_sweep.saes.base import Parameters
 from sae_sweep.training.step.calibration import Calibration
@@ -26,7 +26,7 @@ ARCHITECTURES = (
     *("standard", "gated", "topk", "batchtopk", "jumprelu"),
     *("matryoshka", "p_anneal", "jumprelu_anthropic"),
 )
-HOOK = synthetic_site("toy").hook
+HOOK = modelless_site("toy").hook
 CONTEXT = 32
 """`data.context`: a block is so many times `data.block_rows`."""
 BATCHES_PER_BLOCK = 4

@@ -37,6 +37,7 @@ import torch
 
 MODEL = TOKENIZES = STORED = False
 NOUN = "synthetic activations"
+MEANING = "Each lies on an axis."
 READS, HELDOUT = (), ("kind", "context")
 
 

@@ -41,6 +41,9 @@ def test_an_sae_of_stored_activations_is_the_one_of_the_model(llama_folder: Path
     model_of = f"name=streamed model=local model.path={llama_folder} site.layer=1 data=tokens"
     assert main([*model_of.split(), f"data.path={tmp_path}/rows.npz", *asked]) == 0
     assert main(["name=stored", "data=activations", f"data.path={kept}", *asked]) == 0
+    told = (tmp_path / "stored" / "report.html").read_text(encoding="utf-8")
+    assert "They were read from files as some model left them" in told
+    assert "true latents, which are random directions" not in told
     members = sorted(file.parent.name for file in (tmp_path / "stored").glob(f"*/{WEIGHTS}"))
     assert len(members) == 2
     for member in members:

@@ -10,13 +10,12 @@ Weighted = list[tuple[int, float]]
 """Ids with numbers, the largest first."""
 
 
-def logit_effects(model: LanguageModel, one: SplicedSae, latent: int, n: int) -> tuple[Weighted, Weighted]:
+def logit_effects(model: LanguageModel, row_D: Tensor, n: int) -> tuple[Weighted, Weighted] | None:
     """The tokens whose logits a decoder row raises and lowers most, by how much for an activation of 1; the final norm
-    is left out. Of a crosscoder it is the last site's row; none where the unembedding reads another width."""
+    is left out. None where the unembedding reads another width."""
     head = model.module.get_output_embeddings()  # type: ignore[operator]  # typed as a tensor or module
-    row_D = one.sae.tensors["W_dec"][latent].chunk(len(one.hooks))[-1]
     if head is None or head.weight.shape[1] != len(row_D):
-        return [], []
+        return None
     effect_V = head.weight.detach() @ row_D.to(head.weight)
     return _first(effect_V, n, largest=True), _first(effect_V, n, largest=False)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sae_sweep.config.files import saved_config
 from sae_sweep.config.reading import flat_entries
-from sae_sweep.data.kinds import synthetic_kind
+from sae_sweep.data.kinds import modelless_kind
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import SplicedSae
 from sae_sweep.folder import names
@@ -105,6 +105,6 @@ def finished_saes(root: Path, asked: Sequence[str] = ()) -> list[FinishedSae]:
 def check_model(finished: Iterable[FinishedSae]) -> None:
     """Raises ConfigError where one of these members is of activations that have no language model to run."""
     for one in finished:
-        made = synthetic_kind(one.member.config.data.kind)
+        made = modelless_kind(one.member.config.data.kind)
         if made is not None:
             raise ConfigError(f"eval: {made.NOUN} have no language model, which this asks for; take another sweep")

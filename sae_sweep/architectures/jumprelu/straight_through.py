@@ -18,7 +18,7 @@ class Jump(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, z: Tensor, theta: Tensor, bandwidth: Tensor, to_z: bool) -> Tensor:
         ctx.save_for_backward(z, theta, bandwidth)
-        ctx.to_z = to_z  # type: ignore[attr-defined]
+        ctx.to_z = to_z  # type: ignore[attr-defined]  # torch lets a context take any attribute
         return z * (z > theta)
 
     @staticmethod

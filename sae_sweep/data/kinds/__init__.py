@@ -65,6 +65,8 @@ class ModellessKind(DataKind, Protocol):
     """Whether they are read from files (`open_stored`), or made (`open_synthetic`)."""
     NOUN: str
     """What they are called: synthetic activations."""
+    MEANING: str
+    """What a reader of a report must know of them, in a sentence or two."""
 
     def dimensions(self, config: DataConfig) -> int:
         """How many numbers an activation has."""
@@ -98,7 +100,7 @@ def data_kind(name: str) -> DataKind:
     return cast(DataKind, KINDS[name])
 
 
-def synthetic_kind(name: str) -> ModellessKind | None:
+def modelless_kind(name: str) -> ModellessKind | None:
     """The kind of this name where it needs no model; None where a language model reads it. Raises ConfigError."""
     kind = data_kind(name)
     return None if kind.MODEL else cast(ModellessKind, kind)

@@ -15,6 +15,7 @@ STORED = True
 READS = ("path", "heldout_path", "max_norm_ratio")
 HELDOUT = ("kind", "path", "field", "heldout_path", "context")
 NOUN = "stored activations"
+MEANING = "They were read from files as some model left them; no model has been loaded."
 
 
 def check(config: DataConfig) -> None:

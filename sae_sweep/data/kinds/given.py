@@ -17,6 +17,7 @@ STORED = True
 READS = ("path",)
 HELDOUT = ("kind", "path", "context")
 NOUN = "activations of a Python program"
+MEANING = "A program handed them over, block after block; no model of ours has been loaded."
 
 
 def check(config: DataConfig) -> None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 MODEL = TOKENIZES = STORED = False
 NOUN = "synthetic activations"
+MEANING = "Each is a sum of a few true latents, which are random directions and known; no model has been read."
 READS = ("toy",)
 HELDOUT = ("kind", "toy", "seed", "context")
 

@@ -3,7 +3,7 @@
 from html import escape
 
 from sae_sweep.config.values import count
-from sae_sweep.reporting.cell import synthetic
+from sae_sweep.reporting.cell import modelless
 from sae_sweep.reporting.page import Cell, Page
 
 PLACE, SPAN = 10, "cell"
@@ -11,7 +11,7 @@ PLACE, SPAN = 10, "cell"
 
 def html(page: Page, cell: Cell) -> str:
     """A list of facts."""
-    made, key = synthetic(cell["key"]), cell["key"]
+    made, key = modelless(cell["key"]), cell["key"]
     if made is None:
         facts = _of_model(cell)
     else:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from html import escape
 
 from sae_sweep.evaluation.metrics import METRICS, REPORT, shown
-from sae_sweep.reporting.cell import synthetic
+from sae_sweep.reporting.cell import modelless
 from sae_sweep.reporting.page import Cell, Page
 from sae_sweep.reporting.table import columns
 
@@ -16,10 +16,7 @@ COUNTED = (
     "ablated (all of them where positions says so); cross-entropy (CE) and KL average over counted positions whose "
     "next token is not special."
 )
-SYNTHETIC = (
-    "Each is a sum of a few true latents, which are random directions and known; no model has been read. All "
-    "numbers are taken over the same held-out activations, which no member was trained on."
-)
+HELD_OUT = "All numbers are taken over the same held-out activations, which no member was trained on."
 FRONTIER = (
     "A member is on the frontier when no other of its cell has both an L0 as low and {} as high, and is better in one. "
     "A cell is what may be compared: {}."
@@ -33,16 +30,17 @@ def html(page: Page, cell: Cell | None) -> str:
 
 
 def _terms(page: Page) -> Iterator[tuple[str, str]]:
-    kinds = {synthetic(cell["key"]) is not None for cell in page.cells} or {False}
-    if False in kinds:
+    made = [kind for cell in page.cells if (kind := modelless(cell["key"])) is not None]
+    of_models = len(made) < len(page.cells) or not page.cells
+    if of_models:
         yield "Counted positions", COUNTED
-    if True in kinds:
-        yield "Synthetic activations", SYNTHETIC
+    for noun, meaning in {kind.NOUN: kind.MEANING for kind in made}.items():
+        yield noun.capitalize(), f"{meaning} {HELD_OUT}"
     for metric in columns(page.cells, REPORT) or shown(REPORT, toy=False):
         yield metric.title, metric.definition
-    if False in kinds:
+    if of_models:
         compared = "one model, site, set of positions and held-out tokens"
         yield "Frontier", FRONTIER.format(METRICS["ce_recovered"].name, compared)
-    if True in kinds:
-        yield "Frontier", FRONTIER.format(METRICS["explained_variance"].name, "activations made alike")
+    if made:
+        yield "Frontier", FRONTIER.format(METRICS["explained_variance"].name, "activations of one source")
     yield "±", "One standard error, from a paired jackknife over the held-out sequences. Training seeds vary more."

@@ -9,7 +9,7 @@ from typing import Any
 from sae_sweep.config.values import count, duration
 from sae_sweep.folder import names
 from sae_sweep.host.json_files import read_object
-from sae_sweep.reporting.cell import synthetic
+from sae_sweep.reporting.cell import modelless
 from sae_sweep.reporting.page import Cell, Page
 
 PLACE, SPAN = 0, "page"
@@ -22,7 +22,7 @@ def html(page: Page, cell: Cell | None) -> str:
     for state in ("running", "planned", "failed"):
         states.append((state, sum(member["state"] == state for member in record.unfinished)))
     told = ", ".join(f"{number} {state}" for state, number in states if number) or "no members"
-    toy = bool(page.cells) and all(synthetic(cell["key"]) is not None for cell in page.cells)
+    toy = bool(page.cells) and all(modelless(cell["key"]) is not None for cell in page.cells)
     kept = "explains more of the activations" if toy else "keeps more of the model's performance"
     return (
         f"<header><p class=eyebrow>sae-sweep report</p><h1>{escape(record.name)}</h1><p class=lead>Each point is one"

@@ -7,7 +7,7 @@ from typing import Any
 
 from sae_sweep.config.values import finite
 from sae_sweep.evaluation.metrics import MAP, Metric, shown
-from sae_sweep.reporting.cell import synthetic
+from sae_sweep.reporting.cell import modelless
 from sae_sweep.reporting.page import Cell, Page
 from sae_sweep.reporting.points import Point
 
@@ -50,7 +50,7 @@ def grids(cell: Mapping[str, Any]) -> list[dict[str, Any]]:
     numbers [width][value]. Where members differ in something else, such as their seed, a number is their mean; it is
     None where there are none.
     """
-    if synthetic(cell["key"]) is None:
+    if modelless(cell["key"]) is None:
         return []
     places: dict[tuple[str, str], dict[tuple[float, float], list[Point]]] = {}
     for point in cell["points"]:

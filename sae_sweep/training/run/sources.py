@@ -13,7 +13,7 @@ from sae_sweep.activations.stream import ActivationStream
 from sae_sweep.activations.toy import ToyStream
 from sae_sweep.activations.unigrams import unigram_activations
 from sae_sweep.config.schema import MemberConfig
-from sae_sweep.data.kinds import synthetic_kind
+from sae_sweep.data.kinds import modelless_kind
 from sae_sweep.data.packing import Ids
 from sae_sweep.data.tokens import judged_rows, open_tokens, read_in_training
 from sae_sweep.errors import ConfigError
@@ -76,7 +76,7 @@ def open_source(
     """Load what the members of a group share, which have these configs; `hooks` are those of this rank's, and `spliced`
     the sites for which their objectives need whole passes. Raises ConfigError."""
     config = members[0]
-    made = synthetic_kind(config.data.kind)
+    made = modelless_kind(config.data.kind)
     if made is not None:
         return StoredSource(config, progress or quiet()) if made.STORED else ToySource(config)
     return LanguageModelSource(config, hooks, members, spliced, ranks, progress=progress)

@@ -8,7 +8,7 @@ from torch import Tensor
 from sae_sweep.activations.block import Block
 from sae_sweep.activations.stored import StoredStream
 from sae_sweep.config.schema import MemberConfig
-from sae_sweep.data.kinds import synthetic_kind
+from sae_sweep.data.kinds import modelless_kind
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import Evaluator
 from sae_sweep.evaluation.stored import StoredEvaluator
@@ -25,7 +25,7 @@ class StoredSource:
         self._config = config
         self.device = resolve_device(config.model.device)
         progress.stage("opening the activations")
-        kind = synthetic_kind(config.data.kind)
+        kind = modelless_kind(config.data.kind)
         assert kind is not None
         self._data = kind.open_stored(config.data, config.evaluation.tokens)
         self.replays = self._data.replays
