@@ -47,7 +47,7 @@ def axes(record: SweepRecord, cells: Sequence[Mapping[str, Any]]) -> dict[str, A
     return {
         "titles": {key: title for key, title in titles.items() if key in several},
         "of": of,
-        "twins": _twins(record, cells),
+        "twins": _twins(cells),
         "colours": colours([name for name in names if name not in controls]),
         "controls": [name for name in names if name in controls],
     }
@@ -84,13 +84,7 @@ def _values(cell: Mapping[str, Any], point: Point, record: SweepRecord, keys: Se
     return {key: own[key] if key in own else point[key] for key in TITLES} | {key: config.get(key) for key in keys}
 
 
-def _twins(record: SweepRecord, cells: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+def _twins(cells: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Only those who have a twin are in it."""
-    groups: dict[str, list[str]] = {}
-    for index, cell in enumerate(cells):
-        for label in (point["member"] for point in cell["points"]):
-            if label in record.configs:
-                asked = [index, record.sweeps.get(label), {**record.configs[label], "seed": None}]
-                groups.setdefault(json.dumps(asked, sort_keys=True), []).append(label)
-    several = [labels for labels in groups.values() if len(labels) > 1]
-    return {label: number for number, labels in enumerate(several) for label in labels}
+    groups = [group["members"] for cell in cells for group in cell["seeds"]]
+    return {label: number for number, labels in enumerate(groups) for label in labels}

@@ -31,7 +31,8 @@ def _join(joined: SweepRecord, name: str, record: SweepRecord) -> None:
     def renamed(label: str) -> str:
         return f"{name}/{label}"
 
-    joined.points.extend({**point, "member": renamed(point["member"])} for point in record.points)
+    apart = ("member", "twin")
+    joined.points.extend({**point, **{key: renamed(point[key]) for key in apart}} for point in record.points)
     joined.unfinished.extend({**member, "member": renamed(member["member"])} for member in record.unfinished)
     joined.notes.extend(renamed(note) for note in record.notes)
     joined.configs.update({renamed(label): config for label, config in record.configs.items()})

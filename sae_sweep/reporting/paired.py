@@ -11,6 +11,7 @@ from sae_sweep.folder.names import ROWS
 from sae_sweep.reporting.cell import cell_title, fidelity
 from sae_sweep.reporting.pareto import bracket, by_architecture
 from sae_sweep.reporting.points import Point, SweepRecord
+from sae_sweep.reporting.seeds import averaged, seed_error
 
 Difference = tuple[float, float | None]
 """B less A, and its standard error, None where nothing says it."""
@@ -46,7 +47,7 @@ def matched_frontiers(
     one: SweepRecord, mine: Sequence[Point], other: SweepRecord, theirs: Sequence[Point]
 ) -> Iterator[tuple[str, str, list[tuple[str, int, float, float, Difference]]]]:
     """For each cell that both have: its title, its measure of fidelity, and by architecture and L0 both frontiers'
-    values and their difference. The last architecture is `all`."""
+    values and their difference. Members that differ in their seed alone are one. The last architecture is `all`."""
     for key in dict.fromkeys(json.dumps(point["cell"], sort_keys=True) for point in mine):
         sides = [[p for p in points if json.dumps(p["cell"], sort_keys=True) == key] for points in (mine, theirs)]
         if not sides[1]:
@@ -63,17 +64,13 @@ def matched_frontiers(
 def _levels(
     name: str, y: str, one: SweepRecord, other: SweepRecord, mine: Sequence[Point], theirs: Sequence[Point]
 ) -> Iterator[tuple[str, int, float, float, Difference]]:
+    curves = averaged(mine, y), averaged(theirs, y)
     for level in (2**power for power in range(20)):
-        left, right = bracket(mine, level, y), bracket(theirs, level, y)
+        left, right = (bracket(curve, level, y) for curve in curves)
         if left and right:
             values = [sum(weight * point[y] for weight, point in some) for some in (left, right)]
-            yield (
-                name,
-                level,
-                values[0],
-                values[1],
-                (values[1] - values[0], _frontier_error(y, one, left, other, right)),
-            )
+            error = _frontier_error(y, one, left, other, right)
+            yield name, level, values[0], values[1], (values[1] - values[0], error)
 
 
 def _frontier_error(
@@ -83,17 +80,29 @@ def _frontier_error(
     other: SweepRecord,
     right: Sequence[tuple[float, Point]],
 ) -> float | None:
-    """Paired where all of them have the same rows; else of both sides' own errors."""
-    rows = [(-weight, _rows(one, point)) for weight, point in left]
-    rows += [(weight, _rows(other, point)) for weight, point in right]
+    """Over held-out rows, and over seeds where both sides' means are of several."""
+    sides = (-1.0, one, left), (1.0, other, right)
+    points = [
+        (sign * weight / len(mean["of"]), record, point)
+        for sign, record, some in sides
+        for weight, mean in some
+        for point in mean["of"]
+    ]
+    over_rows = _over_rows(y, points)
+    over_seeds = hypot(*(weight * seed_error(mean["of"], y) for _, _, some in sides for weight, mean in some))
+    return None if over_rows is None else hypot(over_rows, over_seeds)
+
+
+def _over_rows(y: str, points: Sequence[tuple[float, SweepRecord, Point]]) -> float | None:
+    """Paired where all of them have the same rows; else of every one's own error."""
+    rows = [(weight, _rows(record, point)) for weight, record, point in points]
     known = [(weight, own) for weight, own in rows if own is not None]
     if len(known) == len(rows) and all(known[0][1].same(own) for _, own in known):
-        return _error(y, left[0][1], known)
+        return _error(y, points[0][2], known)
     name = METRICS[y].error
-    own = [finite(point[name]) if name else None for _, point in (*left, *right)]
-    if any(error is None for error in own):
-        return None
-    return hypot(*(weight * (error or 0.0) for (weight, _), error in zip((*left, *right), own, strict=True)))
+    own = [(weight, finite(point[name]) if name else None) for weight, _, point in points]
+    told = [weight * error for weight, error in own if error is not None]
+    return hypot(*told) if len(told) == len(own) else None
 
 
 def _error(key: str, point: Point, weighted: Sequence[tuple[float, Rows]]) -> float | None:

@@ -9,6 +9,7 @@ from typing import Any
 from sae_sweep.config.values import finite
 from sae_sweep.reporting.cell import fidelity
 from sae_sweep.reporting.points import BASELINES, Point
+from sae_sweep.reporting.seeds import seed_means
 
 PARETO_VERSION = 1
 L0_TOLERANCE = 0.05
@@ -147,7 +148,8 @@ def _cell(points: Sequence[Point], with_trimmed: bool) -> dict[str, Any]:
         "fidelity": y,
         "baselines": {name: first[name] for name in BASELINES},
         "tokens": first["tokens_evaluated"],
-        "points": [{key: value for key, value in point.items() if key != "cell"} for point in points],
+        "points": [{key: value for key, value in point.items() if key not in ("cell", "twin")} for point in points],
+        "seeds": seed_means(points),
         "frontiers": frontiers,
         "with_trimmed": with_trimmed,
     }

@@ -1,5 +1,6 @@
 """A sweep's folder read back: one point per finished member, and what became of the others."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +18,8 @@ from sae_sweep.plan.constants import TRIMMED_SHARE
 from sae_sweep.reporting.cell import cell_key
 
 Point = dict[str, Any]
-"""A finished member, flat: `member`, what it is (FACTS), whether it was `trimmed`, every metric, and `cell`, the key of
-its cell."""
+"""A finished member, flat: `member`, what it is (FACTS), whether it was `trimmed`, every metric, `cell`, the key of its
+cell, and `twin`, what it shares with members that differ from it in their seed alone."""
 
 FACTS = ("member", "architecture", "variant", "width", "knob", "knob_value", "lr", "seed")
 BASELINES = ("ce_clean", "ce_zero", "ce_mean")
@@ -93,6 +94,7 @@ def read_foreign(folder: Path, label: str) -> Point:
     facts = {"architecture": f"{origin['form']} foreign", "variant": None, "width": origin["width"], "knob": "k"}
     return {
         "cell": cell_key(origin["judged"], None),
+        "twin": label,
         "member": label,
         **facts,
         "knob_value": None,
@@ -116,6 +118,7 @@ def made_point(folder: Path, label: str, config: Mapping[str, Any], metrics: Map
     knob, value = saved_knob(sae)
     return {
         "cell": cell_key(config, exported.get("hook_name"), exported.get("hook_name_out")),
+        "twin": json.dumps({**config, "seed": None}, sort_keys=True),
         "member": label,
         "architecture": architecture_label(config),
         "variant": sae.get("variant"),

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from sae_sweep.config.files import config_folder
 from sae_sweep.config.values import count, number
+from sae_sweep.evaluation.metrics import TERMINAL
 from sae_sweep.folder.files import write_text_atomic
 from sae_sweep.folder.names import PARETO, REPORT
 from sae_sweep.host.terminal import escaped
@@ -21,7 +22,8 @@ from sae_sweep.reporting.plot import WIDTH, frontier_plot
 from sae_sweep.reporting.points import SweepRecord
 from sae_sweep.reporting.published import read_all, shipped
 from sae_sweep.reporting.sections.baselines import outliers
-from sae_sweep.reporting.table import print_frontier
+from sae_sweep.reporting.seeds import seed_table
+from sae_sweep.reporting.table import aligned, columns, print_frontier
 
 
 def write_report(folder: Path, console: Console | None = None, *, with_trimmed: bool = False) -> list[dict[str, Any]]:
@@ -85,6 +87,10 @@ def print_cell(cell: Mapping[str, Any], console: Console, varying: Sequence[Axis
     for line in (cell_title(cell["key"]), told):
         console.print(escaped(line), markup=False, highlight=False, soft_wrap=True)
     print_frontier(cell, console, varying)
+    if cell["seeds"]:
+        table = seed_table(cell["seeds"], columns([cell], TERMINAL))
+        for line in ("", *aligned(*table)):
+            console.print(escaped(line), markup=False, highlight=False, soft_wrap=True)
     for line in ("", *frontier_plot(cell, min(WIDTH, console.width)), ""):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 

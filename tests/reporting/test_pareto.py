@@ -78,7 +78,7 @@ def test_cells_as_pareto_json_holds_them(sweep: Path) -> None:
     written = json.loads(json.dumps(pareto_json(found), allow_nan=False))
     assert written["version"] == 1
     [cell] = written["cells"]
-    assert set(cell) == {"key", "fidelity", "baselines", "tokens", "points", "frontiers", "with_trimmed"}
+    assert set(cell) == {"key", "fidelity", "baselines", "tokens", "points", "seeds", "frontiers", "with_trimmed"}
     assert cell["fidelity"] == "ce_recovered"
     assert cell["baselines"] == {"ce_clean": 3.412, "ce_zero": 11.237, "ce_mean": 8.954}
     assert cell["tokens"] == 1_003_520

@@ -40,7 +40,7 @@ function unitsOf(cell, key, averaged) {
     l0: some.length > 1 ? mean(some.map(point => point.l0)) : some[0].l0,
     y: some.length > 1 ? mean(some.map(point => point[key])) : some[0][key],
     spread: deviation(some.map(point => point[key])),
-    error: metrics[key].error ? some[0][metrics[key].error] ?? 0 : 0,
+    error: Math.hypot(metrics[key].error ? some[0][metrics[key].error] ?? 0 : 0, deviation(some.map(point => point[key])) / Math.sqrt(some.length)),
     takesPart: some.every(takesPart),
   }));
 }

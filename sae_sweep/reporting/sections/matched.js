@@ -1,4 +1,4 @@
-// The best is bold where it is better than the next by more than both their errors, or where there are none.
+// The best is bold where it is better than the next by more than both their errors (over held-out rows and seeds), or where there are none.
 function bestOf(found, key) {
   const known = found.filter(Boolean).sort((a, b) => goodness(b.y, key) - goodness(a.y, key));
   if (known.length < 2) return null;
@@ -8,7 +8,7 @@ function bestOf(found, key) {
 function fill(table) {
   const cell = cells[cellOf(table)], panel = table.closest("section.cell"), key = panel.querySelector(".measure").value;
   if (!key) return;
-  const colours = scale("architecture"), units = unitsOf(cell, key, false), metric = metrics[key];
+  const colours = scale("architecture"), units = unitsOf(cell, key, averages(table)), metric = metrics[key];
   const series = bySeries(units, colours).map(({ series, units }) => ({ name: colours.name(series), curve: frontier(units, key) }));
   const rows = levels(units).map(level => {
     const found = series.map(({ curve }) => at(curve, level)), best = bestOf(found, key);
@@ -23,6 +23,6 @@ function fill(table) {
 
 for (const table of document.querySelectorAll("table.matched")) {
   onChange(() => fill(table));
-  table.closest("section.cell").querySelector(".measure").addEventListener("change", () => fill(table));
+  for (const choice of table.closest("section.cell").querySelectorAll(".measure, .seeds")) choice.addEventListener("change", () => fill(table));
   fill(table);
 }

@@ -14,5 +14,6 @@ def html(page: Page, cell: Cell) -> str:
     return (
         f"<h3>At matched L0: <span class=shown>{escape(METRICS[first_measure(cell)].name)}</span></h3>"
         "<div class=scroll><table class=matched></table></div><p class=quiet>Read off each architecture's frontier,"
-        " linear in log L0 between neighbours; – is outside its range. Bold is best by more than both errors.</p>"
+        " linear in log L0 between neighbours; – is outside its range. Bold is best by more than both errors, over"
+        " held-out rows and, of means, over seeds.</p>"
     )

@@ -23,7 +23,11 @@ import torch
 from dictionary_learning.trainers.batch_top_k import BatchTopKTrainer  # type: ignore[import-not-found]
 from dictionary_learning.trainers.gdm import GatedSAETrainer  # type: ignore[import-not-found]
 from dictionary_learning.trainers.jumprelu import JumpReluTrainer  # type: ignore[import-not-found]
-from dictionary_learning.trainers.standard import StandardTrainerAprilUpdate  # type: ignore[import-not-found]
+from dictionary_learning.trainers.p_anneal import PAnnealTrainer  # type: ignore[import-not-found]
+from dictionary_learning.trainers.standard import (  # type: ignore[import-not-found]
+    StandardTrainer,
+    StandardTrainerAprilUpdate,
+)
 from dictionary_learning.trainers.top_k import TopKTrainer  # type: ignore[import-not-found]
 from dictionary_learning.training import trainSAE  # type: ignore[import-not-found]
 from torch import Tensor
@@ -31,15 +35,20 @@ from transformers import AutoModelForCausalLM
 
 TRAINERS: Mapping[str, tuple[Callable[..., Any], str]] = {
     "standard": (StandardTrainerAprilUpdate, "l1_penalty"),
+    "standard_bricken": (StandardTrainer, "l1_penalty"),
+    "p_anneal": (PAnnealTrainer, "initial_sparsity_penalty"),
     "gated": (GatedSAETrainer, "l1_penalty"),
     "topk": (TopKTrainer, "k"),
     "batchtopk": (BatchTopKTrainer, "k"),
     "jumprelu": (JumpReluTrainer, "target_l0"),
 }
 """With the knob; its own defaults but for what the request says."""
-WITH_SPARSITY_WARMUP = ("standard", "gated", "jumprelu")
+WITH_SPARSITY_WARMUP = ("standard", "standard_bricken", "p_anneal", "gated", "jumprelu")
 THRESHOLD_START = 1000
 """The step from which its topk and batchtopk learn their threshold by default; half of a run that is shorter."""
+
+ANNEAL_START = 15_000
+"""The step from which its p falls by default; a quarter of a run that is shorter."""
 
 
 class _Found(Exception):  # noqa: N818 - it reports no error
@@ -121,6 +130,8 @@ def trainer_configs(request: Mapping[str, Any], steps: int) -> list[dict[str, An
         common["sparsity_warmup_steps"] = request["sparsity_warmup_steps"]
     else:
         common["threshold_start_step"] = min(THRESHOLD_START, steps // 2)
+    if architecture == "p_anneal":  # its default, 15,000 steps, is later than a short run ends
+        common["anneal_start"] = min(ANNEAL_START, steps // 4)
     return [{**common, knob: value} for value in request["members"].values()]
 
 

@@ -21,6 +21,7 @@ from sae_lens import (  # type: ignore[import-not-found]
     BatchTopKTrainingSAEConfig,
     GatedTrainingSAEConfig,
     JumpReLUTrainingSAEConfig,
+    MatryoshkaBatchTopKTrainingSAEConfig,
     StandardTrainingSAEConfig,
     TopKTrainingSAEConfig,
     TrainingSAEConfig,
@@ -38,6 +39,7 @@ CONFIGS: Mapping[str, Callable[..., TrainingSAEConfig]] = {
     "topk": TopKTrainingSAEConfig,
     "batchtopk": BatchTopKTrainingSAEConfig,
     "jumprelu": JumpReLUTrainingSAEConfig,
+    "matryoshka": MatryoshkaBatchTopKTrainingSAEConfig,
 }
 """Its own defaults but for what the request says."""
 KNOBS = {"standard": "l1_coefficient", "gated": "l1_coefficient", "jumprelu": "l0_coefficient"}
@@ -79,6 +81,8 @@ def members(request: Mapping[str, Any]) -> dict[str, TrainingSAEConfig]:
         common[WARMUPS[architecture]] = request["sparsity_warmup_steps"]
     if architecture == "jumprelu":
         common["jumprelu_bandwidth"] = request["bandwidth"]
+    if architecture == "matryoshka":
+        common["matryoshka_widths"] = [request["width"] // share for share in (16, 8, 4, 2)]
     config, knob = CONFIGS[architecture], KNOBS.get(architecture, "k")
     return {name: config(**{knob: value}, **common) for name, value in request["members"].items()}
 
