@@ -90,7 +90,7 @@ def report_html(page: Page) -> str:
 
 def _data(page: Page, sections: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "cells": page.cells,
+        "cells": [{key: value for key, value in cell.items() if key != "seeds"} for cell in page.cells],
         "choices": [choices(cell) for cell in page.cells],
         "metrics": {key: {name: getattr(metric, name) for name in SAID} for key, metric in METRICS.items()},
         "axes": page.axes,
