@@ -1,6 +1,7 @@
 """Small random models in Hugging Face layout, each with a byte-level tokenizer, for any test that needs a model; and
 packages that are installed for one test."""
 
+import gc
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -24,6 +25,12 @@ VOCABULARY = 300
 SPECIALS = ("<eos>", "<bos>", "<pad>")  # ids 0, 1, 2; bytes follow
 
 torch.set_num_threads(1)  # the matrices are tiny, and several test processes share the cores
+
+
+def pytest_collection_finish() -> None:
+    """Nothing that stands now is garbage later: a collection, of which each sweep makes several, need not look at it."""
+    gc.collect()
+    gc.freeze()
 
 
 def save_tokenizer(folder: Path) -> None:

@@ -6,6 +6,7 @@ A key that is misspelt, left out, of the wrong type or impossible is refused at 
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass, replace
 from difflib import SequenceMatcher, get_close_matches
+from functools import cache
 from operator import attrgetter
 from pathlib import Path
 from types import NoneType
@@ -25,6 +26,8 @@ MAPPINGS = ("data.filter",)
 """Keys whose values are mappings, not groups of keys."""
 GROUPS = (*(field.name for field in fields(MemberConfig) if is_dataclass(field.type)), "experiment", "analysis")
 """Of `configs/`, whose options are files."""
+type_hints = cache(get_type_hints)
+"""Of a config's class: a sweep of hundreds of members asks for them thousands of times."""
 
 
 def member_config(entries: Mapping[str, Any] | DictConfig) -> MemberConfig:
@@ -131,7 +134,7 @@ def typed(cls: Any, entries: Any, prefix: str) -> Any:
         )
     if cls is SaeConfig:
         cls = _architecture(entries.get("architecture"))
-    names, types = [field.name for field in fields(cls)], get_type_hints(cls)
+    names, types = [field.name for field in fields(cls)], type_hints(cls)
     entries = {field.name: field.default for field in fields(cls) if field.default is not MISSING} | dict(entries)
     if issubclass(cls, SaeConfig) and set(names) - set(entries) and set(entries) - set(names):
         _check_owner(entries)
@@ -207,9 +210,10 @@ def _one_spelling(sae: SaeConfig) -> SaeConfig:
     )
 
 
-def _keys_of(cls: Any, prefix: str) -> list[str]:
+@cache
+def _keys_of(cls: Any, prefix: str) -> tuple[str, ...]:
     keys: list[str] = []
-    for name, kind in get_type_hints(cls).items():
+    for name, kind in type_hints(cls).items():
         group = _stated(kind)
         keys += _keys_of(group, f"{prefix}{name}.") if is_dataclass(group) else [prefix + name]
-    return keys
+    return tuple(keys)

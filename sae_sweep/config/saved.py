@@ -1,11 +1,10 @@
 """Configs read back from saved entries, which another version of this program may have written."""
 
 from collections.abc import Mapping
-from functools import cache
-from typing import Any, get_type_hints
+from typing import Any
 
 from sae_sweep.architectures.base import ARCHITECTURES, SaeConfig
-from sae_sweep.config.reading import typed_value
+from sae_sweep.config.reading import type_hints, typed_value
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
 
@@ -14,8 +13,7 @@ _NEEDED: dict[str, Any] = {
     "training.batch_size": int,
     "training.tokens": int | float,
 }
-_types = cache(get_type_hints)
-_GROUPS = {group: _types(MemberConfig)[group] for group in ("model", "site", "data", "training", "evaluation")}
+_GROUPS = {group: type_hints(MemberConfig)[group] for group in ("model", "site", "data", "training", "evaluation")}
 
 
 def architecture_label(config: Mapping[str, Any]) -> str:
@@ -37,7 +35,7 @@ def wrong_value(config: Mapping[str, Any]) -> str | None:
             return f"{key} is not what it must be"
     known = ARCHITECTURES.get(config["sae"]["architecture"])
     for group, cls in [*_GROUPS.items(), *([("sae", known.Config)] if known else [])]:
-        types = _types(cls)
+        types = type_hints(cls)
         for key, value in config[group].items():
             try:
                 if key in types:

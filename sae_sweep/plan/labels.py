@@ -44,7 +44,8 @@ def new_labels(members: Iterable[Member], here: Mapping[str, Mapping[str, Any]] 
     found = [entry["config"] for entry in here.values()]
     fresh = [member for member in members if member.identity not in labels]
     axes = varying([*found, *(identity_entries(member.config) for member in members)])
-    names = {member.identity: _label(member, axes) for member in fresh}
+    heads = {key: _head(key) for key in axes}
+    names = {member.identity: _label(member, heads) for member in fresh}
     shared = Counter([*here, *names.values()])
     for identity, name in names.items():
         single = shared[name] == 1 and len(name) <= MOST_CHARACTERS
@@ -88,11 +89,16 @@ def _kind(config: Mapping[str, Any]) -> tuple[object, ...]:
     return method, site.get("output") is None, site.get("across") is None, objective, "init_from" in config
 
 
-def _label(member: Member, axes: Iterable[str]) -> str:
+def _head(axis: str) -> str:
+    """What stands before an axis's value in a name."""
+    return _LETTERS.get(axis, "" if axis in _SPEAKS else f"{axis_name(axis)}_")
+
+
+def _label(member: Member, heads: Mapping[str, str]) -> str:
     values = flat_entries({"seed": member.config.seed, "init_from": member.config.init_from, **_groups(member.config)})
     if member.site.layer is not None:
         values["site.layer"] = member.site.layer
-    words = [_word(key, values[key]) for key in axes if values.get(key) is not None]
+    words = [head + _word(key, values[key]) for key, head in heads.items() if values.get(key) is not None]
     return "-".join([base_label(member.config), *words])
 
 
@@ -102,12 +108,11 @@ def _groups(config: MemberConfig) -> dict[str, Any]:
 
 
 def _word(key: str, value: Any) -> str:
-    """What a name says of one axis: no `-`, which parts its words, and nothing that a folder cannot be called."""
-    head = _LETTERS.get(key, "" if key in _SPEAKS else f"{axis_name(key)}_")
+    """What a name says of a value of an axis: no `-`, which parts its words, and nothing that a folder cannot be called."""
     if isinstance(value, float):
-        return f"{head}{_short(value) if abs(value) >= 0.01 else _exponent(value)}"
+        return _short(value) if abs(value) >= 0.01 else _exponent(value)
     text = Path(value).name if key in _SPEAKS and isinstance(value, str) else shown(value)
-    return head + re.sub(r"[^\w.+]+", "_", text, flags=re.ASCII).strip("_")[-40:]
+    return re.sub(r"[^\w.+]+", "_", text, flags=re.ASCII).strip("_")[-40:]
 
 
 def _exponent(value: float) -> str:

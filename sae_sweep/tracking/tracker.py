@@ -71,13 +71,15 @@ class Tracker:
 
     def sync(self) -> dict[str, int]:
         """See that all lines are on disk; the bytes of each member's metrics.jsonl, by label."""
-        sizes = {}
-        for label in self._labels:
-            file = self._folder / label / CURVES
-            sizes[label] = file.stat().st_size if file.exists() else 0
-            if sizes[label]:
-                sync(file)
-        return sizes
+        return {label: self.sync_member(label) for label in self._labels}
+
+    def sync_member(self, label: str) -> int:
+        """The same of one member."""
+        file = self._folder / label / CURVES
+        size = file.stat().st_size if file.exists() else 0
+        if size:
+            sync(file)
+        return size
 
     def finish(self, label: str, step: int, metrics: Mapping[str, Any]) -> None:
         """The member is done after so many steps, with these final metrics; its files are in its folder."""

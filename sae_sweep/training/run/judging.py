@@ -130,7 +130,7 @@ class Judging:
             if broken := _not_finite(evaluation.sae, metrics):
                 diverged[label] = f"it diverged: {broken}"
                 continue
-            work.tracker.sync()
+            work.tracker.sync_member(label)
             folder = work.folder.member_folder(label)
             write_provenance(folder, member.plan, str(evaluation.sae.tensors["b_dec"].device), self._began)
             write_rows(folder, evaluation.rows)
