@@ -28,7 +28,7 @@ torch.set_num_threads(1)  # the matrices are tiny, and several test processes sh
 
 
 def pytest_collection_finish() -> None:
-    """Nothing that stands now is garbage later: a collection, of which each sweep makes several, need not look at it."""
+    """Nothing that stands now is garbage later: a collection, of which each sweep makes several, need not see it."""
     gc.collect()
     gc.freeze()
 

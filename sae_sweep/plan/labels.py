@@ -108,7 +108,7 @@ def _groups(config: MemberConfig) -> dict[str, Any]:
 
 
 def _word(key: str, value: Any) -> str:
-    """What a name says of a value of an axis: no `-`, which parts its words, and nothing that a folder cannot be called."""
+    """What a name says of an axis's value: no `-`, which parts its words, and nothing that no folder can be called."""
     if isinstance(value, float):
         return _short(value) if abs(value) >= 0.01 else _exponent(value)
     text = Path(value).name if key in _SPEAKS and isinstance(value, str) else shown(value)
