@@ -214,6 +214,6 @@ def _one_spelling(sae: SaeConfig) -> SaeConfig:
 def _keys_of(cls: Any, prefix: str) -> tuple[str, ...]:
     keys: list[str] = []
     for name, kind in type_hints(cls).items():
-        group = _stated(kind)
+        group: type = _stated(kind)
         keys += _keys_of(group, f"{prefix}{name}.") if is_dataclass(group) else [prefix + name]
     return tuple(keys)
