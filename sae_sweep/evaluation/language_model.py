@@ -10,6 +10,7 @@ stream would be all that counts.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 
 import torch
@@ -111,6 +112,17 @@ class LanguageModelEvaluator:
         return LanguageModelEvaluator(
             self._model, replace(self._heldout, rows_per_forward=rows // 2), self._means, self._read
         )
+
+    def over(self, tokens_RT: Tensor, rows_per_forward: int) -> "LanguageModelEvaluator":
+        """The same evaluator, on other rows [R, T] int64; a position that does not count holds ~id."""
+        made = copy(self)
+        made._heldout = replace(self._heldout, tokens_RT=tokens_RT, rows_per_forward=rows_per_forward)
+        return made
+
+    @property
+    def rows_per_forward(self) -> int:
+        """Rows of a batch."""
+        return self._heldout.rows_per_forward
 
     @property
     def rows(self) -> int:

@@ -69,6 +69,10 @@ class Batch:
         """[R, T] bool: where a member's reconstructions are put."""
         return self.rows.places(self.saes[label].sites).replaced_RT
 
+    def targets(self, label: str) -> Tensor:
+        """[R, T] bool: where its numbers are measured, and a next token is to be predicted."""
+        return self.rows.places(self.saes[label].sites).target_RT
+
     def counted(self, label: str) -> Tensor:
         """[R, T] bool: where its numbers are measured."""
         return self.rows.places(self.saes[label].sites).counted_RT
@@ -87,6 +91,11 @@ class Batch:
         with torch.no_grad():
             x_ND = self.read(label, where_RT).to(sae.tensors["W_enc"].dtype)
             return sae.decoded(codes, self.rows.clean.tokens_RT[where_RT], x_ND)
+
+    def final(self, hook: str, value_ND: Tensor, where_RT: Tensor) -> Tensor:
+        """The final hidden states [R, T, D] with other activations [N, d] of a hook at the positions of a mask;
+        differentiable in these."""
+        return self._evaluator.final(hook, self.rows, value_ND, where_RT)
 
     def lost_by(self, label: str) -> Lost:
         """What the model loses with a member spliced in; its pass has the member's label."""
@@ -125,7 +134,7 @@ class Batch:
         target_RT = self.rows.places(self.saes[label].sites).target_RT
         if measured_RT is not None:
             target_RT = target_RT & measured_RT
-        finals = [self._evaluator.final(hook, self.rows, value_ND, where_RT)[target_RT] for value_ND in values.values()]
+        finals = [self.final(hook, value_ND, where_RT)[target_RT] for value_ND in values.values()]
         row_N, position_N = target_RT.nonzero(as_tuple=True)
         next_N = self.rows.clean.tokens_RT[row_N, position_N + 1]
         ce, kl = measured(self.model, self.rows.clean.final_RTD[target_RT], finals, next_N)

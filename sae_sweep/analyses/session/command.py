@@ -120,5 +120,13 @@ def _state(root: Path, name: str) -> Path:
 def _signature(name: str, config: Any, saes: Sequence[FinishedSae]) -> str:
     """Of all that the numbers of an analysis depend on."""
     weights = [(one.label, one.entries, (one.folder / names.WEIGHTS).stat().st_mtime_ns) for one in saes]
-    said = json.dumps([__version__, name, asdict(config), weights], sort_keys=True, default=str)
+    said = json.dumps([__version__, name, asdict(config), weights, _changed(config)], sort_keys=True, default=str)
     return blake2b(said.encode(), digest_size=16).hexdigest()
+
+
+def _changed(config: Any) -> list[int]:
+    """When the files were changed that a config names, as a path, or as module:function of the working folder."""
+    named = [value for value in asdict(config).values() if isinstance(value, str)]
+    files = [Path(value).expanduser() for value in named]
+    files += [Path(value.partition(":")[0].replace(".", "/") + ".py") for value in named]
+    return [file.stat().st_mtime_ns for file in files if file.is_file()]

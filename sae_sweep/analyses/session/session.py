@@ -98,6 +98,17 @@ class Session:
         """The one that a member reads."""
         return next(stream for stream in self.streams.opened if label in stream.saes)
 
+    def over(self, stream: Stream, tokens_RT: Tensor, rows_at_once: int, what: str) -> Iterator[Batch]:
+        """Batches of other rows than the held-out ones, read once: an analysis that goes on is given those that it
+        lacks, by the name of what it reads."""
+        evaluator = stream.evaluator.over(tokens_RT, rows_at_once)
+        done = self.kept.zeros(f"batches of {what}", 1)
+        for number, rows in enumerate(evaluator.batches(int(done)), int(done)):
+            self.told(what, number, evaluator.batch_count)
+            yield Batch(stream.model, rows, evaluator, stream.saes)
+            done += 1
+            self.kept.save_now_and_then()
+
     def means(self, label: str) -> Means:
         """Sums over the held-out rows that a member reads."""
         return Means(self.kept, label, self.stream(label).evaluator.rows)
