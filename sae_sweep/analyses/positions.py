@@ -1,17 +1,20 @@
 """What an SAE costs and how many latents fire, by position in the row.
 
 Positions are in bins of `step`. The control of KL, squared error and L0 is the same over all positions, that of CE is
-the clean pass at those positions. At attn_z there are also the heads' shares of decoder rows' squared norm (Kissane et
-al. 2024, arXiv 2406.17759), against equal shares.
+the clean pass at those positions. Beyond the rows of training (`context`) held-out rows are laid end to end and cut
+into longer ones; there the control is the same tokens in the rows that they were in (`longer/beyond.py`). At attn_z
+there are also the heads' shares of decoder rows' squared norm (Kissane et al. 2024, arXiv 2406.17759), against equal
+shares.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
 import torch
 from torch import Tensor
 
+from sae_sweep.analyses.longer.beyond import Beyond
 from sae_sweep.analyses.session.batch import CLEAN, Batch
 from sae_sweep.analyses.session.finished import FinishedSae
 from sae_sweep.analyses.session.means import Means
@@ -23,9 +26,10 @@ from sae_sweep.errors import ConfigError
 
 @dataclass(frozen=True)
 class Config:
-    """How wide bins of positions are."""
+    """How wide bins of positions are, and how long rows."""
 
     step: int
+    context: int | None
 
 
 def run(session: Session, saes: Sequence[FinishedSae], config: Config) -> Reading[Batch]:
@@ -33,18 +37,49 @@ def run(session: Session, saes: Sequence[FinishedSae], config: Config) -> Readin
     if config.step < 1:
         raise ConfigError(f"analysis.positions.step={config.step} must be at least 1")
     means = {sae.label: session.means(sae.label) for sae in saes}
+    beyond = _beyond(session, config)
     while (batch := (yield)) is not None:
         for label in batch.saes:
             _add(means[label], batch, label, config.step)
+        if beyond:
+            beyond[next(iter(batch.saes))].take(batch)
+    for longer in dict.fromkeys(beyond.values()):
+        longer.read()
     members, series = {}, []
     for sae in saes:
         bins = range(0, sae.member.config.data.context, config.step)
-        members[sae.label] = _numbers(means[sae.label], bins, config.step) | _heads(session, sae)
-        kl = [members[sae.label].get(f"kl_{_name(first, config.step)}") for first in bins]
-        y = [None if one is None else one.value for one in kl]
-        error = [None if one is None else one.standard_error for one in kl]
-        series.append(Series(sae.label, [first + (config.step - 1) / 2 for first in bins], y, error))
+        own = members[sae.label] = _numbers(means[sae.label], bins, config.step) | _heads(session, sae)
+        names = {first: _name(first, config.step) for first in bins}
+        if beyond:
+            longer = beyond[sae.label]
+            own |= longer.numbers(sae.label)
+            names |= dict(zip(longer.firsts, longer.names, strict=True))
+            series.append(_curve(f"{sae.label}, the same tokens in rows of training", own, names, longer.firsts, True))
+        series.append(_curve(sae.label, own, names, list(names), False))
     return Result(members=members, figure=Figure("KL by position", "position", "KL, nats", series, log_y=True))
+
+
+def _beyond(session: Session, config: Config) -> dict[str, Beyond]:
+    """By label what is asked of longer rows; nothing where none are."""
+    if config.context is None:
+        return {}
+    for sae in session.saes:
+        if sae.member.config.data.packing != "concat":
+            raise ConfigError(f"analysis.positions.context={config.context}: data.packing=document has no longer rows")
+    found = [Beyond(session, stream, config.context, config.step) for stream in session.streams.opened]
+    return {label: one for one, stream in zip(found, session.streams.opened, strict=True) for label in stream.saes}
+
+
+def _curve(
+    name: str, own: Mapping[str, Number], names: Mapping[int, str], firsts: Sequence[int], short: bool
+) -> Series:
+    """KL over positions; or its control there, where tokens are those of shorter rows."""
+    kl = [own.get(f"kl_{names[first]}") for first in firsts]
+    x = [first + (int(names[first].partition("_")[2]) - first) / 2 for first in firsts]
+    if short:
+        return Series(name, x, [None if one is None else one.control for one in kl], style="dashed")
+    values = [None if one is None else one.value for one in kl]
+    return Series(name, x, values, [None if one is None else one.standard_error for one in kl])
 
 
 def _add(means: Means, batch: Batch, label: str, step: int) -> None:

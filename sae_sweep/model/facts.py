@@ -115,7 +115,11 @@ def check_weights(config: ModelConfig, facts: ModelFacts) -> None:
 def longest_row(config: ModelConfig) -> int | None:
     """Tokens of the longest row that the model was made for; None where no config.json of a folder says it."""
     folder = model_folder(config)
-    entries = {} if folder is None else _read_json(folder / "config.json", config.path)
+    return longest_of({} if folder is None else _read_json(folder / "config.json", config.path))
+
+
+def longest_of(entries: Mapping[str, Any]) -> int | None:
+    """The same, of what a config.json says."""
     return _first_integer({**entries, **_text_part(entries)}, _POSITIONS)
 
 
