@@ -129,7 +129,7 @@ def _by_activation(session: Session, saes: Sequence[FinishedSae], config: Config
     while (batch := (yield)) is not None:
         for one, other in pairs:
             if one.label in batch.saes:
-                codes, others = _at_same_tokens(batch, one.label, other.label)
+                codes, others = at_same_tokens(batch, one.label, other.label)
                 sums[one.label, other.label, "same"].add(codes, others)
                 sums[one.label, other.label, "shifted"].add(codes, shifted(others, (len(others.offsets) - 1) // 2))
     found: Found = {}
@@ -146,7 +146,7 @@ def _by_activation(session: Session, saes: Sequence[FinishedSae], config: Config
     return _result(saes, pairs, found, config)
 
 
-def _at_same_tokens(batch: Batch, one: str, other: str) -> tuple[Entries, Entries]:
+def at_same_tokens(batch: Batch, one: str, other: str) -> tuple[Entries, Entries]:
     """The codes of both at the positions that count for both."""
     mine_RT, theirs_RT = batch.counted(one), batch.counted(other)
     both_RT = mine_RT & theirs_RT

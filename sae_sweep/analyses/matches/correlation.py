@@ -36,7 +36,7 @@ class Correlation:
 
     def add(self, one: Entries, other: Entries) -> None:
         """The codes of both at the same tokens."""
-        products = _matrix(one, self._one.shape[1]).T @ _matrix(other, self._other.shape[1])
+        products = entries_matrix(one, self._one.shape[1]).T @ entries_matrix(other, self._other.shape[1])
         made = products.tocoo()
         flat_N = torch.from_numpy(made.row.astype(np.int64) * self._other.shape[1] + made.col)
         self._products.view(-1).index_add_(0, flat_N, torch.from_numpy(made.data))
@@ -69,8 +69,8 @@ def shifted(codes: Entries, by: int) -> Entries:
     return Entries(torch.cat([codes.offsets[:1], ends]), column_N, value_N)
 
 
-def _matrix(codes: Entries, width: int) -> Any:
-    """As scipy's, which comes in when it is needed."""
+def entries_matrix(codes: Entries, width: int) -> Any:
+    """Codes as scipy's sparse matrix, which comes in when it is needed."""
     from scipy.sparse import csr_array
 
     parts = (codes.value_N.cpu().double().numpy(), codes.column_N.cpu().numpy(), codes.offsets.cpu().numpy())
