@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from math import ceil
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -107,7 +108,8 @@ def _check(stream: Stream, short_RT: Tensor, context: int) -> None:
     key, short = f"analysis.positions.context={context}", short_RT.shape[1]
     if context <= short:
         raise ConfigError(f"{key} must be above data.context={short}, or null")
-    longest = longest_of(stream.model.module.config.to_dict())  # type: ignore[operator]  # typed as a tensor or module
+    said: Any = stream.model.module.config
+    longest = longest_of(said.to_dict())
     if longest is not None and context > longest:
         raise ConfigError(f"{key}: {stream.model.config.name} reads rows of at most {longest} tokens; lower it")
     held_out = (short - stream.bos) * len(short_RT) + stream.bos
