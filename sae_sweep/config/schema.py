@@ -31,7 +31,7 @@ class ModelConfig:
     backend: str
     """`hf` (module hooks, sdpa attention) or `transformer_lens` (TransformerBridge; any hook name)."""
     dtype: str
-    """Of the model's weights and activations: float32, bfloat16, float16 or float64."""
+    """Of the model's weights and activations: float32, bfloat16, float16, float64, or auto, the checkpoint's own."""
     device: str
     """auto, cpu, cuda or cuda:N."""
     trust_remote_code: bool

@@ -85,6 +85,21 @@ def model_facts(config: ModelConfig) -> ModelFacts:
     return ModelFacts(**{name: value for name, value in sizes.items() if value is not None})
 
 
+def stated_dtype(config: ModelConfig) -> str:
+    """What a folder's config.json says that its weights are of. Raises ConfigError where it does not say it, or there
+    is no folder here."""
+    folder = model_folder(config)
+    entries = {} if folder is None else _read_json(folder / "config.json", config.path)
+    entries = {**entries, **_text_part(entries)}
+    stated = entries.get("dtype") or entries.get("torch_dtype")
+    if not isinstance(stated, str):
+        where = "planning uses no network" if folder is None else f"{folder}/config.json does not say it"
+        raise ConfigError(
+            f"model.dtype=auto is the checkpoint's own, and {where}; give model.dtype=bfloat16 or another"
+        )
+    return stated.removeprefix("torch.")
+
+
 def check_unquantised(entries: Mapping[str, Any], config: ModelConfig) -> None:
     """Raises ConfigError where a model's config.json says that its weights are quantised."""
     stated = entries.get("quantization_config")

@@ -19,6 +19,7 @@ from sae_sweep.plan.members import (
     digest,
     member_identity,
     resolve_member,
+    with_dtype,
 )
 
 SHARED_KEYS = (
@@ -113,7 +114,7 @@ def plan_sweep(configs: Sequence[MemberConfig]) -> Plan:
     """
     _check_shared(configs)
     members: dict[str, Member] = {}
-    for config in configs:
+    for config in map(with_dtype, configs):
         key = member_identity(config)
         if key not in members:
             members[key] = resolve_member(config, key)

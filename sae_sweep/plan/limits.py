@@ -12,6 +12,8 @@ from sae_sweep.errors import ConfigError
 
 BACKENDS = ("hf", "transformer_lens")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
+AUTO = "auto"
+"""As `model.dtype`: the checkpoint's own."""
 POSITIONS = ("counted", "all")
 LR_SCHEDULES = ("linear", "cosine", "constant")
 MOST_DEVICES = 1024
@@ -55,7 +57,7 @@ def _check_name(name: str) -> None:
 
 def _check_model(config: MemberConfig) -> None:
     _one_of("model.backend", config.model.backend, BACKENDS)
-    _one_of("model.dtype", config.model.dtype, DTYPES)
+    _one_of("model.dtype", config.model.dtype, (*DTYPES, AUTO))
     if not _DEVICE.fullmatch(config.model.device):
         raise ConfigError(f"model.device={config.model.device} is not auto, cpu, cuda or cuda:N")
 

@@ -14,9 +14,9 @@ from sae_sweep.config.schema import LATER, OBJECTIVE_KEYS, MemberConfig, ModelCo
 from sae_sweep.config.values import shown
 from sae_sweep.data.kinds import modelless_kind
 from sae_sweep.errors import ConfigError
-from sae_sweep.model.facts import ModelFacts, check_context, model_facts, model_folder
+from sae_sweep.model.facts import ModelFacts, check_context, model_facts, model_folder, stated_dtype
 from sae_sweep.model.sites import INNER, Site, later_sites, modelless_site, resolve_site, site_width
-from sae_sweep.plan.limits import check_config, check_width
+from sae_sweep.plan.limits import AUTO, check_config, check_width
 from sae_sweep.plan.origin import check_origin, weights_hash
 from sae_sweep.plan.schedules import Schedule, decay_fraction, resolve_schedule
 
@@ -135,6 +135,15 @@ def resolve_member(config: MemberConfig, identity: str) -> Member:
     sites = 1 + len(site.beside)
     schedule = resolve_schedule(config, sites * d, width)
     return Member(config, identity, "", site, sites * d, width, schedule, sites * d_out, later, watched)
+
+
+def with_dtype(config: MemberConfig) -> MemberConfig:
+    """The config with `model.dtype=auto` as what the checkpoint's own is. Raises ConfigError where nothing says it."""
+    if config.model.dtype != AUTO:
+        return config
+    if modelless_kind(config.data.kind) is not None:
+        raise ConfigError(f"model.dtype=auto is a checkpoint's own, and data.kind={config.data.kind} has no model")
+    return replace(config, model=replace(config.model, dtype=stated_dtype(config.model)))
 
 
 def member_identity(config: MemberConfig) -> str:

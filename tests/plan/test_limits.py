@@ -37,7 +37,7 @@ from tests.plan.test_plan import config, refusal
         ("evaluation.positions=some", "evaluation.positions=some is not one of counted, all"),
         ("evaluation.tokens=100", "evaluation.tokens=100 is less than one row, data.context=128; raise it"),
         ("evaluation.every=0.5", "evaluation.every=0.5 must be at least 1"),
-        ("model.dtype=int8", "model.dtype=int8 is not one of float32, bfloat16, float16, float64"),
+        ("model.dtype=int8", "model.dtype=int8 is not one of float32, bfloat16, float16, float64, auto"),
         ("model.backend=jax", "model.backend=jax is not one of hf, transformer_lens"),
         ("model.device=gpu", "model.device=gpu is not auto, cpu, cuda or cuda:N"),
         ("tracking.log_every=0", "tracking.log_every=0 must be at least 1"),

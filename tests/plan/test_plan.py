@@ -282,3 +282,24 @@ def test_the_estimate_of_a_gemma_group() -> None:
     assert device.encoder_flops == 2 * 1.23e9 * 2 * 131072 * 3072
     assert device.dense_flops == 6 * device.encoder_flops
     assert 2 * 5.8e9 < device.model_flops / pass_cost(one).tokens < 2 * 6.8e9, "21 of 28 blocks"
+
+
+@pytest.mark.parametrize("where", ["dtype", "torch_dtype", "text_config"])
+def test_a_dtype_of_the_checkpoints_own(where: str, model_folder: Path) -> None:
+    """It is resolved before identities are: the same member as the one that names it."""
+    entries = json.loads((model_folder / "config.json").read_text())
+    stated = {"text_config": {"dtype": "bfloat16"}} if where == "text_config" else {where: "bfloat16"}
+    (model_folder / "config.json").write_text(json.dumps(entries | stated))
+    asked = ("model=local", f"model.path={model_folder}", "sae.l0=8")
+    own, named, other = (
+        plan_sweep([config(*asked, f"model.dtype={dtype}")]).members[0] for dtype in ("auto", "bfloat16", "float32")
+    )
+    assert own.config.model.dtype == own.resolved.model.dtype == "bfloat16"
+    assert own.identity == named.identity != other.identity
+
+
+def test_a_dtype_that_nothing_states_is_refused(model_folder: Path) -> None:
+    asked = ("model=local", "model.dtype=auto", "sae.l0=8")
+    assert "config.json does not say it" in refusal(*asked, f"model.path={model_folder}")
+    assert "planning uses no network" in refusal(*asked, "model.path=some-org/some-model")
+    assert "has no model" in refusal("data=toy", "site.layer=null", "model.dtype=auto")
