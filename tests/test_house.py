@@ -32,7 +32,7 @@ def floor(module: str) -> int | None:
     places = module.split(".")[1:]
     if not places:
         return None
-    if places[0] == "architectures" and places[-1] not in ("architectures", "base", "facts", "recipe"):
+    if places[0] == "architectures" and places[-1] not in ("architectures", "base", "facts", "prefixes", "recipe"):
         return FLOORS.index("maths")
     return FLOORS.index("names" if places[:2] == ["folder", "names"] else places[0])
 

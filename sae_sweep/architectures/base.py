@@ -85,6 +85,16 @@ class SaeConfig(ABC):
         return self.trained != "all"
 
     @property
+    def nested(self) -> bool:
+        """Whether prefixes of its latents must each reconstruct alone (`prefixes.py`)."""
+        return False
+
+    @property
+    def reconstructions(self) -> int:
+        """How many reconstructions of each token its loss is of."""
+        return 1
+
+    @property
     def corrected(self) -> bool:
         """Whether a block beyond its last step is read, to set its L0 to `l0`."""
         return self.l0 is not None and self.trims
@@ -139,6 +149,14 @@ class SaeConfig(ABC):
         pre-activations, the support, values, and what autograd keeps of them and makes on the way back. It is
         measured by `scripts/bench/memory.py`; an architecture that was not takes this."""
         return 30
+
+    def step_numbers(self, d: int, width: int) -> int:
+        """How many numbers a step of it holds beside those of tokens and latents."""
+        return 0
+
+    def step_flops(self, d: int, width: int) -> float:
+        """Floating-point operations of a step beside those that go with its tokens."""
+        return 0.0
 
     def saved_beside(self, width: int) -> int:
         """How many numbers its inference form has that are no parameters of it."""

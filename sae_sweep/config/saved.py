@@ -1,11 +1,13 @@
 """Configs read back from saved entries, which another version of this program may have written."""
 
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from functools import cache
 from typing import Any
 
 from sae_sweep.architectures.base import ARCHITECTURES, SaeConfig
 from sae_sweep.config.reading import type_hints, typed_value
-from sae_sweep.config.schema import MemberConfig
+from sae_sweep.config.schema import LATER, MemberConfig
 from sae_sweep.errors import ConfigError
 
 _NEEDED: dict[str, Any] = {
@@ -52,6 +54,14 @@ def saved_knob(sae: Mapping[str, Any]) -> tuple[str, float | None]:
     known = ARCHITECTURES.get(str(sae["architecture"]))
     names = ("l1", "k", "l0_coefficient") if known is None else (known.Config.knob(),)
     return next(((name, sae[name]) for name in names if sae.get(name) is not None), (names[0], None))
+
+
+@cache
+def later_keys(architecture: str) -> dict[str, Any]:
+    """The keys that came later to members of an architecture, and what they are for one that was written before."""
+    known = ARCHITECTURES.get(architecture)
+    own = fields(known.Config) if known else ()
+    return {**LATER, **{f"sae.{key.name}": key.default for key in own if key.default is not MISSING}}
 
 
 def saved_sae(sae: Mapping[str, Any]) -> SaeConfig | None:

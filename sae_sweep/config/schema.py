@@ -4,7 +4,7 @@ Values and their defaults live in `configs/`, types and meaning here; `reading.p
 in these modules, or in anything they import, imports torch.
 """
 
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from sae_sweep.architectures.base import SaeConfig
@@ -88,9 +88,9 @@ LATER: dict[str, Any] = {
     "data.positions_of": "all",
     "data.max_bad_records": 0.001,
     "training.lr_schedule": None,
-    **{f"sae.{key.name}": key.default for key in fields(SaeConfig) if key.default is not MISSING},
 }
-"""Keys that came later, and what they are for a sweep that was written before: such a value changes no identity."""
+"""Keys that came later, and what they are for a sweep that was written before: such a value changes no identity. Those
+of `sae` are the fields of an architecture's config that have defaults (`config/saved.py`)."""
 
 
 @dataclass(frozen=True)

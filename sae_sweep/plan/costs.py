@@ -34,7 +34,7 @@ class DeviceCost:
     judging_flops: float
     """Of the model and of its members' inference forms, on held-out tokens, as often as they are judged."""
     encoder_flops: float
-    """Its members' encoder products, forward: the least that sparse steps can cost."""
+    """Its members' encoder products, forward, and what goes with steps, not tokens: the least that sparse ones cost."""
     dense_flops: float
     """What its members' steps would cost if every product were dense."""
     block_bytes: int
@@ -154,9 +154,10 @@ def _device_cost(made: Pass, device: int, rows: int, blocks: int) -> DeviceCost:
         judging = _judged_tokens(config, blocks) * judging_flops(members, facts) if members else 0.0
         of_others = (config.data.block_rows - rows) * counted_positions(config)
         received = own // (config.data.block_rows * config.data.context) * of_others
+    beside = sum(m.schedule.total_steps * m.config.sae.step_flops(m.d_out, m.width) for m in members)
     encoder = sum(tokens * encoder_flops(member) for tokens, member in budgets)
     dense = sum(tokens * 3 * product_flops(member) for tokens, member in budgets)  # forth, and both ways back
-    return DeviceCost(harvest, splicing, judging, encoder, dense, own, int(received))
+    return DeviceCost(harvest, splicing, judging, encoder + beside, dense + beside, own, int(received))
 
 
 def _judged_tokens(config: MemberConfig, blocks: int) -> int:

@@ -12,8 +12,8 @@ from typing import Any
 
 from sae_sweep.architectures.base import ARCHITECTURES
 from sae_sweep.config.reading import flat_entries, known_keys
-from sae_sweep.config.saved import saved_sae
-from sae_sweep.config.schema import LATER, MemberConfig
+from sae_sweep.config.saved import later_keys, saved_sae
+from sae_sweep.config.schema import MemberConfig
 from sae_sweep.config.values import shown
 from sae_sweep.plan.members import Member, identity_entries, sparsity
 
@@ -66,7 +66,7 @@ def varying(configs: Iterable[Mapping[str, Any]]) -> list[str]:
     seen: dict[tuple[object, ...], dict[str, set[str]]] = {}
     for config in configs:
         values = seen.setdefault(_kind(config), {})
-        for key, value in {**LATER, **flat_entries(config)}.items():
+        for key, value in {**later_keys(config["sae"]["architecture"]), **flat_entries(config)}.items():
             values.setdefault(key, set()).add(shown(value))
     named = _NAMED | {f"sae.{facts.Config.knob()}" for facts in ARCHITECTURES.values()}
     several = {key for values in seen.values() for key, found in values.items() if len(found) > 1 and key not in named}

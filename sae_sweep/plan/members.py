@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sae_sweep.architectures.recipe import Run
+from sae_sweep.config.saved import later_keys
 from sae_sweep.config.schema import LATER, OBJECTIVE_KEYS, MemberConfig, ModelConfig, SiteConfig
 from sae_sweep.config.values import shown
 from sae_sweep.data.kinds import modelless_kind
@@ -160,7 +161,7 @@ def identity_entries(config: MemberConfig) -> dict[str, Any]:
     if entries.pop("init_from") is not None:  # which weights, not where they lie
         entries["init_from"] = weights_hash(str(config.init_from))
     left_out = {*RUNTIME_TRAINING_KEYS, *OBJECTIVE_ENTRIES}
-    for key, before in LATER.items():  # how members were before there was the key
+    for key, before in later_keys(config.sae.architecture).items():  # how members were before there was the key
         group, _, name = key.partition(".")
         if entries[group].get(name, before) == before:
             entries[group].pop(name, None)

@@ -143,9 +143,10 @@ def _chunk_bytes(chunk: BankPlan) -> int:
     first, members = chunk.members[0], chunk.members
     tokens = first.config.training.batch_size
     pairs = tokens * sum(member.width for member in members)
-    rows = tokens * (first.d + first.d_out * len(members))
+    rows = tokens * (first.d + first.d_out * sum(member.config.sae.reconstructions for member in members))
     numbers = sum(map(member_parameters, members))
-    return pairs * first.config.sae.pair_bytes + rows * ROW_BYTES + numbers * GRADIENT_BYTES
+    beside = 4 * max(member.config.sae.step_numbers(member.d_out, member.width) for member in members)
+    return pairs * first.config.sae.pair_bytes + rows * ROW_BYTES + numbers * GRADIENT_BYTES + beside
 
 
 def _threads() -> int:

@@ -17,6 +17,7 @@ Letters: B tokens, M members, F latents, N entries, D model width. A row is a (t
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -38,14 +39,20 @@ class Codes(ABC):
         W_enc: Tensor,
         bias_F: Tensor | None,
         b_pre_MD: Tensor | None,
-        members: Layout | None = None,
     ) -> Tensor:
-        """The same values, pre-activations at the support, differentiable in x, W_enc, bias and b_pre.
-
-        `members` is the layout of b_pre's rows, where it is not that of the codes.
-        """
-        encoded: Tensor = _Encode.apply(x_BD, W_enc, bias_F, b_pre_MD, values, self, members or self.layout)
+        """The same values, pre-activations at the support, differentiable in x, W_enc, bias and b_pre."""
+        encoded: Tensor = _Encode.apply(x_BD, W_enc, bias_F, b_pre_MD, values, self)
         return encoded
+
+    @abstractmethod
+    def relaid(self, layout: Layout) -> "Codes":
+        """The same entries where the latents are those of other, neighbouring members. They are ordered by latent."""
+
+    @abstractmethod
+    def ranked(self, values: Tensor, ends: Sequence[Sequence[int]]) -> "tuple[Codes, Tensor]":
+        """The same entries in parts by their rank, and their values. Of each token and member, the first part are the
+        `ends[0]` largest values, the next those after them up to `ends[1]`, and so on to the last; to `decode` each
+        part is a member. No member has more values above 0 of a token than its last end says."""
 
     @abstractmethod
     def inside(self, values: Tensor) -> Tensor:
@@ -103,10 +110,9 @@ class _Encode(torch.autograd.Function):
         b_pre_MD: Tensor | None,
         values: Tensor,
         codes: Codes,
-        members: Layout,
     ) -> Tensor:
         ctx.save_for_backward(x_BD, W_enc, b_pre_MD)  # type: ignore[arg-type]  # None is allowed
-        ctx.codes, ctx.members = codes, members  # type: ignore[attr-defined]
+        ctx.codes = codes  # type: ignore[attr-defined]
         return values
 
     @staticmethod
@@ -119,7 +125,7 @@ class _Encode(torch.autograd.Function):
         g_b_pre = None
         if b_pre_MD is not None:  # -W_enc b_pre is added to W_enc x + bias: a term of rank one
             g_b_pre = torch.empty_like(b_pre_MD)
-            for member, latents in enumerate(ctx.members.slices):
+            for member, latents in enumerate(codes.layout.slices):
                 g_W[latents].addr_(g_bias[latents], b_pre_MD[member], alpha=-1)
                 g_b_pre[member] = -(g_bias[latents] @ W_enc[latents])
-        return g_x, g_W, g_bias if ctx.needs_input_grad[2] else None, g_b_pre, None, None, None
+        return g_x, g_W, g_bias if ctx.needs_input_grad[2] else None, g_b_pre, None, None

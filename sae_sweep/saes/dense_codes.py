@@ -1,9 +1,11 @@
 """Codes as a whole matrix with zeros outside the support. Letters and words are those of `codes.py`."""
 
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.layout import Layout
@@ -23,6 +25,12 @@ class DenseCodes(Codes):
         if self.layout.members == 1:
             return (values @ W_dec)[:, None]
         return torch.stack([values[:, latents] @ W_dec[latents] for latents in self.layout.slices], dim=1)
+
+    def relaid(self, layout: Layout) -> Codes:
+        return DenseCodes(self._support_BF, layout)
+
+    def ranked(self, values: Tensor, ends: Sequence[Sequence[int]]) -> tuple[Codes, Tensor]:
+        return RankedDenseCodes(self._support_BF, self.layout, values.detach(), ends), values
 
     def transposed_times(self, values: Tensor, x_BD: Tensor) -> tuple[Tensor, Tensor]:
         return values.T @ x_BD, self._column_sums(values)
@@ -61,3 +69,47 @@ class DenseCodes(Codes):
     def _column_sums(numbers_BF: Tensor) -> Tensor:
         """[F]: a product with ones; it takes half as long as `sum`."""
         return numbers_BF.new_ones(len(numbers_BF)) @ numbers_BF
+
+
+class RankedDenseCodes(DenseCodes):
+    """Entries in parts by their rank in a token and member: each knows its part."""
+
+    def __init__(self, support_BF: Tensor, layout: Layout, values_BF: Tensor, ends: Sequence[Sequence[int]]):
+        super().__init__(support_BF, layout)
+        self._counts = [len(own) for own in ends]
+        self._part_BF = torch.empty_like(values_BF, dtype=torch.int16)
+        """Within the member. What is not among a member's largest is 0, and may be of any."""
+        for latents, own in zip(layout.slices, ends, strict=True):
+            top_BK = values_BF[:, latents].topk(own[-1], dim=1).indices
+            ranks_K = torch.arange(own[-1], device=values_BF.device)
+            parts_K = torch.bucketize(ranks_K, torch.tensor(own[:-1], device=values_BF.device), right=True)
+            part_Bf = torch.zeros_like(self._part_BF[:, latents])
+            self._part_BF[:, latents] = part_Bf.scatter_(1, top_BK, parts_K.to(torch.int16).expand_as(top_BK))
+
+    def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
+        decoded_BGD: Tensor = _DecodeParts.apply(values, W_dec, self)
+        return decoded_BGD
+
+    def parts(self) -> Iterator[tuple[slice, Tensor]]:
+        """The latents of each part's member, and where in them [B, f] it is."""
+        for latents, count in zip(self.layout.slices, self._counts, strict=True):
+            yield from ((latents, self._part_BF[:, latents] == part) for part in range(count))
+
+
+class _DecodeParts(torch.autograd.Function):
+    """A product for each part, of which no masked values are kept for the way back."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, values: Tensor, W_dec: Tensor, codes: RankedDenseCodes) -> Tensor:
+        ctx.save_for_backward(values, W_dec)
+        ctx.codes = codes  # type: ignore[attr-defined]
+        return torch.stack([(values[:, own] * mask_Bf) @ W_dec[own] for own, mask_Bf in codes.parts()], dim=1)
+
+    @staticmethod
+    def backward(ctx, g_BGD):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        values, W_dec = ctx.saved_tensors
+        g_values, g_W = torch.zeros_like(values), torch.zeros_like(W_dec)
+        for part, (own, mask_Bf) in enumerate(ctx.codes.parts()):
+            g_W[own] += (values[:, own] * mask_Bf).T @ g_BGD[:, part]
+            g_values[:, own] += (g_BGD[:, part] @ W_dec[own].T) * mask_Bf
+        return g_values, g_W, None

@@ -1,6 +1,8 @@
 """Codes as a list of entries: everything costs as many as there are. Letters and words are those of `codes.py`."""
 
+from collections.abc import Sequence
 from functools import cached_property
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -33,35 +35,60 @@ class SparseCodes(Codes):
     def token_N(self) -> Tensor:
         return bag_of_each(self.token_offsets, len(self.latent_N))
 
+    @property
+    def rows_per_token(self) -> int:
+        return self.layout.members
+
     @cached_property
     def row_N(self) -> Tensor:
-        if self.layout.members == 1:
+        if self.rows_per_token == 1:
             return self.token_N
-        members = self.layout.members
-        return torch.add(self.layout.member_F.index_select(0, self.latent_N), self.token_N, alpha=members)
+        own_N = self.layout.member_F.index_select(0, self.latent_N)
+        return torch.add(own_N, self.token_N, alpha=self.rows_per_token)
 
     @property
     def rows(self) -> int:
-        return self.tokens * self.layout.members
+        return self.tokens * self.rows_per_token
 
     @cached_property
     def row_offsets(self) -> Tensor:
-        return self.token_offsets if self.layout.members == 1 else sorted_offsets(self.row_N, self.rows)
+        return self.token_offsets if self.rows_per_token == 1 else sorted_offsets(self.row_N, self.rows)
+
+    @cached_property
+    def by_latent(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Entries ordered by latent, and by token for each: where each latent begins [F + 1], which entry is the n-th
+        [N], and its token [N]."""
+        return transposed(self.token_offsets, self.latent_N, self.layout.latents)
 
     @cached_property
     def transpose(self) -> "Transpose":
         return Transpose(self)
+
+    def relaid(self, layout: Layout) -> "SparseCodes":
+        return RelaidCodes(self, layout)
+
+    def ranked(self, values: Tensor, ends: Sequence[Sequence[int]]) -> tuple[Codes, Tensor]:
+        most = max(own[-1] for own in ends)
+        place_N = torch.arange(len(values), device=values.device) - self.row_offsets.index_select(0, self.row_N)
+        padded_RK = values.new_full((self.rows, most), -torch.inf)
+        padded_RK[self.row_N.long(), place_N.long()] = values.detach()
+        order_RK = padded_RK.argsort(dim=1, descending=True, stable=True)
+        there_RK = torch.arange(most, device=values.device) < self.row_offsets.diff()[:, None]
+        order_N = (order_RK + self.row_offsets[:-1, None])[there_RK]
+        part_MK = _parts(ends, most).to(self.row_N)
+        part_N = part_MK.repeat(self.tokens, 1)[there_RK]
+        return RankedCodes(self, order_N, part_N, sum(map(len, ends))), values.index_select(0, order_N)
 
     def inside(self, values: Tensor) -> Tensor:
         return values
 
     def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
         out_RD = _SparseDecode.apply(values, W_dec, self)
-        return out_RD.view(self.tokens, self.layout.members, -1)
+        return out_RD.view(self.tokens, self.rows_per_token, -1)
 
     def decode_both(self, values: Tensor, others: Tensor, W_dec: Tensor, *, frozen: bool) -> tuple[Tensor, Tensor]:
         first_RD, second_RD = _SparseDecodeBoth.apply(values, others, W_dec, self, frozen)
-        shape = (self.tokens, self.layout.members, -1)
+        shape = (self.tokens, self.rows_per_token, -1)
         return first_RD.view(shape), second_RD.view(shape)
 
     def transposed_times(self, values: Tensor, x_BD: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,7 +105,7 @@ class SparseCodes(Codes):
     def member_sums(self, values: Tensor) -> Tensor:
         # By row first: a running fp32 sum over all entries would lose four digits.
         rows = _BagSums.apply(values, self.row_offsets, self.row_N)
-        return rows.view(self.tokens, self.layout.members).sum(0)
+        return rows.view(self.tokens, self.rows_per_token).sum(0)
 
     def latent_sums(self, values: Tensor) -> Tensor:
         sums_F: Tensor = _LatentSums.apply(values, self)
@@ -99,19 +126,54 @@ class SparseCodes(Codes):
         return positive_counts(values.detach(), self.latent_N, self.layout.latents)
 
 
+class RelaidCodes(SparseCodes):
+    """The entries of other codes in another layout of the same latents."""
+
+    def __init__(self, codes: SparseCodes, layout: Layout):
+        super().__init__(codes.token_offsets, codes.latent_N, layout)
+        self._codes = codes
+
+    @cached_property
+    def by_latent(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self._codes.by_latent
+
+
+class RankedCodes(SparseCodes):
+    """Entries ordered by token, member and rank, and in parts by rank: a row is a (token, part) pair."""
+
+    def __init__(self, codes: SparseCodes, order_N: Tensor, part_N: Tensor, parts: int):
+        """Which entry of the other codes is the n-th, and its part, counted over all members."""
+        super().__init__(codes.token_offsets, codes.latent_N.index_select(0, order_N), codes.layout)
+        self._part_N, self._parts = part_N, parts
+
+    @property
+    def rows_per_token(self) -> int:
+        return self._parts
+
+    @cached_property
+    def row_N(self) -> Tensor:
+        return torch.add(self._part_N, self.token_N, alpha=self._parts)
+
+
+def _parts(ends: Sequence[Sequence[int]], most: int) -> Tensor:
+    """[M, K]: the part of each member's entry of each rank, counted over all members."""
+    ranks_K = torch.arange(most)
+    own = [torch.bucketize(ranks_K, torch.tensor(each[:-1]), right=True) for each in ends]
+    firsts = accumulate([0, *map(len, ends)])
+    return torch.stack([part_K + first for part_K, first in zip(own, firsts, strict=False)])
+
+
 class Transpose:
     """Entries ordered by latent, and by token for each."""
 
     def __init__(self, codes: SparseCodes) -> None:
-        found = transposed(codes.token_offsets, codes.latent_N, codes.layout.latents)
-        self.offsets, self.order_N, self.token_N = found
-        """[F + 1], where each latent begins; and [N], which entry is the n-th, and its token."""
+        self.offsets, self.order_N, self.token_N = codes.by_latent
         self._codes = codes
 
     @cached_property
     def row_N(self) -> Tensor:
         codes = self._codes
-        return self.token_N if codes.layout.members == 1 else codes.row_N.index_select(0, self.order_N)
+        return self.token_N if codes.rows_per_token == 1 else codes.row_N.index_select(0, self.order_N)
 
 
 class _SparseDecode(torch.autograd.Function):

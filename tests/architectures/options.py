@@ -23,6 +23,9 @@ KNOBS: dict[str, dict[str, Any]] = {
     "topk": {"k": 8},
     "batchtopk": {"k": 8},
     "matryoshka": {"k": 8},
+    "hierarchical_topk": {"k": 8},
+    "ortsae": {"k": 8},
+    "jumprelu_gemma_scope_2": {"l0_coefficient": 0.1},
 }
 """Each file of configs/sae, and its own key of sparsity."""
 SMALL = (

@@ -64,6 +64,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     "topk": {"lr": 2e-4, "eps": 6.25e-10, "resample_every": 0},
     "batchtopk": {"lr": 3e-4, "beta1": 0.9, "beta2": 0.99},
     "matryoshka": {"lr": 3e-4, "beta1": 0.9, "beta2": 0.99},
+    "hierarchical_topk": {"lr": 2e-4, "eps": 6.25e-10, "resample_every": 0},
+    "ortsae": {"lr": 3e-4, "beta1": 0.9, "beta2": 0.99},
+    "jumprelu_gemma_scope_2": {"lr": 7e-5, "beta1": 0.0, "sparsity_warmup_steps": 10_000, "resample_every": 0},
 }
 
 
@@ -99,7 +102,7 @@ def test_auxk_is_the_power_of_two_nearest_half_of_d(d: int, expected: int) -> No
     assert replace(TOPK, auxk=5).auxk_latents(d) == 5
 
 
-@pytest.mark.parametrize("option", ["topk", "batchtopk", "matryoshka"])
+@pytest.mark.parametrize("option", ["topk", "batchtopk", "matryoshka", "hierarchical_topk", "ortsae"])
 def test_k_or_l0(option: str) -> None:
     made = ALL[option]
     assert made.active() == 8
@@ -120,8 +123,26 @@ def test_a_coefficient_is_steered_where_only_l0_is_given(option: str) -> None:
     if "k" in KNOBS[option]:
         assert coefficient is None
         return
-    assert coefficient.value == (1.0 if option == "jumprelu" else None), "target_l0 has its target in the loss"
+    aimed = option in ("jumprelu", "jumprelu_gemma_scope_2")
+    assert coefficient.value == (1.0 if aimed else None), "target_l0 has its target in the loss"
     assert coefficient.degree == (0.0 if option.startswith("jumprelu") else 1.0)
+
+
+def test_what_an_option_is_called() -> None:
+    assert replace(TOPK, groups=3).method() == "topk_matryoshka"
+    assert replace(TOPK, groups=3, prefixes="sampled").method() == "topk_matryoshka_sampled"
+    assert replace(ALL["standard_april"], groups=3).method() == "standard_april_matryoshka"
+    assert replace(JUMPRELU, groups=3, free_decoder=True).method() == "jumprelu_matryoshka_free_decoder"
+    assert replace(JUMPRELU, penalty="quadratic_frequency").method() == "jumprelu_penalty_quadratic_frequency"
+
+
+@pytest.mark.parametrize(
+    ("k", "budgets", "ks"),
+    [(8, "powers", [1, 2, 4, 8]), (12, "powers", [1, 2, 4, 8, 12]), (1, "powers", [1]), (3, "all", [1, 2, 3])],
+)
+def test_the_numbers_of_latents_that_reconstruct(k: int, budgets: str, ks: list[int]) -> None:
+    made = replace(ALL["hierarchical_topk"], k=k, budgets=budgets)
+    assert (made.ks, made.reconstructions) == (ks, len(ks))
 
 
 def test_other_penalties_than_target_l0_are_steered() -> None:
@@ -148,6 +169,11 @@ def test_other_penalties_than_target_l0_are_steered() -> None:
         (JUMPRELU, replace(JUMPRELU, penalty="l0", bandwidth=0.5), True),
         (ALL["matryoshka"], replace(ALL["matryoshka"], groups=2, prefixes="sampled"), True),
         (TOPK, replace(TOPK, k=3, auxk=0, auxk_coefficient=0.5), True),
+        (TOPK, replace(TOPK, groups=2), False),
+        (replace(TOPK, groups=3), replace(TOPK, groups=2, prefixes="sampled"), True),
+        (ALL["hierarchical_topk"], replace(ALL["hierarchical_topk"], k=5, budgets="all"), True),
+        (ALL["ortsae"], replace(ALL["ortsae"], orthogonality=0.0, orthogonality_chunk=5), True),
+        (ALL["ortsae"], ALL["batchtopk"], False),
     ],
 )
 def test_what_may_share_a_bank(one: SaeConfig, other: SaeConfig, together: bool) -> None:
@@ -196,6 +222,13 @@ def test_what_can_be_trained_is_accepted(option: str) -> None:
         (replace(ALL["matryoshka"], groups=0), "sae.groups=0"),
         (replace(ALL["matryoshka"], groups=7), "sae.groups=7"),
         (replace(ALL["matryoshka"], prefixes="all"), "sae.prefixes=all"),
+        (replace(TOPK, groups=7), "sae.groups=7"),
+        (replace(STANDARD, groups=0), "sae.groups=0"),
+        (replace(JUMPRELU, prefixes="some"), "sae.prefixes=some"),
+        (replace(ALL["hierarchical_topk"], budgets="half"), "sae.budgets=half"),
+        (replace(ALL["hierarchical_topk"], groups=2), "sae.groups=2: hierarchical_topk nests what fires"),
+        (replace(ALL["ortsae"], orthogonality=-1.0), "sae.orthogonality=-1"),
+        (replace(ALL["ortsae"], orthogonality_chunk=1), "sae.orthogonality_chunk=1"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_by_its_key(config: SaeConfig, words: str) -> None:

@@ -18,7 +18,8 @@ FORMS = {
     **dict.fromkeys(("standard", "standard_april", "p_anneal"), "standard"),
     **dict.fromkeys(("gated", "gated_decoder_norm"), "gated"),
     **dict.fromkeys(("jumprelu", "jumprelu_anthropic", "batchtopk", "matryoshka"), "jumprelu"),
-    "topk": "topk",
+    **dict.fromkeys(("ortsae", "jumprelu_gemma_scope_2"), "jumprelu"),
+    **dict.fromkeys(("topk", "hierarchical_topk"), "topk"),
 }
 """What each is at inference."""
 

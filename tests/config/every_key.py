@@ -66,6 +66,10 @@ OPTIONS = {
     "topk": "sae=topk sae.k=3",
     "batchtopk": "sae=batchtopk sae.k=3",
     "matryoshka": "sae=matryoshka sae.k=3 sae.groups=3",
+    "hierarchical_topk": "sae=hierarchical_topk sae.k=3",
+    "ortsae": "sae=ortsae sae.k=3 sae.orthogonality=1",
+    "jumprelu_gemma_scope_2": "sae=jumprelu_gemma_scope_2 sae.l0=3 sae.groups=3 sae.threshold_init=0.1"
+    " sae.bandwidth=0.1 sae.input_scale=unit",
 }
 CONTROLS = {name: f"sae={name} sae.k=3" for name in ("frozen_decoder", "random", "pca", "kmeans")}
 OPTIONS |= {f"{option}_paper": line.replace(f"sae={option}", f"sae={option}_paper") for option, line in OPTIONS.items()}
@@ -167,6 +171,14 @@ SAE = [
     *_in(TOPK, "dead_after_tokens", "256", f"{MANY_DEAD} sae.dead_after_tokens=64 sae.auxk_coefficient=1"),
     *_in(("matryoshka",), "groups", "4"),
     *_in(("matryoshka",), "prefixes", "sampled"),
+    *_in(("topk", "standard", "jumprelu"), "groups", "3"),
+    *_in(("topk", "standard", "jumprelu"), "prefixes", "sampled", "sae.groups=3"),
+    *_in(("batchtopk",), "groups", "3"),
+    *_in(("batchtopk",), "prefixes", "sampled", "sae.groups=3"),
+    *_in(("hierarchical_topk",), "budgets", "all"),
+    *_in(("ortsae",), "orthogonality", "5"),
+    *_in(("ortsae",), "orthogonality_chunk", "4", "sae.orthogonality=5"),
+    *_in(("jumprelu_gemma_scope_2",), "frequency_scale", "0.01"),
 ]
 
 DOWNSTREAM = "training.objective=e2e_downstream"

@@ -19,7 +19,7 @@ FOLDER = config_folder() / "experiment"
 EXPERIMENTS = sorted(file.stem for file in FOLDER.glob("*.yaml"))
 ELSEWHERE = (
     *("demo", "toy", "toy_recovery", "search", "architectures", "tokenized", "transcoders", "e2e", "e2e_finetune"),
-    *("asked", "quickstart"),
+    *("asked", "quickstart", "recipes_of_now"),
 )
 """On data of their own: other tests, and the docs, run them."""
 ON_MODELS = [name for name in EXPERIMENTS if name not in ELSEWHERE]

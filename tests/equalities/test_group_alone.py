@@ -73,7 +73,15 @@ MEMBERS: dict[str, list[dict[str, Any]]] = {
         for i, entries in enumerate(L0_MEMBERS)
     ],
     "jumprelu_anthropic": [{"sae_preactivation_coefficient": 1e-3 * i, **m} for i, m in enumerate(L0_MEMBERS)],
+    "hierarchical_topk": [
+        {"sae_budgets": which, **own} for which, own in zip(("powers", "all", "all", "powers"), K_MEMBERS, strict=True)
+    ],
+    "ortsae": [{"sae_orthogonality": 0.1 * i, "sae_orthogonality_chunk": 9, **m} for i, m in enumerate(K_MEMBERS)],
 }
+MEMBERS["jumprelu_gemma_scope_2"] = [
+    {"sae_groups": 4 - i, "sae_frequency_scale": 10.0 ** (i - 1), **m}
+    for i, m in enumerate(MEMBERS["jumprelu_target_l0"][:2])
+] + [{"sae_groups": 2, "sae_prefixes": "sampled", **m} for m in MEMBERS["jumprelu_target_l0"][2:]]
 
 SOME = ("standard", "gated", "batchtopk", "matryoshka", "jumprelu_target_l0")
 """One of each way to choose what fires."""
@@ -152,7 +160,7 @@ def test_fifty_steps(kind: str, batch_size: int, monkeypatch: pytest.MonkeyPatch
         assert {one.label for one in group[:2]} <= auxiliary.keys()
     else:
         assert sum(revived) >= 2 * 3 * len(group)  # together and alone
-    if kind not in (*TOPK_KINDS, "jumprelu_target_l0"):
+    if kind not in (*TOPK_KINDS, "jumprelu_target_l0", "jumprelu_gemma_scope_2"):
         steered = [r.values["coefficient"] for r in together.records if r.label == group[2].label]
         assert max(steered) > 1.01 * min(steered)
 

@@ -25,7 +25,7 @@ def trained(option: str, times: float) -> tuple[InferenceSae, Tensor]:
     x_BD = times * activations(STEPS * BATCH)
     asked = {"sae": option, "sae.l0": L0, "sae.width": WIDTH, "tracking": "none", "site.layer": 0}
     asked |= {"training.tokens": STEPS * BATCH, "training.batch_size": BATCH}
-    config = config_of(asked | ({"sae.groups": 3} if option == "matryoshka" else {}))
+    config = config_of(asked | ({"sae.groups": 3} if "matryoshka" in option or "scope" in option else {}))
     one = Member(config, "a", "a", SITE, D, WIDTH, resolve_schedule(config, D, WIDTH), D)
     block = Block(0, 0, {SITE.hook: x_BD}, {SITE.hook: torch.zeros(len(x_BD), dtype=torch.int64)})
     calibration = Calibration((site_statistics(block)[SITE.hook],), torch.device("cpu"), torch.float32)

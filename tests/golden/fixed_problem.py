@@ -41,6 +41,28 @@ KNOBS: dict[str, dict[str, Any]] = {
         "sae_resample": False,
         "training_lr": 5e-3,
     },
+    "hierarchical_topk": {
+        "sae_k": 2,
+        "sae_budgets": "powers",
+        "sae_auxk": 3,
+        "sae_dead_after_tokens": 2 * BATCH,
+        "training_lr": 5e-3,
+    },
+    "ortsae": {
+        "sae_k": 2,
+        "sae_orthogonality_chunk": 8,
+        "sae_auxk": 3,
+        "sae_dead_after_tokens": 2 * BATCH,
+        "training_lr": 5e-3,
+    },
+    "jumprelu_gemma_scope_2": {
+        "sae_l0": 3.0,
+        "sae_groups": 3,
+        "sae_bandwidth": 0.1,
+        "sae_resample": False,
+        "training_lr": 5e-3,
+        "training_sparsity_warmup_steps": 6,
+    },
 }
 KINDS = tuple(KNOBS)
 

@@ -17,7 +17,10 @@ SCALE = 0.037
 """c: what raw activations were multiplied by in training."""
 THRESHOLD = 0.25
 """Of batchtopk and matryoshka at inference, in the unit of training."""
-PENALTIES_ALONE = ("jumprelu_target_l0", "jumprelu_frequency")
+PENALTIES_ALONE = (
+    *("jumprelu_target_l0", "jumprelu_frequency", "jumprelu_gemma_scope_2"),
+    *("hierarchical_topk", "ortsae"),
+)
 """Kinds that are another one once trained."""
 CONFIGS: dict[str, SaeConfig] = {
     kind: config(kind, width=WIDTH, input_scale="unit", **({"k": K} if kind in TOPK_KINDS else {}))

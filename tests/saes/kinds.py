@@ -8,8 +8,11 @@ KINDS = (
     *("bricken", "april", "gated", "topk"),
     *("gated_decoder_norm", "p_anneal", "batchtopk", "matryoshka"),
     *("jumprelu", "jumprelu_target_l0", "jumprelu_frequency", "jumprelu_anthropic"),
+    *("hierarchical_topk", "ortsae", "jumprelu_gemma_scope_2"),
 )
-TOPK_KINDS = ("topk", "batchtopk", "matryoshka")
+TOPK_KINDS = ("topk", "batchtopk", "matryoshka", "hierarchical_topk", "ortsae")
+BATCH_KINDS = ("batchtopk", "matryoshka", "ortsae")
+"""Of which a threshold is left at inference."""
 FREE_DECODER = ("april", "gated_decoder_norm", "jumprelu_anthropic")
 NO_PRE_BIAS = ("april", "jumprelu_anthropic")
 
@@ -56,6 +59,15 @@ KEYS: dict[str, dict[str, Any]] = {
     "jumprelu_target_l0": {"architecture": "jumprelu", **JUMPRELU, "penalty": "target_l0", "l0": 4.0},
     "jumprelu_frequency": {"architecture": "jumprelu", **JUMPRELU, "penalty": "frequency"},
     "jumprelu_anthropic": {"architecture": "jumprelu", **JUMPRELU, "penalty": "tanh", "variant": "anthropic"},
+    "hierarchical_topk": {"architecture": "hierarchical_topk", **AUXK, "budgets": "powers"},
+    "ortsae": {"architecture": "ortsae", **AUXK, "orthogonality": 0.3, "orthogonality_chunk": 8},
+    "jumprelu_gemma_scope_2": {
+        "architecture": "jumprelu",
+        **JUMPRELU,
+        "penalty": "quadratic_frequency",
+        "l0": 4.0,
+        "groups": 3,
+    },
 }
 OWN: dict[str, tuple[dict[str, Any], ...]] = {
     "matryoshka": ({"groups": 3}, {"groups": 1}, {"groups": 4}),
@@ -70,6 +82,17 @@ OWN: dict[str, tuple[dict[str, Any], ...]] = {
         {"bandwidth": 1.2, "preactivation_coefficient": 0.2, "tanh_scale": 0.3},
         {"bandwidth": 0.5, "preactivation_coefficient": 0.0, "tanh_scale": 4.0},
         {"bandwidth": 0.9, "preactivation_coefficient": 3e-3, "tanh_scale": 1.0},
+    ),
+    "hierarchical_topk": ({"budgets": "powers"}, {"budgets": "all"}, {"budgets": "powers"}),
+    "ortsae": (
+        {"orthogonality": 0.3, "orthogonality_chunk": 7},
+        {"orthogonality": 0.0},
+        {"orthogonality": 1.5, "orthogonality_chunk": 99},
+    ),
+    "jumprelu_gemma_scope_2": (
+        {"bandwidth": 1.2, "l0": 2.0, "groups": 3},
+        {"l0": 7.5, "groups": 2, "frequency_scale": 0.5},
+        {"l0": 4.0, "groups": 4, "frequency_scale": 3.0},
     ),
 }
 """What three members of a kind do not have in common."""

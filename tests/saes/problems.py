@@ -1,23 +1,27 @@
 """Small ragged banks with parameters away from any symmetry, at the densities that matter."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.architectures.batchtopk.facts import BatchTopKConfig
 from sae_sweep.architectures.gated.facts import GatedConfig
+from sae_sweep.architectures.hierarchical_topk.facts import HierarchicalTopKConfig
 from sae_sweep.architectures.jumprelu.facts import JumpReluConfig
 from sae_sweep.architectures.maths import maths_of
-from sae_sweep.architectures.matryoshka.facts import MatryoshkaConfig
-from sae_sweep.architectures.matryoshka.maths import prefix_sizes
+from sae_sweep.architectures.ortsae.facts import OrtSaeConfig
 from sae_sweep.architectures.p_anneal.facts import PAnnealConfig
+from sae_sweep.architectures.prefixes import PrefixConfig
 from sae_sweep.architectures.standard.facts import StandardConfig
 from sae_sweep.architectures.topk.facts import TopKConfig
 from sae_sweep.saes.bank import Bank, Batch, Chunk
 from sae_sweep.saes.base import Clock, Losses, Parameters, Step
+from sae_sweep.saes.nested import prefix_sizes
 from tests.saes import reference, reference_jumprelu, reference_topk
 from tests.saes.kinds import KINDS, NO_PRE_BIAS, configs
 from tests.saes.reference import Terms, Weights
@@ -123,21 +127,35 @@ def terms_of(
     member: SaeConfig, p: Weights, x_BD: Tensor, dead_F: Tensor, index: int = 0, target_BD: Tensor | None = None
 ) -> Terms:
     """One member's terms by the reference; `index` is its place in a problem."""
+    whole = whole_terms_of(member, p, x_BD, dead_F, index, target_BD)
+    if not isinstance(member, PrefixConfig) or member.groups == 1:
+        return whole
+    prefixes = prefix_sizes(member, len(p["W_enc"]), CLOCKS[index])
+    return reference_topk.with_prefixes(whole, p, x_BD, prefixes, target_BD)
+
+
+def whole_terms_of(
+    member: SaeConfig, p: Weights, x_BD: Tensor, dead_F: Tensor, index: int, target_BD: Tensor | None
+) -> Terms:
+    """The same without prefixes."""
     if isinstance(member, TopKConfig):
         assert member.k is not None
         assert member.auxk is not None
         knobs = (dead_F, member.auxk, member.auxk_coefficient, VARIANCE, target_BD)
-        if isinstance(member, MatryoshkaConfig):
-            prefixes = prefix_sizes(member, len(p["W_enc"]), CLOCKS[index])
-            return reference_topk.matryoshka(p, x_BD, member.k, prefixes, *knobs)
+        if isinstance(member, HierarchicalTopKConfig):
+            return reference_topk.hierarchical(p, x_BD, budgets(member.k, member.budgets), *knobs)
+        if isinstance(member, OrtSaeConfig):
+            own = chunks(len(p["W_enc"]), member.orthogonality_chunk, CLOCKS[index])
+            return reference_topk.orthogonal(p, x_BD, member.k, own, member.orthogonality, *knobs)
         of_kind = reference_topk.batchtopk if isinstance(member, BatchTopKConfig) else reference_topk.topk
         return of_kind(p, x_BD, member.k, *knobs)
     if isinstance(member, JumpReluConfig):
         if member.variant == "anthropic":
             below, c = member.preactivation_coefficient, member.tanh_scale
             return reference_jumprelu.anthropic(p, x_BD, member.bandwidth, below, c, target_BD)
-        goal = member.l0 if member.penalty == "target_l0" else member.frequency_scale
-        return reference_jumprelu.deepmind(p, x_BD, member.bandwidth, member.penalty, goal, target_BD, VARIANCE)
+        goals = {"target_l0": member.l0, "quadratic_frequency": (member.l0, member.frequency_scale)}
+        goal, variance = goals.get(member.penalty, member.frequency_scale), VARIANCE * member.groups
+        return reference_jumprelu.deepmind(p, x_BD, member.bandwidth, member.penalty, goal, target_BD, variance)
     if isinstance(member, PAnnealConfig):
         return reference.p_anneal(p, x_BD, EXPONENTS[index], SCALES[index], target_BD)
     assert isinstance(member, StandardConfig | GatedConfig)
@@ -148,6 +166,18 @@ def terms_of(
         "decoder_norm": reference.gated_decoder_norm,
     }
     return of_variant[member.variant](p, x_BD, target_BD)
+
+
+def budgets(k: int, which: str) -> list[int]:
+    """The numbers of latents that HierarchicalTopK reconstructs with."""
+    return [j for j in range(1, k + 1) if which == "all" or j == k or bin(j).count("1") == 1]
+
+
+def chunks(width: int, most: int, clock: Clock) -> list[list[int]]:
+    """The chunks that OrtSAE draws at a step: as few as may be, of about equal size."""
+    generator = torch.Generator().manual_seed(clock.seed * 1_000_003 + clock.step)
+    order = torch.randperm(width, generator=generator).numpy()
+    return [part.tolist() for part in np.array_split(order, math.ceil(width / most))]
 
 
 def problem(

@@ -16,11 +16,12 @@ def deepmind(
     x_BD: Tensor,
     bandwidth: float,
     penalty: str,
-    goal: float | None = None,
+    goal: float | tuple[float, float] | None = None,
     target_BD: Tensor | None = None,
     variance: float = 1.0,
 ) -> Terms:
-    """Rajamanoharan et al. 2024 (2407.14435); `goal` is the L0 of target_l0, the omega of frequency."""
+    """Rajamanoharan et al. 2024 (2407.14435); `goal` is the L0 of target_l0, the omega of frequency,
+    or both."""
     z = preactivations(p, x_BD)
     theta = p["log_threshold"].exp()
     kernel = rectangle((z - theta) / bandwidth)
@@ -33,12 +34,16 @@ def deepmind(
     frequency_F = fires.mean(0)
     if penalty == "l0":
         sparsity = frequency_F.sum()
+    elif penalty == "quadratic_frequency":  # Gemma Scope 2: the quadratic parts of both
+        assert isinstance(goal, tuple)
+        l0, omega = goal
+        sparsity = variance * ((frequency_F.sum() / l0 - 1) ** 2 + (frequency_F**2).sum() / (omega * l0))
     elif penalty == "target_l0":
-        assert goal is not None
+        assert isinstance(goal, float)
         sparsity = variance * (frequency_F.sum() / goal - 1) ** 2
     else:
         assert penalty == "frequency"
-        assert goal is not None
+        assert isinstance(goal, float)
         sparsity = (frequency_F * (1 + frequency_F / goal)).sum()
     return Terms(mean_square(target(x_BD, target_BD) - x_hat), sparsity, zero(x_BD), f, x_hat)
 

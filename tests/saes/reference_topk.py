@@ -1,4 +1,5 @@
-"""The equations of TopK, BatchTopK and Matryoshka for one member, written densely (see `reference`)."""
+"""The equations of TopK, BatchTopK, Matryoshka, HierarchicalTopK and OrtSAE for one member, written densely (see
+`reference`)."""
 
 from collections.abc import Sequence
 
@@ -58,17 +59,71 @@ def matryoshka(
     variance: float,
     target_BD: Tensor | None = None,
 ) -> Terms:
+    """Bussmann et al. 2025 (2503.17547) on BatchTopK."""
+    whole = batchtopk(p, x_BD, k, dead_F, auxk, auxk_coefficient, variance, target_BD)
+    return with_prefixes(whole, p, x_BD, prefixes, target_BD)
+
+
+def with_prefixes(
+    whole: Terms, p: Weights, x_BD: Tensor, prefixes: Sequence[int], target_BD: Tensor | None = None
+) -> Terms:
     """Bussmann et al. 2025 (2503.17547): the squared errors of nested prefixes, summed; `prefixes` ends in the width.
 
-    `reconstruction` is the full width's error, and the other prefixes' stand in `auxiliary` beside AuxK.
+    `reconstruction` is the full width's error, and the other prefixes' stand in `auxiliary` beside what is there.
     """
-    whole = batchtopk(p, x_BD, k, dead_F, auxk, auxk_coefficient, variance, target_BD)
     assert prefixes[-1] == len(p["W_enc"])
     auxiliary = whole.auxiliary
     for latents in prefixes[:-1]:
         x_hat = whole.f_BF[:, :latents] @ p["W_dec"][:latents] + p["b_dec"]
         auxiliary = auxiliary + mean_square(target(x_BD, target_BD) - x_hat)
     return Terms(whole.reconstruction, whole.sparsity, auxiliary, whole.f_BF, whole.x_hat_BD)
+
+
+def hierarchical(
+    p: Weights,
+    x_BD: Tensor,
+    ks: Sequence[int],
+    dead_F: Tensor,
+    auxk: int,
+    auxk_coefficient: float,
+    variance: float,
+    target_BD: Tensor | None = None,
+) -> Terms:
+    """Balagansky et al. 2025 (2505.24473): TopK's squared error for every k, each from pre-activations anew, summed;
+    the largest is `reconstruction`, the others stand in `auxiliary` beside its AuxK."""
+    whole = topk(p, x_BD, max(ks), dead_F, auxk, auxk_coefficient, variance, target_BD)
+    smaller = [topk(p, x_BD, k, dead_F, 0, 0.0, 0.0, target_BD).reconstruction for k in ks if k < max(ks)]
+    auxiliary = whole.auxiliary + sum(smaller, zero(x_BD))
+    return Terms(whole.reconstruction, whole.sparsity, auxiliary, whole.f_BF, whole.x_hat_BD)
+
+
+def orthogonal(
+    p: Weights,
+    x_BD: Tensor,
+    k: int,
+    chunks: Sequence[Sequence[int]],
+    coefficient: float,
+    dead_F: Tensor,
+    auxk: int,
+    auxk_coefficient: float,
+    variance: float,
+    target_BD: Tensor | None = None,
+) -> Terms:
+    """Korznikov et al. 2025 (2509.22033) on BatchTopK, the latents parted into these chunks."""
+    whole = batchtopk(p, x_BD, k, dead_F, auxk, auxk_coefficient, variance, target_BD)
+    auxiliary = whole.auxiliary + coefficient * variance * sum(nearness(p, c) for c in chunks) / len(chunks)
+    return Terms(whole.reconstruction, whole.sparsity, auxiliary, whole.f_BF, whole.x_hat_BD)
+
+
+def nearness(p: Weights, chunk: Sequence[int]) -> Tensor:
+    """The mean over a chunk's rows of the squared cosine with the nearest of the others, a row after the other."""
+    total = zero(p["W_dec"])
+    for i in chunk:
+        own = p["W_dec"][i]
+        others = [j for j in chunk if j != i]
+        cosines = [own @ p["W_dec"][j] / (own.norm() * p["W_dec"][j].norm()) for j in others]
+        total = total + torch.stack(cosines).max() ** 2
+    return total / len(chunk)
 
 
 def residual_model(p: Weights, pre_BF: Tensor, error_BD: Tensor, dead_F: Tensor, auxk: int) -> Tensor:

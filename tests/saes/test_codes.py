@@ -182,6 +182,68 @@ def test_entries_of_a_row_need_no_order() -> None:
     torch.testing.assert_close(codes.decode(values, W_dec), expected)
 
 
+@pytest.mark.parametrize("dense", [False, True])
+def test_the_same_entries_of_finer_members(dense: bool) -> None:
+    layout, finer = layout_of((6,)), layout_of((1, 3, 2))
+    support_BF = support_of("some", 6)
+    codes = codes_of(support_BF, layout, dense)
+    values = randn(B, 6, seed=4) if dense else randn(int(support_BF.sum()), seed=4)
+    values = codes.inside(values).detach().requires_grad_()
+    values_BF = values if dense else torch.zeros(B, 6, dtype=torch.float64).masked_scatter(support_BF, values)
+    W_dec = randn(6, D, seed=5)
+    found = codes.relaid(finer)
+    expected = torch.stack([values_BF[:, own] @ W_dec[own] for own in finer.slices], dim=1)
+    torch.testing.assert_close(found.decode(values, W_dec), expected)
+    assert torch.autograd.gradcheck(found.decode, (values, W_dec))
+    assert codes.decode(values, W_dec).shape == (B, 1, D), "they are what they were"
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_parts_by_rank_by_hand(dense: bool) -> None:
+    """Two members, the largest and the next of one, and the two largest of the other; what is missing is nothing."""
+    layout = layout_of((3, 2))
+    values_BF = torch.tensor([[3.0, 7.0, 5.0, 1.0, 2.0], [0.0, 4.0, 0.0, 0.0, 6.0]])
+    support_BF = torch.tensor([[False, True, True, True, True], [False, True, False, False, True]])
+    codes = codes_of(support_BF, layout, dense)
+    values = codes.inside(values_BF) if dense else values_BF[support_BF]
+    parts, ranked = codes.ranked(values.double(), [[1, 2], [2]])
+    W_dec = 10.0 ** torch.arange(5, dtype=torch.float64)[:, None]
+    assert parts.decode(ranked, W_dec)[..., 0].tolist() == [[70, 500, 21_000], [40, 0, 60_000]]
+
+
+@given(
+    widths=st.lists(st.integers(2, 9), min_size=1, max_size=3),
+    most=st.integers(1, 6),
+    tokens=st.integers(1, 6),
+    seed=st.integers(0, 10_000),
+)
+@settings(max_examples=30, deadline=None)
+def test_parts_by_rank_on_both_routes(widths: list[int], most: int, tokens: int, seed: int) -> None:
+    """Each member's k largest in its own parts: with a mask of each part written out, values and slopes."""
+    layout, ks = layout_of(tuple(widths)), [min(most, width) for width in widths]
+    ends = [sorted({max(1, k // 2), k}) for k in ks]
+    z_BF = torch.rand(tokens, layout.latents, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) - 0.3
+    support_BF, expected = torch.zeros_like(z_BF, dtype=torch.bool), []
+    W_dec, leaf_BF = randn(layout.latents, D, seed=5), z_BF.clone().requires_grad_()
+    for own, bounds in zip(layout.slices, ends, strict=True):
+        rank_Bf = z_BF[:, own].argsort(dim=1, descending=True).argsort(dim=1)
+        support_BF[:, own] = (rank_Bf < bounds[-1]) & (z_BF[:, own] > 0)
+        for low, high in zip([0, *bounds], bounds, strict=False):
+            mask_Bf = (rank_Bf >= low) & (rank_Bf < high) & (z_BF[:, own] > 0)
+            expected.append((leaf_BF[:, own] * mask_Bf) @ W_dec[own])
+    expected_BGD = torch.stack(expected, dim=1)
+    towards_BGD = randn(*expected_BGD.shape, seed=seed).detach()
+    slopes = torch.autograd.grad((expected_BGD * towards_BGD).sum(), [leaf_BF, W_dec])
+    for dense in (False, True):
+        codes, leaf = codes_of(support_BF, layout, dense), z_BF.clone().requires_grad_()
+        parts, ranked = codes.ranked(codes.inside(leaf) if dense else leaf[support_BF], ends)
+        found_BGD = parts.decode(ranked, W_dec)
+        torch.testing.assert_close(found_BGD, expected_BGD)
+        found = torch.autograd.grad((found_BGD * towards_BGD).sum(), [leaf, W_dec])
+        for own, other in zip(found, slopes, strict=True):
+            torch.testing.assert_close(own, other)
+
+
 def test_more_latents_than_a_short_integer_counts() -> None:
     layout = layout_of((40_000, 30_000))
     flat_N = torch.tensor([39_999, 40_000, 69_999, 70_000 + 5, 70_000 + 39_999])

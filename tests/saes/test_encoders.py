@@ -20,7 +20,6 @@ from sae_sweep.saes.sparse_codes import SparseCodes
 
 B, D, WIDTHS = 50, 40, (64, 24, 40)
 LAYOUT = Layout(WIDTHS, torch.device("cpu"))
-FINER = Layout((40, 24, 20, 4, 40), torch.device("cpu"))
 
 
 def randn(*shape: int, seed: int) -> Tensor:
@@ -124,9 +123,8 @@ def test_largest_of_all(
         guess = torch.tensor(1.5).bfloat16().view(torch.int16).item()
         monkeypatch.setattr(screened_encoder, "likely_cut", lambda bits_BF, count: guess)
         monkeypatch.setattr(pieces, "sampled_cut", lambda flat, count: torch.tensor(1.5, dtype=flat.dtype))
-    found = encoder(kind).largest_of_all(counts, FINER)
-    assert same(matrix(whole(kind).largest_of_all(counts, FINER)), matrix(found))
-    assert found[0].layout == FINER
+    found = encoder(kind).largest_of_all(counts)
+    assert same(matrix(whole(kind).largest_of_all(counts)), matrix(found))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -10,7 +10,7 @@ from sae_sweep.architectures.maths import maths_of
 from sae_sweep.kernels.entries import Entries
 from sae_sweep.saes.forms.jumprelu import JumpReluForm
 from tests.saes import reference, reference_topk
-from tests.saes.kinds import KINDS, NO_PRE_BIAS, TOPK_KINDS
+from tests.saes.kinds import BATCH_KINDS, KINDS, NO_PRE_BIAS, TOPK_KINDS
 from tests.saes.problems import THRESHOLDS, D, Problem, problem, terms_of
 
 MEAN_D = torch.linspace(-3, 5, D, dtype=torch.float64)
@@ -31,7 +31,7 @@ def trained(made: Problem, member: int) -> tuple[Tensor, Tensor]:
     if config.lookup != "none":
         table = p if made.lookup is None else {"lookup": made.lookup[member]}
         x_BD, target_BD = reference.tokenized(table, x_BD, made.token_B, config.lookup_subtract)
-    if made.kind in ("batchtopk", "matryoshka"):
+    if made.kind in BATCH_KINDS:
         f_BF, x_hat_BD = reference_topk.inference(p, x_BD, THRESHOLDS[member])
     else:
         terms = terms_of(config, p, x_BD, made.dead[member], member)
@@ -110,7 +110,7 @@ def test_folding_copies(kind: str, lookup: str, mean_D: Tensor | None) -> None:
     assert all(torch.equal(tensors[name], t) for name, t in before.items())
 
 
-@pytest.mark.parametrize("kind", ["batchtopk", "matryoshka"])
+@pytest.mark.parametrize("kind", BATCH_KINDS)
 def test_one_threshold_for_all_latents(kind: str) -> None:
     """The running mean of the batches' smallest, in raw units; the form is JumpReLU's."""
     made = unit_rows_where_assumed(problem(kind))
@@ -121,7 +121,7 @@ def test_one_threshold_for_all_latents(kind: str) -> None:
     assert maths_of(made.configs[0]).threshold_mode == "ema"
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("batchtopk", "matryoshka")])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in BATCH_KINDS])
 def test_trained_thresholds_are_nobodys_estimate(kind: str) -> None:
     assert maths_of(problem(kind).configs[0]).threshold_mode is None
 

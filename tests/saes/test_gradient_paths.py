@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from tests.saes import reference, reference_topk
-from tests.saes.kinds import TOPK_KINDS
 from tests.saes.problems import COEFFICIENTS, TOKENS, VARIANCE, D, Problem, gradient, losses_of, parameters_of, problem
 
 ROUTES = pytest.mark.parametrize("dense", [False, True])
+TOPK_KINDS = ("topk", "batchtopk", "matryoshka")
+"""Those with nothing else that pulls on what does not fire."""
 
 
 @ROUTES
@@ -166,6 +167,39 @@ def test_inner_prefixes_send_no_gradient_to_outer_latents(dense: bool) -> None:
         whole = gradient(losses.reconstruction_M, p[name])
         assert whole[9:].count_nonzero() > 0, name
     assert gradient(losses.auxiliary_M, p["b_dec"]).count_nonzero() == D
+
+
+@ROUTES
+def test_the_largest_latents_feel_every_budget_and_the_smallest_one_alone(dense: bool) -> None:
+    """Of 12 latents a token: its largest is in the errors of 1, 2, 4, 8 and 12, its ninth in that of 12 alone."""
+    made = problem("hierarchical_topk").alone(0)
+    made.x_BD, made.parameters[0]["b_enc"] = made.x_BD[:1], made.parameters[0]["b_enc"] + 10  # all fire, and one token
+    losses, p = losses_of(made, 0, dense)
+    pre_F = (made.x_BD - made.parameters[0]["b_dec"]) @ made.parameters[0]["W_enc"].T + made.parameters[0]["b_enc"]
+    order_F = pre_F[0].argsort(descending=True)
+    assert losses.auxiliary_M is not None
+    smaller, whole = (gradient(term, p["b_enc"]) for term in (losses.auxiliary_M, losses.reconstruction_M))
+    assert (smaller[order_F] != 0).tolist() == [True] * 8 + [False] * 16
+    assert (whole[order_F] != 0).tolist() == [True] * 12 + [False] * 12
+
+
+@ROUTES
+def test_the_nearest_rows_alone_are_pushed_apart(dense: bool) -> None:
+    """By hand: of three rows at 0, 60 and 180 degrees the nearest cosines are 1/2, 1/2 and -1/2; no row's length is
+    pulled on, and the encoder is not."""
+    made = problem("ortsae", orthogonality=1.0, orthogonality_chunk=8).alone(2)
+    p = {name: t[:3] if name != "b_dec" else t for name, t in made.parameters[0].items()}
+    angles = torch.tensor([0.0, torch.pi / 3, torch.pi], dtype=torch.float64)
+    p["W_dec"] = torch.zeros(3, D, dtype=torch.float64)
+    p["W_dec"][:, 0], p["W_dec"][:, 1] = 2 * angles.cos(), 2 * angles.sin()
+    made = Problem("ortsae", made.configs, [p], made.x_BD, [torch.zeros(3, dtype=torch.bool)])
+    losses, leaves = losses_of(made, 0, dense)
+    assert losses.auxiliary_M is not None
+    torch.testing.assert_close(losses.auxiliary_M[0].item(), VARIANCE / 4)
+    pulled = gradient(losses.auxiliary_M, leaves["W_dec"])
+    assert (pulled * p["W_dec"]).sum(1).abs().max() < 1e-12
+    assert pulled[0, 1] > 0 > pulled[2, 1], "downhill the first leaves the second, and the third comes nearer to it"
+    assert gradient(losses.auxiliary_M, leaves["W_enc"]).count_nonzero() == 0
 
 
 @ROUTES

@@ -63,7 +63,7 @@ def test_a_matched_encoder(kind: str) -> None:
     from_b_dec_ND = (x_ND - p["b_dec"]).double()
     z_NF = (from_b_dec_ND @ p["W_enc"].double().T).relu()
     made = config(kind)
-    if kind in TOPK_KINDS or kind == "jumprelu_target_l0":
+    if kind in (*TOPK_KINDS, "jumprelu_target_l0", "jumprelu_gemma_scope_2"):
         k = made.k if isinstance(made, TopKConfig) else round(made.l0 or 0)
         z_NF = z_NF * (z_NF >= z_NF.sort(dim=1, descending=True).values[:, k - 1 : k])
     # All encoders start along the decoder's directions; those of short decoder rows are matched with these rows.

@@ -14,7 +14,10 @@ from tests.saes import reference, reference_topk
 from tests.saes.kinds import KINDS, TOPK_KINDS
 from tests.saes.problems import CLOCKS, COEFFICIENTS, DENSITIES, THRESHOLDS, TOKENS, WIDTHS, Problem, problem
 
-AUXILIARY = ("gated", "gated_decoder_norm", "matryoshka", "jumprelu_anthropic")
+AUXILIARY = (
+    *("gated", "gated_decoder_norm", "matryoshka", "jumprelu_anthropic"),
+    *("hierarchical_topk", "ortsae", "jumprelu_gemma_scope_2"),
+)
 """The kinds with an auxiliary term even where no latent is dead."""
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 WHOLE, SCREENED, DENSE = "whole", "screened", "dense"
@@ -105,6 +108,14 @@ def test_auxk_of_one_member_with_dead_latents(kind: str, density: str, dense: bo
 @routes
 def test_sampled_prefixes(dead: bool, dense: bool) -> None:
     check_against_reference(problem("matryoshka", dead=dead, prefixes="sampled", groups=5), dense, 1e-10)
+
+
+@routes
+@pytest.mark.parametrize("kind", ["bricken", "april", "topk", "ortsae", "jumprelu", "jumprelu_anthropic"])
+def test_prefixes_of_any_activation(kind: str, dense: bool) -> None:
+    """Each prefix reconstructs alone, whatever decides what fires; fixed or drawn, dead latents or none."""
+    check_against_reference(problem(kind, groups=3, dead=kind in TOPK_KINDS), dense, 1e-10)
+    check_against_reference(problem(kind, groups=5, prefixes="sampled"), dense, 1e-10)
 
 
 @routes

@@ -17,7 +17,7 @@ from sae_sweep.saes.inference import Units
 from sae_sweep.saes.initial import Start
 from sae_sweep.saes.spaces import TRANSCODER
 from tests.saes import reference
-from tests.saes.kinds import KINDS, NO_PRE_BIAS, TOPK_KINDS, config
+from tests.saes.kinds import BATCH_KINDS, KINDS, NO_PRE_BIAS, TOPK_KINDS, config
 from tests.saes.problems import CLOCKS, COEFFICIENTS, THRESHOLDS, TOKENS, VARIANCE, D, Problem, problem, terms_of
 from tests.saes.reference import Terms, Weights
 from tests.saes.test_losses import close
@@ -118,7 +118,7 @@ def test_folded_is_unfolded_in_raw_units(kind: str, skip: bool) -> None:
     for member, p in enumerate(made.parameters):
         terms = in_joint_space(made, member, p, y_BD)
         f_BF = terms.f_BF
-        if kind in ("batchtopk", "matryoshka"):
+        if kind in BATCH_KINDS:
             pre_BF = made.x_BD @ p["W_enc"].T + p["b_enc"]
             f_BF = pre_BF * (pre_BF > THRESHOLDS[member])
         y_hat_BD = f_BF @ p["W_dec"] + p["b_dec"] + (made.x_BD @ p["W_skip"].T if skip else 0)

@@ -33,10 +33,13 @@ SAE = {
     "jumprelu_target_l0": "jumprelu_paper",
     "jumprelu_frequency": "jumprelu_paper",
     "jumprelu_anthropic": "jumprelu_anthropic_paper",
+    "hierarchical_topk": "hierarchical_topk_paper",
+    "ortsae": "ortsae_paper",
+    "jumprelu_gemma_scope_2": "jumprelu_gemma_scope_2_paper",
 }
 """The file of configs/sae that each kind begins as."""
 KINDS = tuple(SAE)
-TOPK_KINDS = ("topk", "batchtopk", "matryoshka")
+TOPK_KINDS = ("topk", "batchtopk", "matryoshka", "hierarchical_topk", "ortsae")
 FREE_DECODER = ("april", "gated_decoder_norm", "jumprelu_anthropic")
 VOCABULARY = 12
 SMALL = {

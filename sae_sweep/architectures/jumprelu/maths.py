@@ -9,10 +9,13 @@ with `free_decoder` only started there:
     target_l0:  P = V (mean ||f||_0 / target - 1)^2, V the loss of the mean input
     frequency:  P = sum_i p_i (1 + p_i / w), p_i how often latent i fires in the batch and w `frequency_scale`
                 (Google DeepMind's post on high-frequency latents, 2025)
+    quadratic_frequency:  P = V ((mean ||f||_0 / target - 1)^2 + sum_i p_i^2 / (w `sae.l0`))
+                (Gemma Scope 2: both in one, sum_i p_i being the L0 that the first part holds)
 
-P trains the thresholds alone, by straight-through estimators (`straight_through.py`). V makes it weigh the same
-whatever the inputs' size. During the sparsity warm-up, target falls from the first step's L0 to `sae.l0`, by the same
-factor each step: where few latents may fire from the first step on, more of them die.
+With `groups` above 1 the squared error is that of `saes/nested.py`, and V is that of all prefixes. P trains the
+thresholds alone, by straight-through estimators (`straight_through.py`). V makes it weigh the same whatever the inputs'
+size. During the sparsity warm-up, target falls from the first step's L0 to `sae.l0`, by the same factor each step:
+where few latents may fire from the first step on, more of them die.
 
 `anthropic` ("Dictionary Learning Optimization Techniques", January 2025), decoder free, no pre-encoder bias:
 
@@ -28,7 +31,7 @@ import torch
 from torch import Tensor
 
 from sae_sweep.architectures.base import SaeConfig
-from sae_sweep.architectures.jumprelu.facts import JumpReluConfig
+from sae_sweep.architectures.jumprelu.facts import AIMED, JumpReluConfig
 from sae_sweep.architectures.jumprelu.straight_through import Heaviside, Jump
 from sae_sweep.kernels.selection import smallest_of_largest
 from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step
@@ -36,6 +39,7 @@ from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.forms.jumprelu import JumpReluForm
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.saes.initial import Start
+from sae_sweep.saes.nested import errors
 
 ANTHROPIC_DECODER_NORM = 1 / sqrt(3)
 """The norm of a row drawn from U(-1 / sqrt(d), 1 / sqrt(d))."""
@@ -88,7 +92,7 @@ class JumpRelu(SaeMaths):
         return {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "log_threshold": log_threshold, "b_dec": b_dec}
 
     def buffers(self, config: SaeConfig) -> Parameters:
-        return {"first_l0": torch.zeros(())} if self.penalty == "target_l0" else {}
+        return {"first_l0": torch.zeros(())} if self.penalty in AIMED else {}
 
     def losses(self, p: Parameters, x_BD: Tensor, target_BMD: Tensor, step: Step) -> Losses:
         b_pre = p["b_dec"] if self.deepmind else None
@@ -97,7 +101,7 @@ class JumpRelu(SaeMaths):
         codes, z = encoder.above(theta_F.detach() - bandwidth_F / 2)  # the kernel reaches below the threshold
         theta, bandwidth = codes.at_latent(theta_F), codes.at_latent(bandwidth_F)
         f = codes.inside(Jump.apply(z, theta, bandwidth, not self.deepmind))
-        x_hat_BMD = codes.decode(f, p["W_dec"]) + p["b_dec"]
+        found = errors(codes, f, p, target_BMD, step)
         if self.deepmind:
             fires = codes.inside(Heaviside.apply(z, theta, bandwidth))
             sparsity_M, buffers = self._step_penalty(fires, codes, step)
@@ -107,9 +111,9 @@ class JumpRelu(SaeMaths):
             sparsity_M = _tanh_penalty(f, codes, p, step)
             auxiliary_M = _preactivation_loss(p, x_BD, z, codes, theta_F, step)
         return Losses(
-            reconstruction_M=step.objective.loss(x_hat_BMD.sub_(target_BMD)),
+            reconstruction_M=step.objective.loss(found.whole_BMD),
             sparsity_M=sparsity_M,
-            auxiliary_M=auxiliary_M,
+            auxiliary_M=found.and_inner(auxiliary_M),
             fired_F=codes.fired(f),
             support_F=codes.support(),
             buffers=buffers,
@@ -117,16 +121,22 @@ class JumpRelu(SaeMaths):
 
     def _step_penalty(self, fires: Tensor, codes: Codes, step: Step) -> tuple[Tensor, Parameters]:
         """[M]: a penalty on how many latents fire, as `penalty` says; and the buffers that changed."""
-        if self.penalty == "frequency":
+        excess_M = None
+        if self.penalty in ("frequency", "quadratic_frequency"):
             frequency_F = codes.latent_sums(fires) / codes.tokens
-            costs_F = frequency_F * (1 + frequency_F / _by_latent(step, "frequency_scale", fires))
-            return step.layout.sums(costs_F), {}
+            excess_F = frequency_F.square() / _by_latent(step, "frequency_scale", fires)
+            if self.penalty == "frequency":
+                return step.layout.sums(frequency_F + excess_F), {}
+            excess_M = step.layout.sums(excess_F)
         l0_M = codes.member_sums(fires) / codes.tokens
-        if self.penalty == "target_l0":
-            first_M = _first_of(l0_M.detach(), step)
-            weight = step.variance * step.objective.worth
-            return weight * (l0_M / _targets(first_M, step) - 1).square(), {"first_l0": first_M}
-        return l0_M, {}
+        if self.penalty not in AIMED:
+            return l0_M, {}
+        first_M = _first_of(l0_M.detach(), step)
+        penalty_M = (l0_M / _targets(first_M, step) - 1).square()
+        if excess_M is not None:
+            penalty_M = penalty_M + excess_M / l0_M.new_tensor([config.l0 for config in step.configs])
+        worth = step.variance * step.objective.worth
+        return l0_M.new_tensor([worth * c.reconstructions for c in step.configs]) * penalty_M, {"first_l0": first_M}
 
     def fold(self, config: SaeConfig, p: Parameters, buffers: Parameters, scale: float) -> InferenceSae:
         norm_F = p["W_dec"].norm(dim=1)
@@ -153,8 +163,8 @@ class JumpRelu(SaeMaths):
         return ("W_dec", "W_enc", "b_enc", "log_threshold")
 
     def row_penalty(self, f_BF: Tensor) -> Tensor:
-        """L0; nothing for target_l0, which is of a whole batch."""
-        fires_BF = f_BF > 0 if self.penalty != "target_l0" else torch.zeros_like(f_BF)
+        """L0; nothing for what aims at one, which is of a whole batch."""
+        fires_BF = f_BF > 0 if self.penalty not in AIMED else torch.zeros_like(f_BF)
         return fires_BF.sum(1).to(f_BF.dtype)
 
 

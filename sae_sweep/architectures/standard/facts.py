@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 
 from sae_sweep.architectures.base import L1Config, one_of
+from sae_sweep.architectures.prefixes import PrefixConfig
 from sae_sweep.architectures.recipe import Recipe, Run
 
 VARIANTS = ("bricken", "april")
 
 
 @dataclass(frozen=True)
-class StandardConfig(L1Config):
+class StandardConfig(PrefixConfig, L1Config):
     """Config of `sae=standard` and `sae=standard_april`."""
 
     variant: str
@@ -20,7 +21,7 @@ class StandardConfig(L1Config):
         return self.variant == "bricken"
 
     def variations(self) -> tuple[str, ...]:
-        return () if self.unit_decoder else (self.variant,)
+        return (*(() if self.unit_decoder else (self.variant,)), *super().variations())
 
     def paper_recipe(self, run: Run) -> Recipe:
         """bricken: Adam as in 2023, lr of the Gated paper's baselines. april: clip, sparsity warm-up, final decay."""

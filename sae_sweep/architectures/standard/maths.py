@@ -9,6 +9,8 @@
 
     f = ReLU(W_enc x + b_enc),             x_hat = W_dec f + b_dec
     L = ||x - x_hat||^2 + l1 sum_i f_i ||W_dec,i||
+
+With `groups` above 1 the squared error is that of `saes/nested.py`.
 """
 
 import torch
@@ -22,6 +24,7 @@ from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.forms.relu import ReluForm
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.saes.initial import Start
+from sae_sweep.saes.nested import errors
 
 APRIL_DECODER_NORM = 0.1
 
@@ -45,13 +48,13 @@ class Standard(SaeMaths):
     def losses(self, p: Parameters, x_BD: Tensor, target_BMD: Tensor, step: Step) -> Losses:
         b_pre = p["b_dec"] if self.unit_decoder else None
         codes, f = step.encoder(x_BD, p["W_enc"], p["b_enc"], b_pre).above()
-        x_hat_BMD = codes.decode(f, p["W_dec"]) + p["b_dec"]
+        found = errors(codes, f, p, target_BMD, step)
         sparsity_M, buffers = self.penalty(f, codes, p, step)
         support_F = codes.support()
         return Losses(
-            reconstruction_M=step.objective.loss(x_hat_BMD.sub_(target_BMD)),
+            reconstruction_M=step.objective.loss(found.whole_BMD),
             sparsity_M=sparsity_M,
-            auxiliary_M=None,
+            auxiliary_M=found.inner_M,
             fired_F=support_F,
             support_F=support_F,
             buffers=buffers,

@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from math import log2, sqrt
 from typing import Any
 
-from sae_sweep.architectures.base import SaeConfig, above_zero, not_negative
+from sae_sweep.architectures.base import above_zero, not_negative
+from sae_sweep.architectures.prefixes import PrefixConfig
 from sae_sweep.architectures.recipe import Recipe, Run
 from sae_sweep.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class TopKConfig(SaeConfig):
+class TopKConfig(PrefixConfig):
     """Config of `sae=topk`, and the keys of all that fire a given number of latents."""
 
     k: int | None

@@ -1,7 +1,7 @@
 """TopK SAE with the AuxK loss (Gao et al. 2024, arXiv 2406.04093), decoder rows at unit norm:
 
 f = ReLU(TopK_k(W_enc (x - b_dec) + b_enc)),   x_hat = W_dec f + b_dec
-L = ||x - x_hat||^2 + AuxK                     (`auxk.py`)
+L = ||x - x_hat||^2 + AuxK                     (`saes/auxk.py`; with `groups` above 1 as in `saes/nested.py`)
 """
 
 import torch
@@ -16,6 +16,7 @@ from sae_sweep.saes.encoders.base import Encoder
 from sae_sweep.saes.forms.topk import TopKForm
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.saes.initial import Start
+from sae_sweep.saes.nested import Errors, errors
 
 
 class TopK(SaeMaths):
@@ -37,11 +38,11 @@ class TopK(SaeMaths):
     def losses(self, p: Parameters, x_BD: Tensor, target_BMD: Tensor, step: Step) -> Losses:
         codes, z = self.select(step.encoder(x_BD, p["W_enc"], p["b_enc"], p["b_dec"]), step)
         f = torch.relu(z)
-        error_BMD = (codes.decode(f, p["W_dec"]) + p["b_dec"]).sub_(target_BMD)
+        errors = self.errors(codes, f, p, target_BMD, step)
         return Losses(
-            reconstruction_M=step.objective.loss(error_BMD),
+            reconstruction_M=step.objective.loss(errors.whole_BMD),
             sparsity_M=None,
-            auxiliary_M=auxk_losses(p, x_BD, error_BMD, step),
+            auxiliary_M=errors.and_inner(self.auxiliary(p, x_BD, errors.whole_BMD, step)),
             fired_F=codes.fired(f),
             support_F=codes.support(),
             buffers=self.buffers_after(f.detach(), codes, step),
@@ -50,6 +51,14 @@ class TopK(SaeMaths):
     def select(self, encoder: Encoder, step: Step) -> tuple[Codes, Tensor]:
         """Which latents fire, and their pre-activations."""
         return encoder.largest_of_rows(kept(step))
+
+    def errors(self, codes: Codes, f: Tensor, p: Parameters, target_BMD: Tensor, step: Step) -> Errors:
+        """Of the reconstructions that the loss is of."""
+        return errors(codes, f, p, target_BMD, step)
+
+    def auxiliary(self, p: Parameters, x_BD: Tensor, error_BMD: Tensor, step: Step) -> Tensor | None:
+        """[M]: what is added to the loss; None where that is nothing."""
+        return auxk_losses(p, x_BD, error_BMD, step)
 
     def buffers_after(self, f: Tensor, codes: Codes, step: Step) -> Parameters:
         """The buffers that this step's activations change."""

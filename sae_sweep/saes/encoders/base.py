@@ -41,18 +41,18 @@ class Encoder(ABC):
         """Each member's `count` largest z of each token. On a CPU only those above 0 among them."""
 
     @abstractmethod
-    def largest_of_all(self, counts: Sequence[int], layout: Layout | None = None) -> tuple[Codes, Tensor]:
+    def largest_of_all(self, counts: Sequence[int]) -> tuple[Codes, Tensor]:
         """Each member's `count` largest z over all tokens, with all that equal the smallest of them, but none that is
-        not above 0. `layout` is that of the codes, where their rows are to be finer than members."""
+        not above 0."""
 
     def product(self) -> Tensor:
         """All of z [B, F], without gradient."""
         with torch.no_grad():
             return torch.addmm(self._offset_F, self._x_BD, self._W_enc.T)
 
-    def _listed(self, entries: Entries, layout: Layout | None = None) -> tuple[Codes, Tensor]:
-        """Codes of some entries of z, in a layout that may be finer than that of the members."""
-        codes = SparseCodes(entries.offsets, entries.column_N, layout or self._layout)
+    def _listed(self, entries: Entries) -> tuple[Codes, Tensor]:
+        """Codes of some entries of z."""
+        codes = SparseCodes(entries.offsets, entries.column_N, self._layout)
         return self._encoded(codes, entries.value_N)
 
     def _largest_of_members(
@@ -77,7 +77,7 @@ class Encoder(ABC):
         return torch.stack([smallest_of_largest(z_N, count) for z_N, count in zip(own, counts, strict=True)])
 
     def _encoded(self, codes: Codes, z: Tensor) -> tuple[Codes, Tensor]:
-        return codes, codes.encode(z, self._x_BD, self._W_enc, self._bias_F, self._b_pre_MD, self._layout)
+        return codes, codes.encode(z, self._x_BD, self._W_enc, self._bias_F, self._b_pre_MD)
 
 
 def _offset(W_enc: Tensor, bias_F: Tensor | None, b_pre_MD: Tensor | None, layout: Layout) -> Tensor:

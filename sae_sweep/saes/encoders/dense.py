@@ -9,7 +9,6 @@ from sae_sweep.kernels.selection import row_largest
 from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.dense_codes import DenseCodes
 from sae_sweep.saes.encoders.base import Encoder, largest_mask
-from sae_sweep.saes.layout import Layout
 
 
 class DenseEncoder(Encoder):
@@ -28,10 +27,10 @@ class DenseEncoder(Encoder):
         largest_BF = torch.cat([row_largest(z_BF[:, latents], count) for latents, count in own], dim=1)
         return self._encoded(DenseCodes(largest_BF.sign(), self._layout), largest_BF)
 
-    def largest_of_all(self, counts: Sequence[int], layout: Layout | None = None) -> tuple[Codes, Tensor]:
+    def largest_of_all(self, counts: Sequence[int]) -> tuple[Codes, Tensor]:
         z_BF = self.product()
-        return self._masked(largest_mask(z_BF, counts, self._layout), z_BF, layout)
+        return self._masked(largest_mask(z_BF, counts, self._layout), z_BF)
 
-    def _masked(self, support_BF: Tensor, z_BF: Tensor, layout: Layout | None = None) -> tuple[Codes, Tensor]:
+    def _masked(self, support_BF: Tensor, z_BF: Tensor) -> tuple[Codes, Tensor]:
         support_BF = support_BF.to(z_BF.dtype)
-        return self._encoded(DenseCodes(support_BF, layout or self._layout), z_BF.mul_(support_BF))
+        return self._encoded(DenseCodes(support_BF, self._layout), z_BF.mul_(support_BF))

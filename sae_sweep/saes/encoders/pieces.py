@@ -14,7 +14,6 @@ from sae_sweep.kernels.entries import Entries
 from sae_sweep.kernels.selection import SAMPLE, sampled_cut
 from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.encoders.base import Encoder
-from sae_sweep.saes.layout import Layout
 
 
 class PiecewiseEncoder(Encoder):
@@ -27,11 +26,11 @@ class PiecewiseEncoder(Encoder):
         x_BD, W_enc = self._x_BD.detach(), self._W_enc.detach()
         return self._listed(cpu.products.largest_products(x_BD, W_enc, self._layout.widths, counts, self._offset_F))
 
-    def largest_of_all(self, counts: Sequence[int], layout: Layout | None = None) -> tuple[Codes, Tensor]:
+    def largest_of_all(self, counts: Sequence[int]) -> tuple[Codes, Tensor]:
         cut_M = self._likely_cuts(counts)
         candidates = self._above(cut_M.index_select(0, self._layout.member_F))
         largest = self._largest_of_members(candidates, cut_M, lambda: self._above(0.0), counts)
-        return self._listed(largest, layout)
+        return self._listed(largest)
 
     def _above(self, floor_F: Tensor | float) -> Entries:
         return cpu.products.products_above(self._x_BD.detach(), self._W_enc.detach(), floor_F, self._offset_F)

@@ -15,7 +15,6 @@ from sae_sweep.kernels.entries import Entries, above, kept, largest_of_entries
 from sae_sweep.kernels.sparse import sampled_products
 from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.encoders.base import Encoder
-from sae_sweep.saes.layout import Layout
 
 
 class ScreenedEncoder(Encoder):
@@ -29,7 +28,7 @@ class ScreenedEncoder(Encoder):
         entries = self._at(likely_largest(self._bounds(), self._layout.widths, counts))
         return self._listed(largest_of_entries(entries, self._layout.widths, counts))
 
-    def largest_of_all(self, counts: Sequence[int], layout: Layout | None = None) -> tuple[Codes, Tensor]:
+    def largest_of_all(self, counts: Sequence[int]) -> tuple[Codes, Tensor]:
         bits_BF = self._bounds().bits_BF
         own = zip(self._layout.slices, counts, strict=True)
         cuts = [likely_cut(bits_BF[:, latents], count) for latents, count in own]
@@ -37,7 +36,7 @@ class ScreenedEncoder(Encoder):
         left_out_M = self._offset_F.new_tensor([highest_of(cut) for cut in cuts])
         candidates = self._at(above(bits_BF, cut_F))
         largest = self._largest_of_members(candidates, left_out_M, lambda: self._at(above(bits_BF)), counts)
-        return self._listed(largest, layout)
+        return self._listed(largest)
 
     def _bounds(self, floor_F: Tensor | None = None) -> Bounds:
         with torch.no_grad():

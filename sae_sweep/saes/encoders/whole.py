@@ -9,7 +9,6 @@ from sae_sweep.kernels.entries import Entries, above, where
 from sae_sweep.kernels.selection import row_top
 from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.encoders.base import Encoder, largest_mask
-from sae_sweep.saes.layout import Layout
 
 
 class WholeEncoder(Encoder):
@@ -21,14 +20,14 @@ class WholeEncoder(Encoder):
     def largest_of_rows(self, counts: Sequence[int]) -> tuple[Codes, Tensor]:
         """Those not above 0 too, so that how many there are is known without waiting for the device."""
         z_BF = self.product()
-        tops = [
-            row_top(z_BF[:, latents], count) + latents.start
+        tops = [  # ordered, so that they are by prefixes of the latents too
+            row_top(z_BF[:, latents], count).sort(dim=1).values + latents.start
             for latents, count in zip(self._layout.slices, counts, strict=True)
         ]
         top_BK = torch.cat(tops, dim=1)
         offsets = sum(counts) * torch.arange(len(z_BF) + 1, device=z_BF.device)
         return self._listed(Entries(offsets, top_BK.view(-1), z_BF.gather(1, top_BK).view(-1)))
 
-    def largest_of_all(self, counts: Sequence[int], layout: Layout | None = None) -> tuple[Codes, Tensor]:
+    def largest_of_all(self, counts: Sequence[int]) -> tuple[Codes, Tensor]:
         z_BF = self.product()
-        return self._listed(where(largest_mask(z_BF, counts, self._layout), z_BF), layout)
+        return self._listed(where(largest_mask(z_BF, counts, self._layout), z_BF))

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from sae_sweep.architectures.matryoshka.maths import prefix_sizes
 from sae_sweep.saes.base import Clock
+from sae_sweep.saes.nested import prefix_sizes
 from tests.saes import reference_topk
 from tests.saes.kinds import config
 

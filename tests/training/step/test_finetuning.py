@@ -16,6 +16,7 @@ from sae_sweep.interop import load_sae, saelens
 from sae_sweep.plan.groups import plan_sweep
 from sae_sweep.plan.members import Member, member_identity
 from sae_sweep.training.run.opening import open_group
+from tests.saes.kinds import BATCH_KINDS
 from tests.training.fabricate import KINDS, SITE, activations, member, train, trainer
 from tests.training.run.test_end_to_end import KL_MSE, TOPK, config, group_of, run, shared  # noqa: F401
 from tests.training.run.test_end_to_end import train as train_group
@@ -50,7 +51,7 @@ def test_it_begins_as_what_was_saved(kind: str, keys: dict[str, Any], tmp_path: 
     for name, tensor in saved.tensors.items():
         if name != "threshold" or kind.startswith("jumprelu"):  # of a batch of k: a running mean begins anew
             torch.testing.assert_close(again.tensors[name].float(), tensor, rtol=1e-4, atol=1e-5)
-    if kind not in ("batchtopk", "matryoshka"):
+    if kind not in BATCH_KINDS:
         double = replace(saved, tensors={name: t.double() for name, t in saved.tensors.items()})
         if saved.lookup is not None:
             double = replace(double, lookup=replace(saved.lookup, rows_VD=saved.lookup.rows_VD.double()))

@@ -28,6 +28,7 @@ from tests.saes.problems import CLOCKS, COEFFICIENTS, KS, VARIANCE, WIDTHS, D, P
 from tests.training.fabricate import member_configuration
 
 LAYER, HOOK = 1, "blocks.1.hook_resid_post"
+AIMED = ("jumprelu_target_l0", "jumprelu_gemma_scope_2")
 LATER = ("blocks.2.hook_resid_post", "blocks.3.hook_resid_post")
 EOS, BOS = 0, 1
 SCALE = 1.7
@@ -155,7 +156,7 @@ def check(world: World, made: Problem, name: str, dense: bool, lookup: bool = Fa
         x_hat_BD = terms.x_hat_BD if target_BD is None else terms.x_hat_BD + made.x_BD - target_BD
         value = world.expected(name, made.x_BD, x_hat_BD)
         assert losses.reconstruction_M[index].item() == pytest.approx(value.item(), rel=1e-9)
-        penalty = terms.sparsity * (WORTH if made.kind == "jumprelu_target_l0" else 1)  # which is in the loss's unit
+        penalty = terms.sparsity * (WORTH if made.kind in AIMED else 1)  # which is in the loss's unit
         total = value + COEFFICIENTS[index] * penalty + WORTH * terms.auxiliary
         assert losses.total(made.coefficient_M)[index].item() == pytest.approx(total.item(), rel=1e-9)
         for parameter, expected in reference.gradients(p, total).items():

@@ -8,20 +8,25 @@ import torch
 from torch import Tensor
 
 from sae_sweep.architectures.topk.facts import TopKConfig
+from sae_sweep.saes.base import Clock
 from tests.golden.fixed_problem import BATCH, KINDS, KNOBS, STEPS, WIDTH, first_parameters, inputs, trained
 from tests.saes import reference, reference_jumprelu, reference_topk
+from tests.saes.problems import chunks
 from tests.saes.reference import Terms
 from tests.training.fabricate import FREE_DECODER, TOPK_KINDS, D, member_configuration
 
 BETAS = {
-    **dict.fromkeys(("gated", "gated_decoder_norm", "jumprelu"), (0.0, 0.999)),
-    **dict.fromkeys(("batchtopk", "matryoshka"), (0.9, 0.99)),
+    **dict.fromkeys(("gated", "gated_decoder_norm", "jumprelu", "jumprelu_gemma_scope_2"), (0.0, 0.999)),
+    **dict.fromkeys(("batchtopk", "matryoshka", "ortsae"), (0.9, 0.99)),
 }
-EPS = {"topk": 6.25e-10}
+EPS = dict.fromkeys(("topk", "hierarchical_topk"), 6.25e-10)
 CLIP = {"april": 1.0, "jumprelu_anthropic": 1.0}
 LR_DECAYS = ("april", "p_anneal", "jumprelu_anthropic")
-RAMP_STEPS = {**dict.fromkeys(("april", "gated_decoder_norm", "p_anneal", "jumprelu"), 6), "jumprelu_anthropic": STEPS}
-SQRT_D, UNIT = ("april", "jumprelu_anthropic"), ("p_anneal", "jumprelu")
+RAMP_STEPS = {
+    **dict.fromkeys(("april", "gated_decoder_norm", "p_anneal", "jumprelu", "jumprelu_gemma_scope_2"), 6),
+    "jumprelu_anthropic": STEPS,
+}
+SQRT_D, UNIT = ("april", "jumprelu_anthropic"), ("p_anneal", "jumprelu", "ortsae", "jumprelu_gemma_scope_2")
 
 
 def lr_factor(kind: str, step: int) -> float:
@@ -31,7 +36,8 @@ def lr_factor(kind: str, step: int) -> float:
 
 
 def coefficient(kind: str, step: int) -> float:
-    knob = float(KNOBS[kind].get("sae_l1", KNOBS[kind].get("sae_l0_coefficient", 0.0)))
+    aimed = float("sae_l0" in KNOBS[kind])
+    knob = float(KNOBS[kind].get("sae_l1", KNOBS[kind].get("sae_l0_coefficient", aimed)))
     return knob * min(1, step / RAMP_STEPS[kind] if kind in RAMP_STEPS else 1)
 
 
@@ -61,10 +67,38 @@ class Annealing:
             self.since = []
 
 
+class Falling:
+    """The target of an L0 of 3: from the first step's it falls by the same factor for six steps, 16 times or to 3."""
+
+    first = 0.0
+
+    def at(self, step: int, p: dict[str, Tensor], x_BD: Tensor) -> float:
+        if step == 0:
+            self.first = float((reference.preactivations(p, x_BD) > p["log_threshold"].exp()).sum(1).double().mean())
+        return max(3.0, self.first * max(self.first / 3, 16) ** -min(1, step / 6))
+
+
 def terms_of(
-    kind: str, p: dict[str, Tensor], x_BD: Tensor, dead_F: Tensor, variance: float, p_and_s: tuple[float, float]
+    kind: str,
+    p: dict[str, Tensor],
+    x_BD: Tensor,
+    dead_F: Tensor,
+    variance: float,
+    p_and_s: tuple[float, float],
+    step: int = 0,
+    falling: Falling | None = None,
 ) -> Terms:
     match kind:
+        case "hierarchical_topk":
+            return reference_topk.hierarchical(p, x_BD, [1, 2], dead_F, 3, 1 / 32, variance)
+        case "ortsae":
+            own = chunks(WIDTH, 8, Clock(step, STEPS, 0))
+            return reference_topk.orthogonal(p, x_BD, 2, own, 0.25, dead_F, 3, 1 / 32, variance)
+        case "jumprelu_gemma_scope_2":
+            assert falling is not None
+            goal = (falling.at(step, p, x_BD), 3.0 / falling.at(step, p, x_BD))  # w sae.l0, whatever the target is
+            whole = reference_jumprelu.deepmind(p, x_BD, 0.1, "quadratic_frequency", goal, variance=3 * variance)
+            return reference_topk.with_prefixes(whole, p, x_BD, [2, 7, WIDTH])
         case "topk":
             return reference_topk.topk(p, x_BD, 2, dead_F, 3, 1 / 32, variance)
         case "batchtopk":
@@ -92,10 +126,10 @@ def test_thirty_steps_from_scratch(kind: str, keys: dict[str, Any]) -> None:
     p = {name: t.clone().requires_grad_() for name, t in first_parameters(kind).items()}
     adam = torch.optim.Adam(p.values(), lr=1.0, betas=BETAS.get(kind, (0.9, 0.999)), eps=EPS.get(kind, 1e-8))
     silent_F = torch.zeros(WIDTH, dtype=torch.int64)
-    losses, dead_seen, annealing = [], 0, Annealing()
+    losses, dead_seen, annealing, falling = [], 0, Annealing(), Falling()
     for step in range(STEPS):
         x_BD, p_and_s = x[step * BATCH : (step + 1) * BATCH], (annealing.exponent(step), annealing.scale)
-        terms = terms_of(kind, p, x_BD, silent_F >= 2, variance, p_and_s)
+        terms = terms_of(kind, p, x_BD, silent_F >= 2, variance, p_and_s, step, falling)
         annealing.after(step, terms.f_BF)
         dead_seen += int((silent_F >= 2).any())
         loss = terms.total(coefficient(kind, step))
