@@ -26,6 +26,8 @@ class SiteStatistics:
     """[at most SAMPLE_ROWS, d]: the first activations of the block."""
     centre: Tensor | None = None
     """[d] float64: what is subtracted from inputs; None is nothing."""
+    covariance: Tensor | None = None
+    """[d, d] float64, about the mean; None where nobody asked."""
 
     @property
     def variance(self) -> float:
@@ -36,18 +38,18 @@ class SiteStatistics:
 
 
 def site_statistics(
-    block: Block, hooks: Sequence[str] | None = None, *, centred: bool = False
+    block: Block, hooks: Sequence[str] | None = None, *, centred: bool = False, covariance: bool = False
 ) -> dict[str, SiteStatistics]:
     """The statistics of sites of a block, summed in float64; `centred`: norms about the mean. Each site of the block by
     itself, or `hooks` together: of the activations that count at all of them."""
     together = [(hook,) for hook in block.activations] if hooks is None else [tuple(hooks)] * len(hooks)
     return {
-        hook: _statistics(block, own, hook, centred)
+        hook: _statistics(block, own, hook, centred, covariance)
         for hook, own in zip(hooks or block.activations, together, strict=True)
     }
 
 
-def _statistics(block: Block, hooks: Sequence[str], hook: str, centred: bool) -> SiteStatistics:
+def _statistics(block: Block, hooks: Sequence[str], hook: str, centred: bool, covariance: bool) -> SiteStatistics:
     x_BD, count = block.activations[hook], block.count(hooks)
 
     def parts() -> Iterator[Tensor]:
@@ -61,12 +63,17 @@ def _statistics(block: Block, hooks: Sequence[str], hook: str, centred: bool) ->
         mean_D += wide_BD[: len(part_BD)].copy_(part_BD).sum(0)
     mean_D /= count
     centre_D = mean_D if centred else torch.zeros_like(mean_D)
+    covariance_DD = wide_BD.new_zeros(len(mean_D), len(mean_D)) if covariance else None
     norms = squares = wide_BD.new_zeros(())
     for part_BD in parts():
         squares_B = wide_BD[: len(part_BD)].copy_(part_BD).sub_(centre_D).square_().sum(1)
         norms, squares = norms + squares_B.sqrt().sum(), squares + squares_B.sum()
+        if covariance_DD is not None:
+            about_BD = wide_BD[: len(part_BD)].copy_(part_BD).sub_(mean_D)
+            covariance_DD.addmm_(about_BD.T, about_BD, alpha=1 / count)
     sample = block.take(hooks, slice(0, SAMPLE_ROWS))[0][hook].clone()  # a slice would keep the block alive
-    return SiteStatistics(mean_D, norms.item() / count, squares.item() / count, sample, centre_D if centred else None)
+    about_D = centre_D if centred else None
+    return SiteStatistics(mean_D, norms.item() / count, squares.item() / count, sample, about_D, covariance_DD)
 
 
 def joined(sites: Sequence[SiteStatistics], scales: Sequence[float]) -> SiteStatistics:
@@ -89,15 +96,16 @@ def joined(sites: Sequence[SiteStatistics], scales: Sequence[float]) -> SiteStat
 
 
 def input_scale(kind: str, d: int, stats: SiteStatistics) -> float:
-    """The c of inputs trained as c x: none is 1, sqrt_d makes the mean norm sqrt(d), unit the mean squared norm 1."""
+    """The c of inputs trained as c x: none is 1, sqrt_d makes the mean norm sqrt(d), unit the mean squared norm 1.
+    Beside whiten there is none."""
     match kind:
-        case "none":
+        case "none" | "whiten":
             return 1.0
         case "sqrt_d":
             return math.sqrt(d) / _above_zero(stats.mean_norm, f"sae.input_scale={kind}")
         case "unit":
             return 1 / math.sqrt(_above_zero(stats.mean_square_norm, f"sae.input_scale={kind}"))
-    raise ConfigError(f"sae.input_scale={kind} is not one of none, sqrt_d, unit")
+    raise ConfigError(f"sae.input_scale={kind} is not one of none, sqrt_d, unit, whiten")
 
 
 def coefficient_scale(unit: str, d: int, stats: SiteStatistics, scale: float) -> float:

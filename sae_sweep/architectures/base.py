@@ -16,7 +16,7 @@ from sae_sweep.host.kinds import Kinds
 
 ARCHITECTURES = Kinds("sae_sweep.architectures", "sae_sweep.architectures", inside="facts")
 """The facts of every architecture, by the name that `sae.architecture` takes."""
-INPUT_SCALES = ("none", "sqrt_d", "unit")
+INPUT_SCALES = ("none", "sqrt_d", "unit", "whiten")
 COEFFICIENT_UNITS = ("sum", "mean_d", "mean_d_norm", "mean_square", "variance")
 DECODER_INITS = ("random", "data", "pca", "kmeans")
 ENCODER_INITS = ("transpose", "matched_transpose", "scaled_transpose", "divided_transpose", "random")
@@ -49,7 +49,8 @@ class SaeConfig(ABC):
     l0: float | None
     """The L0 to reach, instead of the architecture's own knob."""
     input_scale: str
-    """Train on c x: none (c = 1), sqrt_d (mean norm becomes sqrt(d)) or unit (mean squared norm becomes 1)."""
+    """Train on c x: none (c = 1), sqrt_d (mean norm becomes sqrt(d)) or unit (mean squared norm becomes 1); or on W x
+    (whiten), W the inverse square root of the covariance (`activations/whitening.py`)."""
     centre: bool
     """Train on c (x - mean) instead; the mean is folded into the biases afterwards."""
     decoder_init: str
@@ -93,6 +94,11 @@ class SaeConfig(ABC):
     def reconstructions(self) -> int:
         """How many reconstructions of each token its loss is of."""
         return 1
+
+    @property
+    def whitens(self) -> bool:
+        """Whether it is trained on inputs whose numbers are uncorrelated."""
+        return self.input_scale == "whiten"
 
     @property
     def corrected(self) -> bool:

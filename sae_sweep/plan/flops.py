@@ -44,8 +44,8 @@ def product_flops(member: Member) -> float:
 
 
 def encoder_flops(member: Member) -> float:
-    """Per token, of one dense encoder product."""
-    return 2.0 * member.d * member.width
+    """Per token, of one dense encoder product, and of whitening what it is given."""
+    return 2.0 * member.d * (member.width + member.d * member.config.sae.whitens)
 
 
 def _suffix_flops(site: Site, facts: ModelFacts, context: int) -> float:

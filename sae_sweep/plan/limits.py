@@ -32,6 +32,7 @@ def check_config(config: MemberConfig) -> None:
     check_data(config.data)
     _check_synthetic(config)
     _check_map(config)
+    _check_whitening(config)
     _check_training(config)
     _check_objective(config)
     _check_evaluation(config)
@@ -95,6 +96,20 @@ def _check_map(config: MemberConfig) -> None:
         )
     if config.init_from is not None:
         raise ConfigError(f"init_from={config.init_from} is an autoencoder's at one site; leave it null with {named}")
+
+
+def _check_whitening(config: MemberConfig) -> None:
+    """What members of whitened inputs do not go with."""
+    if not config.sae.whitens:
+        return
+    named = {
+        "site.across": None if config.site.across is None else shown(config.site.across),
+        "training.objective": None if config.training.local else config.training.objective,
+        "init_from": config.init_from,
+    }
+    for key, value in named.items():
+        if value is not None:
+            raise ConfigError(f"{key}={value} is not for whitened inputs; take sae.input_scale=sqrt_d with it")
 
 
 def _check_training(config: MemberConfig) -> None:

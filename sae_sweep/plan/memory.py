@@ -52,6 +52,8 @@ TRIM_BYTES = 38
 """Per (token, latent) pair of the rows that the last correction of `sae.l0` sees together."""
 SAMPLE_BYTES = 32
 """Per number of the inputs that scales and first parameters are found on: kept twice, and three times in float64."""
+COVARIANCE_BYTES = 48
+"""Per number of a covariance where inputs are whitened: it, its eigenvectors, and what finding them takes."""
 COSINE_BYTES = 8
 """Per cosine of those a judge holds at a time where true latents are known."""
 LIBRARY_BYTES = 470_000_000
@@ -222,5 +224,7 @@ def _forward_bytes(group: Group) -> int:
 
 
 def _sample_bytes(group: Group) -> int:
-    data = group.members[0].config.data
-    return SAMPLE_BYTES * min(SAMPLE_ROWS, data.block_rows * data.context) * sum(group_widths(group))
+    data, members = group.members[0].config.data, group.members
+    squares = max(max(member.widths.values()) ** 2 * member.config.sae.whitens for member in members)
+    rows = min(SAMPLE_ROWS, data.block_rows * data.context)
+    return SAMPLE_BYTES * rows * sum(group_widths(group)) + COVARIANCE_BYTES * squares

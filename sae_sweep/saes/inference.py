@@ -25,14 +25,16 @@ class Lookup:
 
 @dataclass(frozen=True)
 class Units:
-    """Members train on scale (x - mean) of raw activations x."""
+    """Members train on scale (x - mean) of raw activations x, or on a symmetric matrix times x - mean."""
 
     scale: float | Tensor = 1.0
     mean_D: Tensor | None = None
+    matrix_DD: Tensor | None = None
 
     def applied(self, x_BD: Tensor) -> Tensor:
         """Raw activations [B, D] as members see them in training."""
-        return self.scale * (x_BD if self.mean_D is None else x_BD - self.mean_D)
+        x_BD = x_BD if self.mean_D is None else x_BD - self.mean_D
+        return self.scale * x_BD if self.matrix_DD is None else x_BD @ self.matrix_DD
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,16 @@ class InferenceSae:
         t = self.tensors
         rows = {"W_enc": t["W_enc"] * scale_D[:, None], "W_dec": t["W_dec"] / scale_D, "b_dec": t["b_dec"] / scale_D}
         return replace(self, tensors={**t, **rows})
+
+    def through(self, read_DD: Tensor, give_DD: Tensor) -> "InferenceSae":
+        """The same SAE for x, given that this one is for x read_DD and that what it gives times give_DD is wanted; of
+        an autoencoder they are each other's inverse. Codes stay as they are, so decoder rows lose their unit norm."""
+        t = {**self.tensors, "W_enc": read_DD @ self.tensors["W_enc"]}
+        t |= {"W_dec": t["W_dec"] @ give_DD, "b_dec": t["b_dec"] @ give_DD}
+        if "W_skip" in t:
+            t["W_skip"] = give_DD.T @ t["W_skip"] @ read_DD.T
+        lookup = self.lookup and replace(self.lookup, rows_VD=self.lookup.rows_VD @ give_DD)
+        return replace(self, tensors=t, lookup=lookup)
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> "InferenceSae":
         """The same SAE with every tensor changed."""

@@ -6,6 +6,7 @@ import pytest
 
 from sae_sweep.errors import ConfigError
 from sae_sweep.plan.groups import plan_sweep
+from sae_sweep.plan.limits import check_config
 from tests.plan.test_plan import config, refusal
 
 
@@ -116,6 +117,20 @@ def test_what_transcoders_cannot_have_is_refused(override: str, message: str) ->
 )
 def test_what_crosscoders_cannot_have_is_refused(override: str, message: str) -> None:
     assert message in refusal("site.across=[0,1]", override)
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("training.objective=e2e", "training.objective=e2e"),
+        ("site.across=[0,1]", "site.across=[0, 1]"),
+        ("init_from=there", "init_from=there"),
+    ],
+)
+def test_what_whitened_inputs_do_not_go_with(override: str, named: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_config(config("sae.input_scale=whiten", override))
+    assert f"{named} is not for whitened inputs" in str(caught.value)
 
 
 @pytest.mark.parametrize(

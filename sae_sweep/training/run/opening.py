@@ -106,7 +106,11 @@ def _opened(group: Group, waves: Sequence[Wave], ranks: Ranks, progress: Progres
 def _calibrated(banks: Sequence[BankPlan], source: Source, block: Block) -> tuple[list[Calibration], dict[str, Tensor]]:
     """The calibration of each bank on a block, and the mean activations [d] by the hooks that are spliced."""
     asked = {(bank.site.hooks, centred): bank for bank in banks for centred in (False, True)}
-    statistics = {(hooks, centred): site_statistics(block, hooks, centred=centred) for hooks, centred in asked}
+    whitening = {bank.site.hooks for bank in banks if bank.members[0].config.sae.whitens}
+    statistics = {
+        (hooks, centred): site_statistics(block, hooks, centred=centred, covariance=hooks in whitening)
+        for hooks, centred in asked
+    }
     objectives = {
         _objective(bank): _end_to_end(bank, source, block, statistics[bank.site.hooks, False]) for bank in banks
     }

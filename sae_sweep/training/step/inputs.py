@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sae_sweep.activations.block import Block
 from sae_sweep.activations.scaling import SiteStatistics, input_scale, joined
+from sae_sweep.activations.whitening import Whitening, whitened, whitening
 from sae_sweep.plan.members import Member
 from sae_sweep.saes.bank import Bank, Batch
 from sae_sweep.saes.inference import InferenceSae, Units
@@ -23,17 +24,26 @@ class Inputs:
         self._site, self._device, self._dtype = first.site, calibration.device, calibration.dtype
         sites, targets = calibration.sites, calibration.targets
         kind = first.config.sae.input_scale
+        self._whitenings = None
+        if first.config.sae.whitens:
+            read = whitening(sites[0])
+            self._whitenings = read, read if targets is None else whitening(targets)
         self.scales = [input_scale(kind, first.d // len(sites), site) for site in sites]
         """Of the sites that are read."""
         self.spaces = Spaces(same=targets is None, sites=len(sites))
-        self.units = self._units_of(self.scales, sites)
+        self.units = self._units_of(self.scales, sites, 0)
         several = len(sites) > 1
         self.target_scale = 1.0 if several else input_scale(kind, first.d_out, targets or sites[0])
-        self._target_units = self.units if several else self._units_of([self.target_scale], [targets or sites[0]])
+        self._target_units = self.units if several else self._units_of([self.target_scale], [targets or sites[0]], 1)
 
     def measured(self, calibration: Calibration) -> tuple[SiteStatistics, SiteStatistics]:
-        """The statistics of what is read and of what is reconstructed; a crosscoder's are of scaled activations."""
+        """The statistics of what is read and of what is reconstructed; a crosscoder's are of scaled activations, those
+        of members that whiten are of whitened ones."""
         sites = calibration.sites
+        if self._whitenings is not None:
+            of_read, of_written = self._whitenings
+            read = whitened(sites[0], of_read)
+            return read, read if calibration.targets is None else whitened(calibration.targets, of_written)
         read = joined(sites, self.scales) if len(sites) > 1 else sites[0]
         return read, calibration.targets or read
 
@@ -41,7 +51,8 @@ class Inputs:
         """What members begin from, given what `measured` says."""
 
         def seen(raw_ND: Tensor, units: Units) -> Tensor:
-            return (raw_ND if self.spaces.sites > 1 else self.scaled(raw_ND, units)).float().cpu()
+            ready = self.spaces.sites > 1 or self._whitenings is not None
+            return (raw_ND if ready else self.scaled(raw_ND, units)).float().cpu()
 
         outputs_ND = None if self.spaces.same else seen(written.sample, self._target_units)
         mean_D = seen(written.mean, self._target_units)
@@ -79,12 +90,26 @@ class Inputs:
             assert isinstance(self.units.scale, Tensor)
             sae = bank.fold(index, 1.0).scaled(self.units.scale)
             return sae if self.units.mean_D is None else sae.about(self.units.mean_D)
+        if self._whitenings is not None:
+            return self._dewhitened(bank.fold(index, 1.0), *self._whitenings)
         return bank.fold(index, self.target_scale, self._target_units.mean_D, self.units)
 
-    def _units_of(self, scales: Sequence[float], sites: Sequence[SiteStatistics]) -> Units:
-        """Of activations of these sites, end to end."""
+    def _dewhitened(self, sae: InferenceSae, read: Whitening, written: Whitening) -> InferenceSae:
+        """An SAE of whitened activations, for raw ones."""
+        matrices = (each.to(self._device, self._dtype) for each in (read.matrix_DD, written.inverse_DD))
+        sae = sae.through(*matrices)
+        if self.units.mean_D is None or self._target_units.mean_D is None:
+            return sae
+        if self.spaces.same:
+            return sae.about(self.units.mean_D)
+        return sae.reading(1.0, self.units.mean_D).giving_about(self._target_units.mean_D)
+
+    def _units_of(self, scales: Sequence[float], sites: Sequence[SiteStatistics], which: int) -> Units:
+        """Of activations of these sites, end to end; `which`: they are read (0) or written (1)."""
         centres = [site.centre for site in sites if site.centre is not None]
         centre_D = torch.cat(centres).to(self._device, self._dtype) if centres else None
+        if self._whitenings is not None:
+            return Units(1.0, centre_D, self._whitenings[which].matrix_DD.to(self._device, self._dtype))
         if len(sites) == 1:
             return Units(scales[0], centre_D)
         of_site = [torch.full_like(site.mean, c) for site, c in zip(sites, scales, strict=True)]
