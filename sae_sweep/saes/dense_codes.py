@@ -76,7 +76,7 @@ class RankedDenseCodes(DenseCodes):
 
     def __init__(self, support_BF: Tensor, layout: Layout, values_BF: Tensor, ends: Sequence[Sequence[int]]):
         super().__init__(support_BF, layout)
-        self._counts = [len(own) for own in ends]
+        self._parts = [len(own) for own in ends]
         self._part_BF = torch.empty_like(values_BF, dtype=torch.int16)
         """Within the member. What is not among a member's largest is 0, and may be of any."""
         for latents, own in zip(layout.slices, ends, strict=True):
@@ -92,8 +92,9 @@ class RankedDenseCodes(DenseCodes):
 
     def parts(self) -> Iterator[tuple[slice, Tensor]]:
         """The latents of each part's member, and where in them [B, f] it is."""
-        for latents, count in zip(self.layout.slices, self._counts, strict=True):
-            yield from ((latents, self._part_BF[:, latents] == part) for part in range(count))
+        for latents, count in zip(self.layout.slices, self._parts, strict=True):
+            for part in range(count):
+                yield latents, self._part_BF[:, latents] == part
 
 
 class _DecodeParts(torch.autograd.Function):
