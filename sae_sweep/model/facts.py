@@ -27,6 +27,9 @@ _ALIASES = {
     "d_mlp": ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
     "vocab_size": ("vocab_size",),
 }
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+"""What may hold the weights of a folder; pickled ones are read only where there are no others."""
 ADAPTER = "adapter_config.json"
 """What peft leaves beside an adapter: low-rank updates of another model's weights."""
 
@@ -41,6 +44,8 @@ class ModelFacts:
     d_head: int
     d_mlp: int
     vocab_size: int
+    n_experts: int | None = None
+    """That a token's router chooses from in a block, where config.json says so."""
 
 
 def model_folder(config: ModelConfig) -> Path | None:
@@ -82,7 +87,8 @@ def model_facts(config: ModelConfig) -> ModelFacts:
         )
     if missing:
         raise ConfigError(f"{missing[0]} is not in {folder}/config.json under a known name; give {', '.join(missing)}")
-    return ModelFacts(**{name: value for name, value in sizes.items() if value is not None})
+    found = {name: value for name, value in sizes.items() if value is not None}
+    return ModelFacts(**found, n_experts=_first_integer({**entries, **_text_part(entries)}, _EXPERTS))
 
 
 def stated_dtype(config: ModelConfig) -> str:
@@ -117,14 +123,19 @@ def check_weights(config: ModelConfig, facts: ModelFacts) -> None:
     folder = model_folder(config)
     if folder is None:
         return
-    held = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    held = sum(file.stat().st_size for file in weight_paths(folder))
     block = 2 * facts.d_model * facts.d_mlp + 2 * facts.d_model * facts.n_heads * facts.d_head
     numbers = facts.vocab_size * facts.d_model + facts.n_layers * block
     if numbers > MANY_TIMES * held:
         raise ConfigError(
-            f"model.path={config.path}: config.json is of a model of {numbers:.3g} numbers, and its *.safetensors have"
+            f"model.path={config.path}: config.json is of a model of {numbers:.3g} numbers, and its weights have"
             f" {held:,} bytes: they are not of one model, or not there yet (files that git-lfs has not fetched?)"
         )
+
+
+def weight_paths(folder: Path) -> list[Path]:
+    """The files of a folder that hold its weights: safetensors, or where there are none the pickled."""
+    return next(filter(None, ([*folder.glob(pattern)] for pattern in WEIGHTS)), [])
 
 
 def longest_row(config: ModelConfig) -> int | None:
@@ -156,7 +167,10 @@ def _text_part(entries: Mapping[str, Any]) -> Mapping[str, Any]:
 def read_sizes(entries: Mapping[str, Any]) -> dict[str, int | None]:
     """The sizes a config.json states under the name any architecture gives them; None for what it leaves out."""
     entries = {**entries, **_text_part(entries)}
-    return {name: _first_integer(entries, aliases) for name, aliases in _ALIASES.items()}
+    sizes = {name: _first_integer(entries, aliases) for name, aliases in _ALIASES.items()}
+    if sizes["n_heads"] is None and "state_size" in entries:
+        sizes |= {"n_heads": 0, "d_head": 0}  # a state-space model attends with none
+    return sizes
 
 
 def complete_sizes(sizes: Mapping[str, int | None], *, guess: bool) -> dict[str, int | None]:
@@ -195,10 +209,10 @@ def _check_folder(folder: Path, path: str | None) -> None:
         )
     if not (folder / "config.json").is_file():
         raise ConfigError(f"model.path={path}: the folder has no config.json, so it is not in Hugging Face layout")
-    if not any(folder.glob("*.safetensors")):
+    if not weight_paths(folder):
         raise ConfigError(
-            f"model.path={path}: the folder has no *.safetensors weights (pickled .bin weights are not loaded;"
-            " save them again with save_pretrained)"
+            f"model.path={path}: the folder has no weights (*.safetensors, or pytorch_model*.bin); give one that"
+            " save_pretrained has written"
         )
 
 

@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from sae_sweep.model.blocks import Block, BlockMap, first, input_of
 from sae_sweep.model.language_model import LanguageModel
-from sae_sweep.model.observe import placed
+from sae_sweep.model.places import place_of
 from sae_sweep.model.sites import HOOK_OF_KIND, Site
 
 Change = Callable[[Tensor], Tensor]
@@ -32,54 +31,11 @@ def changing(model: LanguageModel, site: Site, change: Change) -> Iterator[None]
             yield
         return
     with ExitStack() as stack:
-        for handle in _hooks(model.block_map, site, whole):
+        assert site.kind is not None
+        assert site.layer is not None
+        for handle in place_of(model.block_map, site.layer, site.kind).hooked(whole):
             stack.callback(handle.remove)
         yield
-
-
-def _hooks(block_map: BlockMap, site: Site, change: Change) -> list[Any]:
-    """Register the module hooks that change a site which its block has."""
-    assert site.kind is not None
-    assert site.layer is not None
-    block = block_map.blocks[site.layer]
-    if site.kind == "resid_mid":
-        return _resid_mid(block, change)
-    module, is_input = placed(block, site.kind)
-    return [_change_input(module, change) if is_input else _change_output(module, change)]
-
-
-def _resid_mid(block: Block, change: Change) -> list[Any]:
-    """Attention is made to add what leads to the changed residual stream."""
-    before: list[Tensor] = []
-    assert block.attention_added is not None
-
-    def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        before.append(input_of(args, kwargs))
-
-    def added(value: Tensor) -> Tensor:
-        middle = before.pop() + value
-        return value + (change(middle) - middle)
-
-    return [
-        block.module.register_forward_pre_hook(note, with_kwargs=True),
-        _change_output(block.attention_added, added),
-    ]
-
-
-def _change_input(module: nn.Module, change: Change) -> Any:
-    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        value = change(input_of(args, kwargs))
-        return ((value, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": value})
-
-    return module.register_forward_pre_hook(hook, with_kwargs=True)
-
-
-def _change_output(module: nn.Module, change: Change) -> Any:
-    def hook(_: nn.Module, __: object, output: Any) -> Any:
-        value = change(first(output))
-        return (value, *output[1:]) if isinstance(output, tuple) else value
-
-    return module.register_forward_hook(hook)
 
 
 def _bridge_hooks(site: Site, change: Change) -> list[Any]:

@@ -7,13 +7,20 @@ from typing import Any
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+)
 from transformers.utils.logging import disable_progress_bar, set_verbosity
 
 from sae_sweep.config.schema import ModelConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.host.network import look_at_hub
-from sae_sweep.model.blocks import close, map_blocks
+from sae_sweep.model.blocks import close
 from sae_sweep.model.facts import (
     check_unquantised,
     check_weights,
@@ -24,6 +31,7 @@ from sae_sweep.model.facts import (
 )
 from sae_sweep.model.head import check_head
 from sae_sweep.model.language_model import LanguageModel, Passes
+from sae_sweep.model.mapping import map_blocks
 
 __all__ = ["LanguageModel", "Passes", "load_model", "load_tokenizer", "resolve_device", "resolve_dtype"]
 
@@ -127,11 +135,13 @@ def _loading_options(config: ModelConfig) -> dict[str, Any]:
 
 
 def _load_module(config: ModelConfig, dtype: torch.dtype) -> nn.Module:
-    # Left to itself transformers takes sdpa attention wherever the architecture computes the same with it.
+    # Left to itself transformers takes sdpa attention wherever the architecture computes the same with it, and weights
+    # as safetensors where there are such. Pickled ones are read as tensors alone.
+    options = {"dtype": dtype, "weights_only": True, "output_loading_info": True, **_loading_options(config)}
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = _kind(config).from_pretrained(
             _source(config),
-            **{"dtype": dtype, "use_safetensors": True, "output_loading_info": True, **_loading_options(config)},
+            **options,
             ignore_mismatched_sizes=True,  # they are refused below, by their names
         )
     except Exception as error:  # transformers, safetensors and remote code raise types of their own
@@ -152,12 +162,21 @@ def _load_module(config: ModelConfig, dtype: torch.dtype) -> nn.Module:
             " would be random; give a complete checkpoint"
         )
     assert isinstance(module, nn.Module)
+    if dtype == torch.float64 and hasattr(module, "set_experts_implementation"):
+        module.set_experts_implementation("eager")  # the grouped products of others have no float64
     if unread := sorted(info["unexpected_keys"]):
         log.warning(
             "model.path=%s: %d of its tensors are not read (%s, ...): the model of its config.json has none such",
             *(config.path, len(unread), unread[0]),
         )
     return module
+
+
+def _kind(config: ModelConfig) -> Any:
+    """What loads the model: as a causal language model, or else as one that also sees, of which the text is read."""
+    found = type(AutoConfig.from_pretrained(_source(config), **_loading_options(config)))
+    sees = found in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and found not in MODEL_FOR_CAUSAL_LM_MAPPING
+    return AutoModelForImageTextToText if sees else AutoModelForCausalLM
 
 
 def _line(error: Exception) -> str:

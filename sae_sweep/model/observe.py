@@ -5,17 +5,16 @@ from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from sae_sweep.errors import ConfigError
-from sae_sweep.model.blocks import Block, BlockMap, first, input_of
+from sae_sweep.model.blocks import BlockMap
 from sae_sweep.model.language_model import LanguageModel
+from sae_sweep.model.places import missing, place_of
 from sae_sweep.model.sites import HOOK_OF_KIND, INNER, Site, parse_hook, site_width
 
 Sink = Callable[[str, Tensor], None]
 """Takes a hook's name and its activation [R, T, d], which the model may go on to change in place."""
-
-_ADDED_KINDS = ("resid_mid", "attn_out", "mlp_out")
 
 
 def check_hook(model: LanguageModel, hook: str) -> Site:
@@ -31,7 +30,7 @@ def check_hook(model: LanguageModel, hook: str) -> Site:
             f"site.hook={hook}: model.backend=hf serves only the kinds {', '.join(HOOK_OF_KIND)}"
             f" (blocks.L.{HOOK_OF_KIND['resid_post']}, ...); use model.backend=transformer_lens for any other hook"
         )
-    problem = _missing(model.block_map, site.kind, site.layer)
+    problem = missing(model.block_map, site.layer, site.kind)
     if problem:
         raise ConfigError(f"site.kind={site.kind}: {type(model.module).__name__} {problem}")
     return site
@@ -80,75 +79,15 @@ def _check_bridge_hook(model: LanguageModel, hook: str) -> None:
         raise ConfigError(f"site.hook={hook} never fires: {error}") from error
 
 
-def _missing(block_map: BlockMap, kind: str, layer: int) -> str | None:
-    """Why a block has no such site, or None where it has."""
-    block = block_map.blocks[layer]
-    part = {
-        "attn_z": block.attention_projection,
-        "attn_out": block.attention_added,
-        "mlp_in": block.mlp,
-        "mlp_post": block.mlp_projection,
-        "mlp_out": block.mlp_added,
-    }.get(kind, block.module)
-    if part is None:
-        return f"keeps it in block {layer} where model.backend=hf cannot find it; use model.backend=transformer_lens"
-    if kind in _ADDED_KINDS and not block_map.plain:
-        return "adds more or less to the residual than its attention and MLP return; use another kind"
-    if kind == "resid_mid" and block_map.parallel:
-        return "runs attention and MLP in parallel, so there is no residual between them; use resid_pre or resid_post"
-    return None
-
-
 def _observe(block_map: BlockMap, site: Site, sink: Sink) -> list[Any]:
     """Register the module hooks of a site that its block has."""
     assert site.kind is not None
     assert site.layer is not None
-    block = block_map.blocks[site.layer]
-    if site.kind == "resid_mid":
-        return _observe_resid_mid(block, site.hook, sink)
-    module, is_input = placed(block, site.kind)
-    return [(_on_input if is_input else _on_output)(module, lambda value: sink(site.hook, value))]
 
+    def take(activation: Tensor) -> None:
+        sink(site.hook, activation)
 
-def placed(block: Block, kind: str) -> tuple[nn.Module, bool]:
-    """The module whose input or output a site of any kind but resid_mid is, and whether it is the input."""
-    inputs = {
-        "resid_pre": block.module,
-        "attn_z": block.attention_projection,
-        "mlp_in": block.mlp,
-        "mlp_post": block.mlp_projection,
-    }
-    outputs = {"resid_post": block.module, "attn_out": block.attention_added, "mlp_out": block.mlp_added}
-    module = (inputs | outputs)[kind]
-    assert module is not None
-    return module, kind in inputs
-
-
-def _observe_resid_mid(block: Block, hook: str, sink: Sink) -> list[Any]:
-    before: list[Tensor] = []
-
-    def after_attention(added: Tensor) -> None:
-        sink(hook, before.pop() + added)
-
-    return [_on_input(block.module, before.append), _on_output(block.attention_added, after_attention)]
-
-
-def _on_input(module: nn.Module | None, take: Callable[[Tensor], None]) -> Any:
-    assert module is not None
-
-    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        take(input_of(args, kwargs))
-
-    return module.register_forward_pre_hook(hook, with_kwargs=True)
-
-
-def _on_output(module: nn.Module | None, take: Callable[[Tensor], None]) -> Any:
-    assert module is not None
-
-    def hook(_: nn.Module, __: object, output: Any) -> None:
-        take(first(output))
-
-    return module.register_forward_hook(hook)
+    return place_of(block_map, site.layer, site.kind).hooked(take)
 
 
 def _bridge_hook(name: str, sink: Sink) -> Callable[..., None]:

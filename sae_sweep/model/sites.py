@@ -15,11 +15,13 @@ HOOK_OF_KIND = {
     "attn_out": "hook_attn_out",
     "resid_mid": "hook_resid_mid",
     "mlp_in": "mlp.hook_in",
+    "router": "mlp.hook_router_logits",
+    "experts_out": "mlp.hook_experts_out",
     "mlp_post": "mlp.hook_post",
     "mlp_out": "hook_mlp_out",
     "resid_post": "hook_resid_post",
 }
-INNER = ("attn_z", "mlp_post")
+INNER = ("attn_z", "mlp_post", "router")
 """Kinds inside a part, which some blocks have wider or narrower than config.json says: `site.width` then does."""
 KIND_OF_HOOK = {hook: kind for kind, hook in HOOK_OF_KIND.items()}
 
@@ -149,7 +151,8 @@ def site_width(site: Site, facts: ModelFacts) -> int | None:
     """Numbers per position at the site; None where only the loaded model can tell."""
     if site.kind is None:
         return None
-    return {"mlp_post": facts.d_mlp, "attn_z": facts.n_heads * facts.d_head}.get(site.kind, facts.d_model)
+    inner = {"mlp_post": facts.d_mlp, "attn_z": facts.n_heads * facts.d_head, "router": facts.n_experts}
+    return inner.get(site.kind, facts.d_model)
 
 
 def _site_of_hook(hook: str, layer: int | None, facts: ModelFacts) -> Site:

@@ -2,8 +2,8 @@
 
 The model's own forward runs, so that masks and position embeddings are its own, but the blocks before the site are
 made to hand on the residual stream that a clean pass recorded, and the part of the block that would have computed
-the activation is made to return the replacement. With model.backend=transformer_lens the whole model runs and a hook
-replaces the activation: slower, but it serves any hook.
+the activation is made to return the replacement. With model.backend=transformer_lens, and where blocks hand on more
+than one residual stream, the whole model runs and a hook replaces the activation.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,14 +20,18 @@ from sae_sweep.model.harvest import collect
 from sae_sweep.model.intervene import changing
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.model.observe import check_hook, observing
+from sae_sweep.model.places import place_of
 from sae_sweep.model.sites import HOOK_OF_KIND, Site, parse_hook
 
 # What a suffix pass needs of the clean one, in the site's own block, by kind: where the residual stream enters it and,
 # for sites in the MLP, what attention added to it.
+_IN_THE_MLP = ("mlp_in", "router", "experts_out", "mlp_post")
 _RECORDED = {
     "attn_z": ("resid_pre",),
     "attn_out": ("resid_pre",),
     "mlp_in": ("resid_pre", "attn_out"),
+    "router": ("resid_pre", "attn_out"),
+    "experts_out": ("resid_pre", "attn_out"),
     "mlp_post": ("resid_pre", "attn_out"),
     "mlp_out": ("resid_pre", "attn_out"),
 }
@@ -58,7 +62,7 @@ class Suffix:
         self.model = model
         self.sites = {hook: check_hook(model, hook) for hook in hooks}
         self._recorded = self.sites | {hook: check_hook(model, hook) for hook in read}
-        if model.block_map is not None:
+        if model.block_map is not None and model.block_map.single:
             for site in self.sites.values():
                 self._recorded.update({hook: parse_hook(hook) for hook in _recorded_hooks(model.block_map, site)})
         self._verify()
@@ -102,7 +106,10 @@ class Suffix:
         # A copy: some blocks add to what they are given in place.
         value = replacement_RTd.to(own.device, own.dtype, copy=True)
         found, site = self.model.block_map, self.sites[hook]
-        replacing = changing(self.model, site, lambda _: value) if found is None else _cut(found, site, clean, value)
+        if found is None or not found.single:
+            replacing = changing(self.model, site, lambda _: value)
+        else:
+            replacing = _cut(found, site, clean, value)
         with replacing:
             return self.model.final_hidden(clean.tokens_RT)
 
@@ -146,15 +153,15 @@ def _cut(block_map: BlockMap, site: Site, clean: CleanPass, value: Tensor) -> It
             _bypass_attention(block_map, block, torch.zeros_like(value), stack)
         elif site.kind == "attn_out":
             _bypass_attention(block_map, block, value, stack)
-        elif site.kind == "attn_z":
-            _return_from(block_map, block.attention, _apply(block.attention_projection, value), stack)
-        elif site.kind == "mlp_in":
-            _return_from(block_map, block.mlp, _apply(block.mlp, value), stack)
         elif site.kind == "mlp_out":
-            _return_from(block_map, block.mlp, value, stack)
-            _return_from(block_map, block.mlp_added, value, stack)
-        elif site.kind == "mlp_post":
+            _bypass(block_map, block.mlp, block.mlp_projection, block.mlp_added, value, stack)
+        elif site.kind == "attn_z" and block.attention in block.direct:
+            _return_from(block_map, block.attention, _apply(block.attention_projection, value), stack)
+        elif site.kind == "mlp_post" and block.mlp in block.direct:
             _return_from(block_map, block.mlp, _apply(block.mlp_projection, value), stack)
+        elif site.kind in ("attn_z", *_IN_THE_MLP):
+            for handle in place_of(block_map, site.layer, site.kind).hooked(lambda _: value):
+                stack.callback(handle.remove)
         yield
 
 
@@ -173,8 +180,21 @@ def _start_at(block_map: BlockMap, live: int, start_RTD: Tensor, stack: ExitStac
 
 
 def _bypass_attention(block_map: BlockMap, block: Block, added: Tensor, stack: ExitStack) -> None:
-    _return_from(block_map, block.attention, added, stack)
-    _return_from(block_map, block.attention_added, added, stack)
+    _bypass(block_map, block.attention, block.attention_projection, block.attention_added, added, stack)
+
+
+def _bypass(
+    block_map: BlockMap,
+    part: nn.Module | None,
+    projection: nn.Module | None,
+    added: nn.Module | None,
+    value: Tensor,
+    stack: ExitStack,
+) -> None:
+    """Let a part add `value`. It need not run, unless it is what adds its projection's output to the residual."""
+    if added is not projection:
+        _return_from(block_map, part, value, stack)
+    _return_from(block_map, added, value, stack)
 
 
 def _return_from(block_map: BlockMap, module: nn.Module | None, value: Tensor, stack: ExitStack) -> None:

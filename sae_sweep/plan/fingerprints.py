@@ -16,11 +16,11 @@ from typing import Any
 from sae_sweep.config.schema import MemberConfig, ModelConfig
 from sae_sweep.data.hub_commit import streamed_commit
 from sae_sweep.data.kinds import DataKind, data_kind
-from sae_sweep.data.origin import Origin, origins
+from sae_sweep.data.origin import Origin, origins, sources_of
 from sae_sweep.errors import ConfigError
-from sae_sweep.model.facts import model_folder
+from sae_sweep.model.facts import WEIGHTS, model_folder
 
-WEIGHT_FILES = ("*.safetensors", "config.json", "*.py")
+WEIGHT_FILES = (*WEIGHTS, "config.json", "*.py")
 """What makes a local folder the model it is; its tokenizer shows in the tokens."""
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "*.model")
 MODEL_KEYS = ("model.path", "model.path (its tokenizer)")
@@ -43,8 +43,10 @@ def fingerprints(config: MemberConfig) -> dict[str, Fingerprint]:
         for key, patterns in zip(MODEL_KEYS, (WEIGHT_FILES, TOKENIZER_FILES), strict=True):
             found[key] = _model(config.model, patterns)
     if "path" in kind.READS and config.data.path:
-        for origin in filter(None, origins(config.data)):
-            found[origin.key] = _data(origin, kind)
+        sources = sources_of(config.data)
+        for number, (source, _) in enumerate(sources, 1):
+            for origin in filter(None, origins(source)):
+                found[origin.key + (f" ({number})" if len(sources) > 1 else "")] = _data(origin, kind)
     if hasattr(kind, "own_files"):
         found["data"] = _own(config.data.kind)
     return {key: each for key, each in found.items() if each.get("files") or each.get("commit")}

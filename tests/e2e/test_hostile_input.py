@@ -198,11 +198,23 @@ def test_weights_that_lack_tensors(command: Command, model: Path, text_file: Pat
     assert_refused(answer, "model.path", "lack 1 of the model's tensors")
 
 
-def test_pickled_weights_are_not_loaded(command: Command, model: Path, text_file: Path) -> None:
-    torch.save(load_file(model / "model.safetensors"), model / "pytorch_model.bin")
+class Runs:
+    """Opens a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (str(self.file), "w")
+
+
+def test_code_in_pickled_weights_is_not_run(command: Command, model: Path, text_file: Path) -> None:
+    told = model / "ran"
+    torch.save({**load_file(model / "model.safetensors"), "more": Runs(told)}, model / "pytorch_model.bin")
     (model / "model.safetensors").unlink()
     answer = command(*SMALL, f"model.path={model}", "data=text", f"data.path={text_file}")
-    assert_refused(answer, "model.path", "pickled")
+    assert_refused(answer, "model.path", "cannot be loaded")
+    assert not told.exists()
 
 
 def test_code_of_a_model_is_not_run_unless_asked_for_by_name(command: Command, model: Path, text_file: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sae_sweep.errors import ConfigError
-from sae_sweep.model.blocks import map_blocks
+from sae_sweep.model.mapping import map_blocks
 
 
 class Block(nn.Module):
@@ -48,8 +48,7 @@ def test_the_blocks_that_read_text_are_found_whatever_form_they_give(form: Calla
     model = Model(form)
     found = map_blocks(model, 2, model.read)
     assert [block.module for block in found.blocks] == list(model.text.h)  # type: ignore[arg-type]
-    assert found.plain
-    assert not found.parallel
+    assert all(block.plain and not block.parallel for block in found.blocks)
 
 
 def test_what_is_not_supported_says_why() -> None:

@@ -43,6 +43,15 @@ def test_facts_of_other_names_and_nesting(tmp_path: Path, model_config: Config) 
     assert model_facts(config) == ModelFacts(10, 2, 5, 2, 7, 11)
 
 
+def test_facts_of_experts_and_of_a_model_without_attention(tmp_path: Path, model_config: Config) -> None:
+    sizes = {"hidden_size": 10, "num_hidden_layers": 2, "intermediate_size": 7, "vocab_size": 11}
+    experts = model_config(_folder(tmp_path / "e", {**sizes, "num_attention_heads": 5, "n_routed_experts": 6}))
+    assert model_facts(experts) == ModelFacts(10, 2, 5, 2, 7, 11, n_experts=6)
+    assert model_facts(model_config(_folder(tmp_path / "s", {**sizes, "state_size": 4}))).n_heads == 0
+    with pytest.raises(ConfigError, match=r"model\.n_heads is not in"):
+        model_facts(model_config(_folder(tmp_path / "n", sizes)))
+
+
 def test_the_configs_own_fields_come_first(llama_folder: Path, model_config: Config) -> None:
     assert model_facts(model_config(llama_folder, d_mlp=81)).d_mlp == 81
 
@@ -65,8 +74,7 @@ def test_errors_of_folders(tmp_path: Path, model_config: Config) -> None:
     with pytest.raises(ConfigError, match=r"no config\.json"):
         model_folder(model_config(tmp_path / "empty"))
     (tmp_path / "empty" / "config.json").write_text("{")
-    (tmp_path / "empty" / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"no \*\.safetensors"):
+    with pytest.raises(ConfigError, match=r"no weights \(\*\.safetensors, or pytorch_model"):
         model_folder(model_config(tmp_path / "empty"))
     (tmp_path / "empty" / "model.safetensors").write_bytes(b"")
     with pytest.raises(ConfigError, match="not valid JSON"):

@@ -97,6 +97,22 @@ def test_weights_that_lack_a_tensor_are_refused(llama_folder: Path, tmp_path: Pa
         load_model(model_config(tmp_path))
 
 
+def test_pickled_and_sharded_weights_are_the_same_model(
+    llama_folder: Path, tmp_path: Path, model_config: Config, tokens_RT: Tensor
+) -> None:
+    plain = load_model(model_config(llama_folder))
+    folders = {name: tmp_path / name for name in ("pickled", "sharded")}
+    for folder in folders.values():
+        shutil.copytree(llama_folder, folder)
+        (folder / "model.safetensors").unlink()
+    torch.save(load_file(llama_folder / "model.safetensors"), folders["pickled"] / "pytorch_model.bin")
+    plain.module.save_pretrained(folders["sharded"], max_shard_size="40KB")  # type: ignore[operator]
+    assert len([*folders["sharded"].glob("model-*.safetensors")]) > 1
+    for folder in folders.values():
+        found = load_model(model_config(folder))
+        assert torch.equal(found.final_hidden(tokens_RT), plain.final_hidden(tokens_RT))
+
+
 def test_a_tensor_of_another_shape_is_refused(llama_folder: Path, tmp_path: Path, model_config: Config) -> None:
     """By its name, without a table of transformers' own."""
     shutil.copytree(llama_folder, tmp_path, dirs_exist_ok=True)

@@ -5,7 +5,7 @@ from sae_sweep.errors import ConfigError
 from sae_sweep.model.facts import ModelFacts
 from sae_sweep.model.sites import HOOK_OF_KIND, Site, resolve_site, site_width
 
-FACTS = ModelFacts(d_model=32, n_layers=4, n_heads=4, d_head=16, d_mlp=80, vocab_size=300)
+FACTS = ModelFacts(d_model=32, n_layers=4, n_heads=4, d_head=16, d_mlp=80, vocab_size=300, n_experts=6)
 
 
 @pytest.mark.parametrize("kind", HOOK_OF_KIND)
@@ -13,7 +13,7 @@ def test_kind_and_hook_name_the_same_site(kind: str) -> None:
     site = resolve_site(SiteConfig(kind, 3, None, None, None, None), FACTS)
     assert site == resolve_site(SiteConfig(None, None, site.hook, None, None, None), FACTS)
     assert (site.kind, site.layer) == (kind, 3)
-    assert site_width(site, FACTS) == {"mlp_post": 80, "attn_z": 64}.get(kind, 32)
+    assert site_width(site, FACTS) == {"mlp_post": 80, "attn_z": 64, "router": 6}.get(kind, 32)
 
 
 def test_names_are_transformer_lenss() -> None:
