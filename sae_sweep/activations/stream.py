@@ -13,6 +13,7 @@ from sae_sweep.activations.finite import check_finite
 from sae_sweep.activations.outliers import Guard
 from sae_sweep.activations.sequences import Sequences, WholePasses
 from sae_sweep.config.schema import DataConfig
+from sae_sweep.data.parting import parting
 from sae_sweep.data.positions import counted_positions, readable, target_positions
 from sae_sweep.data.rows import BLOCK_ORDER, TokenStream, permutation
 from sae_sweep.errors import ConfigError
@@ -76,6 +77,7 @@ class ActivationStream:
         special_ids = tokenizer.all_special_ids if tokenizer is not None else []
         self._special_ids = torch.tensor(special_ids, dtype=torch.int64)
         self._bos_id: int | None = tokenizer.bos_token_id if tokenizer is not None else None
+        self._parting = parting(config, tokenizer)
 
     def block(self, index: int) -> Block:
         """The block at `index`. ConfigError when the model gives an infinite or NaN activation."""
@@ -89,7 +91,7 @@ class ActivationStream:
     def _whole_block(self, index: int) -> Block:
         rows, epoch = self._rows.block(index)
         tokens_RT = torch.from_numpy(rows).long()
-        counted_RT = counted_positions(tokens_RT, self._special_ids, self._bos_id)
+        counted_RT = counted_positions(tokens_RT, self._special_ids, self._bos_id, self._parting)
         target_RT = target_positions(counted_RT, tokens_RT, self._special_ids)
         tokens_RT = readable(tokens_RT)
         count = int(counted_RT.sum())

@@ -11,7 +11,7 @@ from sae_sweep.config.reading import config_entries, member_config, unknown_key
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
 
-SOURCE_KEYS = ("kind", "toy", "path", "name", "split", "field", "heldout_path", "heldout_split")
+SOURCE_KEYS = ("kind", "toy", "path", "weights", "name", "split", "field", "heldout_path", "heldout_split")
 """Of data: where tokens are from, not how rows are made of them."""
 RUNTIME_GROUPS = ("tracking", "launcher")
 

@@ -50,7 +50,7 @@ class SiteConfig:
     """A named place in the model, in TransformerLens's words."""
 
     kind: str | None
-    """resid_pre, resid_mid, resid_post, mlp_in, mlp_post, mlp_out, attn_z or attn_out."""
+    """resid_pre, attn_z, attn_out, resid_mid, mlp_in, router, experts_out, mlp_post, mlp_out or resid_post."""
     layer: int | None
     """Block index from 0; null is the middle block (n_layers // 2)."""
     hook: str | None
@@ -82,8 +82,10 @@ class ToyConfig:
 
 
 LATER: dict[str, Any] = {
+    "data.weights": None,
     "data.filter": None,
     "data.packing": "concat",
+    "data.attention": "row",
     "data.chat": False,
     "data.positions_of": "all",
     "data.max_bad_records": 0.001,
@@ -103,6 +105,8 @@ class DataConfig:
     """What synthetic activations are like; null for all kinds but toy."""
     path: Any
     """text: files or globs; hub: dataset id; tokens: .npz/.npy/.bin/.arrow file, saved dataset folder or hub id."""
+    weights: list[float] | None
+    """Of a list of sources, their shares of the tokens; null reads them one after another."""
     name: str | None
     """hub: the dataset's configuration."""
     split: str
@@ -113,6 +117,8 @@ class DataConfig:
     """The values that a record's fields must have to be read: {field: value or list of values}."""
     packing: str
     """`concat` lays documents end to end and cuts rows; `document` begins each in a row of its own, filled up."""
+    attention: str
+    """`row` lets attention look back over the whole row; `document` keeps it within each document of the row."""
     chat: bool
     """Whether records are conversations, which the tokenizer's chat template lays out."""
     positions_of: str

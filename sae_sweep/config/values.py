@@ -73,6 +73,12 @@ def _places(value: Any) -> list[int | str]:
     raise ValueError("a list of layers or hook names")
 
 
+def _numbers(value: Any) -> list[float]:
+    if isinstance(value, list) and all(map(_is_number, value)):
+        return [float(number) for number in value]
+    raise ValueError("a list of numbers")
+
+
 def _lines(value: Any) -> list[str]:
     if isinstance(value, list) and all(isinstance(line, str) for line in value):
         return value
@@ -104,6 +110,7 @@ SCALARS: dict[Any, Any] = {
     bool: _truth,
     bool | str: _dry,
     list[int]: _milestones,
+    list[float]: _numbers,
     list[int | str]: _places,
     list[str]: _lines,
     dict[str, Any]: _mapping,

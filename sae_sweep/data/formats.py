@@ -16,13 +16,14 @@ from typing import Any, BinaryIO, TypeAlias, cast
 
 from sae_sweep.data.fields import Record, Wanted
 from sae_sweep.data.records import Bad, sound_text
+from sae_sweep.data.tables import arrow_records, parquet_records
 from sae_sweep.errors import ConfigError
 
 PIECE_CHARACTERS = 16_384
 _HEAD_BYTES = 65_536
 _MAGICS = {
-    b"PAR1": "parquet, which data=hub reads",
-    b"ARROW1": "arrow, which data=hub reads",
+    b"PAR1": "Parquet; end its name in .parquet",
+    b"ARROW1": "Arrow; end its name in .arrow",
     b"\x1f\x8b": "compressed by gzip; end its name in .gz",
     b"BZh": "compressed by bzip2; end its name in .bz2",
     b"\xfd7zXZ": "compressed by xz; end its name in .xz",
@@ -77,10 +78,12 @@ def _check_format(file: Path, key: str, field: str, *version: int) -> None:
             head = stream.read(_HEAD_BYTES)
     except UNREADABLE as error:
         raise ConfigError(f"{where} cannot be read ({error})") from error
+    suffix = suffix_of(file)
+    if suffix in _BINARY:
+        return
     found = next((name for magic, name in _MAGICS.items() if head.startswith(magic)), None)
     if found is not None:
         raise ConfigError(f"{where} is not of the format that its name says: it is {found}")
-    suffix = suffix_of(file)
     if suffix in _READERS:
         return
     lines = head.decode("utf-8", errors="replace").splitlines()
@@ -183,7 +186,9 @@ def _table(stream: BinaryIO, where: str, wanted: Wanted, delimiter: str = ",") -
             yield wanted.document(row, f"{where} line {rows.line_num}")
 
 
+_BINARY: dict[str, Reader] = {".parquet": parquet_records, ".arrow": arrow_records}
 _READERS: dict[str, Reader] = {
+    **_BINARY,
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
     ".json": _json,

@@ -11,7 +11,7 @@ from sae_sweep.errors import ConfigError
 
 HELDOUT_KEYS = (
     *("kind", "path", "name", "split", "field", "heldout_path", "heldout_split", "context", "bos"),
-    *("filter", "packing", "chat", "positions_of"),
+    *("filter", "packing", "chat", "positions_of", "weights", "attention"),
 )
 """What the held-out tokens of any source follow from, beside their number."""
 
@@ -51,7 +51,7 @@ class Origin:
     def single_path(self) -> str:
         """The path of a source that has only one. ConfigError for a list, an empty one, and a file that is missing."""
         if not isinstance(self.path, str) or not self.path:
-            raise ConfigError(f"{self.label} must be one path: only data.kind=text takes several")
+            raise ConfigError(f"{self.label} must be one path: only data.kind=text takes several, or data.weights")
         local = Path(self.path).expanduser()
         looks_local = self.path.startswith(("/", "./", "../", "~")) or local.suffix in _LOCAL
         if looks_local and not local.exists():
@@ -85,6 +85,16 @@ def origins(config: DataConfig) -> tuple[Origin, Origin | None]:
             f"{heldout.label} ({heldout.split_key}={heldout.split}) is the training data, which cannot be held out"
         )
     return train, heldout
+
+
+def sources_of(config: DataConfig) -> list[tuple[DataConfig, float]]:
+    """The sources of a config, each a config of its own, with its share of the tokens: several with `data.weights`."""
+    if config.weights is None:
+        return [(config, 1.0)]
+    held = config.heldout_path if isinstance(config.heldout_path, list) else [None] * len(config.weights)
+    parts = zip(config.path, held, config.weights, strict=True)
+    total = sum(config.weights)
+    return [(replace(config, path=path, heldout_path=own, weights=None), w / total) for path, own, w in parts]
 
 
 def _wanted(config: DataConfig) -> Wanted:

@@ -42,6 +42,8 @@ class RowFormat:
     """Whether rows of ids, which are used as they are, must begin with it too."""
     alone: bool = False
     """Whether a document of text begins a row of its own (`data.packing=document`)."""
+    apart: bool = False
+    """Whether a document is read without those before it in its row, and so begins as a row does."""
 
 
 class RowSource(Protocol):
@@ -111,7 +113,8 @@ class PackedText:
         self._form = form
         separator = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.bos_token_id
         between = separator is not None and not form.alone
-        self._separator = np.array([separator] if between else [], dtype=np.int32)
+        begun = [form.bos_id] if form.apart and form.bos_id not in (None, separator) else []
+        self._separator = np.array([separator, *begun] if between else [], dtype=np.int32)
         self._filler = np.int32(~(separator or 0))
         self._body = form.context - (form.bos_id is not None)
 

@@ -85,7 +85,7 @@ class TokenStream:
         """The source must have at least one row."""
         self._reader = reader
         self._seed = seed
-        self._window_rows = window_rows
+        self.window_rows = window_rows
         self.block_rows = block_rows
         self._window: tuple[int, int, Ids, npt.NDArray[Any]] | None = None  # epoch, number, rows, their order
 
@@ -105,7 +105,7 @@ class TokenStream:
         missing = self.block_rows
         while missing > 0:
             epoch, row = self._locate(position)
-            number, offset = divmod(row, self._window_rows)
+            number, offset = divmod(row, self.window_rows)
             rows, order = self._permuted_window(epoch, number)
             parts.append(rows[order[offset : offset + missing]])
             position += len(parts[-1])
@@ -115,7 +115,7 @@ class TokenStream:
     def _locate(self, position: int) -> tuple[int, int]:
         """The epoch and the row in it at a position of the endless sequence."""
         if self._reader.length is None:
-            number, row = divmod(position, self._window_rows)
+            number, row = divmod(position, self.window_rows)
             if row < len(self._permuted_window(0, number)[0]):
                 return 0, position
         assert self._reader.length  # known where the source ended before the position
@@ -123,8 +123,8 @@ class TokenStream:
 
     def _permuted_window(self, epoch: int, number: int) -> tuple[Ids, npt.NDArray[Any]]:
         if self._window is None or self._window[:2] != (epoch, number):
-            start = number * self._window_rows
-            rows = self._reader.read(start, start + self._window_rows)
+            start = number * self.window_rows
+            rows = self._reader.read(start, start + self.window_rows)
             order = permutation(len(rows), ROW_ORDER, self._seed, epoch, number)
             self._window = (epoch, number, rows, order)
         return self._window[2:]

@@ -9,7 +9,8 @@ from typing import cast
 from sae_sweep.config.schema import DataConfig
 from sae_sweep.data.checks import check_data
 from sae_sweep.data.kinds import TokenKind, data_kind
-from sae_sweep.data.origin import origins
+from sae_sweep.data.mixture import MixedReader, Shares, asked_of, interleaved
+from sae_sweep.data.origin import origins, sources_of
 from sae_sweep.data.packing import Ids, RowFormat, RowSource, Tokenizer
 from sae_sweep.data.rows import RowReader, TokenStream
 from sae_sweep.errors import ConfigError
@@ -29,19 +30,39 @@ class Tokens:
 
     heldout: Ids
     training: TokenStream
-    source: RowSource
+    sources: tuple["Opened", ...]
     """What the stream reads."""
+    shares: Shares | None = None
+    """Of several sources, which row is of which."""
+
+    def account(self, rows: int) -> str:
+        """What became of the sources' tokens when so many rows have been trained on, in a line for people."""
+        told = f"data: {self.heldout.size:,} tokens held out, "
+        if self.shares is None:
+            return told + self.sources[0].account(rows)
+        read = self.shares.read(rows, self.training.window_rows)
+        each = (f"{one.rows.label}: {one.account(int(n))}" for one, n in zip(self.sources, read, strict=True))
+        return f"{told}{rows * self.heldout.shape[1]:,} read to train on; of {'; of '.join(each)}"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """One source of tokens, with its held-out rows and what reads the others."""
+
+    rows: RowSource
+    heldout: Ids
+    reader: RowReader
     spare: int
     """Rows of held-out documents that are neither held out nor trained on."""
 
     def account(self, rows: int) -> str:
-        """What became of the source's tokens when so many rows have been trained on, in a line for people."""
-        context, epoch = self.heldout.shape[1], self.training.rows_per_epoch
-        told = f"data: {self.heldout.size:,} tokens held out, {rows * context:,} read to train on"
+        """What became of its tokens when so many of its rows have been trained on."""
+        context, epoch = self.heldout.shape[1], self.reader.length
+        told = f"{rows * context:,} read to train on"
         if epoch is not None:
             told += f" ({rows / epoch:.3g} times over {epoch * context:,})"
-        dropped = self.spare * context + self.source.dropped
-        skipped = self.source.ledger.said() if self.source.ledger is not None else ""
+        dropped = self.spare * context + self.rows.dropped
+        skipped = self.rows.ledger.said() if self.rows.ledger is not None else ""
         return f"{told}, {dropped:,} dropped" + (f"; {skipped} records skipped" if skipped else "")
 
 
@@ -56,28 +77,44 @@ def open_tokens(config: DataConfig, evaluation_tokens: float, tokenizer: Tokeniz
     if not 1 <= evaluation_tokens < math.inf:
         raise ConfigError(f"evaluation.tokens={evaluation_tokens:g} must be at least 1")
     asked = math.ceil(evaluation_tokens / config.context)
+    form = _row_format(config, tokenizer, vocab_size)
+    parts, shares = zip(*sources_of(config), strict=True)
+    rows = [asked] if len(parts) == 1 else asked_of(shares, asked)
+    opened = tuple(_open(part, n, tokenizer, form) for part, n in zip(parts, rows, strict=True))
+    for one, wanted in zip(opened, rows, strict=True):
+        if len(one.heldout) < wanted:
+            log.warning(
+                "%s: evaluation.tokens=%g asks for %d held-out rows of %d tokens; %d are held out",
+                *(one.rows.label, evaluation_tokens, wanted, config.context, len(one.heldout)),
+            )
+    if len(opened) > 1:
+        drawn = Shares(shares, config.seed)
+        mixed = MixedReader([one.reader for one in opened], drawn, config.context)
+        stream = TokenStream(mixed, config.seed, config.window_rows, config.block_rows)
+        return Tokens(interleaved([one.heldout for one in opened]), stream, opened, drawn)
+    (one,) = opened
+    found = len(one.reader.read(0, config.block_rows))
+    if found < config.block_rows:
+        log.warning("%s has %d rows to train on; a block of %d repeats them", one.rows.label, found, config.block_rows)
+    stream = TokenStream(one.reader, config.seed, config.window_rows, config.block_rows)
+    return Tokens(one.heldout, stream, opened)
+
+
+def _open(config: DataConfig, asked: int, tokenizer: Tokenizer | None, form: RowFormat) -> Opened:
+    """One source of tokens, with so many rows held out, or as many as it has. Raises ConfigError."""
     kind = cast(TokenKind, data_kind(config.kind))
-    training, own = kind.open_rows(config, tokenizer, _row_format(config, tokenizer, vocab_size))
+    training, own = kind.open_rows(config, tokenizer, form)
     if own is not None:
-        heldout, reader = _head(own, asked, config)[0][:asked], _reader(training, config)
-        spare = 0
+        one = Opened(training, _head(own, asked, config)[0][:asked], _reader(training, config), 0)
     else:
         heldout, reader, spare = _reserved(training, asked, config)
-    found = len(reader.read(0, config.block_rows))
-    if found == 0:
+        one = Opened(training, heldout, reader, spare)
+    if len(one.reader.read(0, 1)) == 0:
         raise ConfigError(
-            f"{training.label} has no row of {config.context} tokens to train on beside the {len(heldout)} held out;"
-            " give more text"
+            f"{training.label} has no row of {config.context} tokens to train on beside the {len(one.heldout)} held"
+            " out; give more text"
         )
-    if len(heldout) < asked:
-        log.warning(
-            "%s: evaluation.tokens=%g asks for %d held-out rows of %d tokens; %d are held out",
-            *((own or training).label, evaluation_tokens, asked, config.context, len(heldout)),
-        )
-    if found < config.block_rows:
-        log.warning("%s has %d rows to train on; a block of %d repeats them", training.label, found, config.block_rows)
-    stream = TokenStream(reader, config.seed, config.window_rows, config.block_rows)
-    return Tokens(heldout, stream, training, spare)
+    return one
 
 
 def judged_rows(
@@ -92,8 +129,10 @@ def judged_rows(
     if not 1 <= tokens < math.inf:
         raise ConfigError(f"evaluation.tokens={tokens:g} must be at least 1")
     asked = math.ceil(tokens / config.context)
-    kind = cast(TokenKind, data_kind(config.kind))
-    training, own = kind.open_rows(config, tokenizer, _row_format(config, tokenizer, vocab_size))
+    form, kind = _row_format(config, tokenizer, vocab_size), cast(TokenKind, data_kind(config.kind))
+    parts, shares = zip(*sources_of(config), strict=True)
+    opened = [kind.open_rows(part, tokenizer, form) for part in parts]
+    training, own = opened[0]
     if own is None and same:
         if asked > len(trained.heldout):
             raise ConfigError(
@@ -101,7 +140,9 @@ def judged_rows(
                 " training did not read; give data.heldout_path= (of a hub dataset data.heldout_split=), or other data"
             )
         return trained.heldout[:asked]
-    found = _head(own or training, asked, config)[0][:asked]
+    wanted = [asked] if len(parts) == 1 else asked_of(shares, asked)
+    each = [_head(own or training, n, config)[0][:n] for (training, own), n in zip(opened, wanted, strict=True)]
+    found = interleaved(each)
     if len(found) < asked:
         log.warning("%s: %d rows are asked for, and there are %d", (own or training).label, asked, len(found))
     return found
@@ -111,8 +152,14 @@ def read_in_training(config: DataConfig, trained: DataConfig) -> bool:
     """Whether the training source of one config is, or has a file of, that of another."""
     if config.kind != trained.kind:
         return config.path is not None and config.path == trained.path
-    kind, same = data_kind(config.kind), (config.path, config.name, config.split)
-    if "path" not in kind.READS or same == (trained.path, trained.name, trained.split):
+    if "path" not in data_kind(config.kind).READS:
+        return True
+    return any(_share_a_file(one, other) for one, _ in sources_of(config) for other, _ in sources_of(trained))
+
+
+def _share_a_file(config: DataConfig, trained: DataConfig) -> bool:
+    kind = data_kind(config.kind)
+    if (config.path, config.name, config.split) == (trained.path, trained.name, trained.split):
         return True
     found = [kind.files(origins(one)[0]) or [] if one.path else [] for one in (config, trained)]
     return not {file.resolve() for file in found[0]}.isdisjoint(file.resolve() for file in found[1])
@@ -139,9 +186,8 @@ def _row_format(config: DataConfig, tokenizer: Tokenizer | None, vocab_size: int
     bos, always = tokenizer.bos_token_id if tokenizer is not None else None, config.bos == "always"
     if always and bos is None:
         raise ConfigError("data.bos=always, but the model has no tokenizer with a BOS token; take auto or never")
-    return RowFormat(
-        config.context, None if config.bos == "never" else bos, vocab_size, always, config.packing == "document"
-    )
+    alone, apart = config.packing == "document", config.attention == "document"
+    return RowFormat(config.context, None if config.bos == "never" else bos, vocab_size, always, alone, apart)
 
 
 def _head(source: RowSource, rows: int, config: DataConfig) -> tuple[Ids, int]:

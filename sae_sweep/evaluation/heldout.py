@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sae_sweep.activations.finite import check_finite
 from sae_sweep.activations.outliers import row_norms
+from sae_sweep.data.parting import Parting
 from sae_sweep.data.positions import counted_positions, readable, target_positions
 from sae_sweep.model.suffix import CleanPass, Suffix
 
@@ -25,6 +26,8 @@ class HeldOut:
     """Splice and ablate every position, not only the counted ones."""
     largest_norms: Mapping[str, float] = field(default_factory=dict)
     """By hook: positions whose activation is longer do not count there, as in training (`data.max_norm_ratio`)."""
+    parting: Parting | None = None
+    """Of rows in which attention keeps within documents."""
     core: bool = False
     """Whether what SAEBench's core evaluation has of its own is asked for."""
 
@@ -80,7 +83,7 @@ def heldout_batches(heldout: HeldOut, suffix: Suffix, start: int = 0) -> Iterato
     special_ids = heldout.special_ids.to(device)
     for first in range(start * heldout.rows_per_forward, len(heldout.tokens_RT), heldout.rows_per_forward):
         tokens_RT = heldout.tokens_RT[first : first + heldout.rows_per_forward].to(device)
-        counted_RT = counted_positions(tokens_RT, special_ids, heldout.bos_id)
+        counted_RT = counted_positions(tokens_RT, special_ids, heldout.bos_id, heldout.parting)
         replaced_RT = tokens_RT >= 0 if heldout.every_position else counted_RT
         targets_RT = target_positions(counted_RT, tokens_RT, special_ids)
         common = Places(counted_RT, replaced_RT, targets_RT, torch.zeros_like(counted_RT))

@@ -114,9 +114,8 @@ def _reading(group: Group, passes: Sequence[Pass]) -> str | None:
 
 def _text_bytes(config: MemberConfig) -> int | None:
     """Of the text that is trained on; None where its files do not say."""
-    files = next(
-        (each.get("files") for key, each in fingerprints(config).items() if key in ("data", "data.path")), None
-    )
+    found = [each for key, each in fingerprints(config).items() if key.partition(" ")[0] in ("data", "data.path")]
+    files = {name: about for each in found for name, about in each.get("files", {}).items()}
     if not files or not data_kind(config.data.kind).TOKENIZES or any(name.endswith(PACKED) for name in files):
         return None
     return sum(int(about["bytes"]) for about in files.values())

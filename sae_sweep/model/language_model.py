@@ -1,8 +1,9 @@
 """The loaded language model, as everything else sees it."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,13 @@ class Passes:
     harvest: int = 0
     clean: int = 0
     suffix: int = 0
+
+
+class Within(Protocol):
+    """What a forward pass is told beside its tokens."""
+
+    def arguments(self, tokens_RT: Tensor) -> Mapping[str, Tensor]:
+        """By the model's own names of them."""
 
 
 @dataclass(eq=False)
@@ -41,11 +49,15 @@ class LanguageModel:
     tiled: bool = False
     """Whether logits of some tokens can be computed without those of the others; found there too."""
     passes: Passes = field(default_factory=Passes)
+    within: Within | None = None
+    """What keeps attention within the documents of a row (`within.within_documents`); else it reads whole rows."""
 
     @property
     def backbone(self) -> nn.Module:
         """The model below its lm head: embeddings, blocks and final norm."""
         backbone = self.module.get_decoder()  # type: ignore[operator]  # typed as a tensor or module
+        if backbone is self.module:  # Llama 4 does not find its own
+            backbone = self.module.model
         assert isinstance(backbone, nn.Module)
         return backbone
 
@@ -68,7 +80,8 @@ class LanguageModel:
         """The final hidden states [R, T, D] of one whole forward pass: what the lm head reads. No KV cache."""
         tokens_RT = tokens_RT.to(self.device, torch.int64)
         if self.bridge is None:
-            return _hidden(self.backbone(input_ids=tokens_RT, use_cache=False))
+            told = {} if self.within is None else self.within.arguments(tokens_RT)
+            return _hidden(self.backbone(input_ids=tokens_RT, use_cache=False, **told))
         caught: list[Tensor] = []
 
         def catch(_: object, __: object, output: Any) -> None:

@@ -61,6 +61,8 @@ def _check_model(config: MemberConfig) -> None:
     _one_of("model.dtype", config.model.dtype, (*DTYPES, AUTO))
     if not _DEVICE.fullmatch(config.model.device):
         raise ConfigError(f"model.device={config.model.device} is not auto, cpu, cuda or cuda:N")
+    if config.data.attention == "document" and config.model.backend != "hf":
+        raise ConfigError(f"data.attention=document is model.backend=hf's, and {config.model.backend} is asked for")
 
 
 def _check_synthetic(config: MemberConfig) -> None:

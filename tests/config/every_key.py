@@ -221,11 +221,18 @@ STREAM = [
     Row("site.hook", "parameters", "site.hook=blocks.0.hook_resid_post", "site.layer=null"),
     Row("data.kind", "parameters", "data=demo data.path=null"),
     Row("data.path", "parameters", "data.path={other_text}"),
+    Row(
+        "data.weights",
+        "parameters",
+        "data.weights=[0.1,0.9]",
+        "data.path=[{text},{other_text}] data.weights=[0.9,0.1]",
+    ),
     Row("data.name", "parameters", "data.name=second", "data=hub data.path={dataset} data.name=first"),
     Row("data.split", "parameters", "data.split=test", "data=hub data.path={dataset} data.name=first"),
     Row("data.field", "parameters", "data.field=body", "data.path={jsonl}"),
     Row("data.filter", "parameters", "data.filter={{kind:b}}", "data.path={jsonl}"),
     Row("data.packing", "parameters", "data.packing=document"),
+    Row("data.attention", "parameters", "data.attention=document", "data.path={short}"),
     Row("data.chat", "parameters", "data.chat=true", "model.path={chatty} data.path={chats} data.field=said"),
     Row(
         "data.positions_of",

@@ -39,12 +39,15 @@ def make_places(folder: Path, llama: Path, gpt2: Path) -> Places:
     records = [{"text": a, "body": b, "kind": "ab"[n % 2]} for n, (a, b) in enumerate(pairs)]
     (folder / "records.jsonl").write_text("\n".join(map(json.dumps, records)))
     (folder / "chats.jsonl").write_text("\n".join(json.dumps(_chat(record)) for record in records))
+    words = "".join(texts["text"]).replace("\n", "")
+    (folder / "short.jsonl").write_text("\n".join(json.dumps({"text": words[n : n + 5]}) for n in range(0, 15000, 5)))
     (folder / "damaged.jsonl").write_text((folder / "records.jsonl").read_text() + "\n{")
     return {
         **{name: folder / f"{name}.txt" for name in texts},
         "damaged": folder / "damaged.jsonl",
         "jsonl": folder / "records.jsonl",
         "chats": folder / "chats.jsonl",
+        "short": folder / "short.jsonl",
         "chatty": _with_a_template(folder / "chatty", llama),
         "dataset": _dataset(folder / "dataset", texts),
         "saved": _saved(folder / "saved", texts),

@@ -2,19 +2,22 @@
 
 import bz2
 import gzip
+import io
 import json
 import logging
 import lzma
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from sae_sweep.config.schema import DataConfig
 from sae_sweep.data.checks import check_data
 from sae_sweep.data.fields import Wanted
 from sae_sweep.data.formats import records_of
-from sae_sweep.data.records import Bad, Ledger
+from sae_sweep.data.records import Bad, Ledger, LeftOut
 from sae_sweep.data.tokens import open_tokens
 from sae_sweep.errors import ConfigError
 
@@ -42,6 +45,35 @@ def test_documents_of_every_format(tmp_path: Path, name: str, packing: str) -> N
     assert list(records_of(tmp_path / (name + packing), "data.path", Wanted("text"))) == DOCUMENTS
 
 
+@pytest.mark.parametrize("packing", ["", ".gz"])
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".ARROW"])
+def test_documents_of_columns(tmp_path: Path, make_config: Any, suffix: str, packing: str) -> None:
+    """Of Arrow files both kinds: with a footer, and without, as a stream."""
+    meta = [{"text": document} for document in DOCUMENTS]
+    table, sink = pa.table({"n": [1, 2, 3, 4], "text": [*DOCUMENTS, None], "meta": [*meta, None]}), io.BytesIO()
+    if suffix == ".parquet":
+        parquet.write_table(table, sink)
+    else:
+        with (pa.ipc.new_file if suffix == ".arrow" else pa.ipc.new_stream)(sink, table.schema) as writer:
+            writer.write_table(table)
+    file = tmp_path / f"a{suffix}{packing}"
+    file.write_bytes(gzip.compress(sink.getvalue()) if packing else sink.getvalue())
+    check_data(make_config("text", str(file)))
+    assert list(records_of(file, "data.path", Wanted("text"))) == [*DOCUMENTS, None]
+    found = list(records_of(file, "data.path", Wanted("meta.text", filter={"n": [1, 3]})))
+    assert found == [DOCUMENTS[0], LeftOut(), DOCUMENTS[2], LeftOut()]
+    with pytest.raises(ConfigError, match=r"has no column data\.field=body; it has n, text, meta"):
+        list(records_of(file, "data.path", Wanted("body")))
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_columns_that_cannot_be_read(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"junk" * 40)
+    with pytest.raises(ConfigError, match="cannot be read") as refusal:
+        list(records_of(tmp_path / name, "data.path", Wanted("text")))
+    assert "\n" not in str(refusal.value)
+
+
 @pytest.mark.parametrize("name", ["a.txt", "a.md", "a.py", "README", "a.txt.gz", "v1.2"])
 def test_other_files_are_text(tmp_path: Path, make_config: Any, name: str) -> None:
     text = "One, two.\n\nThree, four, five.\n{not json}\n"
@@ -56,7 +88,7 @@ def test_other_files_are_text(tmp_path: Path, make_config: Any, name: str) -> No
         ("a.txt", LINES.encode(), r"a\.txt holds JSON lines, and its name says plain text; end it in \.jsonl"),
         ("a.log", LINES.encode(), r"holds JSON lines"),
         ("table", TABLE.encode(), r"table holds CSV, and its name does not say so; end it in \.csv"),
-        ("a.jsonl", b"PAR1....", r"it is parquet, which data=hub reads"),
+        ("a.jsonl", b"PAR1....", r"it is Parquet; end its name in \.parquet"),
         ("a.txt", gzip.compress(b"abc", mtime=0), r"it is compressed by gzip; end its name in \.gz"),
         ("a.jsonl.gz", LINES.encode(), r"cannot be read \(Not a gzipped file"),
         ("a.csv.gz", gzip.compress(TABLE.encode(), mtime=0)[:20], r"cannot be read \(Compressed file ended"),
@@ -95,8 +127,8 @@ def test_bad_records_are_skipped_up_to_a_share(
         tokens = open_tokens(config, 4, tokenizer, 100)
         for index in range(200):
             tokens.training.block(index)
-    assert tokens.source.ledger is not None
-    assert tokens.source.ledger.said() == "2 empty and 4 bad"
+    assert tokens.sources[0].rows.ledger is not None
+    assert tokens.sources[0].rows.ledger.said() == "2 empty and 4 bad"
     assert tokens.account(400).endswith("; 2 empty and 4 bad records skipped")
     for line, text in ((2, "a lone surrogate"), (3, "holds list, not text"), (4, "is not JSON")):
         assert caplog.text.count(f"many.jsonl line {line}") == caplog.text.count(text) == 1

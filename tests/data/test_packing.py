@@ -145,3 +145,14 @@ def test_ids_are_checked() -> None:
         checked_ids(np.array([1.0]), 100, "data.path=x")
     with pytest.raises(ConfigError, match=r"data\.path=x holds bool values"):
         checked_ids(np.array([True]), 100, "data.path=x")
+
+
+def test_documents_that_are_read_apart_begin_as_rows_do(make_tokenizer: Any) -> None:
+    """With BOS, behind the separator; which is BOS itself where the tokenizer has no other."""
+    for eos, expected in (
+        (EOS, [[BOS, A, B, C, EOS], [BOS, BOS, D, E, EOS]]),
+        (BOS, [[BOS, A, B, C, BOS], [BOS, D, E, BOS, F]]),
+    ):
+        form = RowFormat(5, BOS, 100, apart=True)
+        source = PackedText(lambda: iter(DOCUMENTS), make_tokenizer(eos_token_id=eos), form, "data.path=x", True)
+        assert all_rows(source)[:2] == expected

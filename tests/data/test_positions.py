@@ -1,5 +1,6 @@
 import torch
 
+from sae_sweep.data.parting import Parting
 from sae_sweep.data.positions import counted_positions, target_positions
 
 BOS, EOS, PAD = 1, 2, 3
@@ -66,3 +67,10 @@ def test_tokens_may_be_int32_and_inputs_stay_as_they_are() -> None:
     target_positions(counted, tokens, SPECIAL)
     assert torch.equal(counted, kept)
     assert torch.equal(tokens.long(), before)
+
+
+def test_the_first_token_of_each_document_does_not_count_where_they_are_read_apart() -> None:
+    tokens = torch.tensor([[10, 11, EOS, 12, 13, EOS, ~14, 15]])
+    counted = counted_positions(tokens, torch.tensor([EOS]), None, Parting(None, EOS))
+    assert counted.int().tolist() == [[0, 1, 0, 0, 1, 0, 0, 1]]
+    assert target_positions(counted, tokens, torch.tensor([EOS])).int().tolist() == [[0, 0, 0, 0, 0, 0, 0, 0]]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sae_sweep.data.packing import PackedText, RowFormat, Tokenizer
 
 MODEL = TOKENIZES = True
-READS = ("packing",)
+READS = ("packing", "attention")
 HELDOUT = HELDOUT_KEYS
 Split = Literal["train", "heldout"]
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from sae_sweep.data.packing import RowFormat, RowSource, Tokenizer
 
 MODEL = TOKENIZES = True
-READS = ("path", "name", "heldout_path", "heldout_split", "filter", "packing", "chat")
+READS = ("path", "name", "heldout_path", "heldout_split", "filter", "packing", "chat", "weights", "attention")
 HELDOUT = HELDOUT_KEYS
 files = files_at
 

@@ -10,7 +10,7 @@ from sae_sweep.config.values import counted
 from sae_sweep.data.documents import text_files, text_records
 from sae_sweep.data.fields import texts
 from sae_sweep.data.formats import check_format, says_format
-from sae_sweep.data.origin import HELDOUT_KEYS, Origin, opened, origins
+from sae_sweep.data.origin import HELDOUT_KEYS, Origin, opened, origins, sources_of
 from sae_sweep.data.records import Ledger
 from sae_sweep.errors import ConfigError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MODEL = TOKENIZES = True
-READS = ("path", "heldout_path", "filter", "packing", "chat")
+READS = ("path", "heldout_path", "filter", "packing", "chat", "weights", "attention")
 HELDOUT = HELDOUT_KEYS
 files = text_files
 
@@ -33,7 +33,8 @@ def check(config: DataConfig) -> None:
 
 
 def note(config: DataConfig) -> str | None:
-    files = [file for origin in filter(None, origins(config)) for file in text_files(origin)]
+    found = [origin for source, _ in sources_of(config) for origin in origins(source) if origin is not None]
+    files = [file for origin in found for file in text_files(origin)]
     unnamed = [file for file in files if not says_format(file)]
     if not unnamed:
         return None

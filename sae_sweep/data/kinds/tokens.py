@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from sae_sweep.data.packing import RowFormat, RowSource, Tokenizer
 
 MODEL, TOKENIZES = True, False
-READS = ("path", "name", "heldout_path", "heldout_split")
+READS = ("path", "name", "heldout_path", "heldout_split", "weights", "attention")
 HELDOUT = HELDOUT_KEYS
 files = files_at
 

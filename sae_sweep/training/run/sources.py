@@ -15,6 +15,7 @@ from sae_sweep.activations.unigrams import unigram_activations
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.data.kinds import modelless_kind
 from sae_sweep.data.packing import Ids
+from sae_sweep.data.parting import parting
 from sae_sweep.data.tokens import judged_rows, open_tokens, read_in_training
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import Evaluator
@@ -24,6 +25,7 @@ from sae_sweep.evaluation.toy import ToyEvaluator
 from sae_sweep.model.harvest import harvest
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.model.load import load_model, resolve_device, resolve_dtype
+from sae_sweep.model.within import within_documents
 from sae_sweep.tracking.progress import Progress, quiet
 from sae_sweep.training.devices.gathering import together
 from sae_sweep.training.devices.ranks import ALONE, Ranks
@@ -101,7 +103,9 @@ class LanguageModelSource:
         config's where that is loaded already."""
         self._config, progress = config, progress or quiet()
         progress.stage("loading the model")
-        self.model = model or load_model(config.model)
+        model = model or load_model(config.model)
+        self._parting = parting(config.data, model.tokenizer)
+        self.model = within_documents(model, self._parting)
         self.device = self.model.device
         vocabulary = self.model.facts.vocab_size
         progress.stage("tokenising")
@@ -157,6 +161,7 @@ class LanguageModelSource:
             rows_per_forward=self._config.data.rows_per_forward,
             every_position=positions == "all",
             largest_norms=self._stream.largest_norms,
+            parting=self._parting,
             core=core,
         )
         return LanguageModelEvaluator(self.model, heldout, means, tuple(dict.fromkeys((*self._hooks, *watched))))
