@@ -87,8 +87,8 @@ def model_facts(config: ModelConfig) -> ModelFacts:
         )
     if missing:
         raise ConfigError(f"{missing[0]} is not in {folder}/config.json under a known name; give {', '.join(missing)}")
-    found = {name: value for name, value in sizes.items() if value is not None}
-    return ModelFacts(**found, n_experts=_first_integer({**entries, **_text_part(entries)}, _EXPERTS))
+    known: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
+    return ModelFacts(**known, n_experts=_first_integer({**entries, **_text_part(entries)}, _EXPERTS))
 
 
 def stated_dtype(config: ModelConfig) -> str:

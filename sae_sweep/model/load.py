@@ -163,7 +163,8 @@ def _load_module(config: ModelConfig, dtype: torch.dtype) -> nn.Module:
         )
     assert isinstance(module, nn.Module)
     if dtype == torch.float64 and hasattr(module, "set_experts_implementation"):
-        module.set_experts_implementation("eager")  # the grouped products of others have no float64
+        # The grouped products of others have no float64. To mypy any attribute of a module is a tensor or a module.
+        module.set_experts_implementation("eager")  # type: ignore[operator]
     if unread := sorted(info["unexpected_keys"]):
         log.warning(
             "model.path=%s: %d of its tensors are not read (%s, ...): the model of its config.json has none such",

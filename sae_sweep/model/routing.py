@@ -13,7 +13,7 @@ from sae_sweep.model.blocks import Router
 def routed(router: Router, logits_NE: Tensor, more: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
     """All that the router returns for these logits [N, E]: it reads them in place of hidden states, through a matrix
     that leaves them as they are. `more` and `named` are its other arguments."""
-    width = router.module.weight.shape[1]  # type: ignore[index]  # a module's attributes have no types
+    width = int(router.module._parameters["weight"].shape[1])  # type: ignore[union-attr]  # it has one
     padded_ND = nn.functional.pad(logits_NE, (0, width - logits_NE.shape[1]))
     with _keeping(router.module, logits_NE):
         return type(router.module).forward(router.module, padded_ND, *more, **named)
