@@ -27,6 +27,9 @@ class Block:
     """The rows as they were read, where some member's objective runs the model on."""
     inliers: dict[str, Tensor] = field(default_factory=dict)
     """[B] bool by hook, of the hooks where some activations are too long to count."""
+    before_B: Tensor | None = None
+    """[B] int64: the place of the activation at the position before, of the same row; -1 where none counts there. None
+    where activations have no order."""
     _kept: dict[tuple[str, ...], Tensor] = field(default_factory=dict, repr=False)
 
     def kept(self, hooks: Sequence[str]) -> Tensor | None:
@@ -51,3 +54,16 @@ class Block:
             return tensor_B[part] if kept_N is None else tensor_B.index_select(0, kept_N[part])
 
         return {hook: taken(self.activations[hook]) for hook in hooks}, taken(self.tokens[hooks[0]])
+
+    def take_before(self, hooks: Sequence[str], part: slice) -> tuple[dict[str, Tensor], Tensor]:
+        """Of what `take` gives, the activations at the positions before, [b, d] by hook, and where there is one that
+        counts at all of these hooks [b]; any activation where not."""
+        assert self.before_B is not None
+        kept_N = self.kept(hooks)
+        before_b = self.before_B[part] if kept_N is None else self.before_B.index_select(0, kept_N[part])
+        there_b = before_b >= 0
+        before_b = before_b.clamp(min=0)
+        for hook in hooks:
+            if hook in self.inliers:
+                there_b = there_b & self.inliers[hook].index_select(0, before_b)
+        return {hook: self.activations[hook].index_select(0, before_b) for hook in hooks}, there_b

@@ -43,9 +43,11 @@ class SharedBlock:
         def found(kind: str) -> dict[str, Tensor]:
             return {hook: self._rooms[kind, hook][:length] for (own, hook), length in lengths.items() if own == kind}
 
-        return Block(index, epoch, found("activations"), found("tokens"), inliers=found("inliers"))
+        before_B = found("before").get("")
+        return Block(index, epoch, found("activations"), found("tokens"), inliers=found("inliers"), before_B=before_B)
 
 
 def _tensors(block: Block) -> dict[tuple[str, str], Tensor]:
-    kinds = {"activations": block.activations, "tokens": block.tokens, "inliers": block.inliers}
+    before = {} if block.before_B is None else {"": block.before_B}
+    kinds = {"activations": block.activations, "tokens": block.tokens, "inliers": block.inliers, "before": before}
     return {(kind, hook): tensor for kind, tensors in kinds.items() for hook, tensor in tensors.items()}

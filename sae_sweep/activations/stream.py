@@ -42,6 +42,16 @@ class BlockRows:
         tokens_B[self.places_B] = self.tokens_RT[self.counted_RT]
         return tokens_B
 
+    @property
+    def before_B(self) -> Tensor:
+        """[B] int64: the place of the activation at the position before; -1 where none counts there."""
+        follows_RT = self.counted_RT.clone()
+        follows_RT[:, 0], follows_RT[:, 1:] = False, self.counted_RT[:, 1:] & self.counted_RT[:, :-1]
+        before_B = torch.empty_like(self.places_B)
+        last_B = self.places_B.roll(1)  # of the counted position before, which is the one before where it follows
+        before_B[self.places_B] = torch.where(follows_RT[self.counted_RT], last_B, -1)
+        return before_B
+
 
 Gather: TypeAlias = Callable[[BlockRows, Sequence[str]], dict[str, Tensor]]
 """(rows, hooks) -> counted activations [B, d] by hook, in the rows' order, on the model's device."""
@@ -109,7 +119,8 @@ class ActivationStream:
         if self._whole is not None:
             sequences = Sequences(self._whole.take(), counted_RT, target_RT)
         tokens_B = taken.tokens_B.to(self._model.device)
-        return Block(index, epoch, activations, dict.fromkeys(activations, tokens_B), sequences)
+        before_B = taken.before_B.to(self._model.device)
+        return Block(index, epoch, activations, dict.fromkeys(activations, tokens_B), sequences, before_B=before_B)
 
     @torch.no_grad()
     def _gather(self, rows: BlockRows, hooks: Sequence[str]) -> dict[str, Tensor]:

@@ -96,6 +96,11 @@ class SaeConfig(ABC):
         return 1
 
     @property
+    def pairs(self) -> bool:
+        """Whether it is trained on tokens together with those before them."""
+        return False
+
+    @property
     def whitens(self) -> bool:
         """Whether it is trained on inputs whose numbers are uncorrelated."""
         return self.input_scale == "whiten"

@@ -28,6 +28,10 @@ class PrefixConfig(SaeConfig):
     def reconstructions(self) -> int:
         return self.groups
 
+    def fixed_sizes(self, width: int) -> list[int]:
+        """The smaller prefixes of so many latents, ascending: group sizes 2^-G, ..., 2^-2 of them, added up."""
+        return [width * (2**g - 1) // 2**self.groups for g in range(1, self.groups)]
+
     def variations(self) -> tuple[str, ...]:
         if not self.nested:
             return super().variations()

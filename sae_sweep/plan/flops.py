@@ -44,8 +44,10 @@ def product_flops(member: Member) -> float:
 
 
 def encoder_flops(member: Member) -> float:
-    """Per token, of one dense encoder product, and of whitening what it is given."""
-    return 2.0 * member.d * (member.width + member.d * member.config.sae.whitens)
+    """Per token, of one dense encoder product, two where the token before is read too, and of whitening what they are
+    given."""
+    sae = member.config.sae
+    return 2.0 * member.d * (member.width + member.d * sae.whitens) * (1 + sae.pairs)
 
 
 def _suffix_flops(site: Site, facts: ModelFacts, context: int) -> float:

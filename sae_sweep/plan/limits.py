@@ -33,6 +33,7 @@ def check_config(config: MemberConfig) -> None:
     _check_synthetic(config)
     _check_map(config)
     _check_whitening(config)
+    _check_pairs(config)
     _check_training(config)
     _check_objective(config)
     _check_evaluation(config)
@@ -112,6 +113,15 @@ def _check_whitening(config: MemberConfig) -> None:
     for key, value in named.items():
         if value is not None:
             raise ConfigError(f"{key}={value} is not for whitened inputs; take sae.input_scale=sqrt_d with it")
+
+
+def _check_pairs(config: MemberConfig) -> None:
+    """What members that are trained on neighbouring tokens do not go with."""
+    asked, kind = f"sae={config.sae.architecture} is trained on tokens and those before them", config.data.kind
+    if config.sae.pairs and modelless_kind(kind) is not None:
+        raise ConfigError(f"data.kind={kind}: {asked}, and these activations have no order; take tokens of a model")
+    if config.sae.pairs and not config.training.local:
+        raise ConfigError(f"training.objective={config.training.objective}: {asked}; take local")
 
 
 def _check_training(config: MemberConfig) -> None:

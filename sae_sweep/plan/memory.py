@@ -52,6 +52,8 @@ TRIM_BYTES = 38
 """Per (token, latent) pair of the rows that the last correction of `sae.l0` sees together."""
 SAMPLE_BYTES = 32
 """Per number of the inputs that scales and first parameters are found on: kept twice, and three times in float64."""
+CONTRAST_BYTES = 16
+"""Per pair of tokens of a batch, where each is told from the others: similarities, and both ways' softmax."""
 COVARIANCE_BYTES = 48
 """Per number of a covariance where inputs are whitened: it, its eigenvectors, and what finding them takes."""
 COSINE_BYTES = 8
@@ -148,6 +150,8 @@ def _chunk_bytes(chunk: BankPlan) -> int:
     rows = tokens * (first.d + first.d_out * sum(member.config.sae.reconstructions for member in members))
     numbers = sum(map(member_parameters, members))
     beside = 4 * max(member.config.sae.step_numbers(member.d_out, member.width) for member in members)
+    if first.config.sae.pairs:
+        beside += CONTRAST_BYTES * tokens**2 + ROW_BYTES * tokens * first.d
     return pairs * first.config.sae.pair_bytes + rows * ROW_BYTES + numbers * GRADIENT_BYTES + beside
 
 

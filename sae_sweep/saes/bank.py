@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sae_sweep.architectures.base import SaeConfig
-from sae_sweep.saes.base import Clock, Losses, Objective, Parameters, SaeMaths, SquaredError, Step
+from sae_sweep.saes.base import Before, Clock, Losses, Objective, Parameters, SaeMaths, SquaredError, Step
 from sae_sweep.saes.inference import InferenceSae, Lookup, Units
 from sae_sweep.saes.layout import Layout
 from sae_sweep.saes.spaces import AUTOENCODER, Spaces
@@ -37,6 +37,8 @@ class Batch:
     y_BD: Tensor | None = None
     """What is to be reconstructed; None is x."""
     objective: Objective = field(default_factory=SquaredError)
+    before: Before | None = None
+    """The tokens before them, for members that are trained on pairs."""
 
     @property
     def target_BD(self) -> Tensor:
@@ -118,7 +120,7 @@ class Bank:
         layout = Layout(self.layout.widths[chunk.members], self.layout.device)
         buffers = {name: t[chunk.members] for name, t in self.buffers.items()}
         own = (self.configs[chunk.members], layout, chunk.dense, dead_F, variance, tuple(clocks), buffers)
-        step = Step(*own, self.spaces, batch.objective)
+        step = Step(*own, self.spaces, batch.objective, batch.before)
         x_BD, target_BMD = self._inputs(batch, leaves, buffers)
         losses = self.maths.losses(leaves, x_BD, target_BMD, step)
         if losses.auxiliary_M is not None:

@@ -57,6 +57,16 @@ class Clock:
 
 
 @dataclass(frozen=True)
+class Before:
+    """The tokens before those of a step, one for each."""
+
+    x_BD: Tensor
+    """Inputs as the members see them; of any token where there is none."""
+    there_B: Tensor
+    """Bool: where there is one that counts."""
+
+
+@dataclass(frozen=True)
 class Step:
     """What the M members of one step are given beside parameters and inputs."""
 
@@ -73,6 +83,8 @@ class Step:
     """Each member's buffers, [M, ...] by name, as the step before left them."""
     spaces: Spaces = AUTOENCODER
     objective: Objective = field(default_factory=SquaredError)
+    before: Before | None = None
+    """Where the members are trained on pairs (`SaeConfig.pairs`)."""
 
     def encoder(self, x_BD: Tensor, W_enc: Tensor, bias_F: Tensor | None, b_pre_MD: Tensor | None) -> Encoder:
         """W_enc (x - b_pre) + bias of these members; W_enc x + bias where their spaces have no b_pre."""

@@ -67,6 +67,10 @@ class Codes(ABC):
         return self.decode(values, W_dec), self.decode(others, W_dec.detach() if frozen else W_dec)
 
     @abstractmethod
+    def dense(self, values: Tensor, latents: slice) -> Tensor:
+        """[B, f]: the values of some latents, 0 where they are no entries; differentiable."""
+
+    @abstractmethod
     def transposed_times(self, values: Tensor, x_BD: Tensor) -> tuple[Tensor, Tensor]:
         """[F, D] and [F]: for each latent its values times their tokens' inputs, and its values, summed; without
         gradient."""

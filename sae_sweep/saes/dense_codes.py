@@ -32,6 +32,9 @@ class DenseCodes(Codes):
     def ranked(self, values: Tensor, ends: Sequence[Sequence[int]]) -> tuple[Codes, Tensor]:
         return RankedDenseCodes(self._support_BF, self.layout, values.detach(), ends), values
 
+    def dense(self, values: Tensor, latents: slice) -> Tensor:
+        return values[:, latents]
+
     def transposed_times(self, values: Tensor, x_BD: Tensor) -> tuple[Tensor, Tensor]:
         return values.T @ x_BD, self._column_sums(values)
 

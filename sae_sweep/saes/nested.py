@@ -69,8 +69,7 @@ def prefix_sizes(config: SaeConfig, width: int, clock: Clock) -> list[int]:
     """The nested prefixes of one member at one step, ascending; the last is the width."""
     assert isinstance(config, PrefixConfig)
     if config.prefixes == "fixed":
-        # The group sizes 2^-G, ..., 2^-2 sum to (2^g - 1) 2^-G after g of them.
-        sizes = [width * (2**g - 1) // 2**config.groups for g in range(1, config.groups)]
+        sizes = config.fixed_sizes(width)
     else:
         generator = torch.Generator().manual_seed(clock.seed * 1_000_003 + clock.step)
         uniform = torch.rand(config.groups - 1, generator=generator, dtype=torch.float64)

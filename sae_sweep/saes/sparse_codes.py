@@ -82,6 +82,12 @@ class SparseCodes(Codes):
     def inside(self, values: Tensor) -> Tensor:
         return values
 
+    def dense(self, values: Tensor, latents: slice) -> Tensor:
+        own_N = ((self.latent_N >= latents.start) & (self.latent_N < latents.stop)).nonzero().squeeze(1)
+        at = self.token_N.index_select(0, own_N).long(), self.latent_N.index_select(0, own_N).long() - latents.start
+        zeros_Bf = values.new_zeros(self.tokens, latents.stop - latents.start)
+        return zeros_Bf.index_put(at, values.index_select(0, own_N))
+
     def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
         out_RD = _SparseDecode.apply(values, W_dec, self)
         return out_RD.view(self.tokens, self.rows_per_token, -1)

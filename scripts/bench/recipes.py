@@ -20,7 +20,7 @@ from sae_sweep.reporting.points import read_sweep
 
 ALL = (
     *("standard", "standard_april", "p_anneal", "gated", "gated_decoder_norm", "jumprelu", "jumprelu_anthropic"),
-    *("topk", "batchtopk", "matryoshka", "hierarchical_topk", "ortsae", "jumprelu_gemma_scope_2"),
+    *("topk", "batchtopk", "matryoshka", "hierarchical_topk", "ortsae", "jumprelu_gemma_scope_2", "temporal"),
 )
 MEASURES = ("l0_untrimmed", "ce_recovered", "fvu", "gamma", "dead_fraction")
 

@@ -26,6 +26,7 @@ KNOBS: dict[str, dict[str, Any]] = {
     "hierarchical_topk": {"k": 8},
     "ortsae": {"k": 8},
     "jumprelu_gemma_scope_2": {"l0_coefficient": 0.1},
+    "temporal": {"k": 8},
 }
 """Each file of configs/sae, and its own key of sparsity."""
 SMALL = (

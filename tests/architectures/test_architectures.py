@@ -66,6 +66,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "matryoshka": {"lr": 3e-4, "beta1": 0.9, "beta2": 0.99},
     "hierarchical_topk": {"lr": 2e-4, "eps": 6.25e-10, "resample_every": 0},
     "ortsae": {"lr": 3e-4, "beta1": 0.9, "beta2": 0.99},
+    "temporal": {"lr": 3e-4, "beta1": 0.9, "beta2": 0.99},
     "jumprelu_gemma_scope_2": {"lr": 7e-5, "beta1": 0.0, "sparsity_warmup_steps": 10_000, "resample_every": 0},
 }
 
@@ -102,7 +103,7 @@ def test_auxk_is_the_power_of_two_nearest_half_of_d(d: int, expected: int) -> No
     assert replace(TOPK, auxk=5).auxk_latents(d) == 5
 
 
-@pytest.mark.parametrize("option", ["topk", "batchtopk", "matryoshka", "hierarchical_topk", "ortsae"])
+@pytest.mark.parametrize("option", ["topk", "batchtopk", "matryoshka", "hierarchical_topk", "ortsae", "temporal"])
 def test_k_or_l0(option: str) -> None:
     made = ALL[option]
     assert made.active() == 8
@@ -228,6 +229,13 @@ def test_what_can_be_trained_is_accepted(option: str) -> None:
         (replace(ALL["hierarchical_topk"], budgets="half"), "sae.budgets=half"),
         (replace(ALL["hierarchical_topk"], groups=2), "sae.groups=2: hierarchical_topk nests what fires"),
         (replace(ALL["ortsae"], orthogonality=-1.0), "sae.orthogonality=-1"),
+        (replace(ALL["temporal"], high_share=1.0), "sae.high_share=1"),
+        (replace(ALL["temporal"], contrast=-1.0), "sae.contrast=-1"),
+        (replace(ALL["temporal"], groups=3), "sae.groups=3 sae.prefixes=fixed: temporal has two fixed ones"),
+        (
+            replace(ALL["temporal"], lookup="learned", lookup_subtract=True),
+            "sae.lookup_subtract=true is not for temporal",
+        ),
         (replace(ALL["ortsae"], orthogonality_chunk=1), "sae.orthogonality_chunk=1"),
     ],
 )

@@ -68,6 +68,7 @@ OPTIONS = {
     "matryoshka": "sae=matryoshka sae.k=3 sae.groups=3",
     "hierarchical_topk": "sae=hierarchical_topk sae.k=3",
     "ortsae": "sae=ortsae sae.k=3 sae.orthogonality=1",
+    "temporal": "sae=temporal sae.k=3 sae.contrast=1",
     "jumprelu_gemma_scope_2": "sae=jumprelu_gemma_scope_2 sae.l0=3 sae.groups=3 sae.threshold_init=0.1"
     " sae.bandwidth=0.1 sae.input_scale=unit",
 }
@@ -178,6 +179,8 @@ SAE = [
     *_in(("batchtopk",), "prefixes", "sampled", "sae.groups=3"),
     *_in(("hierarchical_topk",), "budgets", "all", "sae.k=6"),
     *_in(("ortsae",), "orthogonality", "5"),
+    *_in(("temporal",), "high_share", "0.5"),
+    *_in(("temporal",), "contrast", "5"),
     *_in(("ortsae",), "orthogonality_chunk", "4", "sae.orthogonality=5"),
     *_in(("jumprelu_gemma_scope_2",), "frequency_scale", "0.01"),
 ]

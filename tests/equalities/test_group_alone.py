@@ -76,6 +76,7 @@ MEMBERS: dict[str, list[dict[str, Any]]] = {
     "hierarchical_topk": [
         {"sae_budgets": which, **own} for which, own in zip(("powers", "all", "all", "powers"), K_MEMBERS, strict=True)
     ],
+    "temporal": [{"sae_contrast": 0.3 * i, "sae_high_share": 0.5 - 0.1 * i, **m} for i, m in enumerate(K_MEMBERS)],
     "ortsae": [{"sae_orthogonality": 0.1 * i, "sae_orthogonality_chunk": 9, **m} for i, m in enumerate(K_MEMBERS)],
 }
 MEMBERS["jumprelu_gemma_scope_2"] = [

@@ -15,7 +15,7 @@ from sae_sweep.training.run.trim import trimmed
 from sae_sweep.training.step.calibration import Calibration
 from sae_sweep.training.step.trainer import BankTrainer
 from tests.architectures.options import KNOBS
-from tests.training.fabricate import SITE, D, activations
+from tests.training.fabricate import SITE, D, activations, before
 
 STEPS, BATCH, WIDTH, L0 = 24, 32, 24, 4.0
 
@@ -27,7 +27,9 @@ def trained(option: str, times: float) -> tuple[InferenceSae, Tensor]:
     asked |= {"training.tokens": STEPS * BATCH, "training.batch_size": BATCH}
     config = config_of(asked | ({"sae.groups": 3} if "matryoshka" in option or "scope" in option else {}))
     one = Member(config, "a", "a", SITE, D, WIDTH, resolve_schedule(config, D, WIDTH), D)
-    block = Block(0, 0, {SITE.hook: x_BD}, {SITE.hook: torch.zeros(len(x_BD), dtype=torch.int64)})
+    block = Block(
+        0, 0, {SITE.hook: x_BD}, {SITE.hook: torch.zeros(len(x_BD), dtype=torch.int64)}, before_B=before(len(x_BD))
+    )
     calibration = Calibration((site_statistics(block)[SITE.hook],), torch.device("cpu"), torch.float32)
     trainer = BankTrainer(BankPlan(SITE, (one,)), calibration)
     trainer.consume(block, lambda: None)

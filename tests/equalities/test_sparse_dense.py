@@ -30,6 +30,7 @@ KNOBS: dict[str, list[dict[str, Any]]] = {
     "jumprelu_frequency": [{"sae_threshold_init": 0.02, "sae_penalty": "frequency", **entries} for entries in L0],
     "jumprelu_anthropic": [{"sae_preactivation_coefficient": 0.01, **entries} for entries in L0],
     "hierarchical_topk": [{"sae_budgets": "powers", **entries} for entries in K],
+    "temporal": [{"sae_high_share": 0.4, **entries} for entries in K],
     "ortsae": [{"sae_orthogonality_chunk": 9, **entries} for entries in K],
     "jumprelu_gemma_scope_2": [
         {"sae_groups": 3, "sae_bandwidth": 0.05, "sae_l0": l0, "sae_width": 9 * i}

@@ -1,5 +1,6 @@
 """One tiny problem whose every number is a formula in float64, so that its losses are the same on any machine."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from sae_sweep.activations.scaling import site_statistics
 from sae_sweep.plan.groups import BankPlan
 from sae_sweep.training.step.calibration import Calibration
 from sae_sweep.training.step.trainer import BankTrainer
-from tests.training.fabricate import FREE_DECODER, SITE, D, logged, member
+from tests.training.fabricate import FREE_DECODER, SITE, D, before, logged, member
 
 STEPS, BATCH, WIDTH = 30, 32, 20
 KNOBS: dict[str, dict[str, Any]] = {
@@ -51,6 +52,13 @@ KNOBS: dict[str, dict[str, Any]] = {
     "ortsae": {
         "sae_k": 2,
         "sae_orthogonality_chunk": 8,
+        "sae_auxk": 3,
+        "sae_dead_after_tokens": 2 * BATCH,
+        "training_lr": 5e-3,
+    },
+    "temporal": {
+        "sae_k": 2,
+        "sae_high_share": 0.3,
         "sae_auxk": 3,
         "sae_dead_after_tokens": 2 * BATCH,
         "training_lr": 5e-3,
@@ -96,6 +104,7 @@ def trained(kind: str, **keys: Any) -> BankTrainer:
     tokens = float(STEPS * BATCH)
     one = member(kind, sae_width=WIDTH, training_tokens=tokens, training_batch_size=BATCH, **KNOBS[kind], **keys)
     block = Block(0, 0, {SITE.hook: inputs()}, {SITE.hook: torch.zeros(STEPS * BATCH, dtype=torch.int64)})
+    block = replace(block, before_B=before(STEPS * BATCH))
     calibration = Calibration((site_statistics(block)[SITE.hook],), torch.device("cpu"), torch.float64)
     made = BankTrainer(BankPlan(SITE, (logged(one, 1),)), calibration)
     own = made.bank.member(made.bank.storage, 0)

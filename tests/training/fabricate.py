@@ -36,10 +36,11 @@ SAE = {
     "hierarchical_topk": "hierarchical_topk_paper",
     "ortsae": "ortsae_paper",
     "jumprelu_gemma_scope_2": "jumprelu_gemma_scope_2_paper",
+    "temporal": "temporal_paper",
 }
 """The file of configs/sae that each kind begins as."""
 KINDS = tuple(SAE)
-TOPK_KINDS = ("topk", "batchtopk", "matryoshka", "hierarchical_topk", "ortsae")
+TOPK_KINDS = ("topk", "batchtopk", "matryoshka", "hierarchical_topk", "ortsae", "temporal")
 FREE_DECODER = ("april", "gated_decoder_norm", "jumprelu_anthropic")
 VOCABULARY = 12
 SMALL = {
@@ -77,7 +78,13 @@ def activations(rows: int, seed: int = 0) -> Tensor:
 
 def block(index: int, rows: int = 256) -> Block:
     tokens_B = torch.randint(VOCABULARY, (rows,), generator=torch.Generator().manual_seed(index + 500))
-    return Block(index, 0, {SITE.hook: activations(rows, index)}, {SITE.hook: tokens_B})
+    return Block(index, 0, {SITE.hook: activations(rows, index)}, {SITE.hook: tokens_B}, before_B=before(rows))
+
+
+def before(rows: int) -> Tensor:
+    """The place of the token before each: that of the row before, and none for every seventh."""
+    places_B = torch.arange(rows)
+    return torch.where(places_B % 7 == 0, -1, places_B - 1)
 
 
 def statistics(*, centred: bool = False) -> SiteStatistics:

@@ -10,6 +10,7 @@ from sae_sweep.activations.scaling import SiteStatistics, input_scale, joined
 from sae_sweep.activations.whitening import Whitening, whitened, whitening
 from sae_sweep.plan.members import Member
 from sae_sweep.saes.bank import Bank, Batch
+from sae_sweep.saes.base import Before
 from sae_sweep.saes.inference import InferenceSae, Units
 from sae_sweep.saes.initial import Start
 from sae_sweep.saes.spaces import Spaces
@@ -22,6 +23,7 @@ class Inputs:
     def __init__(self, first: Member, calibration: Calibration) -> None:
         """`first` stands for its bank."""
         self._site, self._device, self._dtype = first.site, calibration.device, calibration.dtype
+        self._pairs = first.config.sae.pairs
         sites, targets = calibration.sites, calibration.targets
         kind = first.config.sae.input_scale
         self._whitenings = None
@@ -79,10 +81,14 @@ class Inputs:
     def batch(self, block: Block, rows: slice) -> Batch:
         """Activations in the block's order."""
         found, tokens_B = block.take(self.hooks, rows)
-        x_BD = self.scaled(self._read(found))
+        x_BD, before = self.scaled(self._read(found)), None
+        if self._pairs:
+            others, there_B = block.take_before(self.hooks, rows)
+            before = Before(self.scaled(self._read(others)), there_B)
         if self.spaces.same:
-            return Batch(x_BD, tokens_B)
-        return Batch(x_BD, tokens_B, self.scaled(found[self._site.written.hook], self._target_units))
+            return Batch(x_BD, tokens_B, before=before)
+        y_BD = self.scaled(found[self._site.written.hook], self._target_units)
+        return Batch(x_BD, tokens_B, y_BD, before=before)
 
     def folded(self, bank: Bank, index: int) -> InferenceSae:
         """A member for raw activations."""

@@ -13,11 +13,11 @@ from tests.golden.fixed_problem import BATCH, KINDS, KNOBS, STEPS, WIDTH, first_
 from tests.saes import reference, reference_jumprelu, reference_topk
 from tests.saes.problems import chunks
 from tests.saes.reference import Terms
-from tests.training.fabricate import FREE_DECODER, TOPK_KINDS, D, member_configuration
+from tests.training.fabricate import FREE_DECODER, TOPK_KINDS, D, before, member_configuration
 
 BETAS = {
     **dict.fromkeys(("gated", "gated_decoder_norm", "jumprelu", "jumprelu_gemma_scope_2"), (0.0, 0.999)),
-    **dict.fromkeys(("batchtopk", "matryoshka", "ortsae"), (0.9, 0.99)),
+    **dict.fromkeys(("batchtopk", "matryoshka", "ortsae", "temporal"), (0.9, 0.99)),
 }
 EPS = dict.fromkeys(("topk", "hierarchical_topk"), 6.25e-10)
 CLIP = {"april": 1.0, "jumprelu_anthropic": 1.0}
@@ -26,7 +26,13 @@ RAMP_STEPS = {
     **dict.fromkeys(("april", "gated_decoder_norm", "p_anneal", "jumprelu", "jumprelu_gemma_scope_2"), 6),
     "jumprelu_anthropic": STEPS,
 }
-SQRT_D, UNIT = ("april", "jumprelu_anthropic"), ("p_anneal", "jumprelu", "ortsae", "jumprelu_gemma_scope_2")
+SQRT_D, UNIT = (
+    ("april", "jumprelu_anthropic"),
+    (
+        *("p_anneal", "jumprelu"),
+        *("ortsae", "jumprelu_gemma_scope_2", "temporal"),
+    ),
+)
 
 
 def lr_factor(kind: str, step: int) -> float:
@@ -86,11 +92,17 @@ def terms_of(
     variance: float,
     p_and_s: tuple[float, float],
     step: int = 0,
+    before_BD: Tensor | None = None,
     falling: Falling | None = None,
 ) -> Terms:
     match kind:
         case "hierarchical_topk":
             return reference_topk.hierarchical(p, x_BD, [1, 2], dead_F, 3, 1 / 32, variance)
+        case "temporal":
+            assert before_BD is not None
+            there_B = before(STEPS * BATCH)[step * BATCH :][:BATCH] >= 0
+            knobs = (2, round(0.3 * WIDTH), 0.1, dead_F, 3, 1 / 32, variance)
+            return reference_topk.temporal(p, x_BD, before_BD, there_B, *knobs)
         case "ortsae":
             own = chunks(WIDTH, 8, Clock(step, STEPS, 0))
             return reference_topk.orthogonal(p, x_BD, 2, own, 0.25, dead_F, 3, 1 / 32, variance)
@@ -122,6 +134,7 @@ def terms_of(
 def test_thirty_steps_from_scratch(kind: str, keys: dict[str, Any]) -> None:
     unit_decoder = kind not in FREE_DECODER and not keys
     x = scaled_inputs(kind)
+    earlier_BD = x[before(len(x)).clamp(min=0)]
     variance = float((x - x.mean(0)).square().sum(1).mean())
     p = {name: t.clone().requires_grad_() for name, t in first_parameters(kind).items()}
     adam = torch.optim.Adam(p.values(), lr=1.0, betas=BETAS.get(kind, (0.9, 0.999)), eps=EPS.get(kind, 1e-8))
@@ -129,7 +142,9 @@ def test_thirty_steps_from_scratch(kind: str, keys: dict[str, Any]) -> None:
     losses, dead_seen, annealing, falling = [], 0, Annealing(), Falling()
     for step in range(STEPS):
         x_BD, p_and_s = x[step * BATCH : (step + 1) * BATCH], (annealing.exponent(step), annealing.scale)
-        terms = terms_of(kind, p, x_BD, silent_F >= 2, variance, p_and_s, step, falling)
+        terms = terms_of(
+            kind, p, x_BD, silent_F >= 2, variance, p_and_s, step, earlier_BD[step * BATCH :][:BATCH], falling
+        )
         annealing.after(step, terms.f_BF)
         dead_seen += int((silent_F >= 2).any())
         loss = terms.total(coefficient(kind, step))
