@@ -45,7 +45,8 @@ class Config:
 
 
 def run(session: Session, saes: Sequence[FinishedSae], config: Config) -> Result:
-    """Probe each member and what it reads; of the sweep also what labels at random give."""
+    """Probe each member and what it reads; numbers of the sweep are those of what members read, and their control is
+    labels at random."""
     if config.examples < FEWEST or config.reseeds < 1 or min(config.k, default=1) < 1:
         raise ConfigError(f"analysis.probing: examples must be at least {FEWEST}, reseeds and every k at least 1")
     tasks = [library_task(name, config.examples) for name in config.tasks]
@@ -61,7 +62,7 @@ def run(session: Session, saes: Sequence[FinishedSae], config: Config) -> Result
                 done += 1
                 codes, raw, chance = asked.codes(label), asked.raw(label), asked.chance(label)
                 members[label] |= _numbers(task, codes, raw, config.k)
-                numbers[f"{task.name} {asked.site(label)} raw"] = _number(raw[-1], len(task.examples), chance[-1])
+                numbers |= _numbers(task, raw, chance, config.k, f"{asked.site(label)} raw ")
     return Result(numbers, members, _figure(members, tasks, config.k))
 
 
@@ -93,7 +94,7 @@ class _Asked:
         return self._once(f"raw {self.site(label)}", lambda: self._aucs(self._raw(label)))
 
     def chance(self, label: str) -> Tensor:
-        """The same with labels at random, on all of these."""
+        """The same of these with labels at random."""
         return self._once(f"chance {self.site(label)}", lambda: self._aucs(self._raw(label), at_random=True))
 
     def _raw(self, label: str) -> Tensor:
@@ -106,7 +107,7 @@ class _Asked:
         config = self._config
         numbers = {label: number for number, label in enumerate(self._task.labels)}
         labels_R = np.array([numbers[one.label] for one in self._task.examples])
-        wanted: list[int | None] = [None] if at_random else [*config.k, None]
+        wanted: list[int | None] = [*config.k, None]
 
         def drawn(reseed: int) -> list[float]:
             generator = np.random.default_rng([config.seed, reseed])
@@ -136,9 +137,9 @@ def mean_auc(x_RF: Tensor, labels_R: Tensor, train_R: Tensor, k: int | None) -> 
     return sum(found) / len(found) if found else 0.5
 
 
-def _numbers(task: Task, codes: Tensor, raw: Tensor, k: Sequence[int]) -> dict[str, Number]:
-    names = [*(f"{task.name} k{each}" for each in k), f"{task.name} all"]
-    return {name: _number(codes[i], len(task.examples), raw[i]) for i, name in enumerate(names)}
+def _numbers(task: Task, aucs: Tensor, control: Tensor, k: Sequence[int], of: str = "") -> dict[str, Number]:
+    names = [f"{task.name} {of}{each}" for each in (*(f"k{each}" for each in k), "all")]
+    return {name: _number(aucs[i], len(task.examples), control[i]) for i, name in enumerate(names)}
 
 
 def _number(values_S: Tensor, n: int, control_S: Tensor) -> Number:

@@ -57,8 +57,11 @@ def test_by_plain_hooks(name: str, trained: Path, llama_folder: Path) -> None:
         assert number.value == pytest.approx(np.mean(aucs["codes"]), abs=1e-6)
         assert number.control == pytest.approx(np.mean(aucs["raw"]), abs=1e-6)
         assert number.standard_error == pytest.approx(np.std(aucs["codes"], ddof=1) / 2**0.5, abs=1e-6)
-    (raw_number,) = found.numbers.values()
-    assert raw_number.value == pytest.approx(found.members[LABEL][f"{name} all"].control)
+        of_raw = found.numbers[f"{name} blocks.2.hook_resid_post raw {'all' if k is None else f'k{k}'}"]
+        assert of_raw.value == number.control
+        assert of_raw.standard_error == pytest.approx(np.std(aucs["raw"], ddof=1) / 2**0.5, abs=1e-6)
+        assert of_raw.control != of_raw.value
+    assert len(found.numbers) == 3
 
 
 def test_ones_own_labels_can_be_read(trained: Path, tmp_path: Path) -> None:
@@ -68,7 +71,7 @@ def test_ones_own_labels_can_be_read(trained: Path, tmp_path: Path) -> None:
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     found = asked([in_float64(trained, LABEL)], labelled=str(file))
     assert found.members[LABEL]["mine all"].value == 1
-    assert found.numbers["mine blocks.2.hook_resid_post raw"].control < 0.9
+    assert found.numbers["mine blocks.2.hook_resid_post raw all"].control < 0.9
     assert {len(series.x) for series in found.figure.series} == {3}
 
 

@@ -157,30 +157,24 @@ class Server:
         run = self.runs.setdefault(str(name), Kept())
         inserted = not run.bucket
         run.bucket |= {key: value for key, value in values.items() if value is not None}
-        bucket = {
-            "id": "b",
-            "name": name,
-            "displayName": run.bucket.get("displayName"),
-            "description": None,
-            "config": run.bucket.get("config"),
-            "sweepName": None,
-            "project": {"id": "p", "name": values.get("project"), "entity": {"id": "e", "name": "us"}},
-            "historyLineCount": len(run.history),
-        }
-        return {"upsertBucket": {"bucket": bucket, "inserted": inserted}}
+        return {"upsertBucket": {"bucket": _told(str(name), run, values), "inserted": inserted}}
 
     def _RewindRun(self, values: dict[str, Any]) -> Any:
         run = self.runs[values["runName"]]
         kept = [row for row in run.rows if row["_step"] <= values["metricValue"]]
         run.history, run.summary = dict(enumerate(kept)), dict(kept[-1]) if kept else {}
-        rewound = {
-            "id": "b",
-            "name": values["runName"],
-            "displayName": run.bucket.get("displayName"),
-            "description": None,
-            "config": run.bucket.get("config"),
-            "sweepName": None,
-            "project": {"id": "p", "name": values.get("project"), "entity": {"id": "e", "name": "us"}},
-            "historyLineCount": len(run.history),
-        }
-        return {"rewindRun": {"rewoundRun": rewound}}
+        return {"rewindRun": {"rewoundRun": _told(values["runName"], run, values)}}
+
+
+def _told(name: str, run: Kept, values: dict[str, Any]) -> dict[str, Any]:
+    """What the server says of a run that was made or changed."""
+    return {
+        "id": "b",
+        "name": name,
+        "displayName": run.bucket.get("displayName"),
+        "description": None,
+        "config": run.bucket.get("config"),
+        "sweepName": None,
+        "project": {"id": "p", "name": values.get("project"), "entity": {"id": "e", "name": "us"}},
+        "historyLineCount": len(run.history),
+    }
