@@ -25,6 +25,9 @@ class Device:
         return SHARE * (self.half if dtype in ("bfloat16", "float16") else self.single)
 
 
+# NVIDIA's data sheets and whitepapers, whose figures with sparsity are twice these: T4; GeForce RTX 4090 (Ada, 165.2
+# with float32 sums); L40S (362.05); A100 80 GB (us-nvidia-1758950-r4); H100 SXM5 (989.4 and 66.9); H200 SXM, the same
+# chip with more memory.
 DEVICES = (
     Device("T4", 65e12, 8.1e12, 16e9),
     Device("RTX 4090", 165e12, 82.6e12, 24e9),
