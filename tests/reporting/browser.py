@@ -22,6 +22,8 @@ LOOKS = {
     "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
     "print": {"viewport": {"width": 1280, "height": 900}},
 }
+PATIENCE_MS = 120_000
+"""For what a browser is asked: other work on the machine may hold it up."""
 OPENED = 3
 """So many times, of which the quickest counts: other work on the machine only adds."""
 PROBLEMS = Path(__file__).with_name("problems.js").read_text(encoding="utf-8")
@@ -43,6 +45,7 @@ class Reader:
 
     def __init__(self, browser: Browser, report: Path, look: str) -> None:
         self.page: Page = browser.new_page(**LOOKS[look], accept_downloads=True)
+        self.page.set_default_timeout(PATIENCE_MS)
         self.wrong: list[str] = []
         self.page.on("console", lambda m: self.wrong.append(m.text) if m.type in ("error", "warning") else None)
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
@@ -238,6 +241,8 @@ def main(report: Path, folder: Path) -> dict[str, Any]:
         found |= {"axis": axis(reader), "member": member(reader), "exports": exports(reader, folder)}
         figures = [reader.chart(f".chart.analysis[data-index='{index}']") for index in (0, 1)]
         found["figures"] = [[trace["name"] for trace in traces] for traces in figures]
+        labels = "element => element.layout.yaxis.ticktext"
+        found["labels"] = reader.page.locator(".chart.analysis[data-index='0']").evaluate(labels)
         found |= {"columns": columns(reader), "wrong": reader.wrong}
         found["looks"] = looks(browser, report, folder)
         browser.close()

@@ -181,3 +181,9 @@ def test_a_column_can_be_left_out(seen: Seen) -> None:
 
 def test_results_of_analyses_are_drawn(seen: Seen) -> None:
     assert seen.found["figures"] == [[None], ["SAEs", "random"]]
+
+
+def test_a_map_names_members_by_what_sets_them_apart(seen: Seen) -> None:
+    labels = seen.found["labels"]
+    assert len(set(labels)) == len(labels) == 6
+    assert "…" not in "".join(labels)

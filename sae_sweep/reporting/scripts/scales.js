@@ -45,13 +45,20 @@ function logAxis(values, text, margin) {
 }
 const l0Axis = some => logAxis(some.map(point => point.l0), "L0 (active latents per token, log scale)", 1.3);
 
-// An axis of names: without the words that all begin or end with, cut where they are long, upright where they are many.
-const MOST_LETTERS = 22;
-function nameAxis(names, text, upright) {
-  const words = [...new Set(names)].map(name => name.split("-"));
+// Names without the words that all have: at the beginning, at the end, and anywhere where they have equally many.
+function apart(names) {
+  const words = names.map(name => name.split("-"));
   const alike = from => words.length > 1 && words.every(own => own.length > 1 && own.at(from) === words[0].at(from));
   while (alike(-1)) words.forEach(own => own.pop());
   while (alike(0)) words.forEach(own => own.shift());
+  const many = words.length > 1 && words.every(own => own.length === words[0].length);
+  return many ? words.map(own => own.filter((_, i) => words.some(other => other[i] !== own[i]) || own.length < 2)) : words;
+}
+
+// An axis of names: without what all have, cut where they are long, upright where they are many.
+const MOST_LETTERS = 22;
+function nameAxis(names, text, upright) {
+  const words = apart([...new Set(names)]);
   const cut = own => { const name = own.join("-"); return name.length > MOST_LETTERS ? name.slice(0, MOST_LETTERS - 1) + "…" : name; };
   return { type: "category", title: { text, standoff: 8 }, tickvals: [...new Set(names)], ticktext: words.map(cut), ...(upright ? { tickangle: -90 } : {}) };
 }
