@@ -4,7 +4,7 @@ Values and their defaults live in `configs/`, types and meaning here; `reading.p
 in these modules, or in anything they import, imports torch.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from sae_sweep.architectures.base import SaeConfig
@@ -79,6 +79,16 @@ class ToyConfig:
     """Whether true latents are active together, as a Gaussian copula says, or each for itself."""
     noise: float
     """Standard deviation of what is added to each number."""
+    zipf: float | None = field(default=None, kw_only=True)
+    """The i-th true latent is active i^-zipf times as often as the first, in place of `decay`, and `active` in all."""
+    roots: int | None = field(default=None, kw_only=True)
+    """True latents at the top of trees: all others are active only where their parent is. Null is no hierarchy."""
+    children: int = field(default=4, kw_only=True)
+    """Of each parent, in the order of frequency."""
+    exclusive: bool = field(default=False, kw_only=True)
+    """Whether of a parent's children no more than one is active."""
+    rank: int | None = field(default=None, kw_only=True)
+    """Factors that half of the copula's variance is made of; null is Sharkey's random covariance."""
 
 
 LATER: dict[str, Any] = {
@@ -90,6 +100,7 @@ LATER: dict[str, Any] = {
     "data.positions_of": "all",
     "data.max_bad_records": 0.001,
     "training.lr_schedule": None,
+    **{f"data.toy.{key.name}": key.default for key in fields(ToyConfig) if key.default is not MISSING},
 }
 """Keys that came later, and what they are for a sweep that was written before: such a value changes no identity. Those
 of `sae` are the fields of an architecture's config that have defaults (`config/saved.py`)."""

@@ -215,7 +215,7 @@ _ROWS = (
         better="lower",
     ),
     Metric("density_over_1pct", "over 1%", "latents that fire on over 1% of tokens", "As a share of all latents."),
-    Metric("l1", "L1", "L1", "Sum of activation x decoder norm per token.", better="lower"),
+    Metric("l1", "L1", "L1", "Sum of activation x decoder norm per token.", toy=MAP, better="lower"),
     Metric("mse", "MSE", "squared error", "Squared error, summed over d and averaged over tokens.", better="lower"),
     Metric("ce_clean", "CE clean", "CE of the clean model", "Cross-entropy, in nats per token.", toy=None),
     Metric(

@@ -179,8 +179,13 @@ def sparsity(config: MemberConfig) -> tuple[str, float]:
 
 def data_entries(config: MemberConfig) -> dict[str, Any]:
     """The entries of `data` without its runtime keys, and without those of a later version that change nothing."""
-    entries = {key: value for key, value in asdict(config.data).items() if key not in RUNTIME_DATA_KEYS}
-    return {key: value for key, value in entries.items() if value != LATER.get(f"data.{key}", _NEVER)}
+    return _said({key: value for key, value in asdict(config.data).items() if key not in RUNTIME_DATA_KEYS}, "data.")
+
+
+def _said(entries: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Entries without those of a later version that change nothing, and groups of them as well."""
+    said = {key: value for key, value in entries.items() if value != LATER.get(prefix + key, _NEVER)}
+    return {key: _said(value, f"{prefix}{key}.") if isinstance(value, dict) else value for key, value in said.items()}
 
 
 def digest(entries: Mapping[str, Any]) -> str:

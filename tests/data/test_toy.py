@@ -148,3 +148,58 @@ def test_one_latent_in_one_dimension(correlated: bool) -> None:
     codes_BG = codes(data, 100)
     assert (codes_BG > 0).all()
     assert activations(data, 100).abs().max() <= 1
+
+
+def test_zipf_frequencies() -> None:
+    """1, 1/2, ... 1/6 are 2.45 together; two are active of them, and no probability is above 1."""
+    rows = 40_000
+    frequency_G = (codes(made(correlated=False, zipf=1.0), rows) > 0).double().mean(0)
+    for i, frequency in enumerate(frequency_G.tolist()):
+        wanted = 2 / 2.45 / (i + 1)
+        assert frequency == pytest.approx(wanted, abs=5 * math.sqrt(wanted * (1 - wanted) / rows)), i
+    assert (codes(made(correlated=False, zipf=3.0), 1_000)[:, 0] > 0).all()
+    together = (codes(made(latents=64, active=1.0, zipf=1.0), 40_000) > 0).double().mean(0)
+    lone = math.exp(-1) / 64
+    assert ((together[:4].sum() - 4 * lone) / (together[8:16].sum() - 8 * lone)).item() == pytest.approx(
+        (1 + 1 / 2 + 1 / 3 + 1 / 4) / sum(1 / i for i in range(9, 17)), rel=0.25
+    )
+
+
+def test_children_are_active_with_their_parents_and_as_often_as_they_would_be() -> None:
+    """Latent 2 is below 0, 3 and 4 below 1, 5 below 2."""
+    rows = 40_000
+    values = {"latents": 6, "correlated": False, "decay": 0.8, "roots": 2, "children": 1}
+    active_BG = codes(made(**values), rows) > 0
+    for child, parent in ((2, 0), (3, 1), (4, 2), (5, 3)):
+        assert active_BG[:, parent][active_BG[:, child]].all()
+    for i, frequency in enumerate(active_BG.double().mean(0).tolist()):
+        wanted = 2 / 6 * 0.8**i
+        assert frequency == pytest.approx(wanted, abs=5 * math.sqrt(wanted * (1 - wanted) / rows)), i
+    free = codes(made(**{**values, "roots": 6}), rows) > 0
+    assert (free[:, 2] & ~free[:, 0]).any()
+
+
+def test_only_one_of_exclusive_children_is_active() -> None:
+    values = {"latents": 5, "decay": 1.0, "active": 4.0, "roots": 1, "children": 4}
+    both, one = (codes(made(**values, exclusive=each), 2_000)[:, 1:] > 0 for each in (False, True))
+    assert both.sum(1).max() > 1
+    assert one.sum(1).max() == 1
+    assert one.double().mean(0).min() > 0.1, "it is any of them"
+
+
+def test_a_lone_latent_is_a_root() -> None:
+    codes_BG = codes(made(latents=6, active=0.05, roots=2, children=2), 500)
+    assert (codes_BG > 0).any(1).all()
+    assert (codes_BG[:, :2] > 0).any(1).all()
+
+
+def test_factors_make_latents_active_together() -> None:
+    """With one factor each z is half of it, up or down: latents of one sign are active together, others apart."""
+    active_BG = (codes(made(latents=40, decay=1.0, active=4.0, rank=1), 40_000) > 0).double()
+    correlation_GG = active_BG.T.corrcoef()
+    signs_G = torch.sign(correlation_GG[0])
+    alike = torch.outer(signs_G, signs_G) > 0
+    others = ~torch.eye(40, dtype=torch.bool)
+    assert correlation_GG[alike & others].mean() > 0.01 > -0.01 > correlation_GG[~alike & others].mean()
+    many = (codes(made(latents=40, decay=1.0, active=4.0, rank=40), 40_000) > 0).double().T.corrcoef()
+    assert many[others].abs().mean() < 0.5 * correlation_GG[others].abs().mean()

@@ -53,3 +53,11 @@ def test_an_entry_of_another_version() -> None:
         "sparsity": {"a": "l0 32", "b": "l1 3"},
         "width": {"a": "x16", "b": "8"},
     }
+
+
+def test_keys_of_synthetic_data_that_came_later_are_no_part_of_a_member_that_leaves_them() -> None:
+    toy = identity_entries(config_of(["data=toy"]))["data"]["toy"]
+    assert set(toy) == {"dimensions", "latents", "active", "decay", "correlated", "noise"}
+    toy = identity_entries(config_of(["data=toy", "data.toy.zipf=1", "data.toy.roots=8"]))["data"]["toy"]
+    assert {key: toy[key] for key in ("zipf", "roots")} == {"zipf": 1.0, "roots": 8}
+    assert "children" not in toy

@@ -167,6 +167,14 @@ def test_data_must_exist(tmp_path: Path) -> None:
         ("data.toy.active=513", "data.toy.active=513 must be above 0 and at most data.toy.latents=512"),
         ("data.toy.decay=1.1", "data.toy.decay=1.1 must be above 0 and at most 1"),
         ("data.toy.noise=-0.5", "data.toy.noise=-0.5 must not be negative"),
+        ("data.toy.zipf=-1", "data.toy.zipf=-1 must not be negative; null has decay in its place"),
+        ("data.toy.roots=513", "data.toy.roots=513 must be from 1 to data.toy.latents=512"),
+        ("data.toy.children=0", "data.toy.children=0 must be at least 1"),
+        (
+            "data.toy.exclusive=true",
+            "data.toy.exclusive=true is of children, and data.toy.roots=null gives none; give roots=",
+        ),
+        ("data.toy.rank=0", "data.toy.rank=0 must be at least 1, and takes data.toy.correlated=true"),
         (
             "data.path=x",
             "data.path=x is not read with data.kind=toy (it is with activations, given, hub, text, tokens); leave it"

@@ -95,7 +95,15 @@ def test_the_grid_holds_every_number_in_its_place(toy: Path) -> None:
     assert grid["maps"]["mmcs_truth"] == [[0.032, 0.032], [0.128, 0.128], [0.512, 0.512]]
     assert grid["maps"]["fvu"] == [[0.1, 0.3]] * 3
     assert grid["maps"]["mmcs_latents"] == [[None, None], [0.5, 0.5], [0.5, 0.5]]
-    assert list(grid["maps"]) == ["mmcs_truth", "mmcs_truth_frequent", "mmcs_latents", "l0", "fvu", "dead_fraction"]
+    assert list(grid["maps"]) == [
+        "mmcs_truth",
+        "mmcs_truth_frequent",
+        "mmcs_latents",
+        "l0",
+        "fvu",
+        "dead_fraction",
+        "l1",
+    ]
 
 
 def test_members_of_one_place_are_averaged_and_a_gap_stays_empty(write_toy: Callable[..., Path]) -> None:
