@@ -27,7 +27,7 @@ def centroids(x_ND: Tensor, count: int, generator: torch.Generator) -> Tensor:
     centroid_KD = x_ND[torch.randperm(len(x_ND), generator=generator)[:count]].clone()
     nearest_N = torch.full((len(x_ND),), -1)
     for _ in range(ROUNDS):
-        distance_N, found_N = _nearest(x_ND, centroid_KD)
+        distance_N, found_N = nearest(x_ND, centroid_KD)
         if found_N.equal(nearest_N):
             break
         nearest_N = found_N
@@ -39,7 +39,7 @@ def centroids(x_ND: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return centroid_KD[centroid_KD.norm(dim=1) > 0]
 
 
-def _nearest(x_ND: Tensor, centroid_KD: Tensor) -> tuple[Tensor, Tensor]:
+def nearest(x_ND: Tensor, centroid_KD: Tensor) -> tuple[Tensor, Tensor]:
     """The squared distance [N] of each point to its nearest centroid, and which that is [N]."""
     least = []
     for x_BD in x_ND.split(max(1, DISTANCES // len(centroid_KD))):

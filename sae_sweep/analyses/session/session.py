@@ -31,6 +31,8 @@ class Stream:
     """By label."""
     bos: bool
     """Whether its rows begin with BOS."""
+    source: LanguageModelSource
+    """What its members were trained on."""
 
 
 class Streams:
@@ -75,7 +77,7 @@ def _opened(saes: Sequence[FinishedSae]) -> Stream:
     no_means = {hook: torch.zeros(0) for hook in hooks}  # nothing is ablated
     evaluator = source.evaluator(config.evaluation.positions, no_means)
     on_device = {label: one.on(source.device) for label, one in spliced.items()}
-    return Stream(source.model, evaluator, on_device, bool(source.metadata()["prepend_bos"]))
+    return Stream(source.model, evaluator, on_device, bool(source.metadata()["prepend_bos"]), source)
 
 
 @dataclass(frozen=True)

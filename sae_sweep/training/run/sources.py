@@ -139,6 +139,10 @@ class LanguageModelSource:
     def unigrams(self, hooks: Sequence[str]) -> dict[str, Tensor]:
         return unigram_activations(self.model, hooks, harvest)
 
+    def training_rows(self, index: int) -> tuple[Ids, int]:
+        """The rows of the block at an index, as they are read, and which epoch the first is of, from 0."""
+        return self._tokens.training.block(index)
+
     def judged_rows(self, config: MemberConfig) -> Ids:
         """Rows of the config's data to judge on, of which training on this source read none. Raises ConfigError."""
         same = read_in_training(config.data, self._config.data)

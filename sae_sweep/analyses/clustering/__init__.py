@@ -1,0 +1,1 @@
+"""What needs no trained dictionary: principal components and centroids, tables of n-grams, names of clusters."""
