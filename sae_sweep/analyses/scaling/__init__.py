@@ -1,0 +1,1 @@
+"""Cross-entropy against training compute, of a family of models."""
