@@ -37,6 +37,16 @@ def assigned_of(similarity_FG: Tensor) -> Tensor:
     return similarity_FG[torch.from_numpy(rows), torch.from_numpy(columns)]
 
 
+def partners(similarity_FG: Tensor) -> Tensor:
+    """[F] int64: which column each row has in the pairs whose total is the largest; -1 where it has none. Exact."""
+    from scipy.optimize import linear_sum_assignment
+
+    rows, columns = linear_sum_assignment(similarity_FG.cpu().numpy(), maximize=True)
+    partner_F = torch.full((len(similarity_FG),), -1)
+    partner_F[torch.from_numpy(rows)] = torch.from_numpy(columns)
+    return partner_F
+
+
 def _of_candidates(rows_FD: Tensor, others_GD: Tensor, candidates: int) -> Tensor:
     """The same among the nearest alone. A row may also go to a column of its own, with similarity 0."""
     from scipy.sparse import coo_array

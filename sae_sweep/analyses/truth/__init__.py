@@ -1,0 +1,1 @@
+"""True latents of synthetic activations, and what of them an SAE has."""
