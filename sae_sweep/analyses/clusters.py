@@ -69,8 +69,8 @@ def run(session: Session, saes: Sequence[FinishedSae], config: Config) -> Readin
         controls = controls_of(sae, [one for one in saes if beside[one.label].site == site], config.within)
         members[sae.label] = _numbers(means, sae.label, of_site[site], beside[sae.label], controls)
     numbers = _of_texts(of_text, tables)
-    for site, own in of_site.items():
-        numbers |= _of_site(own, [one for one in beside.values() if one.site == site], len(streams) > 1)
+    for site, sums in of_site.items():
+        numbers |= _of_site(sums, [one for one in beside.values() if one.site == site], len(streams) > 1)
     return Result(numbers, members, _figure(saes, members, beside))
 
 

@@ -117,7 +117,7 @@ def _result(
     for site, own in of_site.items():
         models = zip(config.compute, config.models, strict=True)
         measured = [(compute, Ce.of(*own.per_sequence(f"ce {path}"))) for compute, path in models]
-        family = [*((row.compute, row) for row in table), *measured]
+        family: list[tuple[float, Ce | Row]] = [*((row.compute, row) for row in table), *measured]
         compared = Compared(family, Ce.of(*own.per_sequence("clean")), config.own, config.extrapolate)
         _check_curve(compared)
         name, zero = compared.recovered(Ce.of(*own.per_sequence("zero")), 1.0)

@@ -29,7 +29,8 @@ class Ngrams:
     @classmethod
     def of(cls, pair_N: Tensor, vocabulary: int) -> "Ngrams":
         """Those of a text."""
-        return cls(*pair_N.unique(return_counts=True), vocabulary)
+        pair_P, count_P = pair_N.unique(return_counts=True)
+        return cls(pair_P, count_P, vocabulary)
 
     def unigram(self, next_N: Tensor) -> Tensor:
         """[N] float64: the cross-entropy of tokens by themselves, in nats."""
@@ -68,7 +69,8 @@ def of_stream(kept: Kept, name: str, stream: Stream, tokens: int, told: Told) ->
                 break
         return torch.stack(torch.cat(found).unique(return_counts=True))
 
-    return Ngrams(*kept.once(name, counted), vocabulary)
+    pair_P, count_P = kept.once(name, counted)
+    return Ngrams(pair_P, count_P, vocabulary)
 
 
 def _pairs(stream: Stream) -> Iterator[Tensor]:
