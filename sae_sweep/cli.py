@@ -215,7 +215,9 @@ COMMANDS: Mapping[str, Command] = {
     "cancel": Command("DIR", "end the jobs that a cluster has of a sweep", _cancel),
     "show": Command("DIR [--format table|csv|json|latex|png|svg]", "the frontier, in a terminal or a paper", _show),
     "compare": Command("DIR DIR", "two sweeps or members: configs, metrics with paired errors, frontiers", _compare),
-    "eval": Command("DIR|SAE ... [--tokens N] [--into DIR] [data=...] [--analysis NAME]", "judge again, or ask", _eval),
+    "eval": Command(
+        "DIR|SAE ... [--into DIR] [data=...] [site.layer=L] [--analysis NAME]", "judge again, or ask", _eval
+    ),
     "import": Command("SOURCE --out DIR [--format F] [--model ID] [--site HOOK]", "SAEs of others as ours", _import),
     "export": Command("MEMBER --format F --out DIR | --push hub:USER/REPO", "write SAEs as others read them", _export),
     "upload": Command("DIR [tracking.project=P]", "send a sweep to wandb, however it was tracked", _upload),

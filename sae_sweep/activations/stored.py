@@ -23,7 +23,7 @@ class StoredStream:
     """Blocks of `data.block_rows` rows in the order in which a stream of as many rows of tokens has them."""
 
     def __init__(self, data: Feed, config: DataConfig, dtype: torch.dtype, device: torch.device) -> None:
-        self._data, self._config = data, config
+        self.data, self._config = data, config
         self.hook = modelless_site(config.kind).hook
         self._dtype, self.device = dtype, device
         self.guard = Guard(config.max_norm_ratio, partial(self._whole_block, 0))
@@ -33,31 +33,27 @@ class StoredStream:
         return self.guard.told(self._whole_block(index))
 
     def _whole_block(self, index: int) -> Block:
-        rows, epoch = self._data.block(index)
+        rows, epoch = self.data.block(index)
         count = int(rows.counted_RT.sum())
         if count == 0:
             raise ConfigError(
                 f"data.block_rows={self._config.block_rows}: no activation of block {index} counts, nothing to train on"
             )
         places_B = torch.from_numpy(permutation(count, BLOCK_ORDER, self._config.seed, index))
-        x_BD = torch.empty(count, self._data.width, dtype=self._dtype)
+        x_BD = torch.empty(count, self.data.width, dtype=self._dtype)
         x_BD[places_B] = rows.activations_RTD[rows.counted_RT].to(self._dtype)
         tokens_B = torch.empty(count, dtype=torch.int64)
         tokens_B[places_B] = rows.tokens_RT[rows.counted_RT]
-        check_finite(x_BD, self._data.label, f"block {index}")
+        check_finite(x_BD, self.data.label, f"block {index}")
         return Block(index, epoch, {self.hook: x_BD.to(self.device)}, {self.hook: tokens_B.to(self.device)})
 
-    @property
-    def heldout_rows(self) -> int:
-        """How many rows are held out."""
-        return self._data.heldout_rows
-
-    def heldout(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Held-out activations [b, D] that count, the row [b] of each, and its token [b], some at a time."""
-        for first in range(0, self.heldout_rows, HELDOUT_ROWS):
-            rows = self._data.heldout(first, first + HELDOUT_ROWS)
-            row_R = torch.arange(first, first + len(rows.counted_RT))
-            row_b = row_R[:, None].expand_as(rows.counted_RT)[rows.counted_RT]
-            x_bD = rows.activations_RTD[rows.counted_RT].to(self._dtype)
-            check_finite(x_bD, self._data.label, f"held-out row {first} and those after it")
-            yield x_bD.to(self.device), row_b.to(self.device), rows.tokens_RT[rows.counted_RT].to(self.device)
+    def heldout(self, data: Feed, rows: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The activations [b, D] that count of the first rows that are held out, of this data or other, the row [b] of
+        each, and its token [b], some at a time."""
+        for first in range(0, rows, HELDOUT_ROWS):
+            found = data.heldout(first, min(first + HELDOUT_ROWS, rows))
+            row_R = torch.arange(first, first + len(found.counted_RT))
+            row_b = row_R[:, None].expand_as(found.counted_RT)[found.counted_RT]
+            x_bD = found.activations_RTD[found.counted_RT].to(self._dtype)
+            check_finite(x_bD, data.label, f"held-out row {first} and those after it")
+            yield x_bD.to(self.device), row_b.to(self.device), found.tokens_RT[found.counted_RT].to(self.device)

@@ -7,20 +7,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from sae_sweep.activations.scaling import site_statistics
+from sae_sweep.analyses.session.courts import court
+from sae_sweep.analyses.session.judging import is_site
 from sae_sweep.api.model import Model
 from sae_sweep.api.sae import Sae
-from sae_sweep.config.files import config_of, other_data
+from sae_sweep.config.files import config_of, other_data, other_site
 from sae_sweep.config.schema import MemberConfig
+from sae_sweep.data.kinds import modelless_kind
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import SplicedSae
+from sae_sweep.evaluation.places import check_widths, placed
 from sae_sweep.kernels.entries import Entries, above
 from sae_sweep.model.language_model import LanguageModel
+from sae_sweep.model.load import resolve_device
 from sae_sweep.model.observe import check_hook
-from sae_sweep.model.sites import later_sites, site_width
+from sae_sweep.model.sites import Site, later_sites, modelless_site, parse_hook, resolve_site, site_width
 from sae_sweep.saes.forms.relu import ReluForm
 from sae_sweep.saes.inference import InferenceSae
-from sae_sweep.training.run.sources import LanguageModelSource
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,8 +40,10 @@ def evaluate(
 
     `model` is by default the one that the first was trained on. What is read is by default the held-out tokens of the
     first one's sweep; `data` says what else in the command line's words, like ["data=text", "data.path=FILE",
-    "evaluation.tokens=1e5"]. The mean of mean ablation stays that of the block that it was calibrated on. An SAE may be
-    any module with `encode` and `decode`, whose hook is its `cfg.hook_name`, or else `hook`.
+    "evaluation.tokens=1e5"], and where all are judged if not where they were trained: ["site.layer=3"]. The mean of
+    mean ablation stays that of the block that it was calibrated on. An SAE may be any module with `encode` and
+    `decode`, whose hook is its `cfg.hook_name`, or else `hook`. SAEs of activations without a language model are judged
+    on such, and have neither CE nor KL. `attrs["data"]` of the frame says in a line what was read.
     Raises ConfigError for what cannot be judged together.
 
     >>> found = ss.evaluate(sweep)
@@ -50,21 +55,24 @@ def evaluate(
     saes = list(saes.values()) if isinstance(saes, Mapping) else list(saes)
     if not saes:
         raise ConfigError("evaluate: no SAE is given")
-    model = model or _model(saes)
-    data = list(data or [])
-    trained = _trained(saes, model, data)
-    config = other_data(trained, data)
-    judged = _labelled([_spliced(sae, model, config, hook) for sae in saes])
-    hooks = tuple(dict.fromkeys(hook for one in judged for hook in one.hooks))
-    reads = tuple(dict.fromkeys(one.reads for one in judged if one.reads is not None))
-    source = LanguageModelSource(trained, tuple(dict.fromkeys((*hooks, *reads))), model=model.running)
-    statistics = site_statistics(source.calibration())
-    means = {hook: statistics[hook].mean for hook in hooks}
-    watched = tuple(dict.fromkeys(hook for one in judged for hook in one.watched))
-    rows = source.judged_rows(config) if data else None
-    found = source.evaluator(config.evaluation.positions, means, watched, rows).evaluate(judged)
+    words = list(data or [])
+    sites, asked = [word for word in words if is_site(word)], [word for word in words if not is_site(word)]
+    modelless = model is None and _is_modelless(saes)
+    run = None if modelless else (model or _model(saes)).running
+    trained = _trained(saes, run, asked)
+    config = other_data(trained, asked)
+    if run is None:
+        judged = [_without_model(sae, trained, sites) for sae in saes]
+    else:
+        at = resolve_site(other_site(trained, sites).site, run.facts) if sites else None
+        judged = [_spliced(sae, run, config, hook, at) for sae in saes]
+    judged = _labelled(judged)
+    held = court(trained, config, judged, model=run)
+    found = held.evaluator(config.evaluation.positions).evaluate([one.on(held.device) for one in judged])
     metrics = {label: evaluation.metrics for label, evaluation in found.items()}
-    return pd.DataFrame.from_dict(metrics, orient="index").rename_axis("sae")
+    frame = pd.DataFrame.from_dict(metrics, orient="index").rename_axis("sae")
+    frame.attrs["data"] = held.account
+    return frame
 
 
 @dataclass(frozen=True)
@@ -106,42 +114,78 @@ class ModuleSae(InferenceSae):
 
 
 def _model(saes: Sequence[nn.Module]) -> Model:
-    """The model of the first that says one. Raises ConfigError where none does, or others say another."""
+    """The model of the first that says one, which those that say none are taken to be of. Raises ConfigError where none
+    does, or others say another."""
     ours = [sae for sae in saes if isinstance(sae, Sae)]
     if not ours:
         raise ConfigError("evaluate: give model=, these SAEs do not say theirs")
-    named = {sae.home.metadata.get("model_name") for sae in ours}
+    named = {name: sae for sae in reversed(ours) if (name := sae.home.metadata.get("model_name")) is not None}
     if len(named) > 1:
         raise ConfigError(f"evaluate: these SAEs are of several models: {', '.join(map(str, named))}; judge each's own")
-    return ours[0].model()
+    return next(iter(named.values()), ours[0]).model()
 
 
-def _trained(saes: Sequence[nn.Module], model: Model, data: Sequence[str]) -> MemberConfig:
+def _is_modelless(saes: Sequence[nn.Module]) -> bool:
+    """Whether the first member among them was trained without a language model."""
+    member = _member(saes)
+    return member is not None and modelless_kind(member.home.config.data.kind) is not None
+
+
+def _member(saes: Sequence[nn.Module]) -> Sae | None:
+    return next((sae for sae in saes if isinstance(sae, Sae) and sae.home.is_member), None)
+
+
+def _trained(saes: Sequence[nn.Module], run: LanguageModel | None, data: Sequence[str]) -> MemberConfig:
     """What the first member among them was trained on, else the data themselves. Raises ConfigError without either."""
-    member = next((sae for sae in saes if isinstance(sae, Sae) and sae.home.is_member), None)
+    member = _member(saes)
     if member is None and not data:
         raise ConfigError('evaluate: give data=, like ["data=text", "data.path=FILE"]: no sweep trained these SAEs')
-    return replace(config_of(data) if member is None else member.home.config, model=model.running.config)
+    config = config_of(data) if member is None else member.home.config
+    return config if run is None else replace(config, model=run.config)
 
 
-def _spliced(sae: nn.Module, model: Model, config: MemberConfig, hook: str | None) -> SplicedSae:
-    """An SAE at its site, on the model's device. Raises ConfigError where it does not fit that."""
-    run = model.running
-    one = sae.spliced(run.device) if isinstance(sae, Sae) else _module(sae, run, hook)
-    sites = [check_hook(run, each) for each in one.hooks]
-    for site in sites:
-        width = site_width(site, run.facts)
-        if width is not None and one.sae.d_out != width * len(sites):
-            raise ConfigError(
-                f"evaluate: {one.label} reconstructs {one.sae.d_out} numbers, and {site.hook} has {width}"
-            )
-    last = max(sites, key=lambda each: -1 if each.layer is None else each.layer)
+def _without_model(sae: nn.Module, trained: MemberConfig, sites: Sequence[str]) -> SplicedSae:
+    """An SAE on activations that there is no model for. Raises ConfigError where it does not fit them."""
+    kind = modelless_kind(trained.data.kind)
+    assert kind is not None
+    if sites:
+        raise ConfigError(f"{sites[0]}: data.kind={trained.data.kind} has no sites")
+    site, width = modelless_site(trained.data.kind), kind.dimensions(trained.data)
+    device = resolve_device(trained.model.device)
+    if not isinstance(sae, Sae):
+        return SplicedSae(type(sae).__name__, site.hook, ModuleSae.of(sae, width, device))
+    one = placed(sae.home.folder.name, sae.frozen(device), site)
+    check_widths(one, {site.hook: width}, "judge others with their own")
+    if sae.home.is_member:
+        training = sae.home.config.training
+        return replace(one, steps=int(training.tokens) // training.batch_size, batch_size=training.batch_size)
+    return one
+
+
+def _spliced(sae: nn.Module, run: LanguageModel, config: MemberConfig, hook: str | None, at: Site | None) -> SplicedSae:
+    """An SAE at its site, or at another one, on the model's device. Raises ConfigError where it does not fit that."""
+    if not isinstance(sae, Sae):
+        one = _module(sae, run, hook, at)
+    elif at is None:
+        one = sae.spliced(run.device)
+    else:
+        one = placed(sae.home.folder.name, sae.frozen(run.device), _completed(sae, at))
+    places = [check_hook(run, each) for each in one.hooks]
+    check_widths(one, {site.hook: site_width(site, run.facts) for site in places}, "judge it at another site")
+    last = max(places, key=lambda each: -1 if each.layer is None else each.layer)
     return replace(one, watched=later_sites(last, run.facts.n_layers, config.evaluation.later_sites))
 
 
-def _module(module: nn.Module, run: LanguageModel, hook: str | None) -> SplicedSae:
-    """A module of any kind at its hook."""
-    hook = getattr(getattr(module, "cfg", None), "hook_name", None) or hook
+def _completed(sae: Sae, at: Site) -> Site:
+    """The site, with where a transcoder writes if that is not said."""
+    written = sae.home.metadata.get("hook_name_out")
+    takes = sae.inference.transcodes and at.output is None and isinstance(written, str)
+    return replace(at, output=parse_hook(str(written))) if takes else at
+
+
+def _module(module: nn.Module, run: LanguageModel, hook: str | None, at: Site | None) -> SplicedSae:
+    """A module of any kind at its hook, or at another site."""
+    hook = getattr(getattr(module, "cfg", None), "hook_name", None) or hook if at is None else at.hook
     if not isinstance(hook, str):
         raise ConfigError(f"evaluate: {type(module).__name__} does not say its hook; give hook=")
     width = site_width(check_hook(run, hook), run.facts)

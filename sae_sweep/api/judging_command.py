@@ -1,10 +1,12 @@
-"""`sae-sweep eval PLACE ... [--into DIR] [--hook HOOK] [evaluation.tokens=N] [data=...]`: SAEs judged together.
+"""`sae-sweep eval PLACE ... [--into DIR] [site.layer=L] [evaluation.tokens=N] [data=...]`: SAEs judged together.
 
 A PLACE is a member's folder, that of any SAE, or `hub:USER/REPO/FOLDER`. Members of one sweep are judged as `eval DIR`
 judges all of it, and what comes of it is kept beside their metrics.json. With `--into DIR` SAEs become points of that
-sweep. Others are judged on `data=...`, or on the held-out tokens of a member among them, and printed.
+sweep. Others are judged on `data=...`, or on the held-out tokens of a member among them, and printed. Keys of `site`,
+or `--hook`, say where they are, or where else they are to be judged.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from sae_sweep.api.loading import load
 from sae_sweep.config.command_line import one_option, split_options
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder import names
+from sae_sweep.host.terminal import tell
 from sae_sweep.reporting.report import write_report
 
 
@@ -38,8 +41,10 @@ def judge_places(arguments: Sequence[str]) -> None:
         )
     if "tokens" in options:
         asked.append(f"evaluation.tokens={one_option('eval', options, 'tokens')}")
-    hook = one_option("eval", options, "hook") if "hook" in options else None
-    found = evaluate([load(place, hook) for place in places], data=asked)
+    if "hook" in options:
+        asked.append(f"site.hook={one_option('eval', options, 'hook')}")
+    found = evaluate([load(place) for place in places], data=asked)
+    tell(found.attrs["data"], sys.stderr)
     for label, row in found.iterrows():
         print(shown_line(str(label), row.to_dict()))
 

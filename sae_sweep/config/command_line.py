@@ -1,6 +1,7 @@
-"""Words of a command line that begin with dashes, where a command has few of them. No torch."""
+"""Words of a command line of a command that is not Hydra's: those that begin with dashes, and values. No torch."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from sae_sweep.errors import ConfigError
 
@@ -32,3 +33,14 @@ def one_option(command: str, options: dict[str, list[str]], name: str, default: 
     if len(values) != 1:
         raise ConfigError(f"{command}: give --{name} once")
     return values[0]
+
+
+def read_value(key: str, text: str) -> Any:
+    """A value as YAML has it. Raises ConfigError for what it cannot be."""
+    from omegaconf import OmegaConf  # not every command needs it
+
+    try:
+        return OmegaConf.from_dotlist([f"value={text}"])["value"]
+    except Exception as error:  # the parsers of YAML raise their own
+        told = str(error).strip() or type(error).__name__
+        raise ConfigError(f"{key}={text}: the value cannot be read ({told.splitlines()[0]})") from error

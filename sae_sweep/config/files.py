@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from sae_sweep.config.command_line import read_value
 from sae_sweep.config.reading import config_entries, member_config, unknown_key
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
@@ -63,6 +64,21 @@ def other_data(config: MemberConfig, asked: Iterable[str]) -> MemberConfig:
     return _with_keys(entries, given)
 
 
+def other_site(config: MemberConfig, asked: Iterable[str]) -> MemberConfig:
+    """The config at another site, in the command line's words: `site.layer=3`, `site=mlp_out`, `site.hook=HOOK`. The
+    layer stays where it is not said, but with a hook, which names its own. Raises ConfigError as `config_of` does."""
+    given = _by_key(asked)
+    entries = OmegaConf.create(config_entries(config))
+    if "site" in given:
+        kept = {"layer": entries.site.layer}
+        entries.site = {**_option("site", str(given.pop("site"))), **kept}
+    if given.get("site.hook") is not None:
+        entries.site = {**entries.site, "kind": None, "layer": None}
+    elif given.get("site.kind") is not None:
+        entries.site.hook = None
+    return _with_keys(entries, given)
+
+
 def _with_keys(entries: DictConfig, asked: Mapping[str, Any]) -> MemberConfig:
     for key, value in asked.items():
         parent = OmegaConf.select(entries, key.rpartition(".")[0]) if "." in key else entries
@@ -74,7 +90,7 @@ def _with_keys(entries: DictConfig, asked: Mapping[str, Any]) -> MemberConfig:
 
 def _by_key(asked: Iterable[str]) -> dict[str, Any]:
     lines = [line.partition("=") for line in asked]
-    return {key: OmegaConf.from_dotlist([f"value={value}"]).value for key, _, value in lines}
+    return {key: read_value(key, value) for key, _, value in lines}
 
 
 @cache

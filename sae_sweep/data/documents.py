@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sae_sweep.data.fields import Record
 from sae_sweep.data.formats import SUFFIXES, records_of, suffix_of
-from sae_sweep.data.origin import Origin, check_regular
+from sae_sweep.data.origin import Origin, check_glob, check_regular, walked
 from sae_sweep.errors import ConfigError
 
 
@@ -21,7 +21,7 @@ def text_files(origin: Origin) -> list[Path]:
 def _matching_files(key: str, pattern: str) -> list[Path]:
     path = Path(pattern).expanduser()
     if path.is_dir():
-        files = [file for file in path.rglob("*") if file.is_file() and suffix_of(file) in SUFFIXES]
+        files = [file for file in walked(path, f"{key}={pattern}") if suffix_of(file) in SUFFIXES]
         if not files:
             kinds = ", ".join(SUFFIXES)
             raise ConfigError(f"{key}={pattern} is a folder without a file of text ({kinds}); name files in it")
@@ -31,6 +31,7 @@ def _matching_files(key: str, pattern: str) -> list[Path]:
         return [path]
     if not glob.has_magic(pattern):
         raise ConfigError(f"{key}={pattern} does not exist")
+    check_glob(str(path), f"{key}={pattern}")
     files = [Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).is_file()]
     if not files:
         raise ConfigError(f"{key}={pattern} matches no file")

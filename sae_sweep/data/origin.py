@@ -1,7 +1,12 @@
 """Where tokens come from: the paths and splits that a config names. No torch, no numpy."""
 
-from collections.abc import Callable
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
+from glob import has_magic
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +20,8 @@ HELDOUT_KEYS = (
 )
 """What the held-out tokens of any source follow from, beside their number."""
 
+MOST_FILES = 100_000
+"""In a folder that is named for its files: it takes a second to look through."""
 _LOCAL = (".arrow", ".parquet", ".npy", ".npz", ".bin")
 
 Opened = TypeVar("Opened")
@@ -56,7 +63,9 @@ class Origin:
         looks_local = self.path.startswith(("/", "./", "../", "~")) or local.suffix in _LOCAL
         if looks_local and not local.exists():
             raise ConfigError(f"{self.label} does not exist")
-        if local.exists() and not local.is_dir():
+        if local.is_dir():
+            _look_through(local, self.label)
+        elif local.exists():
             check_regular(local, self.label)
         return self.path
 
@@ -112,5 +121,31 @@ def files_at(origin: Origin) -> list[Path] | None:
     place = Path(str(origin.path)).expanduser()
     if not place.exists():
         return None
-    inside = sorted(place.rglob("*")) if place.is_dir() else [place]
-    return [file for file in inside if file.is_file()]
+    return sorted(walked(place, origin.label)) if place.is_dir() else [file for file in [place] if file.is_file()]
+
+
+def walked(folder: Path, label: str) -> Iterator[Path]:
+    """The files in a folder and those in it. Raises ConfigError where there are too many to be a data set that somebody
+    named: a home, or the whole disk."""
+    seen = 0
+    for place, folders, files in os.walk(folder):
+        seen += len(folders) + len(files)
+        if seen > MOST_FILES:
+            raise ConfigError(
+                f"{label}: there are more than {MOST_FILES:,} files in {folder}; name those to read, by a glob like"
+                f" {folder / 'texts' / '*.txt'}"
+            )
+        yield from (file for name in files if (file := Path(place, name)).is_file())
+
+
+@cache
+def _look_through(folder: Path, label: str) -> None:
+    """Raises ConfigError for a folder of too many files. A process looks once."""
+    deque(walked(folder, label), maxlen=0)
+
+
+def check_glob(pattern: str, label: str) -> None:
+    """Raises ConfigError for a glob that would look through too many folders."""
+    parts = Path(pattern).parts
+    if "**" in parts:
+        _look_through(Path(*takewhile(lambda part: not has_magic(part), parts)), label)

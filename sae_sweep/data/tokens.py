@@ -2,11 +2,13 @@
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import cast
 
 from sae_sweep.config.schema import DataConfig
+from sae_sweep.config.values import shown
 from sae_sweep.data.checks import check_data
 from sae_sweep.data.kinds import TokenKind, data_kind
 from sae_sweep.data.mixture import MixedReader, Shares, asked_of, interleaved
@@ -117,35 +119,74 @@ def _open(config: DataConfig, asked: int, tokenizer: Tokenizer | None, form: Row
     return one
 
 
-def judged_rows(
-    trained: Tokens, config: DataConfig, tokens: float, tokenizer: Tokenizer | None, vocab_size: int, same: bool
-) -> Ids:
-    """Rows to judge on, of which training read none: those of a source of its own for held-out tokens, else those that
-    were held out (`same` data as trained on), else the first of the source.
+@dataclass(frozen=True)
+class Judged:
+    """Rows [rows, context] int32 to judge on, of which training read none, each once."""
 
-    Raises ConfigError where more are asked for than were held out of what was trained on.
+    rows: Ids
+    account: str
+    """Where they are from, and what became of what was read with them, in a line for people."""
+
+
+def judged_rows(
+    trained: Tokens, before: DataConfig, config: DataConfig, tokens: float, tokenizer: Tokenizer | None, vocab_size: int
+) -> Judged:
+    """Rows to judge on, of which training on `before` read none: those of a source of its own for held-out tokens,
+    else those that were held out where the data are the same, else the first of the source.
+
+    Raises ConfigError where more are asked for than were held out of what was trained on, or other rows of it.
     """
+    if not data_kind(config.kind).MODEL:
+        raise ConfigError(f"data.kind={config.kind}: no language model reads it, which these SAEs are judged in")
     check_data(config)
     if not 1 <= tokens < math.inf:
         raise ConfigError(f"evaluation.tokens={tokens:g} must be at least 1")
-    asked = math.ceil(tokens / config.context)
+    asked, held = math.ceil(tokens / config.context), trained.heldout
+    told = f"of the {held.size:,} held out from training"
+    if config == before and asked == len(held):
+        return Judged(held, _account(held, told))
     form, kind = _row_format(config, tokenizer, vocab_size), cast(TokenKind, data_kind(config.kind))
     parts, shares = zip(*sources_of(config), strict=True)
     opened = [kind.open_rows(part, tokenizer, form) for part in parts]
     training, own = opened[0]
-    if own is None and same:
-        if asked > len(trained.heldout):
+    if own is None and read_in_training(config, before):
+        check_alike(config, before)
+        if asked > len(held):
             raise ConfigError(
-                f"evaluation.tokens={tokens:g}: {training.label} has no more than {trained.heldout.size:,} tokens that"
+                f"evaluation.tokens={tokens:g}: {training.label} has no more than {held.size:,} tokens that"
                 " training did not read; give data.heldout_path= (of a hub dataset data.heldout_split=), or other data"
             )
-        return trained.heldout[:asked]
+        return Judged(held[:asked], _account(held[:asked], told))
     wanted = [asked] if len(parts) == 1 else asked_of(shares, asked)
-    each = [_head(own or training, n, config)[0][:n] for (training, own), n in zip(opened, wanted, strict=True)]
-    found = interleaved(each)
+    return _first_rows([own or training for training, own in opened], wanted, config)
+
+
+def _first_rows(sources: Sequence[RowSource], wanted: Sequence[int], config: DataConfig) -> Judged:
+    """So many rows of each source, its first."""
+    read = [_head(source, rows, config)[0] for source, rows in zip(sources, wanted, strict=True)]
+    each = [found[:rows] for found, rows in zip(read, wanted, strict=True)]
+    found, asked, labels = interleaved(each), sum(wanted), ", ".join(source.label for source in sources)
     if len(found) < asked:
-        log.warning("%s: %d rows are asked for, and there are %d", (own or training).label, asked, len(found))
-    return found
+        log.warning("%s: %d rows are asked for, and there are %d", labels, asked, len(found))
+    dropped = sum(rows.size for rows in read) - found.size
+    told = _account(found, f"of {labels}, which training did not read, {dropped:,} dropped")
+    skipped = [said for source in sources if source.ledger is not None and (said := source.ledger.said())]
+    return Judged(found, told + (f"; {' and '.join(skipped)} records skipped" if skipped else ""))
+
+
+def check_alike(config: DataConfig, before: DataConfig) -> None:
+    """Raises ConfigError where rows of the same data would be made in another way than those that were held out."""
+    for key in data_kind(config.kind).HELDOUT:
+        asked, held = getattr(config, key), getattr(before, key)
+        if key not in ("kind", "path") and asked != held:
+            raise ConfigError(
+                f"data.{key}={shown(asked)}: what was held out of this source has {shown(held)}; leave it, or give data"
+                " that training did not read (data.heldout_path=)"
+            )
+
+
+def _account(rows: Ids, told: str) -> str:
+    return f"data: {rows.size:,} tokens read to judge on, each once, {told}"
 
 
 def read_in_training(config: DataConfig, trained: DataConfig) -> bool:

@@ -67,11 +67,11 @@ def launch(configs: Sequence[MemberConfig], place: Place) -> list[Outcome]:
     folder = SweepFolder(sweep_root(configs[0]))
     plan = folder.named(plan)
     folder.check_content(plan)
+    folder.check_place()
     _tell_passed(plan, folder)
     if configs[0].dry_run:
         _print_dry(plan, folder, place)
         return _in_order(configs, [_outcome(member, folder, "planned", None) for member in plan.members])
-    folder.check_place()
     if sys.stderr.isatty():  # what comes next takes seconds to import
         say(f"{counted(len(plan.members), 'member')} in {folder.root}: loading what trains them")
     with held(folder.root), stopping() as stop:

@@ -30,6 +30,8 @@ _ALIASES = {
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 """What may hold the weights of a folder; pickled ones are read only where there are no others."""
+QUANTISED = ("quantize_config.json", "quant_config.json", "quantization_config.json", "hf_quant_config.json")
+"""What tools that quantise weights leave beside them."""
 ADAPTER = "adapter_config.json"
 """What peft leaves beside an adapter: low-rank updates of another model's weights."""
 
@@ -106,15 +108,26 @@ def stated_dtype(config: ModelConfig) -> str:
     return stated.removeprefix("torch.")
 
 
+def unknown_device(name: str) -> ConfigError:
+    """The error for a device that there is not, or that is not supported."""
+    if name.partition(":")[0] == "mps":
+        return ConfigError(
+            f"model.device={name}: Apple's GPU has no float64, in which metrics are summed, and is not supported; take"
+            " auto or cpu, which runs there"
+        )
+    return ConfigError(f"model.device={name} is not auto, cpu, cuda or cuda:N")
+
+
 def check_unquantised(entries: Mapping[str, Any], config: ModelConfig) -> None:
     """Raises ConfigError where a model's config.json says that its weights are quantised."""
-    stated = entries.get("quantization_config")
-    if stated:
-        method = stated.get("quant_method", "of unknown method") if isinstance(stated, Mapping) else stated
-        raise ConfigError(
-            f"model.path={config.path}: config.json has a quantization_config ({method}), and activations of quantised"
-            " weights are not supported; give the checkpoint it was made from, and model.dtype"
-        )
+    entries = {**_text_part(entries), **{key: value for key, value in entries.items() if value}}
+    for key in ("quantization_config", "compression_config"):
+        if stated := entries.get(key):
+            method = stated.get("quant_method", "of unknown method") if isinstance(stated, Mapping) else stated
+            raise ConfigError(
+                f"model.path={config.path}: config.json has a {key} ({method}), and activations of quantised weights"
+                " are not supported; give the checkpoint it was made from, and model.dtype"
+            )
 
 
 def check_weights(config: ModelConfig, facts: ModelFacts) -> None:
@@ -206,6 +219,11 @@ def _check_folder(folder: Path, path: str | None) -> None:
         raise ConfigError(
             f"model.path={path}: the folder has {ADAPTER}, and its adapter would be left out; merge it (peft's"
             " merge_and_unload, then save_pretrained) and give that folder, or give the base model's own"
+        )
+    if quantised := [name for name in QUANTISED if (folder / name).is_file()]:
+        raise ConfigError(
+            f"model.path={path}: the folder has {quantised[0]}, so its weights are quantised, and activations of such"
+            " are not supported; give the checkpoint it was made from, and model.dtype"
         )
     if not (folder / "config.json").is_file():
         raise ConfigError(f"model.path={path}: the folder has no config.json, so it is not in Hugging Face layout")

@@ -28,10 +28,12 @@ from sae_sweep.model.facts import (
     model_facts,
     model_folder,
     read_sizes,
+    unknown_device,
 )
 from sae_sweep.model.head import check_head
 from sae_sweep.model.language_model import LanguageModel, Passes
 from sae_sweep.model.mapping import map_blocks
+from sae_sweep.model.weights import check_files, check_tensors
 
 __all__ = ["LanguageModel", "Passes", "load_model", "load_tokenizer", "resolve_device", "resolve_dtype"]
 
@@ -42,6 +44,8 @@ _DTYPES = {
     "float64": torch.float64,
 }
 log = logging.getLogger(__name__)
+FEW_IDS = 0.5
+"""A tokenizer with fewer ids than this share of the vocabulary may be another model's."""
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "spiece.model")
 
 
@@ -53,6 +57,8 @@ def load_model(config: ModelConfig) -> LanguageModel:
     _quiet()
     facts = model_facts(config)
     check_weights(config, facts)
+    if (folder := model_folder(config)) is not None:
+        check_files(folder, config)
     device, dtype = resolve_device(config.device), resolve_dtype(config.dtype)
     if config.backend not in ("hf", "transformer_lens"):
         raise ConfigError(f"model.backend={config.backend} is unknown; known: hf, transformer_lens")
@@ -100,7 +106,7 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cuda" if cuda else "cpu")
     kind, _, index = name.partition(":")
     if name != "cpu" and (kind != "cuda" or (index and not index.isdecimal()) or name.endswith(":")):
-        raise ConfigError(f"model.device={name} is unknown; use auto, cpu, cuda or cuda:N")
+        raise unknown_device(name)
     if kind == "cuda" and not cuda:
         raise ConfigError(f"model.device={name}: torch sees no CUDA device here; use model.device=auto or cpu")
     if index and int(index) >= torch.cuda.device_count():
@@ -149,27 +155,11 @@ def _load_module(config: ModelConfig, dtype: torch.dtype) -> nn.Module:
             f"model.path={config.path} cannot be loaded as a causal language model: {_line(error)}"
         ) from error
     module, info = loaded
-    other = sorted(info["mismatched_keys"])
-    if other:
-        name, found, wanted = other[0]
-        raise ConfigError(
-            f"model.path={config.path}: {name} has the shape {list(found)}, and {list(wanted)} by config.json: they are"
-            " not of one model; give a checkpoint as it was saved"
-        )
-    if lost := sorted(info["missing_keys"]):
-        raise ConfigError(
-            f"model.path={config.path}: its weights lack {len(lost)} of the model's tensors ({lost[0]}, ...), which"
-            " would be random; give a complete checkpoint"
-        )
     assert isinstance(module, nn.Module)
     if dtype == torch.float64 and hasattr(module, "set_experts_implementation"):
         # The grouped products of others have no float64. To mypy any attribute of a module is a tensor or a module.
         module.set_experts_implementation("eager")  # type: ignore[operator]
-    if unread := sorted(info["unexpected_keys"]):
-        log.warning(
-            "model.path=%s: %d of its tensors are not read (%s, ...): the model of its config.json has none such",
-            *(config.path, len(unread), unread[0]),
-        )
+    check_tensors(module, info, config)
     return module
 
 
@@ -207,6 +197,7 @@ def _check_tokenizer(model: LanguageModel) -> None:
             f"model.path={model.config.path}: its tokenizer has ids up to {index} ({name!r}), and the model's"
             f" vocabulary of {size} ends at {size - 1}; give the tokenizer that the model was trained with"
         )
+    _tell_of_another(model)
     special = [("bos_token", tokenizer.bos_token_id), ("eos_token", tokenizer.eos_token_id)]
     found = [(name, index) for name, index in special if index is not None]
     for name, index in [*found, *(("a special token", index) for index in tokenizer.all_special_ids)]:
@@ -215,6 +206,24 @@ def _check_tokenizer(model: LanguageModel) -> None:
                 f"model.path={model.config.path}: its tokenizer's {name} has id {index}, and the model's vocabulary of"
                 f" {size} ends at {size - 1}; give the tokenizer that the model was trained with"
             )
+
+
+def _tell_of_another(model: LanguageModel) -> None:
+    """Tell of what a tokenizer of another model, with fewer ids, shows itself by."""
+    size, config = model.facts.vocab_size, getattr(model.module, "config", None)
+    ids = len(model.tokenizer.get_vocab())
+    if ids < FEW_IDS * size:
+        log.warning(
+            "model.path=%s: its tokenizer has %d ids, and the model's vocabulary is of %d: is it the one that the"
+            " model was trained with?",
+            *(model.config.path, ids, size),
+        )
+    own, stated = model.tokenizer.bos_token_id, getattr(config, "bos_token_id", None)
+    if isinstance(own, int) and isinstance(stated, int) and own != stated:
+        log.warning(
+            "model.path=%s: its tokenizer's BOS has id %d, with which rows begin, and that of config.json is %d",
+            *(model.config.path, own, stated),
+        )
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from sae_sweep.config.values import shown
 from sae_sweep.data.checks import check_data
 from sae_sweep.data.kinds import modelless_kind
 from sae_sweep.errors import ConfigError
+from sae_sweep.model.facts import unknown_device
 
 BACKENDS = ("hf", "transformer_lens")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -61,7 +62,7 @@ def _check_model(config: MemberConfig) -> None:
     _one_of("model.backend", config.model.backend, BACKENDS)
     _one_of("model.dtype", config.model.dtype, (*DTYPES, AUTO))
     if not _DEVICE.fullmatch(config.model.device):
-        raise ConfigError(f"model.device={config.model.device} is not auto, cpu, cuda or cuda:N")
+        raise unknown_device(config.model.device)
     if config.data.attention == "document" and config.model.backend != "hf":
         raise ConfigError(f"data.attention=document is model.backend=hf's, and {config.model.backend} is asked for")
 

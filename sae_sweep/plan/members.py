@@ -76,14 +76,25 @@ class Member:
         decay = {"lr_decay_fraction": share, "lr_schedule": schedule.lr_schedule if share else "constant"}
         found = {**decay, **{key: getattr(schedule, key) for key in same}}
         training = {key: value for key, value in found.items() if getattr(config.training, key) is None}
+        knob, stands = config.sae.knob(), config.sae.resolved(self.d)  # a knob beside `sae.l0` would be a second one
+        sae = {key: value for key, value in stands.items() if key != knob and getattr(config.sae, key) is None}
         layer = self.site.layer if config.site.kind is not None and config.site.across is None else config.site.layer
         return replace(
             config,
             tracking=replace(config.tracking, log_every=self.log_every),
             site=replace(config.site, layer=layer),
-            sae=replace(config.sae, width=self.width, expansion=None),
+            model=self._model,
+            sae=replace(config.sae, width=self.width, expansion=None, **sae),
             training=replace(config.training, **training),
         )
+
+    @property
+    def _model(self) -> ModelConfig:
+        """Its model with the sizes that its config.json says."""
+        model = self.config.model
+        if modelless_kind(self.config.data.kind) is not None:
+            return model
+        return replace(model, **asdict(model_facts(model)))
 
     @property
     def log_every(self) -> int:

@@ -69,6 +69,7 @@ def judged(folder: Path) -> dict[str, Any]:
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capsys.readouterr()
     assert cli.main(["eval", *arguments]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     return line

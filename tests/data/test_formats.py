@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from sae_sweep.config.files import config_of
 from sae_sweep.config.schema import DataConfig
 from sae_sweep.data.checks import check_data
 from sae_sweep.data.fields import Wanted
@@ -147,3 +148,33 @@ def test_many_bad_records_stop_before_the_end() -> None:
     with pytest.raises(ConfigError, match=r"x: 11 of 101 records read are bad.*the first: line 1 is not JSON"):
         list(Ledger("x", 0.001).sound(records()))
     assert len(read) == 101
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("data=text data.path=FOLDER", "data=text data.path=FOLDER/**/*.txt", "data=tokens data.path=FOLDER"),
+        *("data=hub data.path=FOLDER", "data=activations data.path=FOLDER"),
+        "data=activations data.path=FOLDER/**/*.npy",
+    ],
+)
+def test_a_folder_that_is_no_data_set_is_not_walked(
+    override: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk has more files than any data set that somebody names: a glob without `**` names those to read."""
+    monkeypatch.setattr("sae_sweep.data.origin.MOST_FILES", 4)
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    for number in range(3):
+        (tmp_path / "a" / "b" / f"{number}.txt").write_text("text")
+    config = config_of(override.replace("FOLDER", str(tmp_path)).split()).data
+    with pytest.raises(ConfigError, match=r"there are more than 4 files in .*; name those to read, by a glob"):
+        check_data(config)
+    few = config_of(["data=text", f"data.path={tmp_path}/a/b/*.txt"]).data
+    check_data(few)
+
+
+@pytest.mark.parametrize("kind", ["text", "tokens", "hub", "activations"])
+def test_a_whole_disk_is_refused(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sae_sweep.data.origin.MOST_FILES", 2000)
+    with pytest.raises(ConfigError, match=r"data\.path=/: there are more than 2,000 files in /; name those to read"):
+        check_data(config_of([f"data={kind}", "data.path=/"]).data)

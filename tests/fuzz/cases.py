@@ -1,15 +1,19 @@
-"""A seeded generator of what nobody means to give: command lines, experiments, sweep folders, data, model folders."""
+"""A seeded generator of what nobody means to give: command lines, experiments, sweep folders that are unfinished or
+finished, data of text, ids, conversations and activations, model folders."""
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from omegaconf import OmegaConf
+
 from sae_sweep.config.files import config_folder
 from sae_sweep.config.reading import known_keys
-from tests.fuzz.data_files import data_file
-from tests.fuzz.junk import BYTES, PATHS, TEXTS, VALUES, changed
+from tests.fuzz.data_files import chat_file, data_file, stored_file
+from tests.fuzz.junk import BYTES, PATHS, TEXTS, VALUES, changed, damaged
 from tests.fuzz.model_folders import model_folder
 
 OLD_SWEEP = Path(__file__).parents[1] / "golden/old_sweep/stopped"
@@ -38,12 +42,29 @@ LINES = (
         "seed: .inf",
     ),
 )
-SMALL = (
-    *("model=local", "model.path=model", "model.device=cpu", "data.context=8", "data.block_rows=8", "site.layer=1"),
-    *("data.rows_per_forward=4", "sae=topk", "sae.k=3", "sae.width=24", "training.batch_size=16", "name=x"),
-    *("training.tokens=64", "evaluation.tokens=24", "tracking=none"),
+SIZES = (
+    *("model.device=cpu", "data.context=8", "data.block_rows=8", "data.rows_per_forward=4", "sae.width=24", "name=x"),
+    *("training.batch_size=16", "training.tokens=64", "evaluation.tokens=24", "tracking=none"),
 )
-"""A sweep of a second on the model that lies in `model`."""
+SMALL = (*SIZES, "model=local", "model.path=model", "site.layer=1")
+"""But for its SAEs a sweep of a second on the model that lies in `model`."""
+SAES = tuple(sorted(file.stem for file in (config_folder() / "sae").glob("*.yaml")))
+"""Recipes, those of papers, and controls."""
+ANALYSES = {file.stem: tuple(OmegaConf.load(file)) for file in sorted((config_folder() / "analysis").glob("*.yaml"))}
+"""With their keys."""
+TEMPLATES = (
+    *("{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}",) * 4,
+    *("", "{{ messages }}", "{% for", "{{ raise_exception('no') }}", "{{ messages[0].content | upper }}"),
+)
+
+
+@dataclass(frozen=True)
+class Sound:
+    """What is copied, and then damaged."""
+
+    model: Path
+    sweep: Path
+    """Finished: a member of topk, gated and a control."""
 
 
 @dataclass(frozen=True)
@@ -52,19 +73,32 @@ class Case:
 
     kind: str
     arguments: tuple[str, ...]
-    prepare: Callable[[Path, Path], None]
-    """(the folder, that of a sound model to copy)"""
+    prepare: Callable[[Path, Sound], None]
+    """(the folder, what is sound to copy)"""
 
 
 def case(seed: int) -> Case:
     """The case of a seed."""
     random = Random(seed)
-    return random.choice((_command_line, _experiment, _sweep_folder, _data_file, _model_folder))(random)
+    kinds = (
+        _command_line,
+        _experiment,
+        _sweep_folder,
+        _finished_sweep,
+        _data_file,
+        _stored_file,
+        _chats,
+        _model_folder,
+    )
+    return random.choice(kinds)(random)
 
 
 def _command_line(random: Random) -> Case:
     keys = (*known_keys(), *GROUPS, *HYDRA)
-    words = ["dry_run=true"]
+    words = [
+        "dry_run=true",
+        *random.choice(((), (f"sae={random.choice(SAES)}",), (f"sae={','.join(SAES)}", "sae.l0=8"))),
+    ]
     for _ in range(random.randint(1, 3)):
         key = random.choice(keys)
         sign = random.choice(("", "", "", "", "+", "++", "~", "-"))
@@ -73,11 +107,13 @@ def _command_line(random: Random) -> Case:
         words.append(random.choice(OPTIONS))
     if random.random() < 0.1:
         words = [
-            random.choice(("report", "status", "cancel", "eval", "work", "explain", "export")),
+            random.choice(
+                ("report", "status", "cancel", "eval", "work", "explain", "export", "show", "compare", "import")
+            ),
             random.choice((*PATHS, *TEXTS)),
         ]
     random.shuffle(words)
-    return Case("command line", tuple(words), lambda folder, model: None)
+    return Case("command line", tuple(words), lambda folder, sound: None)
 
 
 def _misspelt(key: str, random: Random) -> str:
@@ -97,7 +133,7 @@ def _experiment(random: Random) -> Case:
         lines[at] = random.choice(wrong)
     data = "\n".join(lines).encode(random.choice(("utf-8", "utf-8", "utf-8", "utf-16")), "surrogatepass")
 
-    def prepare(folder: Path, model: Path) -> None:
+    def prepare(folder: Path, sound: Sound) -> None:
         (folder / "mine/experiment").mkdir(parents=True)
         (folder / "mine/experiment/x.yaml").write_bytes(data)
 
@@ -110,7 +146,7 @@ def _sweep_folder(random: Random) -> Case:
     name = random.choice((*names, *["sweep.json"] * 5, *tasks, ".state/lock", ".state/progress.json"))
     how, junk = random.random(), random.choice(BYTES)
 
-    def prepare(folder: Path, model: Path) -> None:
+    def prepare(folder: Path, sound: Sound) -> None:
         shutil.copytree(OLD_SWEEP, folder / "sweep")
         file = folder / "sweep" / name
         if how < 0.15:  # a folder in a file's place
@@ -121,28 +157,104 @@ def _sweep_folder(random: Random) -> Case:
         text = file.read_text() if how > 0.5 and file.exists() else ""
         file.write_bytes(changed(text, random) if text.startswith("{") and name.endswith(".json") else junk)
 
-    return Case("sweep folder", (random.choice(("status", "report", "cancel")), "sweep"), prepare)
+    return Case("sweep folder", (random.choice(("status", "report", "cancel", "show")), "sweep"), prepare)
+
+
+def _finished_sweep(random: Random) -> Case:
+    """A finished sweep of which a file is damaged, judged again, asked analyses, shown, reported or exported."""
+    how, at, junk = random.random(), random.random(), random.choice(BYTES)
+
+    def prepare(folder: Path, sound: Sound) -> None:
+        shutil.copytree(sound.sweep, folder / "sweep")
+        (folder / "model").symlink_to(sound.model)
+        shutil.copy(sound.sweep.parent / "a.txt", folder)
+        files = sorted(file for file in (folder / "sweep").rglob("*") if file.is_file())
+        file = files[int(at * len(files))]
+        if how < 0.3:  # nothing but what is asked may be wrong
+            return
+        if how < 0.45:
+            file.unlink()
+        elif how < 0.6 or file.suffix != ".json":
+            file.write_bytes(junk if how < 0.75 else damaged(file.read_bytes(), random))
+        else:
+            file.write_bytes(changed(file.read_text(), random))
+
+    return Case("finished sweep", _asked(random), prepare)
+
+
+def _asked(random: Random) -> tuple[str, ...]:
+    words = ["eval", "sweep"]
+    other = random.random()
+    if other < 0.25:
+        return random.choice(
+            (("report", "sweep"), ("show", "sweep"), ("status", "sweep"), ("compare", "sweep", "sweep"))
+        )
+    if other < 0.35:
+        return (
+            "export",
+            "sweep/topk-l0_3-w24",
+            "--format",
+            random.choice(("saelens", "sparsify", "x")),
+            "--out",
+            "out",
+        )
+    if other < 0.65:
+        name = random.choice(tuple(ANALYSES))
+        words += ["--analysis", name]
+        if random.random() < 0.6:
+            words.append(f"analysis.{name}.{random.choice(ANALYSES[name])}={random.choice(VALUES)}")
+        return tuple(words)
+    keys = ("evaluation.tokens", "site.layer", "site.hook", "site", "data.path", "data", "data.context", "site.across")
+    for _ in range(random.randint(0, 2)):
+        words.append(f"{random.choice(keys)}={random.choice((*VALUES, '2', '8', 'mlp_out', 'a.txt'))}")
+    return tuple(words)
 
 
 def _data_file(random: Random) -> Case:
     name, write, keys = data_file(random)
 
-    def prepare(folder: Path, model: Path) -> None:
-        (folder / "model").symlink_to(model)
+    def prepare(folder: Path, sound: Sound) -> None:
+        (folder / "model").symlink_to(sound.model)
         write(folder / name)
 
-    return Case("data file", (*SMALL, f"data.path={name}", *keys, *_planned(random, 0.3)), prepare)
+    return Case("data file", (*SMALL, *_sae(random), f"data.path={name}", *keys, *_planned(random, 0.3)), prepare)
+
+
+def _stored_file(random: Random) -> Case:
+    """Activations that exist already, of 6 numbers."""
+    name, write, keys = stored_file(random)
+    words = (*SIZES, *_sae(random), "data=activations", f"data.path={name}", *keys, *_planned(random, 0.3))
+    return Case("stored activations", words, lambda folder, sound: write(folder / name))
+
+
+def _chats(random: Random) -> Case:
+    name, write, keys = chat_file(random)
+    template = random.choice(TEMPLATES)
+
+    def prepare(folder: Path, sound: Sound) -> None:
+        shutil.copytree(sound.model, folder / "model")
+        file = folder / "model" / "tokenizer_config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "chat_template": template}))
+        write(folder / name)
+
+    words = (*SMALL, *_sae(random), "data=text", f"data.path={name}", "data.chat=true", *keys)
+    return Case("conversations", (*words, *_planned(random, 0.3)), prepare)
 
 
 def _model_folder(random: Random) -> Case:
     damage = model_folder(random)
 
-    def prepare(folder: Path, model: Path) -> None:
-        shutil.copytree(model, folder / "model")
+    def prepare(folder: Path, sound: Sound) -> None:
+        shutil.copytree(sound.model, folder / "model")
         damage(folder / "model")
         (folder / "a.txt").write_text("Some words, and more of them.\n" * 40)
 
-    return Case("model folder", (*SMALL, "data=text", "data.path=a.txt", *_planned(random, 0.4)), prepare)
+    words = (*SMALL, *_sae(random), "data=text", "data.path=a.txt", *_planned(random, 0.4))
+    return Case("model folder", words, prepare)
+
+
+def _sae(random: Random) -> tuple[str, ...]:
+    return f"sae={random.choice(SAES)}", "sae.l0=3"
 
 
 def _planned(random: Random, share: float) -> tuple[str, ...]:

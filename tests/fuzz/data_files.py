@@ -1,4 +1,4 @@
-"""Files of text and of token ids that are not what they should be, or hardly."""
+"""Files of text, token ids, conversations and activations that are not what they should be, or hardly."""
 
 import bz2
 import csv
@@ -13,6 +13,9 @@ from random import Random
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors.numpy import save
 
 from tests.fuzz.junk import BYTES, JSON_VALUES, damaged
 
@@ -142,3 +145,85 @@ def _beside(ids: Any, random: Random) -> Any:
     if ids.ndim == 2:
         made += (np.arange(ids.size).reshape(ids.shape) % 5, np.tile(np.arange(ids.shape[1]), (len(ids), 1)))
     return random.choice(made)
+
+
+ACTIVATIONS: dict[str, Callable[[], Any]] = {
+    "sound": lambda: np.random.default_rng(0).standard_normal((80, 8, 6), dtype=np.float32),
+    "flat": lambda: np.random.default_rng(0).standard_normal((640, 6)),
+    "half": lambda: np.random.default_rng(0).standard_normal((80, 8, 6)).astype(np.float16),
+    "one number": lambda: np.ones((80, 8, 1), dtype=np.float32),
+    "zeros": lambda: np.zeros((80, 8, 6), dtype=np.float32),
+    "huge": lambda: np.full((80, 8, 6), 3e38, dtype=np.float32),
+    "nan": lambda: np.full((80, 8, 6), np.nan, dtype=np.float32),
+    "whole": lambda: np.ones((80, 8, 6), dtype=int),
+    "short": lambda: np.ones((2, 8, 6), dtype=np.float32),
+    "other rows": lambda: np.ones((80, 12, 6), dtype=np.float32),
+    "four axes": lambda: np.ones((4, 4, 8, 6), dtype=np.float32),
+    "none": lambda: np.zeros((0, 8, 6), dtype=np.float32),
+}
+ROLES = ("user", "assistant", "system", "tool", "", None, 3)
+
+
+def stored_file(random: Random) -> tuple[str, Write, tuple[str, ...]]:
+    """A file's name, what writes it, and keys of the command line that reads it."""
+    suffix = random.choice((".npy", ".npz", ".safetensors", ".parquet", ".arrow", ".txt", ""))
+    name, odd = f"d{suffix}", random.random()
+    if odd < 0.08:
+        return name, random.choice(NO_FILES), ()
+    x = ACTIVATIONS[random.choice(("sound",) * 6 + tuple(ACTIVATIONS))]()
+    data = _stored(suffix, x, random) if odd < 0.9 else random.choice(BYTES)
+    if odd < 0.25:
+        data = damaged(data, random)
+    known = (
+        "data.field=other",
+        "data.context=12",
+        "data.max_norm_ratio=1.1",
+        "data.heldout_path=d.npy",
+        "site.layer=1",
+    )
+    known += ("data.cache=c", "sae.lookup=learned", "evaluation.tokens=5000", "data.max_norm_ratio=null")
+    return name, lambda file: _write(file, data), (random.choice(known),) if random.random() < 0.4 else ()
+
+
+def _stored(suffix: str, x: Any, random: Random) -> bytes:
+    beside = {
+        name: _beside(x[..., 0], random) for name in random.sample(("tokens", "mask", "more"), random.choice((0, 0, 1)))
+    }
+    arrays = {random.choice(("activations",) * 5 + ("x",)): x, **beside}
+    file = io.BytesIO()
+    if suffix == ".npz":
+        np.savez(file, **arrays)
+    elif suffix == ".safetensors":
+        return bytes(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+    elif suffix == ".parquet":
+        pq.write_table(
+            pa.table({name: list(array.tolist()) for name, array in arrays.items() if len(array) == len(x)}), file
+        )
+    else:
+        np.save(file, x)
+    return file.getvalue()
+
+
+def chat_file(random: Random) -> tuple[str, Write, tuple[str, ...]]:
+    """The same of a file of conversations."""
+    sound = random.random() < 0.5
+    records = [_conversation(random, sound) for _ in range(60)]
+    for _ in range(0 if sound else 2):
+        records[random.randrange(len(records))] = random.choice(JSON_VALUES)
+    suffix = random.choice((".jsonl", ".json", ".ndjson", ".csv", ".txt"))
+    whole = suffix == ".json" and random.random() < 0.5
+    data = (json.dumps(records) if whole else "\n".join(map(json.dumps, records))).encode()
+    known = ("data.positions_of=assistant", "data.positions_of=user", "data.positions_of=nobody", "data.field=other")
+    known += ("data.packing=document", "data.max_bad_records=0.9", "data.filter={role:user}", "data.filter={a:1}")
+    return f"d{suffix}", lambda file: _write(file, data), tuple(random.sample(known, random.choice((0, 1, 2))))
+
+
+def _conversation(random: Random, sound: bool) -> Any:
+    roles = ("user", "assistant") if sound else ROLES
+    messages = [
+        {"role": random.choice(roles), "content": "".join(random.choices(DOCUMENTS[:3] if sound else DOCUMENTS, k=3))}
+        for _ in range(random.randint(1, 4))
+    ]
+    if not sound and random.random() < 0.3:
+        messages[0] = random.choice(({"role": "user"}, {"content": 3, "role": "user"}, "words", None, {"from": "gpt"}))
+    return {random.choice(("messages",) * 5 + ("conversations", "text")): messages, "role": "user"}

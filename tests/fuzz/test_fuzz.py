@@ -1,6 +1,7 @@
 """Whatever is given: an exit code that means something, one line where it is refused, nothing written then."""
 
 import json
+import os
 import re
 import resource
 import signal
@@ -19,7 +20,7 @@ from sae_sweep.cli import main
 from sae_sweep.folder.files import write_json_atomic
 from tests.e2e.evidence import machine
 from tests.e2e.told import refusal
-from tests.fuzz.cases import Case, case
+from tests.fuzz.cases import SMALL, Case, Sound, case
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 MOST_SECONDS, MOST_BYTES = 60, 2 * 2**30
@@ -58,10 +59,24 @@ def _too_long(*_: Any) -> None:
 Check = Callable[[int, Found], None]
 
 
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory, llama_folder: Path) -> Sound:
+    """A model, and a finished sweep on it, whose paths begin where a command is given."""
+    folder, before = tmp_path_factory.mktemp("sound"), Path.cwd()
+    (folder / "model").symlink_to(llama_folder)
+    (folder / "a.txt").write_text("".join(f"Some words, and {number} more of them.\n" for number in range(200)))
+    os.chdir(folder)
+    try:
+        GlobalHydra.instance().clear()
+        data = ("data=text", "data.path=a.txt", "output_dir=.", "sae=topk,gated,random", "sae.l0=3")
+        assert main([*SMALL, *data]) == 0
+    finally:
+        os.chdir(before)
+    return Sound(llama_folder, folder / "x")
+
+
 @pytest.fixture
-def check(
-    tmp_path: Path, llama_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Check:
+def check(tmp_path: Path, sound: Sound, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Check:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
     def checked(seed: int, found: Found) -> None:
@@ -72,7 +87,7 @@ def check(
         _run(seed, case(seed), folder, found)
 
     def _run(seed: int, given: Case, folder: Path, found: Found) -> None:
-        given.prepare(folder, llama_folder)
+        given.prepare(folder, sound)
         before = sorted(folder.rglob("*"))
         capfd.readouterr()
         start = monotonic()

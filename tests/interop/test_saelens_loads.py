@@ -1,6 +1,10 @@
 """SAELens itself reads what we save, and gives our codes and reconstructions on raw activations."""
 
+import argparse
+import decimal
+import inspect
 import subprocess
+import typing
 from pathlib import Path
 
 import pytest
@@ -8,6 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import sae_sweep as ss
+from sae_sweep import cli
+from sae_sweep.config.files import config_folder
 from sae_sweep.interop import load_sae, saelens
 from tests.interop.trained import CONFIGS, WIDTH, D, raw_activations, trained_member, transcoder
 
@@ -15,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv-interop" / "bin" / "python"
 CHECK = "saelens_check.safetensors"
 HEADS = 4
+FILES = sorted(file.stem for file in (config_folder() / "sae").glob("*.yaml"))
+TEXT = inspect.getsource(argparse.HelpFormatter)
 RESIDUAL, ATTENTION = "blocks.3.hook_resid_post", "blocks.3.attn.hook_z"
 
 pytestmark = pytest.mark.evidence
@@ -64,7 +73,58 @@ def test_saelens_gives_our_answers_for_transcoders(tmp_path: Path) -> None:
     result = check(tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count(" agrees") == 2 * len(names)
-    assert result.stdout.count("jumprelu_skip_transcoder") == 6
+    assert result.stdout.count("jumprelu_skip_transcoder") == 8
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> ss.Sweep:
+    """A member of every file of configs/sae, and two that are tokenized."""
+    folder = tmp_path_factory.mktemp("every")
+    (folder / "text.txt").write_text("\n".join(map(inspect.getsource, (argparse, decimal, typing))))
+    shared = [
+        *("sae.l0=8", "sae.width=256", "site.layer=2", "tracking=none", "model.device=cpu", "evaluation.tokens=1e3"),
+        *("training.tokens=16384", "training.batch_size=512", "data=text", f"data.path={folder / 'text.txt'}"),
+        *("data.context=32", "data.block_rows=64"),
+    ]
+    ss.train(f"sae={','.join(FILES)}", *shared, name="every", output_dir=folder)
+    return ss.train("sae=topk,gated", "sae.lookup=learned", *shared, name="tokenized", output_dir=folder)
+
+
+def checked(member: Path, out: Path) -> None:
+    """A member as it is exported, and our own answers on its model's activations of a text; of a tokenized one those
+    without its table."""
+    assert cli.main(["export", str(member), "--format=saelens", f"--out={out}"]) == 0
+    sae = ss.load(member)
+    model = sae.model()
+    tokens = model.tokens(TEXT)
+    x = ss.harvest(model, sae.cfg.hook_name, tokens)[0, 1:]
+    codes = sae.encode(x, tokens[0, 1:])
+    reconstruction = sae.decode(codes, tokens[0, 1:])
+    if sae.lookup is not None:
+        reconstruction = reconstruction - sae.lookup[tokens[0, 1:]]
+    save_file({"x": x, "codes": codes, "reconstruction": reconstruction}, out / CHECK)
+
+
+def test_every_file_of_configs_as_it_is_trained_and_exported(sweep: ss.Sweep, tmp_path: Path) -> None:
+    """On raw activations of the model. SAELens has no tables of tokens: it loads a tokenized SAE without its own."""
+    found = {label: sweep.folder.parent / "every" / label for label in ss.open(sweep.folder.parent / "every")}
+    assert {label.partition("-")[0] for label in found} == set(FILES)
+    for label, member in found.items():
+        checked(member, tmp_path / label)
+    for label in sweep:
+        checked(sweep.folder / label, tmp_path / f"tokenized-{label}")
+    result = check(tmp_path)
+    print(result.stdout)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count(" agrees") == len(FILES) + 2
+
+
+def test_a_tokenized_member_is_for_nobody_that_needs_its_table(sweep: ss.Sweep, tmp_path: Path) -> None:
+    """What is exported to be judged or looked at elsewhere is all of it, or refused."""
+    for named in ("saebench", "neuronpedia", "dictionary_learning"):
+        member = sweep.folder / next(iter(sweep))
+        assert cli.main(["export", str(member), f"--format={named}", f"--out={tmp_path / named}"]) == 2
+        assert not (tmp_path / named).exists()
 
 
 def test_a_disagreement_is_found(tmp_path: Path) -> None:

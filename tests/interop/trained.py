@@ -22,11 +22,10 @@ PENALTIES_ALONE = (
     *("hierarchical_topk", "ortsae"),
 )
 """Kinds that are another one once trained."""
-CONFIGS: dict[str, SaeConfig] = {
-    kind: config(kind, width=WIDTH, input_scale="unit", **({"k": K} if kind in TOPK_KINDS else {}))
-    for kind in KINDS
-    if kind not in PENALTIES_ALONE
+EVERY: dict[str, SaeConfig] = {
+    kind: config(kind, width=WIDTH, input_scale="unit", **({"k": K} if kind in TOPK_KINDS else {})) for kind in KINDS
 }
+CONFIGS = {kind: made for kind, made in EVERY.items() if kind not in PENALTIES_ALONE}
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class TrainedMember:
 
     @property
     def config(self) -> SaeConfig:
-        return CONFIGS[self.name]
+        return EVERY[self.name]
 
     def folded(self) -> InferenceSae:
         buffers = {"threshold": torch.tensor(THRESHOLD)}

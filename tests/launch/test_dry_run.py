@@ -31,6 +31,17 @@ def test_a_dry_run_prints_the_plan(program: Any) -> None:
     assert "FLOP" in program.out
 
 
+@pytest.mark.parametrize(("name", "output"), [("it", "taken"), ("it", "taken/deeper"), ("taken", ".")])
+def test_a_file_where_the_sweep_belongs_is_refused(program: Any, name: str, output: str) -> None:
+    """By the plan as by the sweep, and nothing is written."""
+    (program.folder / "taken").write_text("")
+    said = "taken is a file, not a folder; give another output_dir=\n"
+    for dry_run in ("true", "false"):
+        assert program("sae=topk", f"name={name}", f"output_dir={output}", f"dry_run={dry_run}") == 2
+        assert program.err == f"sae-sweep: error: output_dir={output}: {said}"
+    assert program.written == ["taken"]
+
+
 def test_a_dry_run_of_toy_data_counts_no_model(program: Any) -> None:
     assert program("data=toy", "sae=topk", "sae.k=8", "sae.width=512", "dry_run=true") == 0
     assert "synthetic activations (512 true latents in 256 dimensions, float32, auto)" in program.out

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, BertConfig, LlamaConfig
 
 from sae_sweep.config.schema import ModelConfig
 from sae_sweep.errors import ConfigError
+from sae_sweep.model.facts import model_facts
 from sae_sweep.model.load import _check_tokenizer, load_model, load_tokenizer, resolve_device
 from tests.model.conftest import Case
 
@@ -156,15 +157,112 @@ def test_an_encoder_that_reads_ahead_is_refused(build_model: Callable[..., Path]
     assert load_model(model_config(decoder)).facts.n_layers == 4
 
 
-def test_tensors_that_are_not_read_are_told_of(
-    llama_folder: Path, tmp_path: Path, model_config: Config, caplog: pytest.LogCaptureFixture
+Altered = Callable[..., ModelConfig]
+
+
+@pytest.fixture
+def altered(llama_folder: Path, tmp_path: Path, model_config: Config) -> Altered:
+    """The model with tensors more, or others."""
+
+    def make(**tensors: Tensor) -> ModelConfig:
+        shutil.copytree(llama_folder, tmp_path, dirs_exist_ok=True)
+        weights = load_file(llama_folder / "model.safetensors") | tensors
+        save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+        return model_config(tmp_path)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.layers.0.self_attn.q_proj.bias",
+        "model.layers.3.mlp.up_proj.lora_A.weight",
+        "model.layers.2.post_feedforward_layernorm.weight",
+        "model.layers.4.mlp.up_proj.weight",
+        "model.embed_positions.weight",
+        "layers.1.mlp.adapter.weight",
+        "lm_head.bias",
+    ],
+)
+def test_a_tensor_that_text_would_go_through_is_refused(name: str, altered: Altered) -> None:
+    """It was another model, which a bias, a norm, an adapter, a fifth block or positions belong to."""
+    config = altered(**{name: torch.ones(32), "v_head.summary.weight": torch.ones(1, 32)})
+    with pytest.raises(ConfigError, match=rf"1 of its tensors are of no part that .* has \({name}, \.\.\.\)"):
+        load_model(config)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("v_head.summary.weight", "score.weight", "mtp.0.norm.weight", "more"),
+        *("model.vision_tower.patch.weight", "model.layers.0.self_attn.rotary_emb.inv_freq"),
+        *("model.layers.0.attn.masked_bias", "model.layers.0.attention.bias"),
+    ],
+)
+def test_what_stands_beside_the_language_model_changes_no_number(
+    name: str, altered: Altered, llama_folder: Path, model_config: Config, caplog: pytest.LogCaptureFixture
 ) -> None:
-    shutil.copytree(llama_folder, tmp_path, dirs_exist_ok=True)
-    weights = load_file(tmp_path / "model.safetensors")
-    weights |= {f"model.layers.{layer}.self_attn.q_proj.bias": torch.ones(32) for layer in range(4)}
-    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
-    load_model(model_config(tmp_path))
-    assert "4 of its tensors are not read (model.layers.0.self_attn.q_proj.bias, ...)" in caplog.text
+    tokens_RT = torch.tensor([[1, 5, 7]])
+    own = load_model(model_config(llama_folder)).final_hidden(tokens_RT)
+    assert torch.equal(load_model(altered(**{name: torch.ones(2, 2)})).final_hidden(tokens_RT), own)
+    assert "inv_freq" in name or f"1 of its tensors are not read ({name}, ...)" in caplog.text
+
+
+def test_weights_of_whole_numbers_are_refused(altered: Altered) -> None:
+    """They are codes of a quantisation, whatever config.json says."""
+    config = altered(**{"model.layers.1.mlp.up_proj.weight": torch.ones(80, 32, dtype=torch.int8)})
+    with pytest.raises(ConfigError, match=r"model\.layers\.1\.mlp\.up_proj\.weight holds whole numbers, as quantised"):
+        load_model(config)
+
+
+@pytest.mark.parametrize("name", ["quantize_config.json", "hf_quant_config.json"])
+def test_what_quantises_leaves_a_file(name: str, altered: Altered) -> None:
+    config = altered()
+    (Path(str(config.path)) / name).write_text("{}")
+    with pytest.raises(ConfigError, match=rf"the folder has {name}, so its weights are quantised"):
+        model_facts(config)
+
+
+def test_quantised_language_part_of_a_model_that_sees(altered: Altered) -> None:
+    config = altered()
+    file = Path(str(config.path)) / "config.json"
+    text = {"text_config": {"quantization_config": {"quant_method": "fp8"}}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | text))
+    with pytest.raises(ConfigError, match=r"has a quantization_config \(fp8\)"):
+        model_facts(config)
+
+
+def test_weights_beside_those_that_are_read(altered: Altered, caplog: pytest.LogCaptureFixture) -> None:
+    """Told of; an adapter's are refused."""
+    config = altered()
+    folder = Path(str(config.path))
+    shutil.copy(folder / "model.safetensors", folder / "consolidated.safetensors")
+    load_model(config)
+    assert "consolidated.safetensors is not read; model.safetensors is" in caplog.text
+    (folder / "consolidated.safetensors").rename(folder / "adapter_model.safetensors")
+    with pytest.raises(ConfigError, match=r"has adapter_model\.safetensors, and its adapter would be left out"):
+        load_model(config)
+
+
+def test_a_tokenizer_that_may_be_another_models_is_told_of(
+    build_model: Callable[..., Path], model_config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fewer than half of the ids, or another BOS."""
+    large = build_model("v600", LlamaConfig, vocab_size=600, num_hidden_layers=1, bos_token_id=5)
+    load_model(model_config(large))
+    assert "its tokenizer has 259 ids, and the model's vocabulary is of 600" in caplog.text
+    assert "its tokenizer's BOS has id 1, with which rows begin, and that of config.json is 5" in caplog.text
+
+
+def test_a_mac_takes_its_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Apple's GPU is refused where it is asked for, and not taken where nothing is."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert resolve_device("auto") == torch.device("cpu")
+    for name in ("mps", "mps:0"):
+        with pytest.raises(ConfigError, match=rf"model\.device={name}: Apple's GPU has no float64"):
+            resolve_device(name)
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +271,7 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"model\.device=cuda: torch sees no CUDA"):
         resolve_device("cuda")
     for name in ("tpu", "cuda:", "cuda:x", "cpu:0"):
-        with pytest.raises(ConfigError, match=rf"model\.device={name} is unknown"):
+        with pytest.raises(ConfigError, match=rf"model\.device={name} is not auto, cpu, cuda or cuda:N"):
             resolve_device(name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

@@ -41,6 +41,7 @@ from tests.plan.test_plan import config, refusal
         ("model.dtype=int8", "model.dtype=int8 is not one of float32, bfloat16, float16, float64, auto"),
         ("model.backend=jax", "model.backend=jax is not one of hf, transformer_lens"),
         ("model.device=gpu", "model.device=gpu is not auto, cpu, cuda or cuda:N"),
+        ("model.device=mps", "model.device=mps: Apple's GPU has no float64, in which metrics are summed"),
         ("tracking.log_every=0", "tracking.log_every=0 must be at least 1"),
         ("launcher.memory_gb=0", "launcher.memory_gb=0 must be above 0"),
         ("launcher.host_memory_gb=-1", "launcher.host_memory_gb=-1 must be above 0"),

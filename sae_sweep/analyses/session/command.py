@@ -21,6 +21,7 @@ from sae_sweep.analyses.session.result import Result
 from sae_sweep.analyses.session.session import Session
 from sae_sweep.analyses.session.told import Told
 from sae_sweep.analyses.session.writing import write_result
+from sae_sweep.config.command_line import read_value
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder import names
 
@@ -85,15 +86,8 @@ def _parsed(arguments: Sequence[str]) -> Asked:
         parts = flag.split(".")
         if not equals or len(parts) != 3 or parts[0] != "analysis":
             raise ConfigError(f"eval: {word} is none of --analysis NAME, --member LABEL, analysis.NAME.KEY=VALUE")
-        overrides.setdefault(parts[1], {})[parts[2]] = _value(word, value)
+        overrides.setdefault(parts[1], {})[parts[2]] = read_value(flag, value)
     return Asked(tuple(dict.fromkeys(asked)), overrides, tuple(members))
-
-
-def _value(word: str, value: str) -> Any:
-    try:
-        return OmegaConf.from_dotlist([f"value={value}"])["value"]
-    except Exception as error:  # the parsers of YAML raise their own
-        raise ConfigError(f"eval: {word}: the value cannot be read ({str(error).splitlines()[0]})") from error
 
 
 def analysis_config(name: str, given: Mapping[str, Any], folder: Path) -> Any:

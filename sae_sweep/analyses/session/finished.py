@@ -1,7 +1,7 @@
 """A finished member of a sweep folder, read when it is asked for."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sae_sweep.config.files import saved_config
+from sae_sweep.config.files import other_site, saved_config
 from sae_sweep.config.reading import flat_entries
 from sae_sweep.data.kinds import modelless_kind
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import SplicedSae
+from sae_sweep.evaluation.places import check_widths, placed
 from sae_sweep.folder import names
 from sae_sweep.folder.record import read_record
 from sae_sweep.interop import load_sae
@@ -76,11 +77,20 @@ class FinishedSae:
     @property
     def spliced(self) -> SplicedSae:
         """The SAE at its site."""
-        site = self.member.site
-        reads, beside = site.hook if site.output else None, tuple(other.hook for other in site.beside)
-        return SplicedSae(
-            self.label, site.written.hook, self.sae, reads=reads, beside=beside, watched=self.member.watched
-        )
+        return self._at(self.member)
+
+    def at(self, asked: Sequence[str]) -> SplicedSae:
+        """The SAE at another site, in the command line's words. Raises ConfigError where it does not fit it."""
+        if modelless_kind(self.member.config.data.kind) is not None:
+            raise ConfigError(f"{asked[0]}: {self.label} is of data.kind={self.member.config.data.kind}, without sites")
+        moved = plan_sweep([other_site(self.member.config, asked)]).members[0]
+        one = self._at(moved)
+        check_widths(one, moved.widths, f"{', '.join(asked)} cannot be")
+        return one
+
+    def _at(self, member: Member) -> SplicedSae:
+        one = placed(self.label, self.sae, member.site, member.watched)
+        return replace(one, steps=member.schedule.total_steps, batch_size=member.config.training.batch_size)
 
 
 def finished_saes(root: Path, asked: Sequence[str] = ()) -> list[FinishedSae]:

@@ -1,21 +1,28 @@
 """SAEs that were trained elsewhere and are judged into a sweep: where each is spliced, and what is kept of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sae_sweep.analyses.session.finished import FinishedSae
+from sae_sweep.config.files import other_site
+from sae_sweep.data.kinds import modelless_kind
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import Evaluation, SplicedSae
 from sae_sweep.evaluation.metrics import VERSION, closed
+from sae_sweep.evaluation.places import check_widths
 from sae_sweep.folder import names
 from sae_sweep.folder.files import write_json_atomic
 from sae_sweep.interop import load_sae, saelens
 from sae_sweep.interop.command.export import card_metadata
 from sae_sweep.interop.command.hub import HUB, located
-from sae_sweep.model.facts import ModelFacts
-from sae_sweep.model.sites import parse_hook, site_width
+from sae_sweep.model.facts import model_facts
+from sae_sweep.model.sites import parse_hook, resolve_site
 from sae_sweep.saes.inference import InferenceSae
+
+PLAIN = ("site.across=null", "site.output=null")
+"""Where an autoencoder is, whatever members are."""
 
 
 @dataclass(frozen=True)
@@ -26,20 +33,15 @@ class ForeignSae:
     spliced: SplicedSae
     metadata: dict[str, Any]
 
-    def check_ids(self, largest: int) -> None:
-        """Raises ConfigError where it has no row for a token id up to the largest that it will read."""
-        lookup = self.spliced.sae.lookup
-        if lookup is not None and len(lookup.rows_VD) <= largest:
-            rows = len(lookup.rows_VD)
-            raise ConfigError(f"--sae={self.source} has rows for {rows} token ids, and the tokens go to {largest}")
-
-    def check(self, facts: ModelFacts) -> None:
-        """Raises ConfigError where it does not fit the model's sites."""
-        sae = self.spliced.sae
-        for hook, own in ((self.spliced.reads or self.spliced.hook, sae.d), (self.spliced.hook, sae.d_out)):
-            width = site_width(parse_hook(hook), facts)
-            if width is not None and width != own:
-                raise ConfigError(f"--sae={self.source} is for {own} numbers, and {hook} has {width}; give --hook")
+    def check(self, widths: Callable[[Sequence[str]], dict[str, int | None]], largest: int | None) -> None:
+        """Raises ConfigError where it does not fit its sites, of which `widths` says how wide they are, or has no row
+        for a token id up to the largest that it will read; None where there are no tokens to read."""
+        one, asked = self.spliced, "give --hook, or site.layer="
+        check_widths(replace(one, label=f"--sae={self.source}"), widths(one.sites), asked)
+        lookup = one.sae.lookup
+        if lookup is not None and (largest is None or len(lookup.rows_VD) <= largest):
+            rows, ids = len(lookup.rows_VD), "there are no tokens" if largest is None else f"the tokens go to {largest}"
+            raise ConfigError(f"--sae={self.source} has rows for {rows} token ids, and {ids}")
 
     def write(self, root: Path, evaluation: Evaluation, config: dict[str, Any]) -> None:
         """Keep it in the sweep's folder, metrics.json last; `config` says what it was judged on."""
@@ -58,9 +60,10 @@ class ForeignSae:
         write_json_atomic(folder / names.METRICS, closed(evaluation.metrics) | {"version": VERSION})
 
 
-def foreign_saes(sources: Sequence[str], hook: str | None, members: Sequence[SplicedSae]) -> list[ForeignSae]:
-    """The SAEs of these folders, spliced where they say, or at `hook`, or where all members are. Raises ConfigError for
-    what cannot be read, and where nothing says the place."""
+def foreign_saes(sources: Sequence[str], asked: Sequence[str], members: Sequence[FinishedSae]) -> list[ForeignSae]:
+    """The SAEs of these folders, spliced where keys of `site` say, in the command line's words, else where they do
+    themselves, or where all members are. Raises ConfigError for what cannot be read, and where nothing says the
+    place."""
     made = list[ForeignSae]()
     for source in sources:
         folder = located(source)
@@ -71,24 +74,32 @@ def foreign_saes(sources: Sequence[str], hook: str | None, members: Sequence[Spl
         label = f"{names.FOREIGN}/{folder.resolve().name.removesuffix('.pt')}"
         if label in [one.spliced.label for one in made]:
             raise ConfigError(f"--sae={source}: another one has the same name, {label}; rename its folder")
-        place = _place(source, sae, hook, metadata, members)
+        place = _place(source, sae, asked, metadata, members)
         made.append(ForeignSae(source, replace(place, label=label, sae=sae), metadata))
     return made
 
 
 def _place(
-    source: str, sae: InferenceSae, hook: str | None, metadata: dict[str, Any], members: Sequence[SplicedSae]
+    source: str, sae: InferenceSae, asked: Sequence[str], metadata: dict[str, Any], members: Sequence[FinishedSae]
 ) -> SplicedSae:
     """Where it reads and writes, with the sites after it that members watch."""
     if sae.sites > 1:
         raise ConfigError(f"--sae={source} has several sites, which only members of a sweep may have")
-    said = hook or metadata.get("hook_name")
-    if not isinstance(said, str) or parse_hook(said).layer is None:
-        places = {(one.reads, one.hook, one.beside) for one in members}
+    config, own = members[0].member.config, [one.spliced for one in members]
+    given = None
+    if asked:
+        given = resolve_site(other_site(config, (*PLAIN, *asked)).site, model_facts(config.model))
+    said = given.hook if given is not None else metadata.get("hook_name")
+    if modelless_kind(config.data.kind) is not None or not isinstance(said, str) or parse_hook(said).layer is None:
+        places = {(one.reads, one.hook, one.beside) for one in own}
         if len(places) > 1:
-            raise ConfigError(f"--sae={source} does not say its hook, and the sweep has several; give --hook=HOOK")
-        return members[0]
+            raise ConfigError(
+                f"--sae={source} does not say its hook, and the sweep has several; give site.layer=, or --hook=HOOK"
+            )
+        return own[0]
     out = metadata.get("hook_name_out") if sae.transcodes else None
-    alike = next((one for one in members if one.hook == (out or said) and not one.beside), None)
+    if sae.transcodes and given is not None and given.output is not None:
+        out = given.output.hook
+    alike = next((one for one in own if one.hook == (out or said) and not one.beside), None)
     watched = alike.watched if alike is not None else ()
     return SplicedSae("", out or said, sae, reads=said if out else None, watched=watched)

@@ -1,44 +1,41 @@
-"""`sae-sweep eval DIR [--tokens N] [--sae DIR ...] [--format saebench] [data=... data.KEY=V ...]`: judge again.
+"""`sae-sweep eval DIR [--tokens N] [--sae DIR ...] [--format saebench] [data=... data.KEY=V ... site.KEY=V ...]`.
 
-All finished members of a stream, and SAEs that were trained elsewhere, are judged together in one clean pass, on the
-same, more or other tokens. The mean of mean ablation stays that of the block that members were calibrated on. What
-comes of it:
+All finished members of a stream, and SAEs that were trained elsewhere, are judged again together in one clean pass, on
+the same, more or other tokens. Keys of `site` say where SAEs from elsewhere are, and where there are none that members
+are judged at another site than they were trained at. The mean of mean ablation stays that of the block that members
+were calibrated on. What comes of it:
 
     <member>/eval/<hash>.json  every key of metrics.json; those of training as they are
-    eval/<hash>.json           which tokens these are: the hash is of the tokens and positions
+    eval/<hash>.json           which tokens these are: the hash is of the tokens, positions and, if another, the site
     foreign/<name>/            another SAE, its metrics.json, and in origin.json where it is from
     eval/<hash>-saebench/      with --format saebench: a result file of SAEBench's core evaluation for each SAE
 """
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
-from sae_sweep.activations.scaling import site_statistics
-from sae_sweep.analyses.session.finished import FinishedSae, check_model, finished_saes
+from sae_sweep.analyses.session.courts import Court, court
+from sae_sweep.analyses.session.finished import FinishedSae, finished_saes
 from sae_sweep.analyses.session.foreign import ForeignSae, foreign_saes
 from sae_sweep.config.command_line import one_option, split_options
 from sae_sweep.config.files import other_data
 from sae_sweep.config.reading import config_entries
-from sae_sweep.config.schema import MemberConfig
-from sae_sweep.data.packing import Ids
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import Evaluation, Evaluator, SplicedSae
 from sae_sweep.folder import names
 from sae_sweep.folder.files import write_json_atomic
 from sae_sweep.host.json_files import read_object
 from sae_sweep.host.memory import OUT_OF_MEMORY, give_back, is_out_of_memory
+from sae_sweep.host.terminal import tell
 from sae_sweep.interop import told
 from sae_sweep.interop.saebench import core_config, core_result
 from sae_sweep.plan.groups import stream_key
-from sae_sweep.training.run.sources import LanguageModelSource
 
-ALLOWED = ("data", "evaluation", "model.device")
+ALLOWED = ("data", "evaluation", "model.device", "site")
 SHOWN = ("l0", "ce_recovered", "kl", "fvu", "tokens_evaluated")
 
 
@@ -47,8 +44,10 @@ class Asked:
     """What a command line asks."""
 
     overrides: tuple[str, ...]
+    """But for those of `site`."""
+    sites: tuple[str, ...]
+    """Keys of `site`; `--hook` is one of them."""
     foreign: tuple[str, ...]
-    hook: str | None
     saebench: bool
 
 
@@ -56,7 +55,6 @@ def judge(root: Path, arguments: Sequence[str], only: Sequence[str] = ()) -> Non
     """Judge again as the command line says, all finished members or those of some names, print the numbers and write
     them. Raises ConfigError before anything is written."""
     asked, finished = _asked(arguments), finished_saes(root, only)
-    check_model(finished)
     streams: dict[str, list[FinishedSae]] = {}
     for one in finished:
         streams.setdefault(stream_key(one.member.config), []).append(one)
@@ -64,49 +62,37 @@ def judge(root: Path, arguments: Sequence[str], only: Sequence[str] = ()) -> Non
         raise ConfigError("eval: --sae is judged into a sweep of one model and one source of tokens; this has several")
     opened = [_Stream(members, asked) for members in streams.values()]
     for stream in opened:
+        tell(stream.court.account, sys.stderr)
         stream.write(root, stream.judged())
 
 
 class _Stream:
-    """Members that were trained on one stream of tokens, and the tokens to judge them on."""
+    """Members that were trained on one stream of tokens, and what to judge them on."""
 
     def __init__(self, members: Sequence[FinishedSae], asked: Asked) -> None:
         self._saebench = asked.saebench
         trained = other_data(members[0].member.config, [line for line in asked.overrides if line[:6] == "model."])
         self.config, self._batch = other_data(trained, asked.overrides), trained.data.rows_per_forward
         self._members = {one.label: one for one in members}
-        self._saes = {one.label: one.spliced for one in members}
-        self._foreign: list[ForeignSae] = foreign_saes(asked.foreign, asked.hook, list(self._saes.values()))
+        moves = () if asked.foreign else asked.sites
+        self._saes = {one.label: one.at(moves) if moves else one.spliced for one in members}
+        self._foreign: list[ForeignSae] = foreign_saes(asked.foreign, asked.sites, members)
         self._saes |= {one.spliced.label: one.spliced for one in self._foreign}
         given = any(line.startswith("evaluation.positions=") for line in asked.overrides)
         own = {label: one.member.config.evaluation.positions for label, one in self._members.items()}
         self._positions = {
             label: self.config.evaluation.positions if given or label not in own else own[label] for label in self._saes
         }
-        self._open(trained, [one.member.config for one in members])
-
-    def _open(self, trained: MemberConfig, configs: Sequence[MemberConfig]) -> None:
-        hooks = tuple(dict.fromkeys(hook for one in self._saes.values() for hook in one.hooks))
-        reads = tuple(dict.fromkeys(one.reads for one in self._saes.values() if one.reads is not None))
-        self._source = LanguageModelSource(trained, tuple(dict.fromkeys((*hooks, *reads))), configs)
-        self._check_widths()
-        self.rows: Ids = self._source.judged_rows(self.config)
-        largest = int(np.maximum(self.rows, ~self.rows).max())  # ids that do not count are ~id
+        configs = [one.member.config for one in members]
+        self.court: Court = court(trained, self.config, list(self._saes.values()), configs)
         for one in self._foreign:
-            one.check_ids(largest)
-        statistics = site_statistics(self._source.calibration())
-        self._means: dict[str, Tensor] = {hook: statistics[hook].mean for hook in hooks}
-
-    def _check_widths(self) -> None:
-        for one in self._foreign:
-            one.check(self._source.model.facts)
+            one.check(self.court.widths, self.court.largest_id)
 
     def judged(self) -> dict[str, Evaluation]:
         """Every SAE, by label; those that count the same positions in one pass."""
-        watched = tuple(dict.fromkeys(hook for one in self._saes.values() for hook in one.watched))
         found: dict[str, Evaluation] = {}
         for positions in sorted(set(self._positions.values())):
-            evaluator = self._source.evaluator(positions, self._means, watched, self.rows, self._saebench)
+            evaluator = self.court.evaluator(positions, core=self._saebench)
             own = [one for label, one in self._saes.items() if self._positions[label] == positions]
             found |= self._evaluated(evaluator, own)
         return found
@@ -118,7 +104,7 @@ class _Stream:
         while len(found) < len(saes):
             some = saes[len(found) : len(found) + most]
             try:
-                found |= evaluator.evaluate([one.on(self._source.device) for one in some])
+                found |= evaluator.evaluate([one.on(self.court.device) for one in some])
                 continue
             except OUT_OF_MEMORY as error:
                 if not is_out_of_memory(error) or most == 1:
@@ -130,9 +116,9 @@ class _Stream:
     def write(self, root: Path, found: Mapping[str, Evaluation]) -> None:
         """Write what was found, and print it."""
         for label, member in self._members.items():
-            named = self._hash(self._positions[label])
+            named = self._hash(label)
             _put(member.folder, named, {**read_object(member.folder / names.METRICS), **found[label].metrics})
-            _put(root, named, self._about(self._positions[label]))
+            _put(root, named, self._about(label))
         for one in self._foreign:
             one.write(root, found[one.spliced.label], config_entries(self.config))
         if self._saebench:
@@ -143,24 +129,32 @@ class _Stream:
     def _write_saebench(self, root: Path, found: Mapping[str, Evaluation]) -> None:
         """A file for each SAE, of the name that SAEBench gives it."""
         for label, evaluation in found.items():
-            sae, positions = self._saes[label].sae, self._positions[label]
-            asked = core_config(self.config, positions, len(self.rows), self._batch)
-            place = root / names.EVALUATIONS / f"{self._hash(positions)}-saebench"
+            sae, rows = self._saes[label].sae, self.court.rows
+            assert rows is not None  # there is a language model
+            asked = core_config(self.config, self._positions[label], rows, self._batch)
+            place = root / names.EVALUATIONS / f"{self._hash(label)}-saebench"
             place.mkdir(parents=True, exist_ok=True)
             result = core_result((root.name, label), sae, told(root / label), evaluation, asked)
             write_json_atomic(place / f"{root.name}_{label.replace('/', '_')}_eval_results.json", result)
 
-    def _hash(self, positions: str) -> str:
-        return blake2b(self.rows.tobytes() + positions.encode(), digest_size=6).hexdigest()
+    def _hash(self, label: str) -> str:
+        stamp = self.court.stamp + self._positions[label].encode() + self._moved(label).encode()
+        return blake2b(stamp, digest_size=6).hexdigest()
 
-    def _about(self, positions: str) -> dict[str, Any]:
-        entries = config_entries(self.config)
-        return {"data": entries["data"], "tokens": self.config.evaluation.tokens, "positions": positions}
+    def _moved(self, label: str) -> str:
+        """Where a member is judged, if not where it was trained; empty where it is."""
+        own, now = self._members.get(label), self._saes[label]
+        return "" if own is None or own.spliced.sites == now.sites else " -> ".join(now.sites)
+
+    def _about(self, label: str) -> dict[str, Any]:
+        entries, moved = config_entries(self.config), self._moved(label)
+        about = {"data": entries["data"], "tokens": self.config.evaluation.tokens, "positions": self._positions[label]}
+        return about | ({"site": moved} if moved else {})
 
 
 def shown_line(label: str, metrics: Mapping[str, float | None]) -> str:
     """What is printed of an SAE that was judged."""
-    return f"{label:<32}  " + "  ".join(f"{key} {_text(metrics[key])}" for key in SHOWN)
+    return f"{label:<32}  " + "  ".join(f"{key} {_text(metrics.get(key))}" for key in SHOWN)
 
 
 def _put(folder: Path, named: str, entries: dict[str, Any]) -> None:
@@ -177,12 +171,20 @@ def _asked(arguments: Sequence[str]) -> Asked:
         key, equals, _ = word.partition("=")
         if not equals or not _allowed(key, ALLOWED):
             raise ConfigError(
-                f"eval: {word} is none of data=, data.KEY=, evaluation.KEY=, model.device=, and no option"
+                f"eval: {word} is none of data=, site=, data.KEY=, site.KEY=, evaluation.KEY=, model.device=, and no"
+                " option"
             )
     if "tokens" in options:
         words = [*words, f"evaluation.tokens={_tokens(one_option('eval', options, 'tokens'))}"]
-    hook = one_option("eval", options, "hook") if "hook" in options else None
-    return Asked(tuple(words), tuple(options.get("sae", ())), hook, bool(named))
+    if "hook" in options:
+        words = [*words, f"site.hook={one_option('eval', options, 'hook')}"]
+    sites = tuple(word for word in words if is_site(word))
+    return Asked(tuple(word for word in words if not is_site(word)), sites, tuple(options.get("sae", ())), bool(named))
+
+
+def is_site(word: str) -> bool:
+    """Whether a word of a command line is a key of `site`, or chooses one of its files."""
+    return _allowed(word.partition("=")[0], ("site",))
 
 
 def _allowed(key: str, prefixes: Iterable[str]) -> bool:

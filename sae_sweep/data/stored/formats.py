@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from sae_sweep.data.origin import Origin
+from sae_sweep.data.origin import Origin, check_glob, walked
 from sae_sweep.data.stored.shard import FIELD, Array, Arrays, Bfloat16, Shard, shard
 from sae_sweep.errors import ConfigError
 
@@ -43,11 +43,13 @@ def stored_files(origin: Origin) -> list[Path]:
     for one in given:
         path = Path(str(one)).expanduser()
         if path.is_dir():
-            known = [file for file in path.rglob("*") if file.suffix in SUFFIXES or file.match(_SAEV_SHARDS)]
+            inside = walked(path, origin.label)
+            known = [file for file in inside if file.suffix in SUFFIXES or file.match(_SAEV_SHARDS)]
             found += sorted(known)
         elif path.exists():
             found.append(path)
         else:
+            check_glob(str(path), origin.label)
             found += sorted(file for file in Path(path.anchor).glob(str(path.relative_to(path.anchor))))
     if not found:
         kinds = ", ".join(SUFFIXES)

@@ -16,7 +16,7 @@ from sae_sweep.config.schema import MemberConfig
 from sae_sweep.data.kinds import modelless_kind
 from sae_sweep.data.packing import Ids
 from sae_sweep.data.parting import parting
-from sae_sweep.data.tokens import judged_rows, open_tokens, read_in_training
+from sae_sweep.data.tokens import Judged, judged_rows, open_tokens
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import Evaluator
 from sae_sweep.evaluation.heldout import HeldOut
@@ -143,11 +143,11 @@ class LanguageModelSource:
         """The rows of the block at an index, as they are read, and which epoch the first is of, from 0."""
         return self._tokens.training.block(index)
 
-    def judged_rows(self, config: MemberConfig) -> Ids:
+    def judged_rows(self, config: MemberConfig) -> Judged:
         """Rows of the config's data to judge on, of which training on this source read none. Raises ConfigError."""
-        same = read_in_training(config.data, self._config.data)
         tokenizer, vocabulary = self.model.tokenizer, self.model.facts.vocab_size
-        return judged_rows(self._tokens, config.data, config.evaluation.tokens, tokenizer, vocabulary, same)
+        asked = config.data, config.evaluation.tokens
+        return judged_rows(self._tokens, self._config.data, *asked, tokenizer, vocabulary)
 
     def evaluator(
         self,
@@ -208,6 +208,14 @@ class ToySource:
 
     def evaluator(self, positions: str, means: Mapping[str, Tensor], watched: Sequence[str] = ()) -> Evaluator:
         return ToyEvaluator(self._stream, self._config)
+
+    def judged(self, config: MemberConfig) -> tuple[Evaluator, str]:
+        """The evaluator on as many activations as a config says, and a line that says so. Raises ConfigError for others
+        than these SAEs were trained on."""
+        if config.data != self._config.data:
+            raise ConfigError("data: synthetic activations are judged on more of their own alone; leave data as it is")
+        told = f"data: {config.evaluation.tokens:,.0f} activations drawn to judge on, none of which training had"
+        return ToyEvaluator(self._stream, config), told
 
     def metadata(self) -> dict[str, Any]:
         return {

@@ -1,6 +1,8 @@
 """Activations that exist already as the source of a group: no language model."""
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -9,6 +11,8 @@ from sae_sweep.activations.block import Block
 from sae_sweep.activations.stored import StoredStream
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.data.kinds import modelless_kind
+from sae_sweep.data.stored.feed import Feed
+from sae_sweep.data.tokens import check_alike, read_in_training
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import Evaluator
 from sae_sweep.evaluation.stored import StoredEvaluator
@@ -25,9 +29,7 @@ class StoredSource:
         self._config = config
         self.device = resolve_device(config.model.device)
         progress.stage("opening the activations")
-        kind = modelless_kind(config.data.kind)
-        assert kind is not None
-        self._data = kind.open_stored(config.data, config.evaluation.tokens)
+        self._data = _opened(config)
         self.replays = self._data.replays
         self._stream = StoredStream(self._data, config.data, resolve_dtype(config.model.dtype), self.device)
 
@@ -46,6 +48,31 @@ class StoredSource:
     def evaluator(self, positions: str, means: Mapping[str, Tensor], watched: Sequence[str] = ()) -> Evaluator:
         return StoredEvaluator(self._stream)
 
+    def judged(self, config: MemberConfig) -> tuple[Evaluator, str]:
+        """The evaluator on the activations of a config, of which training on this source read none, and a line that
+        says which these are. Raises ConfigError where more are asked for than were held out of what was trained on."""
+        trained, asked = self._config.data, config.data
+        if asked.kind != trained.kind:
+            raise ConfigError(f"data.kind={asked.kind}: these SAEs are of data.kind={trained.kind}, without a model")
+        path = asked.heldout_path if asked.path == trained.path else asked.path
+        feed, rows = self._data, math.ceil(config.evaluation.tokens / asked.context)
+        if path is not None:
+            if read_in_training(replace(asked, path=path, heldout_path=None), trained):
+                raise ConfigError(f"data.path={path}: training read it; give others, or data.heldout_path=")
+            feed = _opened(replace(config, data=replace(asked, path=trained.path, heldout_path=path)))
+        else:
+            check_alike(asked, trained)
+        if path is None and rows > feed.heldout_rows:
+            raise ConfigError(
+                f"evaluation.tokens={config.evaluation.tokens:g}: {feed.label} has no more than"
+                f" {feed.heldout_rows * asked.context:,} activations that training did not read; give"
+                " data.heldout_path=, or other data"
+            )
+        rows = min(rows, feed.heldout_rows)
+        place = f"{path}, which training did not read" if path else f"those held out of {feed.label}"
+        told = f"data: {rows * asked.context:,} activations read to judge on, each once, of {place}"
+        return StoredEvaluator(self._stream, feed, rows), told
+
     def metadata(self) -> dict[str, Any]:
         data = self._config.data
         return {
@@ -58,3 +85,9 @@ class StoredSource:
 
     def account(self, blocks: int) -> str:
         return self._data.account(blocks)
+
+
+def _opened(config: MemberConfig) -> Feed:
+    kind = modelless_kind(config.data.kind)
+    assert kind is not None
+    return kind.open_stored(config.data, config.evaluation.tokens)

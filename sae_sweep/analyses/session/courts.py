@@ -1,0 +1,127 @@
+"""What SAEs are judged on again: tokens of a language model, or activations that there is no model for."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sae_sweep.activations.scaling import site_statistics
+from sae_sweep.config.reading import config_entries
+from sae_sweep.config.schema import MemberConfig
+from sae_sweep.data.kinds import data_kind, modelless_kind
+from sae_sweep.errors import ConfigError
+from sae_sweep.evaluation.evaluator import Evaluator, SplicedSae
+from sae_sweep.model.language_model import LanguageModel
+from sae_sweep.model.sites import modelless_site, parse_hook, site_width
+from sae_sweep.plan.fingerprints import digests, fingerprints, hashed
+from sae_sweep.tracking.progress import quiet
+from sae_sweep.training.run.sources import LanguageModelSource, ToySource
+from sae_sweep.training.run.stored import StoredSource
+
+
+class Court(Protocol):
+    """Held-out activations, the same for every SAE that is judged on them."""
+
+    device: torch.device
+    account: str
+    """Which these are, and what became of what was read with them, in a line for people."""
+    stamp: bytes
+    """Of what they are: two courts of the same stamp give an SAE the same numbers at the same positions."""
+
+    def widths(self, hooks: Sequence[str]) -> dict[str, int | None]:
+        """Numbers of an activation by hook; None where that is not known beforehand."""
+
+    @property
+    def largest_id(self) -> int | None:
+        """The largest token id among them; None where there are no tokens."""
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows of tokens there are; None without."""
+
+    def evaluator(self, positions: str, *, core: bool = False) -> Evaluator:
+        """What evaluates SAEs on them at such positions; `core` asks for what SAEBench has of its own, too."""
+
+
+def court(
+    trained: MemberConfig,
+    asked: MemberConfig,
+    saes: Sequence[SplicedSae],
+    members: Sequence[MemberConfig] = (),
+    model: LanguageModel | None = None,
+) -> Court:
+    """That of SAEs trained as one config says, on what another one asks for. `members` are all that were trained on
+    this stream, `model` its language model where that is loaded already. Raises ConfigError for what training read."""
+    if modelless_kind(trained.data.kind) is not None:
+        return ModellessCourt(trained, asked)
+    return LanguageModelCourt(trained, asked, saes, members, model)
+
+
+class LanguageModelCourt:
+    """Rows of tokens that a language model reads, each SAE spliced into it at its site."""
+
+    def __init__(
+        self,
+        trained: MemberConfig,
+        asked: MemberConfig,
+        saes: Sequence[SplicedSae],
+        members: Sequence[MemberConfig],
+        model: LanguageModel | None,
+    ) -> None:
+        self._hooks = tuple(dict.fromkeys(hook for one in saes for hook in one.hooks))
+        reads = tuple(dict.fromkeys(one.reads for one in saes if one.reads is not None))
+        self._watched = tuple(dict.fromkeys(hook for one in saes for hook in one.watched))
+        self._source = LanguageModelSource(trained, tuple(dict.fromkeys((*self._hooks, *reads))), members, model=model)
+        self.device = self._source.device
+        judged = self._source.judged_rows(asked)
+        self._rows_RT, self.account, self.stamp = judged.rows, judged.account, judged.rows.tobytes()
+        self._means: dict[str, Tensor] | None = None
+
+    def widths(self, hooks: Sequence[str]) -> dict[str, int | None]:
+        return {hook: site_width(parse_hook(hook), self._source.model.facts) for hook in hooks}
+
+    @property
+    def largest_id(self) -> int:
+        return int(np.maximum(self._rows_RT, ~self._rows_RT).max())  # ids that do not count are ~id
+
+    @property
+    def rows(self) -> int:
+        return len(self._rows_RT)
+
+    def evaluator(self, positions: str, *, core: bool = False) -> Evaluator:
+        return self._source.evaluator(positions, self._mean_activations(), self._watched, self._rows_RT, core)
+
+    def _mean_activations(self) -> Mapping[str, Tensor]:
+        """[d] by hook, of the block that members were calibrated on: what mean ablation puts in place."""
+        if self._means is None:
+            statistics = site_statistics(self._source.calibration())
+            self._means = {hook: statistics[hook].mean for hook in self._hooks}
+        return self._means
+
+
+class ModellessCourt:
+    """Activations as they are: nothing is spliced, so there is neither CE nor KL."""
+
+    largest_id = rows = None
+
+    def __init__(self, trained: MemberConfig, asked: MemberConfig) -> None:
+        kind = modelless_kind(trained.data.kind)
+        assert kind is not None
+        source = StoredSource(trained, quiet()) if kind.STORED else ToySource(trained)
+        self.device = source.device
+        self._evaluator, self.account = source.judged(asked)
+        self._hook, self._width = modelless_site(trained.data.kind).hook, kind.dimensions(trained.data)
+        data = config_entries(asked)["data"]
+        about = {key: data[key] for key in data_kind(asked.data.kind).HELDOUT} | digests(hashed(fingerprints(asked)))
+        self.stamp = json.dumps([about, asked.evaluation.tokens], sort_keys=True).encode()
+
+    def widths(self, hooks: Sequence[str]) -> dict[str, int | None]:
+        return dict.fromkeys(hooks, self._width)
+
+    def evaluator(self, positions: str, *, core: bool = False) -> Evaluator:
+        if core:
+            raise ConfigError("eval: --format=saebench asks what a language model loses, and there is none here")
+        return self._evaluator
