@@ -94,7 +94,8 @@ class Member:
         model = self.config.model
         if modelless_kind(self.config.data.kind) is not None:
             return model
-        return replace(model, **asdict(model_facts(model)))
+        facts = model_facts(model)
+        return replace(model, **{name: getattr(facts, name) for name in FACTS})
 
     @property
     def log_every(self) -> int:

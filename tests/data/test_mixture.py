@@ -105,12 +105,14 @@ def test_held_out_sources_of_their_own(mixed: Any, sources: list[str], tmp_path:
 def test_judging_again_takes_held_out_rows_in_the_same_shares(mixed: Any, make_tokenizer: Any, sources: Any) -> None:
     config = mixed()
     trained: Tokens = open_tokens(config, 40, make_tokenizer(), 100)
-    fewer = judged_rows(trained, config, 20, make_tokenizer(), 100, same=True)
-    assert np.bincount(_sources_of(fewer)).tolist() in ([3, 2], [4, 1])
-    other = judged_rows(trained, config, 80, make_tokenizer(), 100, same=False)
-    assert np.bincount(_sources_of(other)).tolist() == [14, 6]
+    fewer = judged_rows(trained, config, config, 20, make_tokenizer(), 100)
+    assert np.bincount(_sources_of(fewer.rows)).tolist() in ([3, 2], [4, 1])
+    before = mixed(path=sources[1] + "x", weights=None, kind="tokens")
+    other = judged_rows(trained, before, config, 80, make_tokenizer(), 100)
+    assert all(f"data.path={source}" in other.account for source in sources)
+    assert np.bincount(_sources_of(other.rows)).tolist() == [14, 6]
     assert read_in_training(mixed(path=sources[1], weights=None), config)
-    assert not read_in_training(mixed(path=sources[1] + "x", weights=None, kind="tokens"), config)
+    assert not read_in_training(before, config)
 
 
 def test_shares_are_kept_in_every_chunk_and_counted_at_every_row() -> None:

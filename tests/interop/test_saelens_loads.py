@@ -16,7 +16,7 @@ import sae_sweep as ss
 from sae_sweep import cli
 from sae_sweep.config.files import config_folder
 from sae_sweep.interop import load_sae, saelens
-from tests.interop.trained import CONFIGS, WIDTH, D, raw_activations, trained_member, transcoder
+from tests.interop.trained import EVERY, WIDTH, D, raw_activations, trained_member, transcoder
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv-interop" / "bin" / "python"
@@ -48,18 +48,18 @@ def save_member(folder: Path, name: str, hook: str) -> None:
 
 
 def test_saelens_gives_our_answers(tmp_path: Path) -> None:
-    for name in CONFIGS:
+    for name in EVERY:
         save_member(tmp_path / name, name, RESIDUAL)
     save_member(tmp_path / "gated-hook_z", "gated", ATTENTION)
     save_member(tmp_path / "topk-hook_z", "topk", ATTENTION)
     result = check(tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert result.stdout.count(" agrees") == len(CONFIGS) + 2
+    assert result.stdout.count(" agrees") == len(EVERY) + 2
 
 
 def test_saelens_gives_our_answers_for_transcoders(tmp_path: Path) -> None:
     """Of every activation that it has for them: TopK's is none."""
-    names = [name for name in CONFIGS if name != "topk"]
+    names = [name for name in EVERY if name not in ("topk", "hierarchical_topk")]
     for name in names:
         for skip in (False, True):
             folder = tmp_path / f"{name}-{skip}"
@@ -73,7 +73,7 @@ def test_saelens_gives_our_answers_for_transcoders(tmp_path: Path) -> None:
     result = check(tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count(" agrees") == 2 * len(names)
-    assert result.stdout.count("jumprelu_skip_transcoder") == 8
+    assert result.stdout.count("jumprelu_skip_transcoder") == 10
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_a_tokenized_member_is_for_nobody_that_needs_its_table(sweep: ss.Sweep, 
 
 def test_a_disagreement_is_found(tmp_path: Path) -> None:
     """Codes 1 in 10^4 too large, a bias that is not ours: the check must not pass whatever it is given."""
-    for name in CONFIGS:
+    for name in EVERY:
         save_member(tmp_path / name, name, RESIDUAL)
     answers = load_file(tmp_path / "april" / CHECK)
     save_file({**answers, "codes": 1.0001 * answers["codes"]}, tmp_path / "april" / CHECK)
@@ -139,7 +139,7 @@ def test_a_disagreement_is_found(tmp_path: Path) -> None:
     result = check(tmp_path)
     assert result.returncode == 1, result.stdout + result.stderr
     verdicts = {line.split()[0]: line.split()[-1] for line in result.stdout.splitlines()[1:]}
-    assert verdicts == {name: "DISAGREES" if name in ("april", "gated") else "agrees" for name in CONFIGS}
+    assert verdicts == {name: "DISAGREES" if name in ("april", "gated") else "agrees" for name in EVERY}
 
 
 def test_an_empty_folder_is_no_success(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ SAELENS = {
     **dict.fromkeys(("bricken", "april", "p_anneal"), "transcoder"),
     **dict.fromkeys(("gated", "gated_decoder_norm", "batchtopk", "matryoshka"), "jumprelu_transcoder"),
     **dict.fromkeys(("jumprelu", "jumprelu_anthropic"), "jumprelu_transcoder"),
-    **dict.fromkeys(("jumprelu_target_l0", "jumprelu_frequency"), "jumprelu_transcoder"),
     "topk": "topk_transcoder",
 }
 D_OUT = 18
