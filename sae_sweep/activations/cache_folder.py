@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from sae_sweep.config.schema import MemberConfig, ModelConfig
+from sae_sweep.model.adapters import FILES, adapter_folder
 from sae_sweep.model.facts import model_folder
 from sae_sweep.plan.fingerprints import weight_files
 from sae_sweep.plan.groups import stream_entries
@@ -68,7 +69,10 @@ def _ending(name: str) -> str:
 
 def _weights(model: ModelConfig) -> dict[str, Any] | None:
     """A local model's folder, and sizes and times of its files by name; None for a hub model."""
-    folder = model_folder(model)
+    folder, adapter = model_folder(model), adapter_folder(model)
     if folder is None:
         return None
-    return {"folder": str(folder.resolve()), "files": weight_files(folder)}
+    files = weight_files(folder)
+    if adapter is not None:
+        files |= {f"{adapter.resolve()}/{name}": about for name, about in weight_files(adapter, FILES).items()}
+    return {"folder": str(folder.resolve()), "files": files}

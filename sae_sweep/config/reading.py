@@ -21,7 +21,7 @@ from sae_sweep.config.values import SCALARS, shown
 from sae_sweep.errors import ConfigError
 
 DEFAULT_L0 = 32.0
-PATHS = ("output_dir", "init_from", "model.path", "data.path", "data.heldout_path", "data.cache")
+PATHS = ("output_dir", "init_from", "model.path", "model.adapter", "data.path", "data.heldout_path", "data.cache")
 MAPPINGS = ("data.filter",)
 """Keys whose values are mappings, not groups of keys."""
 GROUPS = (*(field.name for field in fields(MemberConfig) if is_dataclass(field.type)), "experiment", "analysis")

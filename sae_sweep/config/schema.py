@@ -36,6 +36,8 @@ class ModelConfig:
     """auto, cpu, cuda or cuda:N."""
     trust_remote_code: bool
     """Run code that the model's repository ships. Off unless asked for by name."""
+    adapter: str | None = field(default=None, kw_only=True)
+    """An adapter of the model, in peft's layout, that is merged into its weights: a local folder or a hub id."""
     d_model: int | None
     """This and the next five: facts for planning offline; null reads them from the folder's config.json."""
     n_layers: int | None
@@ -92,6 +94,7 @@ class ToyConfig:
 
 
 LATER: dict[str, Any] = {
+    "model.adapter": None,
     "data.weights": None,
     "data.filter": None,
     "data.packing": "concat",

@@ -11,7 +11,7 @@ from sae_sweep.config.schema import ModelConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.host.json_files import read_object
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 _POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
 LARGEST = 10**9
@@ -63,7 +63,7 @@ def model_folder(config: ModelConfig) -> Path | None:
             )
     else:
         folder = Path(config.path).expanduser()
-        if not folder.exists() and _HUB_ID.fullmatch(config.path):
+        if not folder.exists() and HUB_ID.fullmatch(config.path):
             return None
     _check_folder(folder, config.path)
     return folder
@@ -217,8 +217,8 @@ def _check_folder(folder: Path, path: str | None) -> None:
         raise ConfigError(f"model.path={path}: no such folder; give a folder in Hugging Face layout or a hub id")
     if (folder / ADAPTER).is_file():
         raise ConfigError(
-            f"model.path={path}: the folder has {ADAPTER}, and its adapter would be left out; merge it (peft's"
-            " merge_and_unload, then save_pretrained) and give that folder, or give the base model's own"
+            f"model.path={path}: the folder has {ADAPTER}, and its adapter would be left out; give it as"
+            f" model.adapter={path}, and its base model as model.path"
         )
     if quantised := [name for name in QUANTISED if (folder / name).is_file()]:
         raise ConfigError(

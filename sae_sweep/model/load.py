@@ -20,6 +20,7 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity
 from sae_sweep.config.schema import ModelConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.host.network import look_at_hub
+from sae_sweep.model.adapters import adapter_folder, merged
 from sae_sweep.model.blocks import close
 from sae_sweep.model.facts import (
     check_unquantised,
@@ -59,10 +60,11 @@ def load_model(config: ModelConfig) -> LanguageModel:
     check_weights(config, facts)
     if (folder := model_folder(config)) is not None:
         check_files(folder, config)
+    adapter_folder(config)
     device, dtype = resolve_device(config.device), resolve_dtype(config.dtype)
     if config.backend not in ("hf", "transformer_lens"):
         raise ConfigError(f"model.backend={config.backend} is unknown; known: hf, transformer_lens")
-    module = _load_module(config, dtype).to(device).eval().requires_grad_(False)
+    module = merged(_load_module(config, dtype), config).to(device).eval().requires_grad_(False)
     model = LanguageModel(module, load_tokenizer(config), device, config, facts)
     _check_facts(model)
     _check_tokenizer(model)

@@ -18,12 +18,13 @@ from sae_sweep.data.hub_commit import streamed_commit
 from sae_sweep.data.kinds import DataKind, data_kind
 from sae_sweep.data.origin import Origin, origins, sources_of
 from sae_sweep.errors import ConfigError
+from sae_sweep.model.adapters import FILES, adapter_folder
 from sae_sweep.model.facts import WEIGHTS, model_folder
 
 WEIGHT_FILES = (*WEIGHTS, "config.json", "*.py")
 """What makes a local folder the model it is; its tokenizer shows in the tokens."""
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "*.model")
-MODEL_KEYS = ("model.path", "model.path (its tokenizer)")
+MODEL_KEYS = ("model.path", "model.path (its tokenizer)", "model.adapter")
 SMALL_BYTES = 2**26
 """Files up to this size are read again even where their time has not changed."""
 READ_BYTES = 2**22
@@ -40,8 +41,10 @@ def fingerprints(config: MemberConfig) -> dict[str, Fingerprint]:
     found: dict[str, Fingerprint] = {}
     kind = data_kind(config.data.kind)
     if kind.MODEL:
-        for key, patterns in zip(MODEL_KEYS, (WEIGHT_FILES, TOKENIZER_FILES), strict=True):
+        for key, patterns in zip(MODEL_KEYS[:2], (WEIGHT_FILES, TOKENIZER_FILES), strict=True):
             found[key] = _model(config.model, patterns)
+        if config.model.adapter is not None:
+            found[MODEL_KEYS[2]] = _adapter(config.model, config.model.adapter)
     if "path" in kind.READS and config.data.path:
         sources = sources_of(config.data)
         for number, (source, _) in enumerate(sources, 1):
@@ -104,6 +107,13 @@ def _model(config: ModelConfig, patterns: Iterable[str]) -> Fingerprint:
         return {"reference": reference, "folder": folder, "files": weight_files(folder, patterns)}
     revision = config.revision or "main"
     return {"reference": f"{reference}@{revision}", "commit": _commit("models", str(reference), revision)}
+
+
+def _adapter(config: ModelConfig, reference: str) -> Fingerprint:
+    folder = adapter_folder(config)
+    if folder is not None:
+        return {"reference": reference, "folder": folder, "files": weight_files(folder, FILES)}
+    return {"reference": reference, "commit": _commit("models", reference, "main")}
 
 
 def _data(origin: Origin, kind: DataKind) -> Fingerprint:

@@ -130,6 +130,8 @@ def stream_key(config: MemberConfig) -> str:
 def stream_entries(config: MemberConfig) -> dict[str, Any]:
     """What determines the activation stream."""
     model = {key: getattr(config.model, key) for key in STREAM_MODEL_KEYS}
+    if config.model.adapter is not None:
+        model["adapter"] = config.model.adapter
     return {"model": model, "data": data_entries(config), "reserved": config.evaluation.tokens}
 
 

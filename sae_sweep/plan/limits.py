@@ -74,7 +74,11 @@ def _check_synthetic(config: MemberConfig) -> None:
     if made is None:
         return
     sites = ("layer", "hook", "width", "output", "across")
-    unread = {"model": ("path", "revision"), "site": sites, "data": () if made.STORED else ("max_norm_ratio",)}
+    unread = {
+        "model": ("path", "revision", "adapter"),
+        "site": sites,
+        "data": () if made.STORED else ("max_norm_ratio",),
+    }
     for group, keys in unread.items():
         for key in keys:
             value = getattr(getattr(config, group), key)

@@ -15,6 +15,7 @@ from sae_sweep.config.schema import LATER, OBJECTIVE_KEYS, MemberConfig, ModelCo
 from sae_sweep.config.values import shown
 from sae_sweep.data.kinds import modelless_kind
 from sae_sweep.errors import ConfigError
+from sae_sweep.model.adapters import adapter_folder
 from sae_sweep.model.facts import ModelFacts, check_context, model_facts, model_folder, stated_dtype
 from sae_sweep.model.sites import INNER, Site, later_sites, modelless_site, resolve_site, site_width
 from sae_sweep.plan.limits import AUTO, check_config, check_width
@@ -135,6 +136,7 @@ def resolve_member(config: MemberConfig, identity: str) -> Member:
         config = replace(config, model=_own_facts(config.model))
         facts = model_facts(config.model)
         check_context(config.model, config.data.context)
+        adapter_folder(config.model)
         site = resolve_site(config.site, facts)
         d = _width_at(config.site, site, facts)
         d_out = (site_width(site.output, facts) if site.output else None) or d

@@ -24,7 +24,7 @@ def cell_key(
     if kind.MODEL:
         hook, output = _hook(config["site"], exported_hook), config["site"].get("output")
     return {
-        "model": model.get("path") or DEMO_MODEL if kind.MODEL else data["kind"],
+        "model": _model(model) if kind.MODEL else data["kind"],
         "revision": model.get("revision"),
         "dtype": model.get("dtype"),
         "site": {"in": hook, "out": hook if output is None else exported_output or _in_block(output, hook)},
@@ -41,7 +41,7 @@ def cell_title(key: Mapping[str, Any]) -> str:
     made, site = modelless(key), key["site"]
     if made is not None:
         return f"{made.NOUN} · {made.title(key['evaluation']['data'])}"
-    model = str(key["model"]).rstrip("/").rpartition("/")[2]
+    model = " + ".join(part.rstrip("/").rpartition("/")[2] for part in str(key["model"]).split(" + "))
     revision = f" @ {key['revision']}" if key["revision"] else ""
     places = site["in"] if site["in"] == site["out"] else f"{site['in']} → {site['out']}"
     return f"{model}{revision} · {places}"
@@ -56,6 +56,11 @@ def fidelity(key: Mapping[str, Any]) -> str:
     """The metric that is weighed against L0 in a cell: what a language model keeps, or of synthetic activations what
     is explained."""
     return "ce_recovered" if modelless(key) is None else "explained_variance"
+
+
+def _model(model: Mapping[str, Any]) -> str:
+    """Where its weights are, and those of its adapter."""
+    return " + ".join(filter(None, (str(model.get("path") or DEMO_MODEL), model.get("adapter"))))
 
 
 def _hook(site: Mapping[str, Any], exported: str | None) -> str:

@@ -215,6 +215,7 @@ HOOK = "site=resid_post site.hook=blocks.1.ln1.hook_normalized site.layer=null"
 
 STREAM = [
     Row("model.path", "parameters", "model.path={gpt2}"),
+    Row("model.adapter", "parameters", "model.adapter={adapter}"),
     Row("model.revision", "parameters", "model.revision=other", "model.path=some/model model.revision=main {sizes}"),
     Row("model.dtype", "parameters", "model.dtype=bfloat16"),
     Row("site.kind", "parameters", "site=mlp_out"),

@@ -37,6 +37,7 @@ from sae_sweep.training.run.checkpointing import Keeper
 from sae_sweep.training.run.sources import LanguageModelSource
 from tests.config.every_key import OF_THE_STREAM, OPTIONS, RUNTIME, TABLE, Row
 from tests.config.every_key_places import Places, make_hub_cache, make_places
+from tests.model.adapters import stand_in
 
 LEARNED = 3e-3
 """Of the largest weight: more than another order of summation becomes within 24 steps, even with p_anneal."""
@@ -129,7 +130,7 @@ def offline_hub(tmp_path_factory: pytest.TempPathFactory, llama_folder: Path) ->
         patch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", str(cached / "datasets"))
         patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(cached / "modules"))
-        yield
+        yield from stand_in(patch)
 
 
 def before_and_after(row: Row, places: Places) -> tuple[MemberConfig, MemberConfig]:

@@ -88,7 +88,7 @@ def test_errors_of_folders(tmp_path: Path, model_config: Config) -> None:
 @pytest.mark.parametrize(
     ("file", "entries", "message"),
     [
-        ("adapter_config.json", {"peft_type": "LORA"}, r"has adapter_config\.json, and its adapter .*merge_and_unload"),
+        ("adapter_config.json", {"peft_type": "LORA"}, r"has adapter_config\.json, .*give it as model\.adapter="),
         ("config.json", {"quantization_config": {"quant_method": "gptq"}}, r"quantization_config \(gptq\)"),
     ],
 )

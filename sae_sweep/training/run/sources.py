@@ -172,8 +172,10 @@ class LanguageModelSource:
 
     def metadata(self) -> dict[str, Any]:
         data, bos_id = self._config.data, self.model.bos_id
+        adapter = self._config.model.adapter
         return {
             "model_name": self._config.model.path or self._config.model.name,
+            **({} if adapter is None else {"model_adapter": adapter}),
             "dataset_path": data.path or data.kind,
             "context_size": data.context,
             "prepend_bos": bos_id is not None and bool((self._tokens.heldout[:, 0] == bos_id).all()),
