@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sae_sweep.kernels import cpu
+from sae_sweep.kernels.device import on_triton
+from sae_sweep.kernels.rows import RowSums
 from sae_sweep.kernels.sparse import located
 
 if TYPE_CHECKING:
@@ -28,6 +30,24 @@ class Entries(NamedTuple):
     value_N: Tensor
 
 
+class Room:
+    """How long lists are whose length only the device knows: as long as there is room. Whether that was enough is a
+    number on the device too, which who made it looks at when it costs nothing."""
+
+    def __init__(self, entries: int, lost_before: Tensor) -> None:
+        """`lost_before` [] bool: whether a list that this one goes on from was cut."""
+        self.entries, self._lost_before = entries, lost_before
+        self.wanted: Tensor | None = None
+        """[] int64: how many entries there were; those beyond the room are lost."""
+        self.rows: dict[str, RowSums] = {}
+        """By name of the weight: gradients that are not made."""
+
+    @property
+    def lost(self) -> Tensor:
+        """[] bool: whether a list was cut."""
+        return self._lost_before if self.wanted is None else self._lost_before | (self.wanted > self.entries)
+
+
 def where(chosen_RF: Tensor, z_RF: Tensor) -> Entries:
     """The numbers at which a mask is true, ordered by column in each row."""
     flat_N = chosen_RF.reshape(-1).nonzero().squeeze(1)
@@ -44,6 +64,37 @@ def above(z_RF: Tensor, floor_F: Tensor | float = 0, bias_F: Tensor | None = Non
     room = room_for(len(z_RF), z_RF.numel(), z_RF.dtype)
     bias_F = z_RF.new_zeros(z_RF.shape[1]) if bias_F is None else bias_F
     return listed(room, cpu.choosing.above(z_RF.contiguous().numpy(), bias_F.numpy(), floor_F.numpy(), room))
+
+
+def above_within(z_RF: Tensor, floor: Tensor, room: Room) -> Entries:
+    """The numbers above their floor, which is [], [F] or [R, 1], in lists that fill the room: what comes after the last
+    offset is the last column, and 0. No device is waited for."""
+    counts_R = _counts_above(z_RF, floor)
+    ends_R = counts_R.cumsum(0)
+    room.wanted = ends_R[-1]
+    offsets = torch.cat([ends_R.new_zeros(1), ends_R]).clamp(max=room.entries).to(torch.int32)
+    return Entries(offsets, *_written_above(z_RF, floor, offsets, room.entries))
+
+
+def _counts_above(z_RF: Tensor, floor: Tensor) -> Tensor:
+    if on_triton(z_RF):
+        from sae_sweep.kernels.cuda import listing
+
+        return listing.counts_above(z_RF, floor)
+    return (z_RF > floor).sum(1)
+
+
+def _written_above(z_RF: Tensor, floor: Tensor, offsets: Tensor, room: int) -> tuple[Tensor, Tensor]:
+    if on_triton(z_RF):
+        from sae_sweep.kernels.cuda import listing
+
+        return listing.write_above(z_RF, floor, offsets, room)
+    flat_N = (z_RF > floor).reshape(-1).nonzero().squeeze(1)[:room]
+    columns_N = torch.full((room,), z_RF.shape[1] - 1, dtype=torch.int32, device=z_RF.device)
+    columns_N[: len(flat_N)] = (flat_N % z_RF.shape[1]).to(torch.int32)
+    value_N = z_RF.new_zeros(room)
+    value_N[: len(flat_N)] = z_RF.reshape(-1).index_select(0, flat_N)
+    return columns_N, value_N
 
 
 def largest_of_rows(

@@ -110,7 +110,9 @@ def located(flat_N: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
 
 
 def bag_of_each(offsets: Tensor, entries: int) -> Tensor:
-    """[N]: the bag that each of so many entries is in."""
+    """[N]: the bag that each of so many entries is in; on a GPU those after the last offset are in the last one."""
+    if offsets.device.type != "cpu" or on_triton(offsets):
+        offsets = torch.cat([offsets[:-1], torch.full_like(offsets[:1], entries)])
     return torch.repeat_interleave(offsets.diff(), output_size=entries)
 
 

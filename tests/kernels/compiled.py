@@ -7,11 +7,11 @@ import sys
 
 import torch
 import triton
+import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sae_sweep.kernels.cuda import selection as selection
-from sae_sweep.kernels.cuda import sparse as sparse
+from sae_sweep.kernels.cuda import listing, selection, sparse, updating
 
 NAMES = {torch.bfloat16: "bf16", torch.float32: "fp32", torch.float64: "fp64"}
 INTEGERS = {torch.int16: "*i16", torch.int32: "*i32", torch.int64: "*i64"}
@@ -37,7 +37,24 @@ def variants() -> list[tuple[object, dict[str, str], dict[str, object]]]:
         found.append((selection._row_top, pointers, constants))
         found.append((selection._count_digits, pointers, {**constants, "SHIFT": 8}))
         found.append((selection._pick_digit, pointers, {**constants, "SHIFT": 0}))
+        of_lists = {**dict.fromkeys(("values", "floor", "out"), f"*{NAMES[dtype]}"), "counts": "*i64"}
+        of_lists |= dict.fromkeys(("offsets", "columns"), "*i32")
+        found += [
+            (kernel, of_lists, {"BLOCK": listing.BLOCK}) for kernel in (listing._count_above, listing._write_above)
+        ]
+    for width in (2304, 3072):
+        found += updates(width)
     return found
+
+
+def updates(width: int) -> list[tuple[object, dict[str, str], dict[str, object]]]:
+    """Those of rows of such a width, in fp32."""
+    tensors = ("table", "weight", "factor", "subtracted", "added", "rows", "first", "second", "scale", "out")
+    pointers = {**dict.fromkeys(tensors, "*fp32"), **dict.fromkeys(("index", "offsets", "lost"), "*i32")}
+    pointers |= dict.fromkeys(("rate", "beta1", "beta2", "eps", "root"), "fp32")
+    block = triton.next_power_of_2(width)
+    constants = {"SUBTRACTS": True, "ADDS": False, "BLOCK": block, "SUM": tl.float32, "UNIT": True}
+    return [(kernel, pointers, constants) for kernel in (updating._row_norms, updating._update_row)]
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """What test_triton.py runs in a process of its own, where Triton interprets its kernels on the CPU."""
 
 import pickle
+from contextlib import nullcontext
 from importlib import import_module
 
 import torch
@@ -16,6 +17,8 @@ WAITS = {
     "lift_fresh",  # torch.tensor(number): a copy from the host
 }  # fmt: skip
 """Operators that on CUDA make the host wait for the device."""
+FREE = ("moved", "bank_step")
+"""Functions here that make their own problem, which takes some of them."""
 
 
 class NoWaiting(TorchDispatchMode):
@@ -39,7 +42,7 @@ def call(request: bytes) -> bytes:
     before = {constant: getattr(owner, constant) for constant in constants}
     vars(owner).update(constants)
     try:
-        with NoWaiting():
+        with nullcontext() if function in FREE else NoWaiting():
             result = getattr(owner, function)(*arguments)
     finally:
         vars(owner).update(before)
@@ -80,3 +83,111 @@ def step(as_on_cuda: bool, layout: Layout, k: int, x_BD: Tensor, *parameters: Te
         return list(torch.autograd.grad(error_BMD.square().sum(), leaves))
     finally:
         sparse.on_triton = selection.on_triton = previous
+
+
+def moved(name: str, *arguments: object) -> list[tuple[str, int, int, int, int]]:
+    """Of each launch of a function: the kernel, bytes that it was said to load and to store, and those that it did."""
+    from triton.runtime import interpreter
+
+    from scripts.bench.fake.device import kernel_modules
+    from scripts.bench.fake.launches import BYTES
+
+    counted = {"load": 0, "store": 0}
+    builder = interpreter.InterpreterBuilder
+    real = {each: getattr(builder, f"create_{each}") for each in ("masked_load", "masked_store")}
+
+    def masked_load(self, ptrs, mask, *rest):
+        counted["load"] += int(mask.data.sum()) * ptrs.get_element_ty().primitive_bitwidth // 8
+        return real["masked_load"](self, ptrs, mask, *rest)
+
+    def masked_store(self, ptrs, value, mask, *rest):
+        counted["store"] += int(mask.data.sum()) * ptrs.get_element_ty().primitive_bitwidth // 8
+        return real["masked_store"](self, ptrs, value, mask, *rest)
+
+    found = []
+
+    class Watched:
+        def __init__(self, kernel, name):
+            self.kernel, self.name = kernel, name
+
+        def __getitem__(self, grid):
+            def launch(*given, **constants):
+                counted.update(load=0, store=0)
+                said = BYTES[self.name](grid, given, constants, 1.0)
+                self.kernel[grid](*given, **constants)
+                found.append((self.name, said.read + said.cached, said.written, counted["load"], counted["store"]))
+
+            return launch
+
+    kernels = [(one, each) for one in kernel_modules() for each in vars(one) if each in BYTES]
+    before = [(one, each, getattr(one, each)) for one, each in kernels]
+    builder.create_masked_load, builder.create_masked_store = masked_load, masked_store
+    for one, each, kernel in before:
+        setattr(one, each, Watched(kernel, each))
+    try:
+        module, function = name.split(":")
+        getattr(import_module(module), function)(*arguments)
+    finally:
+        for each, method in real.items():
+            setattr(builder, f"create_{each}", method)
+        for one, each, kernel in before:
+            setattr(one, each, kernel)
+    return found
+
+
+def updated(sums, rows_FD, first, second, numbers, scale, lost, unit):
+    """Rows and moments after an update."""
+    from sae_sweep.kernels.cuda import updating
+
+    updating.update(sums, rows_FD, (first, second), numbers, scale, lost, unit)
+    return rows_FD, first, second
+
+
+def bank_step(kind: str, density: str, room: int, dead: bool) -> tuple[list[dict[str, Tensor]], Tensor, Tensor, bool]:
+    """Gradients of a bank's members as a GPU makes them: lists in a room, rows that are summed late, nothing waited
+    for. And which latents fired, which had a gradient, and whether the room was too small."""
+    from unittest.mock import patch
+
+    from sae_sweep.kernels import entries
+    from sae_sweep.kernels.entries import Room
+    from sae_sweep.kernels.rows import RowSums
+    from sae_sweep.saes import base, codes, sparse_codes
+    from sae_sweep.saes.bank import Batch, Chunk
+    from tests.saes.problems import CLOCKS, VARIANCE, problem
+
+    made = problem(kind, density, dead=dead)
+    bank, members = made.bank(), len(made.configs)
+    asked = Room(room, torch.tensor(False))
+    chunk = Chunk(0, members, False, asked, tuple(int(each.sum()) + 2 * dead for each in made.dead))
+    owners = (sparse, selection, entries, codes, sparse_codes)
+    patches = [patch.object(owner, "on_triton", lambda tensor: True) for owner in owners]
+    patches.append(patch.object(base, "encoder_of", _whole))
+    for one in patches:
+        one.start()
+    try:
+        batch = Batch(made.x_BD, made.token_B)
+        given = (batch, chunk, made.coefficient_M, torch.cat(made.dead), VARIANCE, CLOCKS[:members])
+        losses, found = bank.gradients(*given)
+    finally:
+        for one in patches:
+            one.stop()
+    dense = [{name: g if isinstance(g, Tensor) else _made(g) for name, g in own.items()} for own in found]
+    late = {name for own in found for name, g in own.items() if isinstance(g, RowSums)}
+    assert "W_enc" in late
+    return dense, losses.fired_F, losses.support_F, bool(asked.lost)
+
+
+def _whole(x_BD, W_enc, bias_F, b_pre_MD, layout, dense, room):
+    return WholeEncoder(x_BD, W_enc, bias_F, b_pre_MD, layout, room)
+
+
+def _made(sums) -> Tensor:
+    """A gradient that is summed late."""
+    latents = len(sums.offsets) - 1
+    gradient = sums.table_KD.new_zeros(latents, sums.table_KD.shape[1])
+    for latent in range(latents):
+        own = slice(int(sums.offsets[latent]), int(sums.offsets[latent + 1]))
+        gradient[latent] = sums.weight_N[own] @ sums.table_KD[sums.index_N[own].long()]
+    if sums.subtracted_MD is not None:
+        gradient -= sums.factor_F[:, None] * sums.subtracted_MD
+    return gradient if sums.added_FD is None else gradient + sums.added_FD

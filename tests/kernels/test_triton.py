@@ -1,12 +1,9 @@
 """The Triton kernels, interpreted on the CPU, against torch's own operators, sorting, and exact sums."""
 
 import os
-import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +15,9 @@ from torch import Tensor
 from sae_sweep.kernels import selection, sparse
 from sae_sweep.kernels.device import on_triton
 from sae_sweep.saes.layout import Layout
+from scripts.bench.fake.launches import BYTES
 from tests.kernels import interpreted
+from tests.kernels.conftest import Interpret
 
 SPARSE, SELECTION = "sae_sweep.kernels.cuda.sparse", "sae_sweep.kernels.cuda.selection"
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
@@ -26,22 +25,6 @@ DTYPES = [torch.float32, torch.float64, torch.bfloat16]
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 2**-7}
 RAGGED = [0, 5, 1, 40, 0, 0, 17, 16, 3, 0]
 """Sizes of bags: empty ones first, last and together; some longer than a program takes at once."""
-
-Interpret = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def interpret() -> Iterator[Interpret]:
-    """Calls module:function in a process that imported Triton as an interpreter, which this one must not."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-
-        def call(name: str, *arguments: object, **constants: object) -> Any:
-            with pytest.MonkeyPatch.context() as patch:  # the process starts with the first call
-                patch.setenv("TRITON_INTERPRET", "1")
-                future = pool.submit(interpreted.call, pickle.dumps((name, arguments, constants)))
-            return pickle.loads(future.result(timeout=300))
-
-        yield call
 
 
 def bags(sizes: list[int], rows: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
@@ -222,6 +205,13 @@ def test_waiting_would_be_noticed(interpret: Interpret, name: str, arguments: li
         interpret(name, *arguments)
 
 
+def stands_for(module: str, stub: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever imports the module gets this instead, whether it was imported before or not."""
+    monkeypatch.setitem(sys.modules, module, stub)
+    package, _, name = module.rpartition(".")
+    monkeypatch.setattr(import_module(package), name, stub, raising=False)
+
+
 @pytest.mark.parametrize(
     ("public", "function", "arguments", "module"),
     [
@@ -233,13 +223,13 @@ def test_waiting_would_be_noticed(interpret: Interpret, name: str, arguments: li
 def test_cuda_tensors_go_to_triton(
     public: Any, function: str, arguments: tuple[object, ...], module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, module, SimpleNamespace(**{function: lambda *given: given}))
+    stands_for(module, SimpleNamespace(**{function: lambda *given: given}), monkeypatch)
     monkeypatch.setattr(public, "on_triton", lambda tensor: tensor is arguments[0])
     assert getattr(public, function)(*arguments) == arguments
 
 
 def test_cuda_rows_go_to_triton(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, SELECTION, SimpleNamespace(row_top=lambda *given: (given, "the smallest")))
+    stands_for(SELECTION, SimpleNamespace(row_top=lambda *given: (given, "the smallest")), monkeypatch)
     monkeypatch.setattr(selection, "on_triton", lambda tensor: tensor == "rows")
     assert selection.row_top("rows", 3) == ("rows", 3)  # type: ignore[arg-type, comparison-overlap]
 
@@ -257,4 +247,4 @@ def test_every_kernel_compiles(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     result = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
-    assert set(result.stdout.split()) == {"_row_sums", "_products", "_row_top", "_count_digits", "_pick_digit"}
+    assert set(result.stdout.split()) == set(BYTES)

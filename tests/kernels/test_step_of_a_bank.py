@@ -1,0 +1,38 @@
+"""A step of every kind of bank as a GPU takes it, by Triton's interpreter, against the dense route."""
+
+import pytest
+import torch
+
+from tests.kernels.conftest import Interpret
+from tests.saes.kinds import KINDS, TOPK_KINDS
+from tests.saes.problems import TOKENS, WIDTHS, problem
+
+STEP = "tests.kernels.interpreted:bank_step"
+ROOM = TOKENS * sum(WIDTHS)
+
+
+SLOW = [pytest.param(kind, "half", marks=pytest.mark.evidence) for kind in TOPK_KINDS]
+"""Selecting is slow where it is interpreted; `test_triton.py` has a step of topk."""
+
+
+@pytest.mark.parametrize(("kind", "density"), [*((kind, "half") for kind in KINDS if kind not in TOPK_KINDS), *SLOW])
+def test_gradients(interpret: Interpret, kind: str, density: str) -> None:
+    dead = kind in TOPK_KINDS and density == "half"
+    found, fired_F, support_F, lost = interpret(STEP, kind, density, ROOM + 7, dead)
+    losses, expected = problem(kind, density, dead=dead).gradients(dense=True)
+    assert not lost
+    assert torch.equal(fired_F, losses.fired_F)
+    assert support_F.sum() >= losses.support_F.sum()  # of those that fire all, but others at 0 may be listed
+    for own, theirs in zip(found, expected, strict=True):
+        assert own.keys() == theirs.keys()
+        for name, gradient in theirs.items():
+            torch.testing.assert_close(
+                own[name], gradient, rtol=1e-10, atol=1e-11, msg=lambda said, of=name: f"{of}: {said}"
+            )
+
+
+@pytest.mark.parametrize("kind", ["gated", pytest.param("batchtopk", marks=pytest.mark.evidence)])
+def test_too_small_a_room_is_told(interpret: Interpret, kind: str) -> None:
+    _, _, support_F, lost = interpret(STEP, kind, "half", 50, False)
+    assert lost
+    assert support_F.sum() == 50
