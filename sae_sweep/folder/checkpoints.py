@@ -57,6 +57,10 @@ class MemberRecord:
     """Bytes of its metrics.jsonl."""
     good_step: int | None
     """The step of the last state of it that was finite: this one, or that in the file `good`; None if none was."""
+    entries: int = 0
+    """(Token, latent) pairs with a gradient when it last looked."""
+    most_dead: int = 0
+    """As many latents as can be dead before it looks again."""
     crc32: str = ""
     """Of its file."""
 

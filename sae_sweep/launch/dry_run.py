@@ -15,14 +15,14 @@ from sae_sweep.launch.plan_tables import print_banks, print_members
 from sae_sweep.model.facts import longest_row
 from sae_sweep.plan.axes import KIND, SIZE, SPARSITY, axes
 from sae_sweep.plan.costs import PassCost, pass_cost
-from sae_sweep.plan.devices import DEVICES, SHARE
+from sae_sweep.plan.devices import DEVICES, GPU, SHARE, on_gpu
 from sae_sweep.plan.fingerprints import fingerprints
 from sae_sweep.plan.groups import BankPlan, Group, Plan
 from sae_sweep.plan.members import identity_entries
 from sae_sweep.plan.memory import Peak, peak
 from sae_sweep.plan.placement import GB, USABLE, Pass, Wave, check_host, plan_passes
 from sae_sweep.plan.schedules import blocks_needed
-from sae_sweep.plan.sizes import GPU, block_bytes, bytes_text, member_numbers, on_gpu
+from sae_sweep.plan.sizes import block_bytes, bytes_text, member_numbers
 
 WEIGHT_BYTES = 4
 """Of a number in a saved member."""

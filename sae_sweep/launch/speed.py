@@ -13,7 +13,7 @@ from sae_sweep.config.schema import ModelConfig
 from sae_sweep.folder.files import write_json_atomic
 from sae_sweep.host.json_files import read_object
 from sae_sweep.host.machine import cores
-from sae_sweep.plan.sizes import GPU
+from sae_sweep.plan.devices import GPU
 
 MEASURE_SECONDS, GIVE_UP_SECONDS = 2.0, 120.0
 _PROGRAM = """

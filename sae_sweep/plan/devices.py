@@ -3,6 +3,9 @@ and memory, from their makers' data sheets. No torch.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
+
+from sae_sweep.config.schema import MemberConfig
 
 SHARE = 0.4
 """Of its peak that a device gets done; `launcher.device_flops` says another rate."""
@@ -36,3 +39,10 @@ DEVICES = (
     Device("H100", 989e12, 67e12, 80e9),
     Device("H200", 989e12, 67e12, 141e9),
 )
+GPU = Path("/dev/nvidiactl")
+"""There is one where this file is: planning loads no torch to ask."""
+
+
+def on_gpu(config: MemberConfig) -> bool:
+    """Whether members will be on one, as far as that can be told without torch."""
+    return config.model.device.startswith("cuda") or (config.model.device == "auto" and GPU.exists())

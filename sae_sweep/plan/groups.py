@@ -10,6 +10,7 @@ from sae_sweep.config.values import shown
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.sites import Site
 from sae_sweep.plan.constants import CHUNK_ELEMENTS
+from sae_sweep.plan.devices import on_gpu
 from sae_sweep.plan.labels import new_labels
 from sae_sweep.plan.members import (
     RUNTIME_DATA_KEYS,
@@ -46,7 +47,8 @@ class BankPlan:
         They depend on the bank alone, so a bank that is trained chunk by chunk is trained alike whatever it shares a
         device with.
         """
-        most = CHUNK_ELEMENTS // self.members[0].config.training.batch_size
+        config = self.members[0].config
+        most = CHUNK_ELEMENTS["cuda" if on_gpu(config) else "cpu"] // config.training.batch_size
         chunks: list[list[Member]] = []
         latents = 0
         for member in self.members:

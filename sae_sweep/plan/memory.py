@@ -21,6 +21,7 @@ from sae_sweep.plan.constants import (
     positions_together,
     rows_together,
 )
+from sae_sweep.plan.devices import on_gpu
 from sae_sweep.plan.groups import BankPlan, Group
 from sae_sweep.plan.members import Member
 from sae_sweep.plan.sizes import (
@@ -32,7 +33,6 @@ from sae_sweep.plan.sizes import (
     member_parameters,
     model_bytes,
     number_bytes,
-    on_gpu,
     state_bytes,
 )
 

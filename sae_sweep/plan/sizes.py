@@ -1,9 +1,7 @@
 """Numbers and bytes of what a run holds for as long as it goes: members, a block, the model. No torch."""
 
 from math import prod
-from pathlib import Path
 
-from sae_sweep.config.schema import MemberConfig
 from sae_sweep.data.kinds import data_kind
 from sae_sweep.model.facts import ModelFacts, model_facts
 from sae_sweep.model.sites import parse_hook, site_width
@@ -14,8 +12,6 @@ STATE_BYTES = 12
 """Per trained number of a member: fp32 weight and Adam's two moments. Gradients are a step's."""
 FROZEN_BYTES = 4
 """Per number that is not trained."""
-GPU = Path("/dev/nvidiactl")
-"""There is one where this file is: planning loads no torch to ask."""
 DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -96,11 +92,6 @@ def facts_of(group: Group) -> ModelFacts | None:
     """Of the group's model; synthetic data has none."""
     config = group.members[0].config
     return model_facts(config.model) if data_kind(config.data.kind).MODEL else None
-
-
-def on_gpu(config: MemberConfig) -> bool:
-    """Whether members will be on one, as far as that can be told without torch."""
-    return config.model.device.startswith("cuda") or (config.model.device == "auto" and GPU.exists())
 
 
 def bytes_text(number: float) -> str:

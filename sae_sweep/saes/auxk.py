@@ -9,6 +9,7 @@ V and adds this one without it; multiplied by V it is in the same unit as every 
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 from sae_sweep.architectures.topk.facts import TopKConfig
 from sae_sweep.saes.base import Parameters, Step
@@ -25,6 +26,8 @@ def _auxk(p: Parameters, x_BD: Tensor, error_BD: Tensor, member: int, step: Step
     config, latents = step.configs[member], step.layout.slices[member]
     assert isinstance(config, TopKConfig)
     auxk = config.auxk_latents(error_BD.shape[1])
+    if step.most_dead is not None:
+        return _without_waiting(p, x_BD, error_BD, member, step)
     dead_K = step.dead_F[latents].nonzero().squeeze(1) + latents.start
     if auxk == 0 or len(dead_K) == 0:
         return x_BD.new_zeros(())
@@ -36,3 +39,44 @@ def _auxk(p: Parameters, x_BD: Tensor, error_BD: Tensor, member: int, step: Step
     top = pre_BK.topk(min(auxk, len(dead_K)), dim=1, sorted=False)
     z_BK = torch.zeros_like(pre_BK).scatter(1, top.indices, top.values.relu())
     return config.auxk_coefficient * step.variance * (error_BD + z_BK @ W_dec).square().sum() / spread
+
+
+def _without_waiting(p: Parameters, x_BD: Tensor, error_BD: Tensor, member: int, step: Step) -> Tensor:
+    """The same where only the device knows how many are dead: as many rows as can be, the dead ones first."""
+    config, latents = step.configs[member], step.layout.slices[member]
+    assert isinstance(config, TopKConfig)
+    assert step.most_dead is not None
+    auxk, most = config.auxk_latents(error_BD.shape[1]), step.most_dead[member]
+    if auxk == 0 or most == 0:
+        return x_BD.new_zeros(())
+    dead_F = step.dead_F[latents]
+    own_K = dead_F.to(torch.int8).sort(descending=True, stable=True).indices[:most]
+    dead_K = own_K + latents.start
+    spread = (error_BD - error_BD.mean(0)).square().sum()
+    W_enc, W_dec = _rows(p["W_enc"], dead_K), _rows(p["W_dec"], dead_K)
+    pre_BK = step.spaces.centred(x_BD, p["b_dec"][member]) @ W_enc.T + _rows(p["b_enc"], dead_K)
+    top = torch.where(dead_F[own_K], pre_BK, -torch.inf).topk(min(auxk, most), dim=1, sorted=False)
+    z_BK = torch.zeros_like(pre_BK).scatter(1, top.indices, top.values.relu())
+    error = (error_BD + z_BK @ W_dec).square().sum()
+    loss = config.auxk_coefficient * step.variance * error / spread.clamp(min=torch.finfo(spread.dtype).tiny)
+    return torch.where(dead_F.any() & (spread > 0), loss, 0)
+
+
+def _rows(tensor_F: Tensor, index_K: Tensor) -> Tensor:
+    rows: Tensor = _Rows.apply(tensor_F, index_K)
+    return rows
+
+
+class _Rows(torch.autograd.Function):
+    """Rows of a tensor, none of them twice, so that gradients need not be added up, which CUDA does in no order."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, tensor_F: Tensor, index_K: Tensor) -> Tensor:
+        ctx.save_for_backward(index_K)
+        ctx.shape = tensor_F.shape  # type: ignore[attr-defined]  # torch lets a context take any attribute
+        return tensor_F.index_select(0, index_K)
+
+    @staticmethod
+    def backward(ctx, g_K):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        (index_K,) = ctx.saved_tensors
+        return g_K.new_zeros(ctx.shape).index_copy_(0, index_K, g_K), None

@@ -14,15 +14,19 @@ import torch
 from torch import Tensor
 
 from sae_sweep.architectures.base import SaeConfig
+from sae_sweep.kernels.entries import Room
+from sae_sweep.kernels.rows import RowSums
 from sae_sweep.saes.base import Before, Clock, Losses, Objective, Parameters, SaeMaths, SquaredError, Step
 from sae_sweep.saes.inference import InferenceSae, Lookup, Units
-from sae_sweep.saes.layout import Layout
+from sae_sweep.saes.layout import Layout, layout_of
 from sae_sweep.saes.spaces import AUTOENCODER, Spaces
 
 LOOKUP = "lookup"
 """The name of the table [M, V, D]: a parameter where it is learned, a buffer where it is frozen."""
 SKIP = "W_skip"
 """The name of the skips [M, D of the output, D of the input]."""
+Gradients = dict[str, Tensor | RowSums]
+"""Of one member, by name of the parameter; those of its two large weights may be sums that are not made."""
 PER_MEMBER = frozenset({"b_dec", LOOKUP, SKIP})
 """Parameters with one row per member; all others have one per latent."""
 
@@ -53,6 +57,10 @@ class Chunk:
     first: int
     last: int
     dense: bool
+    room: Room | None = None
+    """For the lists of the sparse route, on a device that is not to be waited for."""
+    most_dead: tuple[int, ...] | None = None
+    """As many latents as can be dead in each member, where that is known without asking the device."""
 
     @property
     def members(self) -> slice:
@@ -76,7 +84,7 @@ class Bank:
         self.configs = tuple(configs)
         self.spaces = spaces
         device = initial[0]["W_enc"].device
-        self.layout = Layout(tuple(len(p["W_enc"]) for p in initial), device)
+        self.layout: Layout = layout_of(tuple(len(p["W_enc"]) for p in initial), device)
         self.storage: Parameters = {
             name: torch.stack([p[name] for p in initial])
             if name in PER_MEMBER
@@ -108,7 +116,7 @@ class Bank:
         dead_F: Tensor,
         variance: float,
         clocks: Sequence[Clock],
-    ) -> tuple[Losses, list[Parameters]]:
+    ) -> tuple[Losses, list[Gradients]]:
         """Losses of a chunk's members, and each one's gradients shaped as its parameters; their buffers move on.
 
         `coefficient_M`, `dead_F` and `clocks` are the chunk's own.
@@ -117,20 +125,27 @@ class Bank:
         leaves = {
             name: t.data.requires_grad_() for name, t in self.views(self.storage, chunk.first, chunk.last).items()
         }
-        layout = Layout(self.layout.widths[chunk.members], self.layout.device)
+        layout = layout_of(self.layout.widths[chunk.members], self.layout.device)
         buffers = {name: t[chunk.members] for name, t in self.buffers.items()}
         own = (self.configs[chunk.members], layout, chunk.dense, dead_F, variance, tuple(clocks), buffers)
-        step = Step(*own, self.spaces, batch.objective, batch.before)
+        room = chunk.room
+        step = Step(*own, self.spaces, batch.objective, batch.before, room, chunk.most_dead)
         x_BD, target_BMD = self._inputs(batch, leaves, buffers)
         losses = self.maths.losses(leaves, x_BD, target_BMD, step)
         if losses.auxiliary_M is not None:
             losses = replace(losses, auxiliary_M=batch.objective.worth * losses.auxiliary_M)
-        flat = torch.autograd.grad(losses.total(coefficient_M).sum(), list(leaves.values()))
+        flat = torch.autograd.grad(
+            losses.total(coefficient_M).sum(), list(leaves.values()), allow_unused=room is not None
+        )
         for name, changed in losses.buffers.items():
-            buffers[name].copy_(changed)
+            buffers[name].copy_(changed if room is None else torch.where(room.lost, buffers[name], changed))
         named = dict(zip(leaves, flat, strict=True))
+        sums = {} if room is None else room.rows
         return losses, [
-            {name: g[i] if name in PER_MEMBER else g[rows] for name, g in named.items()}
+            {
+                **{name: g[i] if name in PER_MEMBER else g[rows] for name, g in named.items() if g is not None},
+                **{name: one.of(i, rows, named[name]) for name, one in sums.items()},
+            }
             for i, rows in enumerate(layout.slices)
         ]
 

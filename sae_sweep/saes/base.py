@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from sae_sweep.architectures.base import SaeConfig
+from sae_sweep.kernels.entries import Room
 from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.encoders.base import Encoder
 from sae_sweep.saes.encoders.choose import encoder_of
@@ -85,10 +86,15 @@ class Step:
     objective: Objective = field(default_factory=SquaredError)
     before: Before | None = None
     """Where the members are trained on pairs (`SaeConfig.pairs`)."""
+    room: Room | None = None
+    """For the lists of a sparse step on a device that is not to be waited for; None where their lengths are asked."""
+    most_dead: tuple[int, ...] | None = None
+    """As many latents as can be dead in each member, where that is known without asking the device."""
 
     def encoder(self, x_BD: Tensor, W_enc: Tensor, bias_F: Tensor | None, b_pre_MD: Tensor | None) -> Encoder:
         """W_enc (x - b_pre) + bias of these members; W_enc x + bias where their spaces have no b_pre."""
-        return encoder_of(x_BD, W_enc, bias_F, b_pre_MD if self.spaces.pre_bias else None, self.layout, self.dense)
+        b_pre_MD = b_pre_MD if self.spaces.pre_bias else None
+        return encoder_of(x_BD, W_enc, bias_F, b_pre_MD, self.layout, self.dense, self.room)
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,14 @@ Letters: B tokens, M members, F latents, N entries, D model width. A row is a (t
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from sae_sweep.kernels.device import on_triton
+from sae_sweep.kernels.rows import WIDEST, RowSums
 from sae_sweep.saes.layout import Layout
 
 
@@ -31,6 +34,8 @@ class Codes(ABC):
 
     layout: Layout
     tokens: int
+    late: dict[str, RowSums] | None = None
+    """Where gradients of W_enc and W_dec go that are not made; None where they are."""
 
     def encode(
         self,
@@ -41,8 +46,14 @@ class Codes(ABC):
         b_pre_MD: Tensor | None,
     ) -> Tensor:
         """The same values, pre-activations at the support, differentiable in x, W_enc, bias and b_pre."""
-        encoded: Tensor = _Encode.apply(x_BD, W_enc, bias_F, b_pre_MD, values, self)
+        defers = self.defers("W_enc", W_enc)
+        encoded: Tensor = _Encode.apply(x_BD, W_enc, bias_F, b_pre_MD, values, self, defers)
         return encoded
+
+    def defers(self, name: str, weight: Tensor) -> bool:
+        """Whether the gradient of a weight, where it is a member's parameter itself, is not made but goes to `late`."""
+        narrow = weight.shape[1] <= WIDEST
+        return self.late is not None and name not in self.late and narrow and weight.is_leaf and on_triton(weight)
 
     @abstractmethod
     def relaid(self, layout: Layout) -> "Codes":
@@ -74,6 +85,10 @@ class Codes(ABC):
     def transposed_times(self, values: Tensor, x_BD: Tensor) -> tuple[Tensor, Tensor]:
         """[F, D] and [F]: for each latent its values times their tokens' inputs, and its values, summed; without
         gradient."""
+
+    def row_sums(self, values: Tensor, x_BD: Tensor) -> tuple[RowSums, Tensor]:
+        """The same, the former as sums that are not made."""
+        raise NotImplementedError
 
     @abstractmethod
     def times(self, values: Tensor, rows_FD: Tensor) -> Tensor:
@@ -114,9 +129,10 @@ class _Encode(torch.autograd.Function):
         b_pre_MD: Tensor | None,
         values: Tensor,
         codes: Codes,
+        defers: bool,
     ) -> Tensor:
         ctx.save_for_backward(x_BD, W_enc, b_pre_MD)  # type: ignore[arg-type]  # None is allowed
-        ctx.codes = codes  # type: ignore[attr-defined]
+        ctx.codes, ctx.defers = codes, defers  # type: ignore[attr-defined]
         return values
 
     @staticmethod
@@ -125,11 +141,18 @@ class _Encode(torch.autograd.Function):
         codes: Codes = ctx.codes
         g = codes.inside(g)
         g_x = codes.times(g, W_enc) if ctx.needs_input_grad[0] else None
-        g_W, g_bias = codes.transposed_times(g, x_BD)
+        if ctx.defers:
+            sums, g_bias = codes.row_sums(g, x_BD)
+            assert codes.late is not None
+            codes.late["W_enc"] = sums if b_pre_MD is None else replace(sums, factor_F=g_bias, subtracted_MD=b_pre_MD)
+            g_W = None
+        else:
+            g_W, g_bias = codes.transposed_times(g, x_BD)
         g_b_pre = None
         if b_pre_MD is not None:  # -W_enc b_pre is added to W_enc x + bias: a term of rank one
             g_b_pre = torch.empty_like(b_pre_MD)
             for member, latents in enumerate(codes.layout.slices):
-                g_W[latents].addr_(g_bias[latents], b_pre_MD[member], alpha=-1)
+                if g_W is not None:
+                    g_W[latents].addr_(g_bias[latents], b_pre_MD[member], alpha=-1)
                 g_b_pre[member] = -(g_bias[latents] @ W_enc[latents])
-        return g_x, g_W, g_bias if ctx.needs_input_grad[2] else None, g_b_pre, None, None
+        return g_x, g_W, g_bias if ctx.needs_input_grad[2] else None, g_b_pre, None, None, None

@@ -1,11 +1,13 @@
 """Where each member's latents lie in a bank: end to end, in one axis of F latents."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import accumulate
 
 import torch
 from torch import Tensor
+
+from sae_sweep.kernels.device import beside
 
 
 @dataclass(frozen=True)
@@ -39,4 +41,10 @@ class Layout:
     def member_F(self) -> Tensor:
         """[F]: the member each latent belongs to."""
         ids = torch.arange(self.members, device=self.device, dtype=torch.int32)
-        return torch.repeat_interleave(ids, torch.tensor(self.widths, device=self.device))
+        return torch.repeat_interleave(ids, beside(ids, self.widths, torch.int64), output_size=self.latents)
+
+
+@lru_cache(64)
+def layout_of(widths: tuple[int, ...], device: torch.device) -> Layout:
+    """The layout of members of these widths; the same object each time, with what was made of it."""
+    return Layout(widths, device)

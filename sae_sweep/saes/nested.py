@@ -21,7 +21,7 @@ from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.architectures.prefixes import PrefixConfig
 from sae_sweep.saes.base import Clock, Parameters, Step, squared_error
 from sae_sweep.saes.codes import Codes
-from sae_sweep.saes.layout import Layout
+from sae_sweep.saes.layout import layout_of
 
 PARETO_ALPHA = 0.5
 
@@ -49,7 +49,7 @@ def errors(codes: Codes, f: Tensor, p: Parameters, target_BMD: Tensor, step: Ste
     found = zip(step.configs, step.layout.widths, step.clocks, strict=True)
     prefixes = [prefix_sizes(config, width, clock) for config, width, clock in found]
     # To the decoder each group of latents is a member, so that its reconstruction comes out by itself.
-    groups = Layout(tuple(b - a for own in prefixes for a, b in pairwise([0, *own])), step.layout.device)
+    groups = layout_of(tuple(b - a for own in prefixes for a, b in pairwise([0, *own])), step.layout.device)
     partials_BGD = codes.relaid(groups).decode(f, p["W_dec"])
     return nested_errors(partials_BGD, [len(own) for own in prefixes], target_BMD, p["b_dec"])
 

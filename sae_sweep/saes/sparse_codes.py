@@ -8,28 +8,37 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from sae_sweep.kernels.device import on_triton
+from sae_sweep.kernels.rows import RowSums
 from sae_sweep.kernels.sparse import (
     bag_of_each,
     bag_sums,
     ordered_sums,
     positive_counts,
-    sampled_pairs,
-    sampled_products,
     sorted_offsets,
     transposed,
     weighted_row_sums,
 )
 from sae_sweep.saes.codes import Codes
+from sae_sweep.saes.decoding import SparseDecode, SparseDecodeBoth
 from sae_sweep.saes.layout import Layout
 
 
 class SparseCodes(Codes):
     """Entries as a list, ordered by row: by token, then by member."""
 
-    def __init__(self, token_offsets: Tensor, latent_N: Tensor, layout: Layout):
-        """Where each token's entries begin [B + 1], and the latent of each."""
+    def __init__(
+        self,
+        token_offsets: Tensor,
+        latent_N: Tensor,
+        layout: Layout,
+        padded: bool = False,
+        late: dict[str, RowSums] | None = None,
+    ):
+        """Where each token's entries begin [B + 1], and the latent of each. Where lists are `padded`, what comes after
+        the last offset is of the last latent, and outside the support."""
         self.layout, self.tokens = layout, len(token_offsets) - 1
-        self.token_offsets, self.latent_N = token_offsets, latent_N
+        self.token_offsets, self.latent_N, self._padded, self.late = token_offsets, latent_N, padded, late
 
     @cached_property
     def token_N(self) -> Tensor:
@@ -52,13 +61,14 @@ class SparseCodes(Codes):
 
     @cached_property
     def row_offsets(self) -> Tensor:
-        return self.token_offsets if self.rows_per_token == 1 else sorted_offsets(self.row_N, self.rows)
+        return self.token_offsets if self.rows_per_token == 1 else self._within(sorted_offsets(self.row_N, self.rows))
 
     @cached_property
     def by_latent(self) -> tuple[Tensor, Tensor, Tensor]:
         """Entries ordered by latent, and by token for each: where each latent begins [F + 1], which entry is the n-th
         [N], and its token [N]."""
-        return transposed(self.token_offsets, self.latent_N, self.layout.latents)
+        offsets, order_N, token_N = transposed(self.token_offsets, self.latent_N, self.layout.latents)
+        return self._within(offsets), order_N, token_N
 
     @cached_property
     def transpose(self) -> "Transpose":
@@ -68,6 +78,7 @@ class SparseCodes(Codes):
         return RelaidCodes(self, layout)
 
     def ranked(self, values: Tensor, ends: Sequence[Sequence[int]]) -> tuple[Codes, Tensor]:
+        assert not self._padded, "ranks are of lists of a known length"
         most = max(own[-1] for own in ends)
         place_N = torch.arange(len(values), device=values.device) - self.row_offsets.index_select(0, self.row_N)
         padded_RK = values.new_full((self.rows, most), -torch.inf)
@@ -79,21 +90,31 @@ class SparseCodes(Codes):
         part_N = part_MK.repeat(self.tokens, 1)[there_RK]
         return RankedCodes(self, order_N, part_N, sum(map(len, ends))), values.index_select(0, order_N)
 
+    def _within(self, offsets: Tensor) -> Tensor:
+        """Offsets of ordered entries, without those that are padding: these come last in any order."""
+        return torch.minimum(offsets, self.token_offsets[-1]) if self._padded else offsets
+
+    @cached_property
+    def _real_N(self) -> Tensor:
+        return torch.arange(len(self.latent_N), device=self.latent_N.device) < self.token_offsets[-1]
+
     def inside(self, values: Tensor) -> Tensor:
-        return values
+        return torch.where(self._real_N, values, 0) if self._padded else values
 
     def dense(self, values: Tensor, latents: slice) -> Tensor:
-        own_N = ((self.latent_N >= latents.start) & (self.latent_N < latents.stop)).nonzero().squeeze(1)
+        own_N = (self.latent_N >= latents.start) & (self.latent_N < latents.stop)
+        own_N = (own_N & self._real_N if self._padded else own_N).nonzero().squeeze(1)
         at = self.token_N.index_select(0, own_N).long(), self.latent_N.index_select(0, own_N).long() - latents.start
         zeros_Bf = values.new_zeros(self.tokens, latents.stop - latents.start)
         return zeros_Bf.index_put(at, values.index_select(0, own_N))
 
     def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
-        out_RD = _SparseDecode.apply(values, W_dec, self)
+        out_RD = SparseDecode.apply(values, W_dec, self, self.defers("W_dec", W_dec))
         return out_RD.view(self.tokens, self.rows_per_token, -1)
 
     def decode_both(self, values: Tensor, others: Tensor, W_dec: Tensor, *, frozen: bool) -> tuple[Tensor, Tensor]:
-        first_RD, second_RD = _SparseDecodeBoth.apply(values, others, W_dec, self, frozen)
+        defers = frozen and self.defers("W_dec", W_dec)
+        first_RD, second_RD = SparseDecodeBoth.apply(values, others, W_dec, self, frozen, defers)
         shape = (self.tokens, self.rows_per_token, -1)
         return first_RD.view(shape), second_RD.view(shape)
 
@@ -102,11 +123,19 @@ class SparseCodes(Codes):
         ordered_N, sums_F = ordered_sums(values, by.order_N, by.offsets)
         return weighted_row_sums(x_BD, by.token_N, ordered_N, by.offsets), sums_F
 
+    def row_sums(self, values: Tensor, x_BD: Tensor) -> tuple[RowSums, Tensor]:
+        by = self.transpose
+        ordered_N, sums_F = ordered_sums(values, by.order_N, by.offsets)
+        return RowSums(x_BD, by.token_N, ordered_N, by.offsets), sums_F
+
     def times(self, values: Tensor, rows_FD: Tensor) -> Tensor:
         return weighted_row_sums(rows_FD, self.latent_N, values, self.token_offsets)
 
     def at_latent(self, vector_F: Tensor) -> Tensor:
-        return vector_F.index_select(0, self.latent_N)
+        if vector_F.device.type == "cpu" and not on_triton(vector_F):
+            return vector_F.index_select(0, self.latent_N)
+        found: Tensor = _AtLatent.apply(vector_F, self)  # torch's own would add gradients atomically there
+        return found
 
     def member_sums(self, values: Tensor) -> Tensor:
         # By row first: a running fp32 sum over all entries would lose four digits.
@@ -136,7 +165,7 @@ class RelaidCodes(SparseCodes):
     """The entries of other codes in another layout of the same latents."""
 
     def __init__(self, codes: SparseCodes, layout: Layout):
-        super().__init__(codes.token_offsets, codes.latent_N, layout)
+        super().__init__(codes.token_offsets, codes.latent_N, layout, codes._padded, codes.late)
         self._codes = codes
 
     @cached_property
@@ -149,7 +178,8 @@ class RankedCodes(SparseCodes):
 
     def __init__(self, codes: SparseCodes, order_N: Tensor, part_N: Tensor, parts: int):
         """Which entry of the other codes is the n-th, and its part, counted over all members."""
-        super().__init__(codes.token_offsets, codes.latent_N.index_select(0, order_N), codes.layout)
+        latent_N = codes.latent_N.index_select(0, order_N)
+        super().__init__(codes.token_offsets, latent_N, codes.layout, late=codes.late)
         self._part_N, self._parts = part_N, parts
 
     @property
@@ -182,58 +212,6 @@ class Transpose:
         return self.token_N if codes.rows_per_token == 1 else codes.row_N.index_select(0, self.order_N)
 
 
-class _SparseDecode(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: FunctionCtx, values: Tensor, W_dec: Tensor, codes: SparseCodes) -> Tensor:
-        ctx.save_for_backward(values, W_dec)
-        ctx.codes = codes  # type: ignore[attr-defined]
-        return _decoded(codes, values, W_dec)
-
-    @staticmethod
-    def backward(ctx, g_RD):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
-        values, W_dec = ctx.saved_tensors
-        codes: SparseCodes = ctx.codes
-        g_values = None
-        if ctx.needs_input_grad[0]:
-            g_values = sampled_products(g_RD, W_dec, codes.latent_N, codes.row_offsets)
-        return g_values, _decoder_gradient(codes, values, g_RD) if ctx.needs_input_grad[1] else None, None
-
-
-class _SparseDecodeBoth(torch.autograd.Function):
-    """Two sets of values; each decoder row is read once for the gradients of both."""
-
-    @staticmethod
-    def forward(
-        ctx: FunctionCtx, values: Tensor, others: Tensor, W_dec: Tensor, codes: SparseCodes, frozen: bool
-    ) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(values, others, W_dec)
-        ctx.codes, ctx.frozen = codes, frozen  # type: ignore[attr-defined]
-        return _decoded(codes, values, W_dec), _decoded(codes, others, W_dec)
-
-    @staticmethod
-    def backward(ctx, g_RD, g_other_RD):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
-        values, others, W_dec = ctx.saved_tensors
-        codes: SparseCodes = ctx.codes
-        g_values, g_others = sampled_pairs(g_RD, g_other_RD, W_dec, codes.latent_N, codes.row_offsets)
-        g_W = None
-        if ctx.needs_input_grad[2]:
-            g_W = _decoder_gradient(codes, values, g_RD)
-            if not ctx.frozen:
-                g_W += _decoder_gradient(codes, others, g_other_RD)
-        return g_values, g_others, g_W, None, None
-
-
-def _decoded(codes: SparseCodes, values: Tensor, W_dec: Tensor) -> Tensor:
-    """[R, D]"""
-    return weighted_row_sums(W_dec, codes.latent_N, values, codes.row_offsets)
-
-
-def _decoder_gradient(codes: SparseCodes, values: Tensor, g_RD: Tensor) -> Tensor:
-    """[F, D]"""
-    by = codes.transpose
-    return weighted_row_sums(g_RD, by.row_N, values.index_select(0, by.order_N), by.offsets)
-
-
 class _BagSums(torch.autograd.Function):
     """Sums of consecutive runs of entries; `bag_N` says in which run each entry is."""
 
@@ -245,6 +223,18 @@ class _BagSums(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
         return g.index_select(0, ctx.bag_N), None, None
+
+
+class _AtLatent(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, vector_F: Tensor, codes: SparseCodes) -> Tensor:
+        ctx.codes = codes  # type: ignore[attr-defined]
+        return vector_F.index_select(0, codes.latent_N)
+
+    @staticmethod
+    def backward(ctx, g_N):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        by = ctx.codes.transpose
+        return ordered_sums(g_N, by.order_N, by.offsets)[1], None
 
 
 class _LatentSums(torch.autograd.Function):

@@ -185,7 +185,7 @@ def test_fifty_steps_with_a_table_of_tokens(kind: str, table: tuple[str, bool, b
 @pytest.mark.parametrize("kind", SOME)
 def test_however_the_bank_is_cut_into_chunks(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train(members(kind))
-    monkeypatch.setattr(trainer_module, "CHUNK_ELEMENTS", 32 * 45)
+    monkeypatch.setitem(trainer_module.CHUNK_ELEMENTS, "cpu", 32 * 45)
     cut = train(members(kind))
     for index in range(len(MEMBERS[kind])):
         for name, expected in parameters(whole, index).items():

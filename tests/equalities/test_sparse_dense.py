@@ -52,7 +52,7 @@ CASES = [
 
 def run(kind: str, dense: bool, monkeypatch: pytest.MonkeyPatch, **keys: Any) -> BankTrainer:
     """Twenty steps of one route, from the first on."""
-    monkeypatch.setattr(trainer_module, "DENSE_ABOVE", -1.0 if dense else 2.0)
+    monkeypatch.setitem(trainer_module.DENSE_ABOVE, "cpu", -1.0 if dense else 2.0)
     group = [member(kind, training_lr=1e-2, **knob, **keys) for knob in KNOBS[kind]]
     made = trainer(group, log_every=1)
     for state in made.members:

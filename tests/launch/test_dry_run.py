@@ -148,7 +148,7 @@ def test_text_of_names_that_say_no_format(program: Any) -> None:
 def test_a_pass_that_this_machine_has_no_memory_for(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """On its CPU by name it is refused; where a GPU may be found elsewhere it is said."""
     monkeypatch.setattr("sae_sweep.launch.dry_run.host_bytes", lambda: 5 * 10**9)
-    monkeypatch.setattr("sae_sweep.plan.sizes.GPU", program.folder / "no GPU")
+    monkeypatch.setattr("sae_sweep.plan.devices.GPU", program.folder / "no GPU")
     # Weights and two moments of 2 x 131072 x 3072 numbers are 9.66 GB of 4 bytes.
     asked = ("+experiment=gated_gemma", "sae=gated", "sae.l1=1e-3", "sae.width=131072", "dry_run=true")
     assert program(*asked, "model.device=cpu") == 2
@@ -172,7 +172,7 @@ def test_a_pass_that_this_machine_has_no_memory_for(program: Any, monkeypatch: p
 def test_a_plan_for_this_machines_gpu_knows_its_size(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = program.folder / "nvidiactl"
     gpu.touch()
-    for module in ("launch.dry_run", "plan.sizes"):
+    for module in ("launch.dry_run", "plan.devices"):
         monkeypatch.setattr(f"sae_sweep.{module}.GPU", gpu)
     monkeypatch.setattr("sae_sweep.launch.dry_run.gpu_bytes", lambda: 40 * 10**9 / 0.95)
     assert program(*GEMMA) == 2

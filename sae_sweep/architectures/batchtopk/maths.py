@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.architectures.topk.maths import TopK, folded_tensors, kept
+from sae_sweep.kernels.device import beside
 from sae_sweep.saes.base import Clock, Parameters, Step
 from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.encoders.base import Encoder
@@ -49,7 +50,7 @@ class BatchTopK(TopK):
 def threshold_after(smallest_M: Tensor, step: Step) -> Tensor:
     """[M]: the running mean of the smallest kept activation, with this batch's in it."""
     before_M = step.buffers["threshold"]
-    weight_M = smallest_M.new_tensor([mean_weight(clock) for clock in step.clocks])
+    weight_M = beside(smallest_M, [mean_weight(clock) for clock in step.clocks])
     # Where nothing was kept the smallest is infinite.
     return torch.where(smallest_M.isfinite(), before_M + weight_M * (smallest_M - before_M), before_M)
 

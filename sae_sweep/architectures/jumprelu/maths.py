@@ -33,6 +33,7 @@ from torch import Tensor
 from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.architectures.jumprelu.facts import AIMED, JumpReluConfig
 from sae_sweep.architectures.jumprelu.straight_through import Heaviside, Jump
+from sae_sweep.kernels.device import beside
 from sae_sweep.kernels.selection import smallest_of_largest
 from sae_sweep.saes.base import Losses, Parameters, SaeMaths, Step
 from sae_sweep.saes.codes import Codes
@@ -175,14 +176,14 @@ def first_l0(l0: int, width: int) -> int:
 
 def _first_of(l0_M: Tensor, step: Step) -> Tensor:
     """[M]: the L0 of each member's first step, given this one's."""
-    begins_M = torch.tensor([clock.step == 0 for clock in step.clocks], device=l0_M.device)
+    begins_M = beside(l0_M, [clock.step == 0 for clock in step.clocks], torch.bool)
     return torch.where(begins_M, l0_M, step.buffers["first_l0"])
 
 
 def _targets(first_M: Tensor, step: Step) -> Tensor:
     """[M]: the L0 that is wanted now: a warm-up takes it down by FIRST_L0S times, or as far as it has to go."""
-    l0_M = first_M.new_tensor([config.l0 for config in _configs(step)])
-    done_M = first_M.new_tensor([clock.sparsity for clock in step.clocks])
+    l0_M = beside(first_M, [config.l0 or DEFAULT_L0 for config in _configs(step)])
+    done_M = beside(first_M, [clock.sparsity for clock in step.clocks])
     fall_M = (first_M / l0_M).clamp(min=FIRST_L0S)
     return torch.maximum(l0_M, first_M * fall_M**-done_M)
 
@@ -225,7 +226,7 @@ def _firing_bias(inputs_ND: Tensor, W_enc: Tensor, theta_F: Tensor) -> Tensor:
 
 def _bandwidths(step: Step, like: Tensor) -> Tensor:
     """[F]: `bandwidth`, or where it is null what goes with `sae.l0`."""
-    values_M = like.new_tensor([config.bandwidth or _bandwidth(config, step.variance) for config in _configs(step)])
+    values_M = beside(like, [config.bandwidth or _bandwidth(config, step.variance) for config in _configs(step)])
     return values_M.index_select(0, step.layout.member_F)
 
 
@@ -236,7 +237,7 @@ def _bandwidth(config: JumpReluConfig, variance: float) -> float:
 
 def _by_latent(step: Step, key: str, like: Tensor) -> Tensor:
     """[F]: a key of each member's config, for its latents."""
-    values_M = like.new_tensor([getattr(config, key) for config in _configs(step)])
+    values_M = beside(like, [getattr(config, key) for config in _configs(step)])
     return values_M.index_select(0, step.layout.member_F)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.architectures.p_anneal.facts import PAnnealConfig
 from sae_sweep.architectures.standard.maths import Standard
+from sae_sweep.kernels.device import beside
 from sae_sweep.saes.base import Clock, Parameters, Step
 from sae_sweep.saes.codes import Codes
 
@@ -45,7 +46,7 @@ class PAnneal(Standard):
         """[M]: sum_i f_i^p, averaged over tokens."""
         if set(exponents) == {1.0}:
             return codes.member_sums(f) / codes.tokens
-        exponent_F = f.new_tensor(exponents).index_select(0, step.layout.member_F)
+        exponent_F = beside(f, exponents).index_select(0, step.layout.member_F)
         # Outside the support of a dense step values are 0; there a power has no slope.
         positive = torch.where(f > 0, f, 1.0)
         return codes.member_sums(torch.where(f > 0, positive.pow(codes.at_latent(exponent_F)), 0.0)) / codes.tokens

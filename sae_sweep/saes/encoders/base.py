@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from sae_sweep.kernels.entries import Entries, kept
+from sae_sweep.kernels.entries import Entries, Room, kept
 from sae_sweep.kernels.selection import smallest_of_largest
 from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.layout import Layout
@@ -22,8 +22,16 @@ class Encoder(ABC):
     """W_enc [F, D], bias [F] or None, and b_pre [M, D] or None, of M members; and the inputs x [B, D] of a step."""
 
     def __init__(
-        self, x_BD: Tensor, W_enc: Tensor, bias_F: Tensor | None, b_pre_MD: Tensor | None, layout: Layout
+        self,
+        x_BD: Tensor,
+        W_enc: Tensor,
+        bias_F: Tensor | None,
+        b_pre_MD: Tensor | None,
+        layout: Layout,
+        room: Room | None = None,
     ) -> None:
+        """With room, lists are as long as that is, and it is told what they would have needed."""
+        self._room = room
         self._x_BD, self._W_enc, self._bias_F, self._b_pre_MD, self._layout = x_BD, W_enc, bias_F, b_pre_MD, layout
         self._offset_F = _offset(W_enc, bias_F, b_pre_MD, layout)
 
@@ -50,9 +58,10 @@ class Encoder(ABC):
         with torch.no_grad():
             return torch.addmm(self._offset_F, self._x_BD, self._W_enc.T)
 
-    def _listed(self, entries: Entries) -> tuple[Codes, Tensor]:
+    def _listed(self, entries: Entries, padded: bool = False) -> tuple[Codes, Tensor]:
         """Codes of some entries of z."""
-        codes = SparseCodes(entries.offsets, entries.column_N, self._layout)
+        late = None if self._room is None else self._room.rows
+        codes = SparseCodes(entries.offsets, entries.column_N, self._layout, padded, late)
         return self._encoded(codes, entries.value_N)
 
     def _largest_of_members(

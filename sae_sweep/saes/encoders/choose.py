@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from sae_sweep.kernels.cpu.screening import screens
+from sae_sweep.kernels.entries import Room
 from sae_sweep.saes.encoders.base import Encoder
 from sae_sweep.saes.encoders.dense import DenseEncoder
 from sae_sweep.saes.encoders.pieces import PiecewiseEncoder
@@ -12,11 +13,17 @@ from sae_sweep.saes.layout import Layout
 
 
 def encoder_of(
-    x_BD: Tensor, W_enc: Tensor, bias_F: Tensor | None, b_pre_MD: Tensor | None, layout: Layout, dense: bool
+    x_BD: Tensor,
+    W_enc: Tensor,
+    bias_F: Tensor | None,
+    b_pre_MD: Tensor | None,
+    layout: Layout,
+    dense: bool,
+    room: Room | None = None,
 ) -> Encoder:
     """The encoder of some members for their route, on this hardware; the arguments are those of `Encoder`."""
     if dense:
         return DenseEncoder(x_BD, W_enc, bias_F, b_pre_MD, layout)
     if x_BD.device.type != "cpu":
-        return WholeEncoder(x_BD, W_enc, bias_F, b_pre_MD, layout)
+        return WholeEncoder(x_BD, W_enc, bias_F, b_pre_MD, layout, room)
     return (ScreenedEncoder if screens(x_BD) else PiecewiseEncoder)(x_BD, W_enc, bias_F, b_pre_MD, layout)

@@ -42,6 +42,10 @@ class TrainedMember:
         """Batches of the block it is in that it has taken."""
         self.dense = True
         """Whether it takes the dense route."""
+        self.entries = 0
+        """(Token, latent) pairs with a gradient when it last looked."""
+        self.most_dead = 0
+        """As many latents as can be dead before it looks again."""
         self.failed: str | None = None
         """Why it is given up, in one line."""
         self.judged_tokens = 0
@@ -62,6 +66,8 @@ class TrainedMember:
             "blocks": self.blocks,
             "batches": self.batches,
             "dense": self.dense,
+            "entries": self.entries,
+            "most_dead": self.most_dead,
             "failed": self.failed,
             "judged_tokens": self.judged_tokens,
         }
@@ -70,6 +76,7 @@ class TrainedMember:
         """Be where `numbers` say in the run; its tensors stay."""
         self.step, self.blocks, self.batches = numbers["step"], numbers["blocks"], numbers["batches"]
         self.dense, self.failed, self.judged_tokens = numbers["dense"], numbers["failed"], numbers["judged_tokens"]
+        self.entries, self.most_dead = numbers["entries"], numbers["most_dead"]
 
     def tensors(self) -> dict[str, Tensor]:
         """All that training changes of it beside numbers: views, under the names of a checkpoint's file."""

@@ -1,6 +1,7 @@
 """Adam on a bank's storage, a member at a time, and the constraint that keeps decoder rows at unit norm."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -8,8 +9,9 @@ from torch.linalg import vector_norm
 from torch.optim.adam import adam
 
 from sae_sweep.kernels import cpu
+from sae_sweep.kernels.rows import AdamStep, RowSums, adam_step
 from sae_sweep.plan.schedules import Schedule
-from sae_sweep.saes.bank import LOOKUP, SKIP, Bank
+from sae_sweep.saes.bank import LOOKUP, SKIP, Bank, Gradients
 from sae_sweep.saes.base import Parameters
 
 
@@ -21,35 +23,76 @@ class Adam:
         kinds = ("first_moment", "second_moment")
         self.moments = {kind: {name: torch.zeros_like(t) for name, t in bank.storage.items()} for kind in kinds}
 
-    def step(self, member: int, gradients: Parameters, schedule: Schedule, step: int) -> None:
-        """One update of one member at its step `step` (from 0); `gradients` are its own and may be changed."""
+    def step(self, member: int, found: Gradients, schedule: Schedule, step: int, lost: Tensor | None = None) -> None:
+        """One update of one member at its step `step` (from 0); the gradients that are found are its own and may be
+        changed. Where the step is `lost`, nothing else is."""
         weights = self._bank.member(self._bank.storage, member)
-        gradients = {name: g for name, g in gradients.items() if name not in self._fixed(member)}
-        if not gradients:
+        trained = {name: g for name, g in found.items() if name not in self._fixed(member)}
+        gradients = {name: g for name, g in trained.items() if isinstance(g, Tensor)}
+        sums = {name: g for name, g in trained.items() if isinstance(g, RowSums)}
+        if not trained:
             return
         unit = self._bank.maths.unit_decoder and "W_dec" in gradients
         if unit:
             remove_radial(gradients["W_dec"], weights["W_dec"])
+        lr, scale = schedule.lr_at(step), None
         if schedule.clip:
-            clip_norm(gradients, schedule.clip)
-        lr = schedule.lr_at(step)
-        self._update(member, {n: g for n, g in gradients.items() if n not in (LOOKUP, SKIP)}, schedule, step, lr)
+            scale = clip_norm(gradients, schedule.clip, self._norms(member, sums))
+        if sums:
+            numbers = adam_step(lr, schedule.beta1, schedule.beta2, schedule.eps, step)
+            self._update_rows(member, sums, numbers, scale, lost)
+        update = partial(self._update, member, schedule, step, lost)
+        update({n: g for n, g in gradients.items() if n not in (LOOKUP, SKIP)}, lr)
         if SKIP in gradients:
             # Every input number moves what a skip gives: with so much less for each it moves as b_dec does. With all
             # of lr, short runs diverge.
-            self._update(member, {SKIP: gradients[SKIP]}, schedule, step, lr / gradients[SKIP].shape[1])
+            update({SKIP: gradients[SKIP]}, lr / gradients[SKIP].shape[1])
         if LOOKUP in gradients:  # its own lr, on the member's schedule
             lookup_lr = lr * self._bank.configs[member].lookup_lr / schedule.lr
-            self._update(member, {LOOKUP: gradients[LOOKUP]}, schedule, step, lookup_lr)
+            update({LOOKUP: gradients[LOOKUP]}, lookup_lr)
         if unit:
-            normalise_rows(weights["W_dec"])
+            normalise_rows(weights["W_dec"], lost)
+
+    def _norms(self, member: int, sums: Mapping[str, RowSums]) -> list[Tensor]:
+        """Of gradients that are not made."""
+        if not sums:
+            return []
+        from sae_sweep.kernels.cuda import updating
+
+        weights = self._bank.member(self._bank.storage, member)
+        squares = [updating.squared_norms(one, weights[name], self._unit(name)) for name, one in sums.items()]
+        return [each.sum().sqrt() for each in squares]
+
+    def _update_rows(
+        self,
+        member: int,
+        sums: Mapping[str, RowSums],
+        numbers: AdamStep,
+        scale: Tensor | None,
+        lost: Tensor | None,
+    ) -> None:
+        """Update the weights whose gradients are not made."""
+        from sae_sweep.kernels.cuda import updating
+
+        weights = self._bank.member(self._bank.storage, member)
+        moments = [self._bank.member(moment, member) for moment in self.moments.values()]
+        for name, one in sums.items():
+            own = weights[name]
+            scale = own.new_ones(()) if scale is None else scale
+            lost = own.new_zeros((), dtype=torch.bool) if lost is None else lost
+            updating.update(one, own, (moments[0][name], moments[1][name]), numbers, scale, lost, self._unit(name))
+
+    def _unit(self, name: str) -> bool:
+        return name == "W_dec" and self._bank.maths.unit_decoder
 
     def _fixed(self, member: int) -> Container[str]:
         """The names of a member's tensors that stay as they began (`sae.trained`)."""
         trained = self._bank.configs[member].trained
         return () if trained == "all" else ("W_dec",) if trained == "encoder" else self._bank.storage
 
-    def _update(self, member: int, gradients: Parameters, schedule: Schedule, step: int, lr: float) -> None:
+    def _update(
+        self, member: int, schedule: Schedule, step: int, lost: Tensor | None, gradients: Parameters, lr: float
+    ) -> None:
         weights = self._bank.member(self._bank.storage, member)
         m1, m2 = (self._bank.member(moment, member) for moment in self.moments.values())
         adam(
@@ -69,6 +112,7 @@ class Adam:
             weight_decay=0.0,
             eps=schedule.eps,
             maximize=False,
+            found_inf=None if lost is None else lost.float(),  # with which torch's own kernel changes nothing
         )
 
     def tensors(self) -> dict[str, Tensor]:
@@ -109,14 +153,16 @@ def remove_radial(gradient_FD: Tensor, unit_FD: Tensor) -> None:
     gradient_FD.addcmul_(radial_F, unit_FD, value=-1)
 
 
-def normalise_rows(rows_FD: Tensor) -> None:
-    """Rows to unit norm, in place; a zero row stays zero."""
-    rows_FD.div_(rows_FD.norm(dim=1, keepdim=True).clamp(min=torch.finfo(rows_FD.dtype).tiny))
+def normalise_rows(rows_FD: Tensor, lost: Tensor | None = None) -> None:
+    """Rows to unit norm, in place; a zero row stays zero, and all do in a step that is `lost`."""
+    norm_F = rows_FD.norm(dim=1, keepdim=True).clamp(min=torch.finfo(rows_FD.dtype).tiny)
+    rows_FD.div_(norm_F if lost is None else torch.where(lost, 1.0, norm_F))
 
 
-def clip_norm(gradients: Parameters, limit: float) -> None:
-    """Scale gradients, in place, so that their joint norm is at most `limit`."""
-    total = vector_norm(torch.stack([vector_norm(gradient) for gradient in gradients.values()]))
+def clip_norm(gradients: Parameters, limit: float, others: Sequence[Tensor] = ()) -> Tensor:
+    """Scale gradients, in place, so that their joint norm, with that of `others`, is at most `limit`; by what."""
+    total = vector_norm(torch.stack([*(vector_norm(gradient) for gradient in gradients.values()), *others]))
     factor = (limit / (total + 1e-6)).clamp(max=1.0)
     for gradient in gradients.values():
         gradient.mul_(factor)
+    return factor

@@ -14,6 +14,7 @@ from math import log, sqrt
 import torch
 from torch import Tensor
 
+from sae_sweep.kernels.device import beside
 from sae_sweep.plan.schedules import Schedule
 
 GAIN = 40.0
@@ -70,29 +71,40 @@ class Coefficients:
         self.value_M = torch.tensor(start, dtype=torch.float64, device=device)
         self.smoothed_l0_M = torch.full_like(self.value_M, torch.nan)
 
-    def observe(self, members: slice, schedules: Sequence[Schedule], steps: Sequence[int], l0_M: Tensor) -> None:
-        """Take in the L0 of a step of some members; it moves no coefficient while lr rises, or from `hold_from` on."""
+    def observe(
+        self,
+        members: slice,
+        schedules: Sequence[Schedule],
+        steps: Sequence[int],
+        l0_M: Tensor,
+        lost: Tensor | None = None,
+    ) -> None:
+        """Take in the L0 of a step of some members; it moves no coefficient while lr rises, or from `hold_from` on, and
+        does nothing where the step is `lost`."""
         steered = self._steered[members]
         if not any(steered):
             return
-        gain_M = l0_M.new_tensor(
+        gain_M = beside(
+            l0_M,
             [
                 on * min(s.steering.step_gain, GAIN / s.total_steps) * s.steers_at(step)
                 for on, s, step in zip(steered, schedules, steps, strict=True)
-            ]
+            ],
         )
-        fall_M = l0_M.new_tensor([s.fall_at(step) for s, step in zip(schedules, steps, strict=True)])
-        weight_M = l0_M.new_tensor([1 / min(100.0, max(1.0, SMOOTHING_SHARE * s.total_steps)) for s in schedules])
+        fall_M = beside(l0_M, [s.fall_at(step) for s, step in zip(schedules, steps, strict=True)])
+        weight_M = beside(l0_M, [1 / min(100.0, max(1.0, SMOOTHING_SHARE * s.total_steps)) for s in schedules])
         smoothed_M = self.smoothed_l0_M[members]
         before_M = torch.where(smoothed_M.isnan(), l0_M, smoothed_M).clamp(min=L0_FLOOR)
-        smoothed_M.copy_(torch.where(smoothed_M.isnan(), l0_M, smoothed_M + weight_M * (l0_M - smoothed_M)))
+        now_M = torch.where(smoothed_M.isnan(), l0_M, smoothed_M + weight_M * (l0_M - smoothed_M))
+        smoothed_M.copy_(now_M if lost is None else torch.where(lost, smoothed_M, now_M))
         above_M = (smoothed_M.clamp(min=L0_FLOOR) / self._target_M[members]).log()
         passed_M = (1 - fall_M) * self._first_M[members]  # what L0 may be above its target by
         error_M = above_M.clamp(max=0.0) + (above_M - passed_M).clamp(min=0.0)
         error_M = error_M.clamp(-ERROR_LIMIT, ERROR_LIMIT)
-        damping_M = l0_M.new_tensor([s.steering.damping for s in schedules])
+        damping_M = beside(l0_M, [s.steering.damping for s in schedules])
         moved_M = (smoothed_M.clamp(min=L0_FLOOR) / before_M).log() * ((gain_M > 0) & (error_M != 0))
-        self.value_M[members] *= (gain_M * error_M + damping_M * moved_M).exp()
+        factor_M = (gain_M * error_M + damping_M * moved_M).exp()
+        self.value_M[members] *= factor_M if lost is None else torch.where(lost, 1.0, factor_M)
 
     def tensors(self) -> dict[str, Tensor]:
         """All that steps change, by name."""

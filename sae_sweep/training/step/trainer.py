@@ -1,7 +1,7 @@
 """One bank in training: its members take their steps over each block of activations."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import nan
 from time import time
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from sae_sweep.activations.block import Block
-from sae_sweep.kernels.facts import CACHE_BYTES
+from sae_sweep.kernels.device import beside
+from sae_sweep.kernels.facts import CACHE_BYTES, DENSE_ABOVE
 from sae_sweep.plan.constants import CHUNK_ELEMENTS
 from sae_sweep.plan.groups import BankPlan
 from sae_sweep.saes.bank import Batch, Chunk
@@ -20,9 +21,8 @@ from sae_sweep.training.step.divergence import divergence
 from sae_sweep.training.step.member import TrainedMember
 from sae_sweep.training.step.objectives import SplicedLoss
 from sae_sweep.training.step.resampling import SAMPLE_ROWS, resample
+from sae_sweep.training.step.rooms import Rooms
 
-DENSE_ABOVE = 0.25
-"""Share of (token, latent) pairs with a gradient above which a member takes the dense route."""
 ROUTE_EVERY = 16
 """Steps between a member's looks at its own density."""
 
@@ -48,6 +48,7 @@ class BankTrainer:
         self.trained = TrainedBank(plan, calibration)
         self.bank = self.trained.bank
         self.members = [TrainedMember(member, self.trained, i) for i, member in enumerate(plan.members)]
+        self._rooms = Rooms(len(self.members), calibration.device)
         self.records: list[StepRecord] = []
         self._batch_size = plan.members[0].config.training.batch_size
         self._end_to_end = calibration.end_to_end
@@ -91,24 +92,50 @@ class BankTrainer:
         for member in self.members:
             if member.running and member.blocks != block.index + 1:
                 member.blocks, member.batches = block.index + 1, 0
-        for number in range(self.steps_in(block)):
-            stepping = [i for i, member in enumerate(self.members) if member.running and member.batches == number]
-            if not stepping:
-                continue
-            batch = self._batch(block, number)
+        while stepping := self._stepping(self.steps_in(block)):
+            batch = self._batch(block, self.members[stepping[0]].batches)
             for chunk in self._chunks(stepping):
                 self._step(chunk, batch)
-            for index in stepping:
+            due = [i for i in stepping if self.members[i].step in self.members[i].schedule.resample_steps]
+            if any(self.members[i].milestones for i in stepping) or due:
+                self._go_back()
+            for index in due:
                 member = self.members[index]
                 if member.running and member.step in member.schedule.resample_steps:
                     self._resample(index, self.trained.inputs.batch(block, slice(0, SAMPLE_ROWS)))
             if any(self.members[index].milestones for index in stepping):
                 return
-            after_step()
+            try:
+                after_step()
+            except BaseException:  # told to stop: what is kept then is where the members are
+                self._go_back()
+                raise
+
+    def _stepping(self, steps: int) -> list[int]:
+        """Who takes the next batch, of so many; at the end nobody, when no step was lost."""
+        while True:
+            left = {i: one.batches for i, one in enumerate(self.members) if one.running and one.batches < steps}
+            if left:
+                number = min(left.values())
+                return [i for i, batches in left.items() if batches == number]
+            if not self._go_back():
+                return []
+
+    def _go_back(self, members: Sequence[TrainedMember] | None = None) -> bool:
+        """Let members, all unless some are given, take the steps anew that they lost; whether there were any. It waits
+        for the device."""
+        some = range(len(self.members)) if members is None else [self.members.index(one) for one in members]
+        lost = self._rooms.lost(slice(some[0], some[-1] + 1))
+        for index, steps in zip(some, lost, strict=True):
+            if steps:
+                member = self.members[index]
+                member.step, member.batches, member.dense = member.step - steps, member.batches - steps, True
+        return any(lost)
 
     def _chunks(self, stepping: Sequence[int]) -> list[Chunk]:
         """Runs of neighbours among these members that take the same route, cut to the size that stays in cache."""
-        most = 0 if self.bank.takes_lookup_from_input else CHUNK_ELEMENTS // self._batch_size
+        kind = self.trained.device.type
+        most = 0 if self.bank.takes_lookup_from_input else CHUNK_ELEMENTS[kind] // self._batch_size
         chunks: list[Chunk] = []
         latents = 0
         for index in stepping:
@@ -123,22 +150,40 @@ class BankTrainer:
                 latents = width
         return chunks
 
+    def _roomy(self, chunk: Chunk) -> Chunk:
+        """A chunk with what the device would else be asked for in its step."""
+        if self._rooms.asked:
+            return chunk
+        members = self.members[chunk.members]
+        chunk = replace(chunk, most_dead=tuple(member.most_dead for member in members))
+        if chunk.dense:
+            return chunk
+        most = [member.plan.width * self._batch_size for member in members]
+        return replace(chunk, room=self._rooms.of(chunk.members, [member.entries for member in members], most))
+
     def _step(self, chunk: Chunk, batch: Batch) -> None:
+        chunk = self._roomy(chunk)
         own, members = self.trained, self.members[chunk.members]
         schedules, steps = [member.schedule for member in members], [member.step for member in members]
         clocks = [member.clock for member in members]
-        ramp_M = batch.x_BD.new_tensor([clock.sparsity for clock in clocks])
+        ramp_M = beside(batch.x_BD, [clock.sparsity for clock in clocks])
         coefficient_M = own.coefficients.value_M[chunk.members].to(own.dtype) * ramp_M
         dead_F = torch.cat([member.silent_F >= member.dead_steps for member in members])
         losses, gradients = self.bank.gradients(batch, chunk, coefficient_M, dead_F, own.variance, clocks)
+        lost = None if chunk.room is None else chunk.room.lost
         for index, (gradient, member) in enumerate(zip(gradients, members, strict=True), chunk.first):
-            own.adam.step(index, gradient, member.schedule, member.step)
+            own.adam.step(index, gradient, member.schedule, member.step, lost)
         silent_F = own.silent_F[self.bank.latents(chunk.first, chunk.last)]
-        silent_F.add_(1).masked_fill_(losses.fired_F > 0, 0)
+        if lost is None:
+            silent_F.add_(1).masked_fill_(losses.fired_F > 0, 0)
+        else:
+            silent_F.copy_(torch.where(lost, silent_F, (silent_F + 1).masked_fill_(losses.fired_F > 0, 0)))
         widths = [member.plan.width for member in members]
         fired_M = torch.stack([own_F.sum() for own_F in losses.fired_F.split(widths)])
         l0_M = fired_M.double() / len(batch.x_BD)
-        own.coefficients.observe(chunk.members, schedules, steps, l0_M)
+        own.coefficients.observe(chunk.members, schedules, steps, l0_M, lost)
+        if chunk.room is not None:
+            self._rooms.note(chunk.members, chunk.room)
         self._look(members, losses, coefficient_M, l0_M)
         for member in members:
             member.step += 1
@@ -146,14 +191,24 @@ class BankTrainer:
 
     def _look(self, members: Sequence[TrainedMember], losses: Losses, coefficient_M: Tensor, l0_M: Tensor) -> None:
         """At fixed steps only, since reading numbers makes the device wait: routes, log lines, divergence."""
+        looking = [member.step % ROUTE_EVERY == 0 for member in members]
+        recording = [one.step % one.plan.log_every == 0 or one.step + 1 == one.schedule.total_steps for one in members]
+        if not any(looking + recording) or self._go_back(members):
+            return
         widths = [member.plan.width for member in members]
         for i, member in enumerate(members):
-            if member.step % ROUTE_EVERY == 0:
-                entries = losses.support_F.split(widths)[i].sum().item()
-                member.dense = entries > DENSE_ABOVE * member.plan.width * self._batch_size
-            last = member.step + 1 == member.schedule.total_steps
-            if member.step % member.plan.log_every == 0 or last:
+            if looking[i]:
+                self._look_at(member, losses.support_F.split(widths)[i])
+            if recording[i]:
                 self._record(member, i, losses, coefficient_M, l0_M)
+
+    def _look_at(self, member: TrainedMember, support_F: Tensor) -> None:
+        """What a member's next steps go by: its route, and what they need room for."""
+        kind = self.trained.device.type
+        member.entries = int(support_F.sum().item())
+        member.dense = member.entries > DENSE_ABOVE[kind] * member.plan.width * self._batch_size
+        if not self._rooms.asked:
+            member.most_dead = int((member.silent_F >= member.dead_steps - ROUTE_EVERY).sum().item())
 
     def _record(self, member: TrainedMember, i: int, losses: Losses, coefficient_M: Tensor, l0_M: Tensor) -> None:
         reconstruction, mean = losses.reconstruction_M[i].item(), self.trained.worth * self.trained.variance

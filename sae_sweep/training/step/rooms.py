@@ -1,0 +1,48 @@
+"""How long the lists of sparse steps are on a device that no step waits for, and steps that were lost because one was
+too short.
+
+Only the device knows how many entries a step has. A list is given room for what its members had when they last looked,
+and half as much again. Where that is not enough the step changes nothing, nor does any of these members' after it,
+until they look again; then they go back to it, and take it on the dense route, which needs no room.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from sae_sweep.kernels.entries import Room
+
+SLACK = 1.5
+"""Room for so many times the entries that were seen."""
+LEAST = 4_096
+"""Entries that a member has room for at least."""
+
+
+class Rooms:
+    """The rooms of a bank's chunks, and how many steps each member has lost since it last looked."""
+
+    def __init__(self, members: int, device: torch.device) -> None:
+        self.asked = device.type == "cpu"
+        """Whether steps ask the device for the lengths of their lists."""
+        self._lost_M = torch.zeros(members, dtype=torch.int64, device=device)
+
+    def of(self, members: slice, seen: Sequence[int], most: Sequence[int]) -> Room | None:
+        """The room of some neighbours' lists, given how many entries each had, and can have; None where lists are as
+        long as need be."""
+        if self.asked:
+            return None
+        entries = sum(min(size, int(SLACK * own) + LEAST) for own, size in zip(seen, most, strict=True))
+        return Room(entries, (self._lost_M[members] > 0).any())
+
+    def note(self, members: slice, room: Room) -> None:
+        """Count a step of theirs, if it is lost."""
+        self._lost_M[members] += room.lost
+
+    def lost(self, members: slice) -> list[int]:
+        """Steps that each of some neighbours has lost; from here on they count anew. It waits for the device."""
+        own_M = self._lost_M[members]
+        if self.asked:
+            return [0] * len(own_M)
+        found: list[int] = own_M.tolist()
+        own_M.zero_()
+        return found

@@ -1,0 +1,117 @@
+"""Lists of fixed length: a step whose list is too short changes nothing and is taken again; on a CPU that steps so."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sae_sweep.kernels import sparse
+from sae_sweep.kernels.entries import Room
+from sae_sweep.saes import base, decoding, sparse_codes
+from sae_sweep.saes.encoders.dense import DenseEncoder
+from sae_sweep.saes.encoders.whole import WholeEncoder
+from sae_sweep.training.step import rooms
+from sae_sweep.training.step.trainer import BankTrainer
+from tests.training.fabricate import block, member, parameters, trainer
+
+KNOBS: dict[str, list[dict[str, Any]]] = {
+    "gated": [{"sae_l1": 0.3}, {"sae_l0": 2.0, "sae_width": 40}],
+    "topk": [{"sae_k": 2}, {"sae_k": 3, "sae_width": 40}],
+    "batchtopk": [{"sae_k": 1}, {"sae_k": 4, "sae_width": 40}],
+    "jumprelu_target_l0": [{"sae_l0": 2.0, "sae_bandwidth": 0.05}],
+    "p_anneal": [{"sae_l1": 0.3}, {"sae_l1": 1.0, "sae_width": 40}],
+}
+
+
+def padded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loops of a CPU read no padding, as kernels of a GPU do not."""
+
+    def sums(table_KD: Tensor, index_N: Tensor, weight_N: Tensor, offsets: Tensor) -> Tensor:
+        count = int(offsets[-1])
+        return sparse.weighted_row_sums(table_KD, index_N[:count], weight_N[:count], offsets)
+
+    def products(left_RD: Tensor, right_FD: Tensor, index_N: Tensor, offsets: Tensor) -> Tensor:
+        found = left_RD.new_zeros(index_N.shape)
+        count = int(offsets[-1])
+        found[:count] = sparse.sampled_products(left_RD, right_FD, index_N[:count], offsets)
+        return found
+
+    def pairs(left: Tensor, other: Tensor, right: Tensor, index: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        return products(left, right, index, offsets), products(other, right, index, offsets)
+
+    def bags(offsets: Tensor, entries: int) -> Tensor:
+        whole = torch.cat([offsets[:-1], torch.full_like(offsets[:1], entries)])
+        return torch.repeat_interleave(whole.diff(), output_size=entries)
+
+    def transposed(offsets: Tensor, column_N: Tensor, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+        count = int(offsets[-1])
+        begins, order_N, row_N = sparse.transposed(offsets, column_N[:count], columns)
+        rest = torch.arange(count, len(column_N), dtype=order_N.dtype)
+        return begins, torch.cat([order_N, rest]), torch.cat([row_N, torch.zeros_like(rest)])
+
+    names = ("weighted_row_sums", "sampled_products", "sampled_pairs", "bag_of_each", "transposed")
+    for name, function in zip(names, (sums, products, pairs, bags, transposed), strict=True):
+        for owner in (sparse_codes, decoding):
+            if hasattr(owner, name):
+                monkeypatch.setattr(owner, name, function)
+
+
+def encoder(*given: Any) -> WholeEncoder | DenseEncoder:
+    *of, dense, room = given
+    return DenseEncoder(*of) if dense else WholeEncoder(*of, room)
+
+
+def train(made: BankTrainer, blocks: Sequence[int] = range(7)) -> BankTrainer:
+    for index in blocks:
+        made.consume(block(index), lambda: None)
+    assert not made.running
+    return made
+
+
+@pytest.mark.parametrize("kind", KNOBS)
+def test_lost_steps_are_taken_again(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = [member(kind, training_lr=1e-2, seed=i, **keys) for i, keys in enumerate(KNOBS[kind])]
+    expected = train(trainer(members, log_every=5))
+    padded(monkeypatch)
+    monkeypatch.setattr(base, "encoder_of", encoder)
+    monkeypatch.setattr(rooms, "SLACK", 1.0)  # any more entries than at the last look are too many
+    monkeypatch.setattr(rooms, "LEAST", 0)
+    made, lost = trainer(members, log_every=5), []
+    made._rooms.asked = False
+    real = made._rooms.lost
+    monkeypatch.setattr(made._rooms, "lost", lambda some: lost.append(real(some)) or lost[-1])
+    train(made)
+    assert any(any(steps) for steps in lost) == (kind not in ("topk", "batchtopk")), "these know how many there are"
+    for index in range(len(members)):
+        for name, theirs in parameters(expected, index).items():
+            torch.testing.assert_close(parameters(made, index)[name], theirs, rtol=1e-7, atol=1e-7)
+    assert torch.equal(made.trained.silent_F, expected.trained.silent_F)
+    for own, other in zip(
+        *(sorted(one.records, key=lambda r: (r.label, r.step)) for one in (made, expected)), strict=True
+    ):
+        assert (own.label, own.step, own.tokens) == (other.label, other.step, other.tokens)
+        assert own.values == pytest.approx(other.values, rel=1e-6, abs=1e-8)
+
+
+def test_stopped_between_two_steps_is_where_it_was_before_a_lost_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers and tensors agree then: what goes on from there loses nothing."""
+    padded(monkeypatch)
+    monkeypatch.setattr(base, "encoder_of", encoder)
+    made = trainer([member("gated", sae_l1=0.3)], log_every=100)
+    made._rooms.asked = False
+    made.consume(block(0, rows=32 * 3), lambda: None)
+    (one,) = made.members
+    one.dense, before = False, {name: tensor.clone() for name, tensor in made.trained.tensors().items()}
+    monkeypatch.setattr(made._rooms, "of", lambda members, *_: Room(1, (made._rooms._lost_M[members] > 0).any()))
+
+    def told() -> None:
+        if one.step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        made.consume(block(1), told)
+    assert (one.step, one.batches, one.dense) == (3, 0, True)
+    for name, tensor in made.trained.tensors().items():
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=0, equal_nan=True, msg=name)
