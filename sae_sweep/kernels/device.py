@@ -14,10 +14,13 @@ def on_triton(tensor: Tensor) -> bool:
 
 
 def beside(tensor: Tensor, values: Sequence[float], dtype: torch.dtype | None = None) -> Tensor:
-    """[N]: numbers of the host on a tensor's device, in its dtype unless another is given. Nothing waits for the copy:
-    from memory that is not pinned a copy to a GPU does."""
-    made = torch.tensor(values, dtype=dtype or tensor.dtype)
-    return made if tensor.device.type == "cpu" else made.pin_memory().to(tensor.device, non_blocking=True)
+    """[N]: numbers of the host on a tensor's device, in its dtype unless another is given; nothing waits for them."""
+    return moved(torch.tensor(values, dtype=dtype or tensor.dtype), tensor.device)
+
+
+def moved(made: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on a device. From memory that is not pinned a copy to a GPU would be waited for."""
+    return made if device.type == "cpu" else made.pin_memory().to(device, non_blocking=True)
 
 
 @cache

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from sae_sweep.kernels.device import on_triton
+from sae_sweep.kernels.device import moved, on_triton
 from sae_sweep.kernels.rows import RowSums
 from sae_sweep.kernels.sparse import (
     bag_of_each,
@@ -86,7 +86,7 @@ class SparseCodes(Codes):
         order_RK = padded_RK.argsort(dim=1, descending=True, stable=True)
         there_RK = torch.arange(most, device=values.device) < self.row_offsets.diff()[:, None]
         order_N = (order_RK + self.row_offsets[:-1, None])[there_RK]
-        part_MK = _parts(ends, most).to(self.row_N)
+        part_MK = moved(_parts(ends, most).to(self.row_N.dtype), values.device)
         part_N = part_MK.repeat(self.tokens, 1)[there_RK]
         return RankedCodes(self, order_N, part_N, sum(map(len, ends))), values.index_select(0, order_N)
 

@@ -6,7 +6,7 @@ from typing import Any
 from scripts.bench.fake.device import fake_cuda
 from scripts.bench.fake.log import Log
 from scripts.bench.fake.trainers import block, member, trainer
-from tests.training.fabricate import SAE
+from tests.training.fabricate import SAE, TOPK_KINDS
 
 D, WIDTH, BATCH = 8, 64, 32
 K: dict[str, Any] = {"sae_k": 4, "sae_auxk": 4, "sae_dead_after_tokens": 96}
@@ -14,8 +14,8 @@ L1: dict[str, Any] = {"sae_l1": 0.1}
 JUMP: dict[str, Any] = {"sae_l0_coefficient": 1e-2, "sae_threshold_init": 0.1}
 KNOBS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(SAE, L1),
-    **dict.fromkeys(("topk", "batchtopk", "matryoshka"), K),
-    **dict.fromkeys(("jumprelu", "jumprelu_anthropic"), JUMP),
+    **dict.fromkeys(TOPK_KINDS, K),
+    **dict.fromkeys(("jumprelu", "jumprelu_anthropic", "jumprelu_gemma_scope_2"), JUMP),
     "jumprelu_target_l0": {"sae_l0": 4.0, "sae_threshold_init": 0.1},
     "jumprelu_frequency": {**JUMP, "sae_penalty": "frequency", "sae_frequency_scale": 0.1},
 }

@@ -135,9 +135,9 @@ class JumpRelu(SaeMaths):
         first_M = _first_of(l0_M.detach(), step)
         penalty_M = (l0_M / _targets(first_M, step) - 1).square()
         if excess_M is not None:
-            penalty_M = penalty_M + excess_M / l0_M.new_tensor([config.l0 for config in step.configs])
+            penalty_M = penalty_M + excess_M / beside(l0_M, [config.l0 or DEFAULT_L0 for config in step.configs])
         worth = step.variance * step.objective.worth
-        return l0_M.new_tensor([worth * c.reconstructions for c in step.configs]) * penalty_M, {"first_l0": first_M}
+        return beside(l0_M, [worth * c.reconstructions for c in step.configs]) * penalty_M, {"first_l0": first_M}
 
     def fold(self, config: SaeConfig, p: Parameters, buffers: Parameters, scale: float) -> InferenceSae:
         norm_F = p["W_dec"].norm(dim=1)

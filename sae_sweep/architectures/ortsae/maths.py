@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sae_sweep.architectures.batchtopk.maths import BatchTopK
 from sae_sweep.architectures.ortsae.facts import OrtSaeConfig
+from sae_sweep.kernels.device import moved
 from sae_sweep.saes.base import Parameters, Step
 from sae_sweep.saes.initial import unit_rows
 
@@ -32,7 +33,7 @@ def _penalty(W_dec: Tensor, member: int, step: Step) -> Tensor:
     assert isinstance(config, OrtSaeConfig)
     generator = torch.Generator().manual_seed(clock.seed * 1_000_003 + clock.step)
     width = step.layout.widths[member]
-    order_F = torch.randperm(width, generator=generator).to(W_dec.device)
+    order_F = moved(torch.randperm(width, generator=generator), W_dec.device)
     rows_FD = unit_rows(W_dec[latents])
     chunks = order_F.tensor_split(-(-width // config.orthogonality_chunk))
     means = [nearest_cosines(rows_FD.index_select(0, chunk_C)).square().mean() for chunk_C in chunks]

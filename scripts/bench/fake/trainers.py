@@ -50,9 +50,8 @@ def statistics(d: int, centred: bool) -> SiteStatistics:
 def block(d: int, rows: int, index: int = 0) -> Block:
     """A block of bfloat16 activations."""
     tokens_B = torch.randint(VOCABULARY, (rows,), device=DEVICE)
-    return Block(
-        index, 0, {SITE.hook: torch.randn(rows, d, dtype=torch.bfloat16, device=DEVICE)}, {SITE.hook: tokens_B}
-    )
+    x_BD = torch.randn(rows, d, dtype=torch.bfloat16, device=DEVICE)
+    return Block(index, 0, {SITE.hook: x_BD}, {SITE.hook: tokens_B}, before_B=torch.zeros_like(tokens_B))
 
 
 def _logged(one: Member, every: int) -> Member:
