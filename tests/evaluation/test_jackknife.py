@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sae_sweep.evaluation.jackknife import ratio_standard_error
+from sae_sweep.evaluation.jackknife import means_ratio_standard_error, ratio_standard_error
 
 
 def naive(numerator: list[float], denominator: list[float]) -> float:
@@ -76,3 +76,15 @@ def test_a_ratio_that_one_sequence_holds_up_has_none() -> None:
     """Without the third sequence the denominator is 1 - 1 = 0, so the ratio is undefined: not infinite, not NaN."""
     denominator_R = torch.tensor([1.0, -1.0, 3.0], dtype=torch.float64)
     assert ratio_standard_error(torch.ones_like(denominator_R), denominator_R) is None
+
+
+def test_of_two_means_by_hand() -> None:
+    """Means 3 and 2 of which each half is left out in turn: (4 / 2, 2 / 2), so 1.5 with an error of 1/2."""
+    one_R, other_R = torch.tensor([2.0, 4.0]).double(), torch.tensor([4.0, 8.0]).double()
+    count_R, other_count_R = torch.tensor([1.0, 1.0]).double(), torch.tensor([2.0, 4.0]).double()
+    assert means_ratio_standard_error(one_R, count_R, other_R, other_count_R) == pytest.approx(0.5)
+    assert means_ratio_standard_error(one_R[:1], count_R[:1], other_R[:1], other_count_R[:1]) is None
+    equal = torch.ones(9).double()
+    numerator_R, denominator_R = random(0, 9)
+    plain = ratio_standard_error(numerator_R, denominator_R)
+    assert means_ratio_standard_error(numerator_R, equal, denominator_R, equal) == pytest.approx(plain)

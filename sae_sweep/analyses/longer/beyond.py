@@ -86,7 +86,7 @@ class Beyond:
             found[f"ce_{name}"] = own.mean(f"long_ce_{name}", own.mean(f"long_clean_{name}").value)
         found[f"ce_clean_{ALL}"] = own.mean(f"long_clean_{ALL}", own.mean(f"short_clean_{ALL}").value)
         for what in ("kl", "mse", "l0"):
-            ratio = own.ratio(f"long_{what}_{ALL}", f"short_{what}_{ALL}", 1.0)
+            ratio = own.of_means(f"long_{what}_{ALL}", f"short_{what}_{ALL}", 1.0)
             if ratio is not None:
                 found[f"{what}_{ALL}_over_short"] = ratio
         return {key: number for key, number in found.items() if number.n}

@@ -17,15 +17,15 @@ from sae_sweep.model.language_model import LanguageModel
 
 Lines = Sequence[Mapping[str, Any]]
 """What the file of prompts says of some of them, a line each."""
-LOGITS = {"cpu": 2**24, "cuda": 2**28}
-"""Numbers that a function is given at once."""
+LOGITS = {"cpu": 2**20, "cuda": 2**28}
+"""Numbers that a function is given at once: on a CPU as many as stay in cache, else a row."""
 KEY = "analysis.downstream.function"
 
 
 def log_probability(logits_RTV: Tensor, tokens_RT: Tensor) -> Tensor:
     """[R]: the mean log-probability of each row's tokens but its first, in nats."""
-    log_RTV = logits_RTV[:, :-1].log_softmax(-1)
-    return log_RTV.gather(-1, tokens_RT[:, 1:, None])[..., 0].mean(1)
+    own_RT = logits_RTV[:, :-1].gather(-1, tokens_RT[:, 1:, None])[..., 0]
+    return (own_RT - logits_RTV.logsumexp(-1)[:, :-1]).mean(1)
 
 
 class Score:

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from sae_sweep.analyses.session.kept import Kept
 from sae_sweep.analyses.session.result import Number
-from sae_sweep.evaluation.jackknife import ratio_standard_error
+from sae_sweep.evaluation.jackknife import means_ratio_standard_error, ratio_standard_error
 
 
 class Means:
@@ -33,6 +33,16 @@ class Means:
             return None
         value = (sum_R.sum() / other_R.sum()).item()
         return Number(value, ratio_standard_error(sum_R, other_R), int(count_R.sum()), control)
+
+    def of_means(self, what: str, other: str, control: float | None = None) -> Number | None:
+        """The mean of one over that of another, of tokens of the same sequences; None where either has none, and where
+        the other is 0."""
+        (sum_R, count_R), (other_R, other_count_R) = self._sums(what), self._sums(other)
+        n = int(count_R.sum())
+        if n == 0 or other_R.sum() == 0:
+            return None
+        value = (sum_R.sum() / n / (other_R.sum() / other_count_R.sum())).item()
+        return Number(value, means_ratio_standard_error(sum_R, count_R, other_R, other_count_R), n, control)
 
     def difference(self, what: str, other: str, control: float | None = None) -> Number:
         """The mean of one less that of another, both of the same tokens: what they share is in no error."""
