@@ -64,8 +64,11 @@ def _beyond(session: Session, config: Config) -> dict[str, Beyond]:
     if config.context is None:
         return {}
     for sae in session.saes:
-        if sae.member.config.data.packing != "concat":
-            raise ConfigError(f"analysis.positions.context={config.context}: data.packing=document has no longer rows")
+        if "document" in (sae.member.config.data.packing, sae.member.config.data.attention):
+            raise ConfigError(
+                f"analysis.positions.context={config.context}: rows of data.packing=document, or data.attention="
+                "document, are no longer than their documents"
+            )
     found = [Beyond(session, stream, config.context, config.step) for stream in session.streams.opened]
     return {label: one for one, stream in zip(found, session.streams.opened, strict=True) for label in stream.saes}
 

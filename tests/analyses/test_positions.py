@@ -1,5 +1,6 @@
 """What members cost by position, by plain hooks in float64."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,11 @@ def test_rows_that_cannot_be_had(context: int, said: str, trained: Path, monkeyp
         monkeypatch.setattr("sae_sweep.analyses.longer.beyond.longest_of", lambda entries: None)
     with pytest.raises(ConfigError, match=rf"analysis.positions.context={context}:? {said}"):
         next(run(session, [sae], Config(6, context)))
+
+
+def test_rows_within_documents_are_no_longer(trained: Path) -> None:
+    sae = in_float64(trained, "topk-l0_3-w24-L1-s0")
+    data = replace(sae.member.config.data, packing="document")
+    sae.__dict__["member"] = replace(sae.member, config=replace(sae.member.config, data=data))
+    with pytest.raises(ConfigError, match=r"analysis.positions.context=32: rows of data.packing=document"):
+        next(run(Session.of([sae]), [sae], Config(6, 32)))
