@@ -69,12 +69,16 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (("dry_run=1",), "dry_run=1 is not true, false or members"),
         (
             ("sae=gated", "sae.k=8"),
-            "sae.k: gated has no such key (it is batchtopk, matryoshka, topk's); its keys are architecture,",
+            "sae.k: gated has no such key (it is batchtopk, hierarchical_topk, matryoshka, ortsae, temporal, topk's);"
+            " its keys are architecture,",
         ),
         (("sae.architecture=topk",), "sae.architecture=topk is among the keys of gated; choose an architecture by its"),
         (("sae.architecture=topk", "+sae.k=8"), "choose an architecture by its file, sae=topk"),
         (("sae.architecture=nope",), "sae.architecture=nope is not one of "),
-        (("sae=gated,topk", "sae.k=8,16"), "sae.k: gated has no such key (it is batchtopk, matryoshka, topk's)"),
+        (
+            ("sae=gated,topk", "sae.k=8,16"),
+            "sae.k: gated has no such key (it is batchtopk, hierarchical_topk, matryoshka, ortsae, temporal, topk's)",
+        ),
         (("sae.l1=0.1", "sae.l0=8"), "sae.l1=0.1 and sae.l0=8 both set the sparsity"),
         (("sae=topk", "sae.k=99", "sae.width=64"), "sae.k=99 must be at least 1 and at most the width, 64 latents"),
         (("site.layer=9",), "site.layer=9 is beyond the model: 0 to 3"),

@@ -88,6 +88,23 @@ class Sae(nn.Module):
             lookup = replace(lookup, rows_VD=self.lookup)
         return replace(self._plain, tensors={name: getattr(self, name) for name in self._plain.tensors}, lookup=lookup)
 
+    def at(self, k: int) -> "Sae":
+        """The same TopK SAE with k latents firing on a token, its parameters shared: one that is trained for every
+        number up to its own (`sae=hierarchical_topk`) is as good at each. Raises ConfigError where that cannot be.
+
+        >>> x = sae.b_dec + sae.W_dec[:5]
+        >>> bool(((sae.at(2).encode(x) > 0).sum(1) <= 2).all())
+        True
+        """
+        try:
+            form = self._plain.form.at(k)
+            form.shapes(self.W_enc.shape[0], self.cfg.d_sae, self.W_dec.shape[1])
+        except ValueError as error:
+            raise ConfigError(f"at({k}): {error}") from error
+        made = Sae(replace(self.inference, form=form), self.home)
+        made.train(self.training)
+        return made
+
     def frozen(self, device: torch.device) -> InferenceSae:
         """The same on a device, and without gradients."""
         return self.inference.mapped(lambda tensor: tensor.detach().to(device))

@@ -54,6 +54,10 @@ class InferenceForm(ABC):
     def trimmed(self, t: Tensors, cut: Tensor) -> dict[str, Tensor]:
         """Its tensors that change where what compares above the cut is to fire, and nothing else."""
 
+    def at(self, k: int) -> "InferenceForm":
+        """The same where k latents fire on a token. Raises ValueError where thresholds decide how many do."""
+        raise ValueError(f"of {self.saelens} SAEs thresholds decide how many latents fire, not k={k}")
+
     def transcoder(self, t: Tensors) -> "tuple[InferenceForm, Tensors]":
         """The form that a transcoder is saved in, and its tensors: SAELens has not one for every form."""
         return self, t

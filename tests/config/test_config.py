@@ -130,7 +130,8 @@ def test_values_get_their_types() -> None:
         (
             "sae__architecture",
             "nope",
-            "sae.architecture=nope is not one of batchtopk, gated, jumprelu, matryoshka, p_anneal, standard, topk",
+            "sae.architecture=nope is not one of batchtopk, gated, hierarchical_topk, jumprelu, matryoshka, ortsae,"
+            " p_anneal, standard, temporal, topk",
         ),
     ],
 )
@@ -147,7 +148,8 @@ def test_an_unknown_key_names_the_nearest() -> None:
 def test_a_key_of_another_architecture_names_the_keys_this_one_has() -> None:
     message = refusal("sae=gated", sae__k=8)
     assert message.startswith(
-        "sae.k: gated has no such key (it is batchtopk, matryoshka, topk's); its keys are architecture, expansion,"
+        "sae.k: gated has no such key (it is batchtopk, hierarchical_topk, matryoshka, ortsae, temporal, topk's); its"
+        " keys are architecture, expansion,"
     )
     assert "l1" in message
     assert "gated, jumprelu, standard's" in str(unknown_key("sae.variant", "topk"))

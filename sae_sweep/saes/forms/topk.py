@@ -38,6 +38,9 @@ class TopKForm(ReluForm):
         W_FD = t["W_enc"].T
         return largest_products(read_BD, W_FD, [len(W_FD)], [self.k], t["b_enc"])
 
+    def at(self, k: int) -> "TopKForm":
+        return TopKForm(k)
+
     def trims(self, t: Tensors) -> bool:
         return False
 
