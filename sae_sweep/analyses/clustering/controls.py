@@ -11,9 +11,10 @@ Weights = Mapping[str, float]
 
 def controls_of(one: FinishedSae, saes: Sequence[FinishedSae], within: float) -> dict[str, Weights]:
     """Of each kind of control at a member's site what stands at its L0: between two of that kind, or one whose L0 is
-    `within` a share of its own. Of one kind those of its width are taken where there are some, and of its seed."""
+    `within` a share of its own. Of one kind those of its width are taken where there are some, and of its seed. For a
+    control there are none."""
     kinds: dict[str, list[FinishedSae]] = {}
-    for other in saes:
+    for other in () if one.member.config.sae.control else saes:
         config = other.member.config.sae
         if config.control and other.sites == one.sites and other is not one:
             kinds.setdefault(config.method(), []).append(other)

@@ -52,6 +52,10 @@ class Batch:
         """The index of its first row among those of its stream."""
         return self.rows.first
 
+    def of_others(self, saes: Mapping[str, SplicedSae]) -> "Batch":
+        """The same rows for other SAEs, at hooks that the clean pass has recorded."""
+        return Batch(self.model, self.rows, self._evaluator, saes)
+
     def coded(self, label: str) -> tuple[Entries, Tensor]:
         """The codes above 0 of a member at the positions that are replaced, in the order of the rows, and its
         reconstructions [N, d]."""

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from shutil import rmtree
+from tempfile import TemporaryDirectory
 from time import monotonic
 
 import torch
@@ -24,6 +26,7 @@ class Kept:
     def __init__(self, file: Path | None = None, signature: str = "") -> None:
         """In a file, unless what that holds is of another signature; without one, as long as the process lasts."""
         self._file, self._signature, self._saved = file, signature, monotonic()
+        self._made: TemporaryDirectory[str] | None = None
         self._tensors: dict[str, Tensor] = {}
         self.passes, self.batches = 0, 0
         """Passes that were read to their end, and batches of the next one."""
@@ -60,6 +63,15 @@ class Kept:
             self.save_now_and_then()
         return self._tensors[name]
 
+    def folder(self) -> Path:
+        """A folder for what is kept in files of its own: beside the file, or as long as the process lasts."""
+        if self._file is not None:
+            made = self._file.with_suffix("") / self._signature
+            made.mkdir(parents=True, exist_ok=True)
+            return made
+        self._made = self._made or TemporaryDirectory()
+        return Path(self._made.name)
+
     def save_now_and_then(self) -> None:
         """Write the file where enough time has passed. Only where all tensors are of the same batches."""
         if self._file is not None and monotonic() - self._saved >= SAVE_SECONDS:
@@ -77,6 +89,7 @@ class Kept:
         self._saved = monotonic()
 
     def forget(self) -> None:
-        """Remove the file: its command is done."""
+        """Remove the file and the folder: its command is done."""
         if self._file is not None:
+            rmtree(self._file.with_suffix(""), ignore_errors=True)
             self._file.unlink(missing_ok=True)
