@@ -1,6 +1,7 @@
 """The same passes with nothing of ours but the weights: transformers, its hooks, and a softmax over all logits."""
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +35,12 @@ class PlainModel:
         self.tokens_RT = stream.evaluator.tokens_RT
         self.counted_RT = (self.tokens_RT > 2).clone()  # 0, 1, 2 are special
         self.counted_RT[:, 0] = False
+
+    def in_other(self, folder: Path) -> "PlainModel":
+        """The same rows in another model."""
+        made = copy(self)
+        made.module = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64).eval()
+        return made
 
     @torch.no_grad()
     def logits(self, layer: int | None = None, change: Change | None = None) -> Tensor:

@@ -50,7 +50,7 @@ def test_by_plain_hooks(trained: Path, llama_folder: Path, family: dict[float, P
         return torch.where(counted_RT[..., None], made_RTD, x_RTD)
 
     own = plain.kl_and_ce(1, spliced)[1]
-    ces = [PlainModel(Path(path), trained).kl_and_ce(1, lambda x_RTD, _: x_RTD)[1] for path in models]
+    ces = [plain.in_other(Path(path)).kl_and_ce(1, lambda x_RTD, _: x_RTD)[1] for path in models]
     assert ces == sorted(ces)
     assert ces[0] < clean < ces[2]
     points = sorted(zip(ces, map(log, config.compute), strict=True))

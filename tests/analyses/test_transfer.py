@@ -62,7 +62,8 @@ def test_by_plain_hooks(trained: Path, llama_folder: Path, checkpoint: Path) -> 
     session = replace(Session.of(saes), kept=kept.Kept())
     config = Config([str(checkpoint)], 0, 0.3)
     found = read({"a": run(session, saes, config)}, session.streams.batches)["a"].members
-    plain, other = PlainModel(llama_folder, trained), PlainModel(checkpoint, trained)
+    plain = PlainModel(llama_folder, trained)
+    other = plain.in_other(checkpoint)
     block = session.streams.opened[0].source.calibration().activations
     means = {hook: x_BD.mean(0) for hook, x_BD in block.items()}
     own, native = (
