@@ -3,6 +3,7 @@
 python scripts/write_tables.py
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -99,7 +100,22 @@ def _quoted(row: tuple[str, str, str]) -> tuple[str, str, str]:
     return f"`{row[0]}`", f"`{row[1]}`", row[2]
 
 
-PAGES = {"configs": keys, "cluster": hydra, "metrics": metrics, "experiments": experiments}
+def models() -> str:
+    """The table of docs/models.md: what tests/model/test_families.py has found."""
+    found = json.loads((ROOT / "tests" / "evidence" / "models.json").read_text(encoding="utf-8"))
+    kinds = list(next(iter(found.values()))["sites"])
+    rows = []
+    for name, each in found.items():
+        told = [*(each["sites"][kind] for kind in kinds), each["documents"]]
+        rows.append((name, f"`{each['class']}`", *(_cell(one) for one in told)))
+    return table(f"model class {' '.join(kinds)} documents", rows)
+
+
+def _cell(told: str) -> str:
+    return "✓" if told == "equal" else "some" if told.startswith("equal") else ""
+
+
+PAGES = {"configs": keys, "models": models, "cluster": hydra, "metrics": metrics, "experiments": experiments}
 
 
 def page(name: str) -> str:

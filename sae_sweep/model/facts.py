@@ -181,6 +181,9 @@ def read_sizes(entries: Mapping[str, Any]) -> dict[str, int | None]:
     """The sizes a config.json states under the name any architecture gives them; None for what it leaves out."""
     entries = {**entries, **_text_part(entries)}
     sizes = {name: _first_integer(entries, aliases) for name, aliases in _ALIASES.items()}
+    kinds = entries.get("layers_block_type")
+    if sizes["n_layers"] is None and isinstance(kinds, list) and kinds:
+        sizes["n_layers"] = len(kinds)
     if sizes["n_heads"] is None and "state_size" in entries:
         sizes |= {"n_heads": 0, "d_head": 0}  # a state-space model attends with none
     return sizes

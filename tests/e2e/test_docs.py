@@ -53,12 +53,14 @@ def stands_for(llama_folder, gpt2_folder, neox_folder, text_file, tmp_path_facto
         "messages": [{"role": "user", "content": "add 2 and 3"}, {"role": "assistant", "content": "that is 5, " * 40}]
     }
     (folder / "chats.jsonl").write_text("\n".join([json.dumps(chat)] * 400))
+    (folder / "more.jsonl").write_text("\n".join([json.dumps({"text": "more of it, " * 40})] * 60))
     return {
         "CHAT_MODEL": str(folder / "chatty"),
         "CHATS_FILE": str(folder / "chats.jsonl"),
         "GPT2_FOLDER": str(gpt2_folder),
         "MODEL_FOLDER": str(llama_folder),
         "TEXT_FILE": str(text_file),
+        "JSONL_FILE": str(folder / "more.jsonl"),
         "TOKENS_FILE": str(folder / "tokens.npz"),
         "ACTIVATIONS_FILE": str(folder / "activations.npy"),
         "data=hub data.path=DATASET": f"data=text data.path={text_file}",
@@ -143,7 +145,7 @@ def test_config_keys_named_exist():
     assert keys - set(known_keys()) - of_files - {"data.toy"} == set()
 
 
-@pytest.mark.parametrize("name", ["cluster", "configs", "experiments", "metrics"])
+@pytest.mark.parametrize("name", ["cluster", "configs", "experiments", "metrics", "models"])
 def test_tables_are_up_to_date(name):
     from scripts.write_tables import page
 

@@ -231,7 +231,30 @@ FAMILIES = {
         {"num_attention_heads": 4, "lru_width": 32, "block_types": ["recurrent", "attention"]},
         GRIFFIN,
     ),
+    "StarCoder 2": Family("starcoder2", GROUPED, {**LLAMA, "mlp_post": "in mlp.c_proj"}),
+    "GPT-BigCode": Family("gpt_bigcode", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_inner": 48}, GPT, DECODER),
+    "CodeGen": Family("codegen", {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4}, GPTJ, DECODER),
+    "GLM-4.5, experts": Family(
+        "glm4_moe",
+        {**HEAD, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+        | {"n_group": 2, "topk_group": 1, "first_k_dense_replace": 1},
+        GATE,
+        layers={0: LLAMA},
+    ),
+    "Granite 4, hybrid": Family(
+        "granitemoehybrid",
+        {**GROUPED, **LOCAL, **SSM, "layer_types": ["mamba", "attention"], "shared_intermediate_size": 40},
+        {**STREAM, "attn_z": "in self_attn.o_proj"},
+        layers={0: NEITHER},
+    ),
+    "Nemotron-H": Family(
+        "nemotron_h",
+        {**HEAD, "layers_block_type": ["mamba", "attention"], "mamba_num_heads": 4, "mamba_head_dim": 16}
+        | {"ssm_state_size": 8, "n_groups": 2, "chunk_size": 4},
+        STREAM,
+    ),
     "Gemma 3, seeing": Family("gemma3", {**HEAD, "sliding_window": 4}, GEMMA2, SIGHT, sees=True),
+    "Qwen 3.5, seeing": Family("qwen3_5", {**HEAD, **DELTA}, LLAMA, SIGHT, {0: DELTA_NET}, sees=True),
     "Qwen 2.5-VL": Family("qwen2_5_vl", {**GROUPED, **THREE_ROPES}, blocks=SIGHT, sees=True),
     "Qwen 3-VL": Family("qwen3_vl", {**HEAD, **THREE_ROPES}, blocks=SIGHT, sees=True),
     "Mistral 3, seeing": Family("mistral3", HEAD, blocks=SIGHT, sees=True),
@@ -242,6 +265,7 @@ CHEAP = ("OPT", "BLOOM", "Gemma 4, experts", "Qwen 3.5, experts", "GPT-OSS", "Ma
 MORE = {
     "gemma3": {"vision_config": {**VISION, "image_size": 16, "patch_size": 4, "vision_use_head": False}},
     "qwen2_5_vl": {"vision_config": QWEN_VISION},
+    "qwen3_5": {"vision_config": QWEN_VISION},
     "qwen3_vl": {"vision_config": {**QWEN_VISION, "deepstack_visual_indexes": [0]}},
     "mistral3": {"vision_config": {"model_type": "pixtral", **VISION, "image_size": 16, "patch_size": 4}},
     "llava": {"vision_config": {"model_type": "clip_vision_model", **VISION, "image_size": 16, "patch_size": 4}},

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sae_sweep.config.schema import ModelConfig
+from sae_sweep.data.parting import Parting
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder.files import write_json_atomic
 from sae_sweep.model.harvest import harvest
@@ -17,6 +18,7 @@ from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.model.load import load_model
 from sae_sweep.model.sites import HOOK_OF_KIND
 from sae_sweep.model.suffix import Suffix
+from sae_sweep.model.within import within_documents
 from tests.model.families import CHEAP, FAMILIES, Reference, save
 
 Config = Callable[..., ModelConfig]
@@ -40,6 +42,7 @@ def test_sites_are_hugging_faces_own_or_refused(
 @pytest.mark.evidence
 def test_every_family(tmp_path: Path, model_config: Config, ids_RT: Tensor) -> None:
     found = {name: checked(name, tmp_path / str(n), model_config, ids_RT) for n, name in enumerate(FAMILIES)}
+    assert all("\n" not in str(each["documents"]) for each in found.values())
     write_json_atomic(OUT, found)
     told = json.loads(OUT.read_text())
     assert {name: list(each["sites"]) for name, each in told.items()} == {name: list(HOOK_OF_KIND) for name in FAMILIES}
@@ -64,7 +67,22 @@ def checked(name: str, folder: Path, model_config: Config, ids_RT: Tensor) -> di
                 site_is_equal(model, reference, ids_RT, whole_RTV, (kind, layer, hook, place))
                 found[kind][layer] = "equal"
     sites = {kind: _told(by) for kind, by in found.items()}
-    return {"class": type(model.module).__name__, "sites": sites}
+    return {"class": type(model.module).__name__, "sites": sites, "documents": _documents(model, ids_RT)}
+
+
+def _documents(model: LanguageModel, ids_RT: Tensor) -> str:
+    """Whether two documents of a row give what each gives alone (`data.attention=document`), or why it is refused."""
+    cut, rows_RT = 5, ids_RT.clone()
+    rows_RT[:, [0, cut]] = 1
+    try:
+        within = within_documents(model, Parting(1, 0))
+    except ConfigError as refusal:
+        return str(refusal)
+    alone_RTD = torch.cat([model.final_hidden(part) for part in (rows_RT[:, :cut], rows_RT[:, cut:])], dim=1)
+    torch.testing.assert_close(
+        within.final_hidden(rows_RT), alone_RTD, rtol=0, atol=1e-6
+    )  # some have a softmax in float32
+    return "equal"
 
 
 def _told(by_layer: dict[int, str]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import MambaConfig, OPTConfig
+from transformers import GptOssConfig, MambaConfig, OPTConfig
 
 from sae_sweep.config.schema import ModelConfig
 from sae_sweep.data.parting import Parting
@@ -25,9 +25,12 @@ CUTS = ([5, 6], [3, 6, 2])
 HOOK = "blocks.2.hook_resid_post"
 
 
-@pytest.fixture(params=["gemma2", "gpt2", "opt"])
+@pytest.fixture(params=["gemma2", "gpt2", "opt", "gpt_oss"])
 def folder(request: pytest.FixtureRequest, build_model: Callable[..., Path]) -> Any:
-    """With a sliding window; with learned positions; one that must be given the mask."""
+    """With a sliding window; with learned positions; one that must be given a mask, and one of each kind of layer."""
+    if request.param == "gpt_oss":
+        own = {"num_key_value_heads": 2, "head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2}
+        return build_model("oss", GptOssConfig, sliding_window=3, **own)
     if request.param == "opt":
         return build_model("opt", OPTConfig, word_embed_proj_dim=32, ffn_dim=80)
     return request.getfixturevalue(f"{request.param}_folder")
