@@ -77,6 +77,7 @@ def head_of(model: LanguageModel) -> Iterator[Head]:
 
 def _product(embedding: Any, hidden: Tensor, tokens: slice) -> Tensor:
     bias = getattr(embedding, "bias", None)
+    hidden = hidden.to(embedding.weight.dtype)  # a model may keep its residual stream in another
     return linear(hidden, embedding.weight[tokens], None if bias is None else bias[tokens])
 
 
@@ -95,7 +96,9 @@ def check_head(model: LanguageModel, tokens_RT: Tensor) -> None:
         ours_NV = logits(model, hidden_ND)
         head = model.module.get_output_embeddings()  # type: ignore[operator]  # typed as a tensor or module
         # To the last bit: dividing by a softcap and multiplying again shows even where logits are small.
-        if isinstance(head, nn.Linear) and torch.equal(head(hidden_ND).to(ours_NV.dtype), ours_NV):
+        if isinstance(head, nn.Linear) and torch.equal(
+            _product(head, hidden_ND, slice(None)).to(ours_NV.dtype), ours_NV
+        ):
             model.lm_head = head
         same = close(ours_NV, own_NV.to(ours_NV.dtype), own_NV.dtype)
     except (AttributeError, TypeError, AssertionError):

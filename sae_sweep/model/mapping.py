@@ -213,9 +213,10 @@ def _measured_router(router: Router | None, seen: _Seen) -> Router | None:
     if weight.shape[0] > weight.shape[1]:
         return None
     bias = getattr(router.module, "bias", None)
-    made_NE = nn.functional.linear(_rows(seen.inputs[router.module]).to(weight.dtype), weight, bias)
+    terms = (_rows(seen.inputs[router.module]), weight, *([] if bias is None else [bias]))
+    made_NE = nn.functional.linear(*(term.double() for term in terms))
     for index, given in enumerate(output):
-        if isinstance(given, Tensor) and given.shape == made_NE.shape and close(given, made_NE, torch.float32):
+        if isinstance(given, Tensor) and given.shape == made_NE.shape and close(given, made_NE, weight.dtype):
             found = Router(router.module, None, index)
             return found if _routes(found, given, output) else None
     return None

@@ -158,3 +158,17 @@ def test_weights_that_cannot_be(changes: dict[str, Any], message: str, mixed: An
 def test_a_file_is_in_one_source_only(mixed: Any, sources: list[str], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"a\.jsonl is in two of the sources of data\.weights"):
         check_data(mixed(path=[str(tmp_path / "*.jsonl"), sources[0]]))
+
+
+def test_token_ids_are_mixed_too(tmp_path: Path, make_config: Any) -> None:
+    """A source that is cut into rows of its own, and a dataset's column, in three quarters and one."""
+    np.save(tmp_path / "a.npy", np.full(4 * 40, 10))
+    parquet.write_table(pa.table({"tokens": [[20] * 4] * 9}), tmp_path / "b.parquet")
+    paths = [str(tmp_path / "a.npy"), str(tmp_path / "b.parquet")]
+    config = make_config("tokens", paths, weights=[3.0, 1.0], window_rows=8, block_rows=8)
+    tokens = open_tokens(config, 16, None, 100)
+    assert tokens.heldout[:, 0].tolist().count(10) == 3
+    rows = np.concatenate([tokens.training.block(index)[0] for index in range(CHUNK // 8)])
+    assert rows.shape == (CHUNK, 4)
+    assert np.count_nonzero(rows == 20) == CHUNK
+    assert tokens.sources[1].reader.length == 8

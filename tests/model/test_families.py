@@ -48,6 +48,19 @@ def test_every_family(tmp_path: Path, model_config: Config, ids_RT: Tensor) -> N
     assert {name: list(each["sites"]) for name, each in told.items()} == {name: list(HOOK_OF_KIND) for name in FAMILIES}
 
 
+@pytest.mark.parametrize("name", ["Mamba", "GLM-4.5, experts"])
+def test_half_precision_has_the_same_sites(name: str, tmp_path: Path, model_config: Config) -> None:
+    """Mamba's residual stream is float32 all the same, and so are the router's logits."""
+    path, family = save(FAMILIES[name], tmp_path), FAMILIES[name]
+    model = load_model(model_config(path, dtype="bfloat16"))
+    for kind, end in HOOK_OF_KIND.items():
+        if family.place(kind, 1) is None:
+            with pytest.raises(ConfigError):
+                Suffix(model, [f"blocks.1.{end}"])
+        else:
+            Suffix(model, [f"blocks.1.{end}"])
+
+
 def checked(name: str, folder: Path, model_config: Config, ids_RT: Tensor) -> dict[str, object]:
     """What was found of a family: by kind, `equal`, or why it is refused; of blocks that differ, in which."""
     family = FAMILIES[name]
