@@ -241,6 +241,7 @@ def main(report: Path, folder: Path) -> dict[str, Any]:
         found |= {"axis": axis(reader), "member": member(reader), "exports": exports(reader, folder)}
         figures = [reader.chart(f".chart.analysis[data-index='{index}']") for index in (0, 1)]
         found["figures"] = [[trace["name"] for trace in traces] for traces in figures]
+        found["keys"] = reader.page.locator("section.analysis .key").all_inner_texts()
         labels = "element => element.layout.yaxis.ticktext"
         found["labels"] = reader.page.locator(".chart.analysis[data-index='0']").evaluate(labels)
         found |= {"columns": columns(reader), "wrong": reader.wrong}

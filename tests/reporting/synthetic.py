@@ -58,7 +58,8 @@ def write_many(
 
 
 def write_analyses(folder: Path, members: list[str]) -> None:
-    """Results with a chart, a control and errors; with a map; and one of another program, which is passed over."""
+    """Results with a chart, a control and errors; with a map; of two seeds, and of pairs; and one of another program,
+    which is passed over."""
     few = members[:6]
     curves = [Series("SAEs", [1, 10, 100], [0.5, 0.7, 0.9], [0.01, None, 0.02]), Series("random", [1, 100], [0.1, 0.2])]
     curves[1] = replace(curves[1], style="dashed")
@@ -70,8 +71,14 @@ def write_analyses(folder: Path, members: list[str]) -> None:
     )
     rows = [Series(label, few, [i / 6 if i != j else None for j in range(len(few))]) for i, label in enumerate(few)]
     table = Result(members=own, figure=Figure("Likeness", "member", "other", rows, kind="map"))
+    twins = [Series(f"topk-k_12-s{seed}", [1, 10], [0.5, 0.6 + seed / 9]) for seed in (0, 1)]
+    twins += [Series(f"{one.name}, at random", [1, 10], [0.1, 0.2], style="dashed") for one in twins]
+    pairs = {
+        label: {f"like {other}": Number(0.5, 0.01, 40)} for label, other in zip(few, [*few[1:], few[0]], strict=True)
+    }
+    seeds = Result(members=pairs, figure=Figure("Seeds", "n", "KL, nats", twins))
     folder.mkdir(parents=True)
-    for name, result in (("purity", chart), ("likeness", table)):
+    for name, result in (("purity", chart), ("likeness", table), ("seeds", seeds)):
         (folder / f"{name}.json").write_text(json.dumps({"analysis": name, "config": {"n": 8}, **asdict(result)}))
     (folder / "theirs.json").write_text("[]")
 

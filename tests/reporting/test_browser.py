@@ -183,6 +183,13 @@ def test_results_of_analyses_are_drawn(seen: Seen) -> None:
     assert seen.found["figures"] == [[None], ["SAEs", "random"]]
 
 
+def test_members_of_one_kind_share_a_key(seen: Seen) -> None:
+    assert [text.split("\n") for text in seen.found["keys"]][1:] == [
+        ["SAEs", "random"],
+        ["topk-k_12, 2 seeds", "at random"],
+    ]
+
+
 def test_a_map_names_members_by_what_sets_them_apart(seen: Seen) -> None:
     labels = seen.found["labels"]
     assert len(set(labels)) == len(labels) == 6

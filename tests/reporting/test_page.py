@@ -121,14 +121,17 @@ def test_a_worthless_site_is_seen_in_kl_first(sweep: Path) -> None:
 def test_any_result_of_an_analysis_has_a_section(many: Path) -> None:
     write_report(many, quiet())
     text = (many / "report.html").read_text(encoding="utf-8")
-    likeness, purity = data_of(many / "report.html")["sections"]["analyses"]
+    likeness, purity, seeds = data_of(many / "report.html")["sections"]["analyses"]
     assert (likeness["kind"], len(likeness["series"])) == ("map", 6)
     assert purity["title"] == "Purity <b>by</b> L0"
     assert "<h2>Analysis: purity</h2><p class=quiet>n=8 · analyses/purity.json has all of it" in text
     row = "<th scope=row>mean purity</th><td class=number>0.75 ±0.012</td><td class=number>0.2</td><td class=number>240"
     assert row in text
     assert "<td class=number>0.5 ±0.01 <span class=control>vs 0.2</span></td>" in text
-    assert text.count("<section class=analysis>") == 2
+    assert len(seeds["series"]) == 4
+    assert text.count("<section class=analysis>") == 3
+    one, other = list(json.loads((many / "analyses" / "seeds.json").read_text())["members"])[:2]
+    assert f"<th scope=row>{one}</th><td>like {other}</td><td class=number>0.5 ±0.01</td>" in text, "no column each"
     assert "<b>by</b>" not in text.replace("\\u003c", "<").partition('id="data"')[0], "only ever text"
 
 

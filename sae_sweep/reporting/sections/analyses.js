@@ -1,11 +1,23 @@
 // A figure is series over common axes, or a map with a row for each series, as analyses/session/result.py has it.
 const STYLES = { line: "lines+markers", dashed: "lines", points: "markers", bars: "bars" };
-const seriesColour = (series, index) => series.style === "dashed" ? variable("--control") : variable(`--c${index % 12}`);
 
-function seriesTrace(series, index) {
-  const color = seriesColour(series, index), name = series.name;
+// What the key says of a series: members that differ in their seed alone are one, and so are controls of one kind.
+const SEED = /-s\d+(?=-|,|$)/;
+function keyed(figure) {
+  const plain = figure.series.map(({ name, style }) => style === "dashed" ? name.split(", ").at(-1) : name);
+  const stems = plain.map(name => name.replace(SEED, "")), many = stem => plain.filter((name, i) => stems[i] === stem && name !== stem).length;
+  const labels = stems.map((stem, i) => many(stem) < 2 ? plain[i] : `${stem}, ${many(stem)} seeds`);
+  const coloured = [...new Set(labels.filter((_, i) => figure.series[i].style !== "dashed"))];
+  return figure.series.map(({ style }, i) => ({
+    label: labels[i], first: labels.indexOf(labels[i]) === i,
+    colour: () => style === "dashed" ? variable("--control") : variable(`--c${coloured.indexOf(labels[i]) % 12}`),
+  }));
+}
+
+function seriesTrace(series, { label, first, colour }) {
+  const color = colour(), name = series.name;
   const error_y = series.error ? { type: "data", array: series.error.map(error => error ?? 0), color, thickness: 1.2, width: 3 } : undefined;
-  const common = { name, legendgroup: name, x: series.x, y: series.y, error_y, hovertemplate: `${escaped(name)}<br>%{x} · %{y:.4g}<extra></extra>` };
+  const common = { name: label, legendgroup: label, showlegend: first, x: series.x, y: series.y, error_y, hovertemplate: `${escaped(name)}<br>%{x} · %{y:.4g}<extra></extra>` };
   if (series.style === "bars") return { ...common, type: "bar", marker: { color } };
   return { ...common, type: "scatter", mode: STYLES[series.style] ?? "lines+markers", line: { color, width: 2, dash: series.style === "dashed" ? "dash" : "solid" }, marker: { color, size: 8 } };
 }
@@ -22,7 +34,8 @@ function paintFigure(figure) {
   const values = name => figure.series.flatMap(series => series[name]).filter(value => typeof value === "number");
   const names = figure.series.flatMap(series => series.x).filter(value => typeof value === "string");
   const axis = (name, log) => name === "x" && names.length ? nameAxis(names, figure.x, new Set(names).size > 6) : log ? logAxis(values(name), figure[name], 1.15) : title(figure[name]);
-  return [figure.series.map(seriesTrace), { xaxis: axis("x", figure.log_x), yaxis: axis("y", figure.log_y), barmode: "group" }];
+  const keys = keyed(figure);
+  return [figure.series.map((series, index) => seriesTrace(series, keys[index])), { xaxis: axis("x", figure.log_x), yaxis: axis("y", figure.log_y), barmode: "group" }];
 }
 
 for (const element of document.querySelectorAll(".chart.analysis")) {
@@ -34,7 +47,9 @@ for (const element of document.querySelectorAll(".chart.analysis")) {
   element.setAttribute("aria-label", figure.title);
   key.before(h("h3", {}, figure.title));
   chart(element, () => {
-    if (figure.kind !== "map") key.replaceChildren(...figure.series.map((series, index) => h("span", {}, h("i", { style: `border-top-color: ${seriesColour(series, index)}; border-top-style: ${series.style === "dashed" ? "dashed" : "solid"}` }), series.name)));
+    const line = (series, one) => h("i", { style: `border-top-color: ${one.colour()}; border-top-style: ${series.style === "dashed" ? "dashed" : "solid"}` });
+    const entries = figure.kind === "map" ? [] : keyed(figure).map((one, index) => one.first ? h("span", {}, line(figure.series[index], one), one.label) : "");
+    key.replaceChildren(...entries.filter(Boolean));
     return paintFigure(figure);
   }, `analysis-${element.dataset.index}`);
 }

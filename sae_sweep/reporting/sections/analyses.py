@@ -11,7 +11,7 @@ from sae_sweep.host.json_files import read_object
 from sae_sweep.reporting.page import Cell, Page
 
 PLACE, SPAN = 58, "page"
-MOST_COLUMNS = 24
+MOST_COLUMNS, MOST_ROWS = 24, 200
 """Of a table of members' numbers: those beyond are in the file alone."""
 
 
@@ -66,9 +66,11 @@ def _numbers(numbers: Mapping[str, Any]) -> str:
 
 
 def _members(members: Mapping[str, Any]) -> str:
-    """Each member's, a row for it and a column for each name."""
+    """Each member's, a row for it and a column for each name; where most names are of few members, a row for each."""
     of = {label: _mapping(numbers) for label, numbers in members.items()}
     columns = list(dict.fromkeys(name for numbers in of.values() for name in numbers))
+    if 2 * sum(map(len, of.values())) < len(of) * len(columns):
+        return _sparse(of)
     kept = columns[:MOST_COLUMNS]
     rows = "".join(
         f"<tr><th scope=row>{escape(label)}</th>"
@@ -80,6 +82,20 @@ def _members(members: Mapping[str, Any]) -> str:
     left = len(columns) - len(kept)
     told = f"<p class=quiet>{left} more columns are in the file.</p>" if left else ""
     return _table(f"<th scope=col>Member</th>{heads}", rows) + told if rows else ""
+
+
+def _sparse(of: Mapping[str, Mapping[str, Any]]) -> str:
+    """A row for each number of each member."""
+    rows = [
+        f"<tr><th scope=row>{escape(label)}</th><td>{escape(name)}</td>"
+        f"<td class=number>{_value(number)}{_control(number)}</td></tr>"
+        for label, numbers in of.items()
+        for name, number in numbers.items()
+    ]
+    left = len(rows) - MOST_ROWS
+    told = f"<p class=quiet>{left} more rows are in the file.</p>" if left > 0 else ""
+    heads = "<th scope=col>Member</th><th scope=col></th><th scope=col class=number>Value</th>"
+    return _table(heads, "".join(rows[:MOST_ROWS])) + told
 
 
 def _table(heads: str, rows: str) -> str:
