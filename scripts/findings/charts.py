@@ -7,7 +7,7 @@ from math import floor, log10
 from sae_sweep.reporting.picture import CONTROL, PALETTE
 from scripts.findings.numbers import Finding, Row
 
-WIDTH, HEIGHT, LEFT, TOP, BOTTOM, GAP = 340, 330, 62, 62, 44, 14
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM, GAP = 340, 310, 62, 40, 44, 14
 """Of a panel: its size, and the room beside, above and below its box; and between two of them."""
 GREY = ("random", "raw activations", "by chance")
 """Series that begin so, or end so after a comma, are what others are read against."""
@@ -63,13 +63,13 @@ def chart(panels: Mapping[str, Finding], log_y: bool) -> str:
 def _looks(series: Sequence[str]) -> dict[str, tuple[str, str]]:
     """The colour and the dashes of each: what differs from another after a comma has its colour."""
     found: dict[str, tuple[str, str]] = {}
-    free = iter(PALETTE)
+    free, greys = iter(PALETTE), iter(("", "7 4", "2 4"))
     for name in series:
         kind, comma, rest = name.partition(", ")
         if kind in found and comma:
             found[name] = (found[kind][0], "2 4" if rest.startswith("random as") else "7 4")
         elif kind.startswith(GREY) or "at random" in kind:
-            found[name] = (CONTROL, "")
+            found[name] = (CONTROL, next(greys))
         else:
             found[name] = (next(free), "")
     return found

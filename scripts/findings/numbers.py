@@ -49,7 +49,7 @@ class Compared:
         gap, room = self.one.value - self.other.value, (self.one.error or 0.0) + (self.other.error or 0.0)
         if abs(gap) <= room:
             return "neither"
-        return "the first" if (gap > 0) == (self.better == "higher") else "the second"
+        return "first" if (gap > 0) == (self.better == "higher") else "second"
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ class Finding:
     rows: Sequence[Row]
     pairs: Sequence[tuple[int, int]] = field(default_factory=list)
     """Rows that are compared, by their place."""
+    word: str = "better"
+    """What one of two is found to be."""
 
     @property
     def compared(self) -> list[Compared]:
@@ -78,14 +80,14 @@ class Finding:
         """It, as it was written."""
         rows = [Row(**row) for row in entries["rows"]]
         pairs = [(one, other) for one, other in entries["pairs"]]
-        return cls(entries["y"], entries["x"], entries["better"], rows, pairs)
+        return cls(entries["y"], entries["x"], entries["better"], rows, pairs, entries["word"])
 
 
 class Rows:
     """The rows of a finding while it is made."""
 
-    def __init__(self, y: str, x: str, better: Better) -> None:
-        self._y, self._x, self._better = y, x, better
+    def __init__(self, y: str, x: str, better: Better, word: str = "better") -> None:
+        self._y, self._x, self._better, self._word = y, x, better, word
         self._rows: list[Row] = []
         self._pairs: list[tuple[int, int]] = []
 
@@ -101,4 +103,4 @@ class Rows:
     @property
     def finding(self) -> Finding:
         """All of it."""
-        return Finding(self._y, self._x, self._better, self._rows, self._pairs)
+        return Finding(self._y, self._x, self._better, self._rows, self._pairs, self._word)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from scripts.findings.charts import chart
-from scripts.findings.numbers import Finding
+from scripts.findings.numbers import Compared, Finding
 from scripts.findings.questions import QUESTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,26 +43,40 @@ def renewed(text: str, found: Found) -> str:
 
 
 def _measured(own: Mapping[str, Finding]) -> str:
-    """Every row: what, where, and each model's number."""
-    first = next(iter(own.values()))
-    lines = [["", first.x, *own], ["---"] * 2 + ["---:"] * len(own)]
-    places = dict.fromkeys((row.series, row.x) for finding in own.values() for row in finding.rows)
-    for series, x in places:
-        rows = [next((r for r in one.rows if (r.series, r.x) == (series, x)), None) for one in own.values()]
-        lines.append([series, str(x), *("" if row is None else row.text for row in rows)])
+    """A row for each series, a column for each place of each model."""
+    places = [(model, x) for model, finding in own.items() for x in dict.fromkeys(row.x for row in finding.rows)]
+    found = {(model, row.x, row.series): row for model, finding in own.items() for row in finding.rows}
+    series = dict.fromkeys(row.series for finding in own.values() for row in finding.rows)
+    lines = [[next(iter(own.values())).x, *(f"{model}, {x}" for model, x in places)], ["---", *["---:"] * len(places)]]
+    for name in series:
+        rows = [found.get((model, x, name)) for model, x in places]
+        lines.append([name, *("" if row is None else row.text for row in rows)])
     return _table(lines)
 
 
 def _compared(own: Mapping[str, Finding]) -> str:
-    """Every pair: what it is of, and which is better on each model."""
+    """A row for each two that are compared, a column for each place of each model: which is better."""
     first = next(iter(own.values()))
-    lines = [["the first", "the second", first.x, *(f"better, {model}" for model in own)]]
-    lines.append(["---"] * (3 + len(own)))
-    for number, one in enumerate(first.compared):
-        verdicts = [finding.compared[number].verdict for finding in own.values()]
-        x = f"{one.one.x}" if one.one.x == one.other.x else f"{one.one.x}; {one.other.x}"
-        lines.append([one.one.series, one.other.series, x, *verdicts])
+    found = {(model, _of(one), _at(one)): one for model, finding in own.items() for one in finding.compared}
+    places = list(dict.fromkeys((model, x) for model, _, x in found))
+    lines = [
+        ["first", "second", *(", ".join(filter(None, (first.word, model, x))) for model, x in places)],
+        ["---"] * (2 + len(places)),
+    ]
+    for names in dict.fromkeys(_of(one) for one in first.compared):
+        verdicts = [found.get((model, names, x)) for model, x in places]
+        lines.append([*names, *("" if one is None else one.verdict for one in verdicts)])
     return _table(lines)
+
+
+def _of(one: Compared) -> tuple[str, str]:
+    """Which two: by their series, or where these are the same at several places, by these too."""
+    (a, x), (b, y) = (one.one.series, one.one.x), (one.other.series, one.other.x)
+    return (a, b) if x == y else (f"{a}, {x}", f"{b}, {y}")
+
+
+def _at(one: Compared) -> str:
+    return str(one.one.x) if one.one.x == one.other.x else ""
 
 
 def _table(lines: list[list[str]]) -> str:

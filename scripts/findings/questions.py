@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -147,7 +147,7 @@ def pruning(swept: Swept) -> dict[str, Finding]:
 
 def seeds(swept: Swept) -> dict[str, Finding]:
     """How alike members are that differ in their seed."""
-    result, rows = swept.result("matching"), Rows("mean cosine of assigned decoder rows", "L0", "higher")
+    result, rows = swept.result("matching"), Rows("mean cosine of assigned decoder rows", "L0", "higher", "more alike")
     kinds = (END_TO_END, TWIN, LOCAL, "standard", TOKENIZED, "kmeans")
     made = {
         (kind, l0): rows.add(_alike(result, kind, l0, points))
@@ -158,7 +158,9 @@ def seeds(swept: Swept) -> dict[str, Finding]:
     least = min(result["numbers"][_family(swept.members(kind, l0))]["control"] for kind, l0 in made)
     rows.add(Row("by chance", 8, least, None, 1))
     rows.compare(made[TWIN, L0S[0]], made[END_TO_END, L0S[0]])
-    return {"matching": rows.finding}
+    kl = Rows(KL, "L0", "lower")
+    kl.compare(*(kl.add(_row(kind, L0S[0], swept.members(kind, L0S[0]), "kl")) for kind in (TWIN, END_TO_END)))
+    return {"matching": rows.finding, "matching_kl": kl.finding}
 
 
 def _family(points: Sequence[Point]) -> str:
@@ -174,7 +176,7 @@ def tokenized(swept: Swept) -> dict[str, Finding]:
     """Who tells the token from the activation; and what a table of tokens is worth to an SAE."""
     result, rows = swept.result("tokens"), Rows("accuracy of the last token's detector", "table", "higher")
     with_table, without = swept.members(TOKENIZED, MIDDLE), swept.members(LOCAL, MIDDLE)
-    lookup = rows.add(over_seeds("tokenized SAE", "its own rows", _values(result, with_table, "detector_lookup")))
+    lookup = rows.add(_detector(result, with_table))
     for name, said in (("residual", "less the mean"), ("unigram", "as it is")):
         number = result["members"][with_table[0]["member"]][f"detector_{name}"]
         error = number["standard_error"]
@@ -194,6 +196,13 @@ def tokenized(swept: Swept) -> dict[str, Finding]:
         )
         found[f"tokens_{key}"] = made.finding
     return found
+
+
+def _detector(result: Mapping[str, Any], points: Sequence[Point]) -> Row:
+    """Of an SAE's own rows: seeds share the few held-out rows, whose error is the larger one."""
+    row = over_seeds("tokenized SAE", "its own rows", _values(result, points, "detector_lookup"))
+    of_rows = mean(_values(result, points, "detector_lookup", "standard_error"))
+    return replace(row, error=max(row.error or 0.0, of_rows))
 
 
 def probing(swept: Swept) -> dict[str, Finding]:
