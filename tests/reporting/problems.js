@@ -2,7 +2,8 @@
 () => {
   const found = [], seen = e => e.checkVisibility() && e.getClientRects().length > 0;
   const own = e => [...e.childNodes].some(node => node.nodeType === 3 && node.textContent.trim());
-  const scrolls = e => e.closest(".scroll, .legend, .values, select, nav, dialog");
+  const paper = document.documentElement.classList.contains("printing"); // where nothing scrolls
+  const scrolls = e => e.closest(paper ? "select, dialog" : ".scroll, .legend, .values, select, nav, dialog");
   const say = (what, e) => found.push(`${what}: ${(e.textContent || e.tagName).trim().slice(0, 60)}`);
   const leaves = [...document.querySelectorAll("main *")].filter(e => own(e) && seen(e) && !scrolls(e) && !e.closest("svg"));
   const box = e => e.getBoundingClientRect();

@@ -55,10 +55,13 @@ function apart(names) {
   return many ? words.map(own => own.filter((_, i) => words.some(other => other[i] !== own[i]) || own.length < 2)) : words;
 }
 
-// An axis of names: without what all have, cut where they are long, upright where they are many.
-const MOST_LETTERS = 22;
-function nameAxis(names, text, upright) {
-  const words = apart([...new Set(names)]);
+// An axis of names: without what all have, cut where they are long, and as many as `room` (in pixels) has place for; those
+// below a chart are upright where they would not fit side by side.
+const MOST_LETTERS = 22, LINE_PIXELS = 16, LETTER_PIXELS = 8;
+function nameAxis(names, text, below, room) {
+  const all = [...new Set(names)], words = apart(all), every = Math.max(1, Math.ceil(all.length * LINE_PIXELS / room));
   const cut = own => { const name = own.join("-"); return name.length > MOST_LETTERS ? name.slice(0, MOST_LETTERS - 1) + "…" : name; };
-  return { type: "category", title: { text, standoff: 8 }, tickvals: [...new Set(names)], ticktext: words.map(cut), ...(upright ? { tickangle: -90 } : {}) };
+  const told = some => some.filter((_, i) => i % every === 0), labels = told(words.map(cut));
+  const upright = below && labels.join("").length * LETTER_PIXELS + labels.length * LINE_PIXELS > room;
+  return { type: "category", title: { text, standoff: 8 }, tickvals: told(all), ticktext: labels, ...(upright ? { tickangle: -90 } : {}) };
 }

@@ -22,18 +22,21 @@ function seriesTrace(series, { label, first, colour }) {
   return { ...common, type: "scatter", mode: STYLES[series.style] ?? "lines+markers", line: { color, width: 2, dash: series.style === "dashed" ? "dash" : "solid" }, marker: { color, size: 8 } };
 }
 
-function paintFigure(figure) {
+const AROUND = 110; // pixels of a chart that its axes and their words take
+
+function paintFigure(figure, { clientWidth, clientHeight }) {
+  const [across, down] = [clientWidth - AROUND, clientHeight - AROUND];
   const title = text => ({ title: { text, standoff: 8 } });
   if (figure.kind === "map") {
     const z = figure.series.map(series => series.y);
     return [[{
       type: "heatmap", x: figure.series[0].x.map(String), y: figure.series.map(series => series.name), z, colorscale: "Viridis", xgap: 1, ygap: 1,
       colorbar: { thickness: 10, outlinewidth: 0 }, hovertemplate: "%{y}<br>%{x}<br>%{z:.4g}<extra></extra>", texttemplate: z.flat().length <= 120 ? "%{z:.3g}" : undefined,
-    }], { xaxis: nameAxis(figure.series[0].x.map(String), figure.x, true), yaxis: { ...nameAxis(figure.series.map(series => series.name), figure.y), autorange: "reversed" } }];
+    }], { xaxis: nameAxis(figure.series[0].x.map(String), figure.x, true, across - AROUND), yaxis: { ...nameAxis(figure.series.map(series => series.name), figure.y, false, down - AROUND), autorange: "reversed" } }];
   }
   const values = name => figure.series.flatMap(series => series[name]).filter(value => typeof value === "number");
   const names = figure.series.flatMap(series => series.x).filter(value => typeof value === "string");
-  const axis = (name, log) => name === "x" && names.length ? nameAxis(names, figure.x, new Set(names).size > 6) : log ? logAxis(values(name), figure[name], 1.15) : title(figure[name]);
+  const axis = (name, log) => name === "x" && names.length ? nameAxis(names, figure.x, true, across) : log ? logAxis(values(name), figure[name], 1.15) : title(figure[name]);
   const keys = keyed(figure);
   return [figure.series.map((series, index) => seriesTrace(series, keys[index])), { xaxis: axis("x", figure.log_x), yaxis: axis("y", figure.log_y), barmode: "group" }];
 }
@@ -50,6 +53,6 @@ for (const element of document.querySelectorAll(".chart.analysis")) {
     const line = (series, one) => h("i", { style: `border-top-color: ${one.colour()}; border-top-style: ${series.style === "dashed" ? "dashed" : "solid"}` });
     const entries = figure.kind === "map" ? [] : keyed(figure).map((one, index) => one.first ? h("span", {}, line(figure.series[index], one), one.label) : "");
     key.replaceChildren(...entries.filter(Boolean));
-    return paintFigure(figure);
+    return paintFigure(figure, element);
   }, `analysis-${element.dataset.index}`);
 }
