@@ -103,6 +103,7 @@ LATER: dict[str, Any] = {
     "data.positions_of": "all",
     "data.max_bad_records": 0.001,
     "training.lr_schedule": None,
+    "training.precision": "auto",
     **{f"data.toy.{key.name}": key.default for key in fields(ToyConfig) if key.default is not MISSING},
 }
 """Keys that came later, and what they are for a sweep that was written before: such a value changes no identity. Those
@@ -194,6 +195,9 @@ class TrainingConfig:
     lr_schedule: str | None = field(default=None, kw_only=True)
     """How lr falls over that share: linear (null too), cosine, or constant, which does not; over all of the run where
     it is given and the share is neither here nor in the recipe."""
+    precision: str = field(default="auto", kw_only=True)
+    """How a GPU multiplies: auto and bf16 choose latents by products of 16 bits and compute what may be chosen in
+    float32, which is exact; fp32 computes all of it so; tf32 multiplies everything in TF32, which is not exact."""
     milestones: list[int] | str | None
     """Training tokens after which each member is kept as it is then, and judged; `log:n` is n of them log-spaced."""
 

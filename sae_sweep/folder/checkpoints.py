@@ -61,6 +61,8 @@ class MemberRecord:
     """(Token, latent) pairs with a gradient when it last looked."""
     most_dead: int = 0
     """As many latents as can be dead before it looks again."""
+    crowd: int = 1
+    """Times the room that its lists were expected to need."""
     crc32: str = ""
     """Of its file."""
 

@@ -34,9 +34,11 @@ class Room:
     """How long lists are whose length only the device knows: as long as there is room. Whether that was enough is a
     number on the device too, which who made it looks at when it costs nothing."""
 
-    def __init__(self, entries: int, lost_before: Tensor) -> None:
-        """`lost_before` [] bool: whether a list that this one goes on from was cut."""
-        self.entries, self._lost_before = entries, lost_before
+    def __init__(self, entries: int, lost_before: Tensor, half: torch.dtype | None = None, crowd: int = 1) -> None:
+        """`lost_before` [] bool: whether a list that this one goes on from was cut. With `half`, a format of 16 bits,
+        products in it say what may be chosen: `crowd` times as much as is expected at first."""
+        self.entries, self.half, self.crowd = entries, half, crowd
+        self._lost, self._wider = lost_before, list[Room]()
         self.wanted: Tensor | None = None
         """[] int64: how many entries there were; those beyond the room are lost."""
         self.rows: dict[str, RowSums] = {}
@@ -45,7 +47,19 @@ class Room:
     @property
     def lost(self) -> Tensor:
         """[] bool: whether a list was cut."""
-        return self._lost_before if self.wanted is None else self._lost_before | (self.wanted > self.entries)
+        lost = self._lost if self.wanted is None else self._lost | (self.wanted > self.entries)
+        for other in self._wider:
+            lost = lost | other.lost
+        return lost
+
+    def lose(self, cut: Tensor) -> None:
+        """Count a list as cut where it was, [] bool, for want of other room than this."""
+        self._lost = self._lost | cut
+
+    def wider(self, times: int) -> "Room":
+        """Room for so many times the entries: where that is not enough, this one is not."""
+        self._wider.append(Room(times * self.entries, self._lost))
+        return self._wider[-1]
 
 
 def where(chosen_RF: Tensor, z_RF: Tensor) -> Entries:
@@ -95,6 +109,20 @@ def _written_above(z_RF: Tensor, floor: Tensor, offsets: Tensor, room: int) -> t
     value_N = z_RF.new_zeros(room)
     value_N[: len(flat_N)] = z_RF.reshape(-1).index_select(0, flat_N)
     return columns_N, value_N
+
+
+def kept_within(entries: Entries, kept_N: Tensor, room: Room, last: int) -> Entries:
+    """Those of some entries that a mask keeps, in lists that fill the room; what is left of it is of the `last`
+    column."""
+    ends_N = kept_N.cumsum(0)
+    begins = torch.cat([ends_N.new_zeros(1), ends_N]).index_select(0, entries.offsets)
+    room.wanted = begins[-1]
+    place_N = torch.where(kept_N, ends_N - 1, room.entries).clamp(max=room.entries)  # one more, for what is left out
+    column_N = torch.full((room.entries + 1,), last, dtype=torch.int32, device=kept_N.device)
+    value_N = entries.value_N.new_zeros(room.entries + 1)
+    column_N.index_copy_(0, place_N, entries.column_N.to(torch.int32))
+    value_N.index_copy_(0, place_N, entries.value_N)
+    return Entries(begins.clamp(max=room.entries).to(torch.int32), column_N[:-1], value_N[:-1])
 
 
 def largest_of_rows(

@@ -21,6 +21,8 @@ def kth_largest(values: Tensor, count: int) -> Tensor:
     """
     if values.device.type != "cpu":
         return values.topk(count, dim=-1, sorted=False).values.amin(-1)
+    if values.dtype == torch.bfloat16:  # numpy has none
+        return kth_largest(values.float(), count).to(values.dtype)
     place = values.shape[-1] - count
     return torch.as_tensor(np.partition(values.numpy(), place, axis=-1)[..., place])
 
@@ -32,6 +34,15 @@ def row_top(values_BF: Tensor, count: int) -> Tensor:
 
         return triton_selection.row_top(values_BF, count)[0]
     return values_BF.topk(count, dim=1, sorted=False).indices
+
+
+def row_smallest(values_BF: Tensor, count: int) -> Tensor:
+    """[B]: the smallest of each row's `count` largest."""
+    if on_triton(values_BF):
+        from sae_sweep.kernels.cuda import selection as triton_selection
+
+        return triton_selection.row_top(values_BF, count)[1]
+    return values_BF.topk(count, dim=1, sorted=False).values.amin(1)
 
 
 def row_largest(values_BF: Tensor, count: int) -> Tensor:

@@ -42,6 +42,18 @@ def weighted_row_sums(table_KD: Tensor, index_N: Tensor, weight_N: Tensor, offse
     return torch.cat(parts, dim=1)
 
 
+def row_sum_pairs(
+    table_KD: Tensor, index_N: Tensor, weight_N: Tensor, other_N: Tensor, offsets: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`weighted_row_sums` with two weights at the same places."""
+    if on_triton(table_KD):
+        from sae_sweep.kernels.cuda import sparse as triton_sparse
+
+        return triton_sparse.row_sum_pairs(table_KD, index_N, weight_N, other_N, offsets)
+    one, two = (weighted_row_sums(table_KD, index_N, each_N, offsets) for each_N in (weight_N, other_N))
+    return one, two
+
+
 def _bags(table_KD: Tensor, index_N: Tensor, weight_N: Tensor, offsets: Tensor) -> Tensor:
     return embedding_bag(index_N, table_KD, offsets, mode="sum", per_sample_weights=weight_N, include_last_offset=True)
 
@@ -66,6 +78,10 @@ def sampled_pairs(
     left_RD: Tensor, other_RD: Tensor, right_FD: Tensor, index_N: Tensor, offsets: Tensor
 ) -> tuple[Tensor, Tensor]:
     """`sampled_products` of two left sides at the same places."""
+    if on_triton(left_RD):
+        from sae_sweep.kernels.cuda import sparse as triton_sparse
+
+        return triton_sparse.sampled_pairs(left_RD, other_RD, right_FD, index_N, offsets)
     if not _on_one_core(left_RD):
         left_N, other_N = (sampled_products(each, right_FD, index_N, offsets) for each in (left_RD, other_RD))
         return left_N, other_N
@@ -109,9 +125,9 @@ def located(flat_N: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
     return offsets, torch.sub(flat_N, bag_of_each(offsets, len(flat_N)), alpha=columns)
 
 
-def bag_of_each(offsets: Tensor, entries: int) -> Tensor:
-    """[N]: the bag that each of so many entries is in; on a GPU those after the last offset are in the last one."""
-    if offsets.device.type != "cpu" or on_triton(offsets):
+def bag_of_each(offsets: Tensor, entries: int, padded: bool = False) -> Tensor:
+    """[N]: the bag that each of so many entries is in. Padding, after the last offset, is in the last one."""
+    if padded:
         offsets = torch.cat([offsets[:-1], torch.full_like(offsets[:1], entries)])
     return torch.repeat_interleave(offsets.diff(), output_size=entries)
 
@@ -141,7 +157,7 @@ def transposed(offsets: Tensor, column_N: Tensor, columns: int) -> tuple[Tensor,
     are, and their rows [N]; by row within a column."""
     if column_N.device.type != "cpu" or on_triton(column_N):
         ordered_N, order_N = torch.sort(column_N.to(torch.int32), stable=True)
-        row_N = bag_of_each(offsets, len(column_N))
+        row_N = bag_of_each(offsets, len(column_N), padded=True)
         return sorted_offsets(ordered_N, columns), order_N, row_N.index_select(0, order_N)
     found = column_N.new_empty(columns + 1), torch.empty_like(column_N), torch.empty_like(column_N)
     cpu.loops.transpose(offsets.numpy(), column_N.numpy(), *(each.numpy() for each in found))

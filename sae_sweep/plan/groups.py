@@ -142,7 +142,8 @@ def _grouped(members: Iterable[Member]) -> Plan:
     for member in members:
         banks = groups.setdefault(stream_key(member.config), {})
         batch, objective = member.config.training.batch_size, member.config.training.objective_keys
-        shared = (member.site, *member.config.sae.structure(), batch, *objective.values())
+        precision = member.config.training.precision
+        shared = (member.site, *member.config.sae.structure(), batch, precision, *objective.values())
         banks.setdefault(shared, []).append(member)
     return Plan(tuple(_group(key, banks.values()) for key, banks in groups.items()))
 

@@ -17,6 +17,7 @@ AUTO = "auto"
 """As `model.dtype`: the checkpoint's own."""
 POSITIONS = ("counted", "all")
 LR_SCHEDULES = ("linear", "cosine", "constant")
+PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 MOST_DEVICES = 1024
 """That share a group: each of them reads rows of every block."""
 NAME_BYTES = 200
@@ -36,6 +37,7 @@ def check_config(config: MemberConfig) -> None:
     _check_whitening(config)
     _check_pairs(config)
     _check_training(config)
+    _check_precision(config)
     _check_objective(config)
     _check_evaluation(config)
     _at_least("tracking.log_every", config.tracking.log_every, 1)
@@ -167,6 +169,13 @@ def _check_training(config: MemberConfig) -> None:
                 f"training.milestones={shown(training.milestones)}: {tokens} must be at least 1 and at most"
                 f" training.tokens={shown(training.tokens)}"
             )
+
+
+def _check_precision(config: MemberConfig) -> None:
+    precision = config.training.precision
+    _one_of("training.precision", precision, PRECISIONS)
+    if config.model.device == "cpu" and precision in ("tf32", "bf16"):
+        raise ConfigError(f"training.precision={precision} is for GPUs; leave it auto, or give model.device=cuda")
 
 
 def _check_objective(config: MemberConfig) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from sae_sweep.kernels.rows import RowSums
-from sae_sweep.kernels.sparse import sampled_pairs, sampled_products, weighted_row_sums
+from sae_sweep.kernels.sparse import row_sum_pairs, sampled_pairs, sampled_products, weighted_row_sums
 
 if TYPE_CHECKING:
     from sae_sweep.saes.sparse_codes import SparseCodes
@@ -48,7 +48,7 @@ class SparseDecodeBoth(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(values, others, W_dec)
         ctx.codes, ctx.frozen, ctx.defers = codes, frozen, defers  # type: ignore[attr-defined]
-        return _decoded(codes, values, W_dec), _decoded(codes, others, W_dec)
+        return row_sum_pairs(W_dec, codes.latent_N, values, others, codes.row_offsets)
 
     @staticmethod
     def backward(ctx, g_RD, g_other_RD):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205

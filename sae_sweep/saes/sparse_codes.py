@@ -42,7 +42,7 @@ class SparseCodes(Codes):
 
     @cached_property
     def token_N(self) -> Tensor:
-        return bag_of_each(self.token_offsets, len(self.latent_N))
+        return bag_of_each(self.token_offsets, len(self.latent_N), self._padded)
 
     @property
     def rows_per_token(self) -> int:
@@ -78,7 +78,10 @@ class SparseCodes(Codes):
         return RelaidCodes(self, layout)
 
     def ranked(self, values: Tensor, ends: Sequence[Sequence[int]]) -> tuple[Codes, Tensor]:
-        assert not self._padded, "ranks are of lists of a known length"
+        if self._padded:  # ranks are of lists of a known length, which is waited for
+            count = int(self.token_offsets[-1])
+            known = SparseCodes(self.token_offsets, self.latent_N[:count], self.layout, late=self.late)
+            return known.ranked(values[:count], ends)
         most = max(own[-1] for own in ends)
         place_N = torch.arange(len(values), device=values.device) - self.row_offsets.index_select(0, self.row_N)
         padded_RK = values.new_full((self.rows, most), -torch.inf)

@@ -11,7 +11,7 @@ from typing import Literal
 
 Effect = Literal[
     *("parameters", "metrics", "curves", "passes", "plan", "refused", "place", "tracking", "card", "later", "kept"),
-    *("checkpoints", "turns", "hours"),
+    *("checkpoints", "turns", "hours", "bank"),
 ]
 """What a key changes:
 
@@ -28,6 +28,7 @@ card        what the saved SAE says of its model
 later       what is measured beside the rest, on the same weights
 turns       which members are on the device together, and how often the model's pass is made
 hours       how long a plan says that it takes
+bank        which members step together
 checkpoints how often there is one to go on from
 """
 
@@ -311,6 +312,7 @@ REST = [
     Row("launcher.host_memory_gb", "turns", "launcher.host_memory_gb=0.2", f"{WIDE} launcher.memory_gb=1.45"),
     Row("training.checkpoint_minutes", "checkpoints", "training.checkpoint_minutes=0"),
     Row("training.checkpoint_tokens", "checkpoints", "training.checkpoint_tokens=512"),
+    Row("training.precision", "bank", "training.precision=fp32"),
     Row("training.milestones", "place", "training.milestones=[200] name=milestones"),
 ]
 

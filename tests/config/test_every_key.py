@@ -35,6 +35,7 @@ from sae_sweep.plan.memory import peak
 from sae_sweep.plan.placement import plan_passes
 from sae_sweep.training.run.checkpointing import Keeper
 from sae_sweep.training.run.sources import LanguageModelSource
+from sae_sweep.training.step.trainer import HALVES
 from tests.config.every_key import OF_THE_STREAM, OPTIONS, RUNTIME, TABLE, Row
 from tests.config.every_key_places import Places, make_hub_cache, make_places
 from tests.model.adapters import stand_in
@@ -248,6 +249,14 @@ def test_a_size_that_a_plan_needs(row: Row, places: Places, offline_hub: None) -
     unstated = [f"{key}=null" for key in {row.key, "model.n_heads" if size == "d_head" else row.key}]
     with pytest.raises(ConfigError, match=row.key):
         plan_sweep([config((*row.overrides(places)[0], *unstated))])
+
+
+def test_how_a_gpu_multiplies_parts_banks(places: Places) -> None:
+    """What it computes there is shown in tests/device."""
+    (row,) = [row for row in TABLE if row.effect == "bank"]
+    (group,) = plan_sweep(before_and_after(row, places)).groups
+    asked = [bank.members[0].config.training.precision for bank in group.banks]
+    assert [HALVES.get(precision) for precision in asked] == [torch.float16, None]
 
 
 @pytest.mark.parametrize("row", rows("refused"))

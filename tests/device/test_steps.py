@@ -4,7 +4,7 @@ import pytest
 
 from tests.device.kinds import KNOBS, STEERED, steps
 
-WAITS = {"hierarchical_topk": 2, "temporal": 6}
+WAITS = {"hierarchical_topk": 3, "temporal": 6}
 """Of a plain step, where there are any."""
 UNORDERED = ("hierarchical_topk", "ortsae", "temporal")
 """Kinds whose gradients of values taken by index are added in no order."""

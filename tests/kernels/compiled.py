@@ -11,24 +11,26 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sae_sweep.kernels.cuda import listing, selection, sparse, updating
+from sae_sweep.kernels.cuda import halving, listing, selection, sparse, updating
 
 NAMES = {torch.bfloat16: "bf16", torch.float32: "fp32", torch.float64: "fp64"}
 INTEGERS = {torch.int16: "*i16", torch.int32: "*i32", torch.int64: "*i64"}
+SPARSE = (sparse._row_sums, sparse._products, sparse._row_sum_pairs, sparse._pairs)
 
 
 def variants() -> list[tuple[object, dict[str, str], dict[str, object]]]:
     """Kernels, with the types of their pointers and the values of their constants."""
     found = []
     for dtype in (torch.bfloat16, torch.float32):
-        floats = dict.fromkeys(("table", "weight", "out", "left", "right"), f"*{NAMES[dtype]}")
+        names = ("table", "weight", "other", "out", "out_of_other", "left", "right")
+        floats = dict.fromkeys(names, f"*{NAMES[dtype]}")
         indices = {"index": "*i64", "offsets": "*i64"}
         constants = {
             "ENTRIES": sparse.ENTRIES,
             "COLUMNS": sparse.COLUMNS,
             "SUM": sparse._sum_dtype(torch.empty(0, dtype=dtype)),
         }
-        found += [(kernel, {**floats, **indices}, constants) for kernel in (sparse._row_sums, sparse._products)]
+        found += [(kernel, {**floats, **indices}, constants) for kernel in SPARSE]
     for dtype in (torch.bfloat16, torch.float32):
         layout = selection._FORMATS[dtype]
         state = dict.fromkeys(("columns", "counts", "cut", "rank"), "*i64")
@@ -54,7 +56,9 @@ def updates(width: int) -> list[tuple[object, dict[str, str], dict[str, object]]
     pointers |= dict.fromkeys(("rate", "beta1", "beta2", "eps", "root"), "fp32")
     block = triton.next_power_of_2(width)
     constants = {"SUBTRACTS": True, "ADDS": False, "BLOCK": block, "SUM": tl.float32, "UNIT": True}
-    return [(kernel, pointers, constants) for kernel in (updating._row_norms, updating._update_row)]
+    halved = {"rows": "*fp32", "out": "*fp16", "norms": "*fp32"}
+    made = [(kernel, pointers, constants) for kernel in (updating._row_norms, updating._update_row)]
+    return [*made, (halving._half_row, halved, {"BLOCK": block})]
 
 
 def main() -> None:

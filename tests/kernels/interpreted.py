@@ -113,7 +113,7 @@ def moved(name: str, *arguments: object) -> list[tuple[str, int, int, int, int]]
         def __getitem__(self, grid):
             def launch(*given, **constants):
                 counted.update(load=0, store=0)
-                said = BYTES[self.name](grid, given, constants, 1.0)
+                said = BYTES[self.name](grid, given, constants, lambda room: room)
                 self.kernel[grid](*given, **constants)
                 found.append((self.name, said.read + said.cached, said.written, counted["load"], counted["store"]))
 

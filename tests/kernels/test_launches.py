@@ -29,10 +29,13 @@ def found(interpret: Interpret) -> list[tuple[str, int, int, int, int]]:
     made = [
         (f"{KERNELS}.sparse:weighted_row_sums", table, *lists),
         (f"{KERNELS}.sparse:sampled_products", weights, table, index_N, offsets),
+        (f"{KERNELS}.sparse:row_sum_pairs", table, index_N, weight_N, weight_N, offsets),
+        (f"{KERNELS}.sparse:sampled_pairs", weights, weights, table, index_N, offsets),
         (f"{KERNELS}.selection:row_top", z, 7),
         (f"{KERNELS}.selection:smallest_of_largest", z, 7),
         (f"{KERNELS}.listing:counts_above", z, floor_F),
         (f"{KERNELS}.listing:write_above", z, floor_F, begins, int(begins[-1])),
+        (f"{KERNELS}.halving:half_rows", weights, 64, torch.float16),
         (f"{KERNELS}.updating:squared_norms", sums, weights, True),
         (f"{KERNELS}.updating:squared_norms", whole, weights, False),
         (f"{KERNELS}.updating:update", sums, weights, moments, numbers, scale, lost, True),

@@ -69,6 +69,22 @@ def test_sampled_products(interpret: Interpret, dtype: torch.dtype, width: int, 
     torch.testing.assert_close(actual.double(), exact, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("width", "layout"), [(70, "apart"), (300, "columns")])
+def test_pairs_are_each_by_itself(interpret: Interpret, dtype: torch.dtype, width: int, layout: str) -> None:
+    table_KD = matrix(50, width, dtype, layout)
+    index_N, weight_N, offsets = bags(RAGGED, 50, dtype)
+    other_N, lefts = weight_N.flip(0), [matrix(len(RAGGED), width, dtype, each) for each in (layout, "whole")]
+    sums = interpret(f"{SPARSE}:row_sum_pairs", table_KD, index_N, weight_N, other_N, offsets)
+    for own, each_N in zip(sums, (weight_N, other_N), strict=True):
+        alone = interpret(f"{SPARSE}:weighted_row_sums", table_KD, index_N, each_N, offsets)
+        torch.testing.assert_close(own, alone, rtol=0, atol=0)
+    products = interpret(f"{SPARSE}:sampled_pairs", *lefts, table_KD, index_N, offsets)
+    for own, left_RD in zip(products, lefts, strict=True):
+        alone = interpret(f"{SPARSE}:sampled_products", left_RD, table_KD, index_N, offsets)
+        torch.testing.assert_close(own, alone, rtol=0, atol=0)
+
+
 def test_no_bags_and_only_empty_bags(interpret: Interpret) -> None:
     table_KD = torch.randn(4, 7)
     for sizes in ([], [0], [0, 0, 0]):

@@ -8,10 +8,12 @@ from torch import Tensor
 
 from sae_sweep.kernels import entries
 from sae_sweep.kernels.cpu import products
+from sae_sweep.kernels.entries import Room
 from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.encoders import pieces
 from sae_sweep.saes.encoders import screened as screened_encoder
 from sae_sweep.saes.encoders.base import Encoder
+from sae_sweep.saes.encoders.halved import HalvedEncoder
 from sae_sweep.saes.encoders.pieces import PiecewiseEncoder
 from sae_sweep.saes.encoders.screened import ScreenedEncoder
 from sae_sweep.saes.encoders.whole import WholeEncoder
@@ -43,12 +45,19 @@ def inputs(kind: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return x_BD, W_enc, bias_F, b_pre_MD
 
 
-@pytest.fixture(params=["pieces", "screened"])
+@pytest.fixture(params=["pieces", "screened", "halved float16", "halved bfloat16"])
 def encoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Encoder]:
     """The encoder in question, of some inputs; pieces are small, and the last is smaller."""
     monkeypatch.setattr(products, "PIECE_ROWS", 16)
+    if request.param.startswith("halved"):
+        return lambda kind: HalvedEncoder(*inputs(kind), LAYOUT, roomy(getattr(torch, request.param.split()[1])))
     of = ScreenedEncoder if request.param == "screened" else PiecewiseEncoder
     return lambda kind: of(*inputs(kind), LAYOUT)
+
+
+def roomy(half: torch.dtype) -> Room:
+    """Room for everything."""
+    return Room(B * sum(WIDTHS), torch.tensor(False), half, crowd=16)
 
 
 def whole(kind: str) -> WholeEncoder:
@@ -60,7 +69,9 @@ def matrix(found: tuple[Codes, Tensor], positive: bool = False) -> Tensor:
     codes, values = found
     assert isinstance(codes, SparseCodes)
     values_BF = torch.full((B, sum(WIDTHS)), torch.nan, dtype=torch.float64)
-    values_BF[codes.token_N, codes.latent_N] = values.detach()
+    real = int(codes.token_offsets[-1])
+    values_BF[codes.token_N[:real], codes.latent_N[:real]] = values.detach()[:real]
+    assert not values[real:].any()
     return torch.where(values_BF > 0, values_BF, torch.nan) if positive else values_BF
 
 

@@ -6,6 +6,7 @@ from sae_sweep.kernels.cpu.screening import screens
 from sae_sweep.kernels.entries import Room
 from sae_sweep.saes.encoders.base import Encoder
 from sae_sweep.saes.encoders.dense import DenseEncoder
+from sae_sweep.saes.encoders.halved import HalvedEncoder
 from sae_sweep.saes.encoders.pieces import PiecewiseEncoder
 from sae_sweep.saes.encoders.screened import ScreenedEncoder
 from sae_sweep.saes.encoders.whole import WholeEncoder
@@ -25,5 +26,6 @@ def encoder_of(
     if dense:
         return DenseEncoder(x_BD, W_enc, bias_F, b_pre_MD, layout)
     if x_BD.device.type != "cpu":
-        return WholeEncoder(x_BD, W_enc, bias_F, b_pre_MD, layout, room)
+        of = WholeEncoder if room is None or room.half is None else HalvedEncoder
+        return of(x_BD, W_enc, bias_F, b_pre_MD, layout, room)
     return (ScreenedEncoder if screens(x_BD) else PiecewiseEncoder)(x_BD, W_enc, bias_F, b_pre_MD, layout)

@@ -46,6 +46,8 @@ class TrainedMember:
         """(Token, latent) pairs with a gradient when it last looked."""
         self.most_dead = 0
         """As many latents as can be dead before it looks again."""
+        self.crowd = 1
+        """Times the room that its lists were expected to need."""
         self.failed: str | None = None
         """Why it is given up, in one line."""
         self.judged_tokens = 0
@@ -68,6 +70,7 @@ class TrainedMember:
             "dense": self.dense,
             "entries": self.entries,
             "most_dead": self.most_dead,
+            "crowd": self.crowd,
             "failed": self.failed,
             "judged_tokens": self.judged_tokens,
         }
@@ -76,7 +79,7 @@ class TrainedMember:
         """Be where `numbers` say in the run; its tensors stay."""
         self.step, self.blocks, self.batches = numbers["step"], numbers["blocks"], numbers["batches"]
         self.dense, self.failed, self.judged_tokens = numbers["dense"], numbers["failed"], numbers["judged_tokens"]
-        self.entries, self.most_dead = numbers["entries"], numbers["most_dead"]
+        self.entries, self.most_dead, self.crowd = numbers["entries"], numbers["most_dead"], numbers["crowd"]
 
     def tensors(self) -> dict[str, Tensor]:
         """All that training changes of it beside numbers: views, under the names of a checkpoint's file."""

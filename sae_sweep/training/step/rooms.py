@@ -3,7 +3,8 @@ too short.
 
 Only the device knows how many entries a step has. A list is given room for what its members had when they last looked,
 and half as much again. Where that is not enough the step changes nothing, nor does any of these members' after it,
-until they look again; then they go back to it, and take it on the dense route, which needs no room.
+until they look again; then they go back to it, and take it on the dense route, which needs no room. From then on they
+have twice the room that they had: more candidates than expected come with every step (`saes/encoders/halved.py`).
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,9 @@ SLACK = 1.5
 LEAST = 4_096
 """Entries that a member has room for at least."""
 
+MOST_CROWD = 16
+"""Times the room that would be enough in full precision, at most."""
+
 
 class Rooms:
     """The rooms of a bank's chunks, and how many steps each member has lost since it last looked."""
@@ -26,13 +30,16 @@ class Rooms:
         """Whether steps ask the device for the lengths of their lists."""
         self._lost_M = torch.zeros(members, dtype=torch.int64, device=device)
 
-    def of(self, members: slice, seen: Sequence[int], most: Sequence[int]) -> Room | None:
-        """The room of some neighbours' lists, given how many entries each had, and can have; None where lists are as
-        long as need be."""
+    def of(
+        self, members: slice, seen: Sequence[int], most: Sequence[int], crowd: int, half: torch.dtype | None
+    ) -> Room | None:
+        """The room of some neighbours' lists, given how many entries each had, and can have, and how much more room
+        they need than that; None where lists are as long as need be."""
         if self.asked:
             return None
-        entries = sum(min(size, int(SLACK * own) + LEAST) for own, size in zip(seen, most, strict=True))
-        return Room(entries, (self._lost_M[members] > 0).any())
+        wanted = (crowd * int(SLACK * own) + LEAST for own in seen)
+        entries = sum(map(min, most, wanted))
+        return Room(entries, (self._lost_M[members] > 0).any(), half, crowd)
 
     def note(self, members: slice, room: Room) -> None:
         """Count a step of theirs, if it is lost."""

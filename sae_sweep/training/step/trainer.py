@@ -1,6 +1,7 @@
 """One bank in training: its members take their steps over each block of activations."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import nan
 from time import time
@@ -21,8 +22,10 @@ from sae_sweep.training.step.divergence import divergence
 from sae_sweep.training.step.member import TrainedMember
 from sae_sweep.training.step.objectives import SplicedLoss
 from sae_sweep.training.step.resampling import SAMPLE_ROWS, resample
-from sae_sweep.training.step.rooms import Rooms
+from sae_sweep.training.step.rooms import MOST_CROWD, Rooms
 
+HALVES = {"auto": torch.float16, "bf16": torch.bfloat16}
+"""By `training.precision`: no choice is different for it, and float16 leaves fewer candidates than bfloat16."""
 ROUTE_EVERY = 16
 """Steps between a member's looks at its own density."""
 
@@ -49,6 +52,9 @@ class BankTrainer:
         self.bank = self.trained.bank
         self.members = [TrainedMember(member, self.trained, i) for i, member in enumerate(plan.members)]
         self._rooms = Rooms(len(self.members), calibration.device)
+        self._precision = plan.members[0].config.training.precision
+        self._half = HALVES.get(self._precision)
+        """The format of products that say what may be chosen, on a GPU."""
         self.records: list[StepRecord] = []
         self._batch_size = plan.members[0].config.training.batch_size
         self._end_to_end = calibration.end_to_end
@@ -130,6 +136,7 @@ class BankTrainer:
             if steps:
                 member = self.members[index]
                 member.step, member.batches, member.dense = member.step - steps, member.batches - steps, True
+                member.crowd = min(2 * member.crowd, MOST_CROWD)
         return any(lost)
 
     def _chunks(self, stepping: Sequence[int]) -> list[Chunk]:
@@ -159,7 +166,8 @@ class BankTrainer:
         if chunk.dense:
             return chunk
         most = [member.plan.width * self._batch_size for member in members]
-        return replace(chunk, room=self._rooms.of(chunk.members, [member.entries for member in members], most))
+        seen, crowd = [member.entries for member in members], max(member.crowd for member in members)
+        return replace(chunk, room=self._rooms.of(chunk.members, seen, most, crowd, self._half))
 
     def _step(self, chunk: Chunk, batch: Batch) -> None:
         chunk = self._roomy(chunk)
@@ -169,7 +177,8 @@ class BankTrainer:
         ramp_M = beside(batch.x_BD, [clock.sparsity for clock in clocks])
         coefficient_M = own.coefficients.value_M[chunk.members].to(own.dtype) * ramp_M
         dead_F = torch.cat([member.silent_F >= member.dead_steps for member in members])
-        losses, gradients = self.bank.gradients(batch, chunk, coefficient_M, dead_F, own.variance, clocks)
+        with _matrix_products(self._precision):
+            losses, gradients = self.bank.gradients(batch, chunk, coefficient_M, dead_F, own.variance, clocks)
         lost = None if chunk.room is None else chunk.room.lost
         for index, (gradient, member) in enumerate(zip(gradients, members, strict=True), chunk.first):
             own.adam.step(index, gradient, member.schedule, member.step, lost)
@@ -205,6 +214,7 @@ class BankTrainer:
     def _look_at(self, member: TrainedMember, support_F: Tensor) -> None:
         """What a member's next steps go by: its route, and what they need room for."""
         kind = self.trained.device.type
+        kind = "tf32" if kind == "cuda" and self._precision == "tf32" else kind
         member.entries = int(support_F.sum().item())
         member.dense = member.entries > DENSE_ABOVE[kind] * member.plan.width * self._batch_size
         if not self._rooms.asked:
@@ -238,3 +248,14 @@ class BankTrainer:
             silent_F[resample(self.bank, own.adam, index, dead_F, batch, coefficient, generator)] = 0
         except FloatingPointError as error:
             member.failed = f"resampling after step {member.step}: {error}"
+
+
+@contextmanager
+def _matrix_products(precision: str) -> Iterator[None]:
+    """While this lasts a GPU multiplies float32 as `training.precision` says."""
+    settings = torch.backends.cuda.matmul
+    before, settings.allow_tf32 = settings.allow_tf32, precision == "tf32"
+    try:
+        yield
+    finally:
+        settings.allow_tf32 = before

@@ -94,7 +94,7 @@ class _Launches:
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
         def launch(*arguments: Any, **constants: Any) -> None:
-            moved = BYTES[self._name](grid, arguments, constants, self._log.filled)
+            moved = BYTES[self._name](grid, arguments, constants, self._log.held)
             self._log.launched(self._name, moved.read, moved.written)
 
         return launch

@@ -45,6 +45,7 @@ VIEWS = frozenset(
         "new_empty_strided",
         "chunk",
         "set_",
+        "device",
         "resize_",
     ]
 )
@@ -98,8 +99,8 @@ class Log(TorchDispatchMode):
         """By operator and place: what makes the host wait."""
         self.atomics: Counter[str] = Counter()
         """By operator and place: sums whose order differs from run to run."""
-        self.filled = 1.0
-        """The share of lists that holds entries: they have room for more."""
+        self.held: Callable[[int], int] = lambda room: room
+        """How many entries are in a list with so much room."""
         self.live = self.peak = 0
         """Bytes of storages, now and at most."""
         self._storages: set[int] = set()
