@@ -11,7 +11,6 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -25,7 +24,7 @@ from sae_sweep.folder.files import write_json_atomic
 from sae_sweep.folder.names import PROVENANCE
 from sae_sweep.model.facts import model_facts
 from sae_sweep.plan.fingerprints import file_states, fingerprints, hashed
-from sae_sweep.plan.members import Member
+from sae_sweep.plan.members import FACTS, Member
 
 LIBRARIES = ("sae-sweep", "torch", "transformers", "datasets", "tokenizers", "safetensors", "numpy", "numba")
 OPTIONAL = ("transformer-lens",)
@@ -81,7 +80,8 @@ def resolved_entries(member: Member) -> dict[str, Any]:
         "sae": {"expansion": member.width / member.d, **member.config.sae.resolved(member.d)},
     }
     if data_kind(member.config.data.kind).MODEL:
-        decided["model"] = asdict(model_facts(member.config.model))
+        facts = model_facts(member.config.model)
+        decided["model"] = {name: getattr(facts, name) for name in FACTS}
     for group, values in decided.items():
         entries[group] |= {key: value for key, value in values.items() if entries[group].get(key) is None}
     return entries

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ _ALIASES = {
     "vocab_size": ("vocab_size",),
 }
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+_LINEAR_HEADS = ("linear_num_value_heads", "linear_value_head_dim")
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 """What may hold the weights of a folder; pickled ones are read only where there are no others."""
 QUANTISED = ("quantize_config.json", "quant_config.json", "quantization_config.json", "hf_quant_config.json")
@@ -48,6 +50,8 @@ class ModelFacts:
     vocab_size: int
     n_experts: int | None = None
     """That a token's router chooses from in a block, where config.json says so."""
+    linear_z: Mapping[int, int] = field(default_factory=dict)
+    """By block of linear attention, how many numbers its heads give together, which are not n_heads times d_head."""
 
 
 def model_folder(config: ModelConfig) -> Path | None:
@@ -90,7 +94,15 @@ def model_facts(config: ModelConfig) -> ModelFacts:
     if missing:
         raise ConfigError(f"{missing[0]} is not in {folder}/config.json under a known name; give {', '.join(missing)}")
     known: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
-    return ModelFacts(**known, n_experts=_first_integer({**entries, **_text_part(entries)}, _EXPERTS))
+    whole = {**entries, **_text_part(entries)}
+    return ModelFacts(**known, n_experts=_first_integer(whole, _EXPERTS), linear_z=_linear_z(whole))
+
+
+def _linear_z(entries: Mapping[str, Any]) -> dict[int, int]:
+    kinds, sizes = entries.get("layer_types"), [_first_integer(entries, (name,)) for name in _LINEAR_HEADS]
+    if not isinstance(kinds, list) or None in sizes:
+        return {}
+    return {layer: prod(filter(None, sizes)) for layer, kind in enumerate(kinds) if kind == "linear_attention"}
 
 
 def stated_dtype(config: ModelConfig) -> str:

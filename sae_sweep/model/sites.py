@@ -151,7 +151,8 @@ def site_width(site: Site, facts: ModelFacts) -> int | None:
     """Numbers per position at the site; None where only the loaded model can tell."""
     if site.kind is None:
         return None
-    inner = {"mlp_post": facts.d_mlp, "attn_z": facts.n_heads * facts.d_head, "router": facts.n_experts}
+    heads = facts.linear_z.get(-1 if site.layer is None else site.layer, facts.n_heads * facts.d_head)
+    inner = {"mlp_post": facts.d_mlp, "attn_z": heads, "router": facts.n_experts}
     return inner.get(site.kind, facts.d_model)
 
 

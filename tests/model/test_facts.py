@@ -10,6 +10,7 @@ import pytest
 from sae_sweep.config.schema import ModelConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.facts import ModelFacts, model_facts, model_folder
+from sae_sweep.model.sites import parse_hook, site_width
 
 Config = Callable[..., ModelConfig]
 
@@ -48,6 +49,13 @@ def test_facts_of_experts_and_of_a_model_without_attention(tmp_path: Path, model
     experts = model_config(_folder(tmp_path / "e", {**sizes, "num_attention_heads": 5, "n_routed_experts": 6}))
     assert model_facts(experts) == ModelFacts(10, 2, 5, 2, 7, 11, n_experts=6)
     assert model_facts(model_config(_folder(tmp_path / "s", {**sizes, "state_size": 4}))).n_heads == 0
+    kinds = {"layer_types": ["linear_attention", "full_attention"], "num_attention_heads": 5}
+    linear = {"linear_num_value_heads": 3, "linear_value_head_dim": 4}
+    hybrid = model_facts(model_config(_folder(tmp_path / "h", {**sizes, **kinds, **linear})))
+    widths = [site_width(parse_hook(f"blocks.{layer}.attn.hook_z"), hybrid) for layer in range(2)]
+    assert widths == [12, 10]
+    counted = model_facts(model_config(_folder(tmp_path / "l", {"layers_block_type": ["mamba"] * 3, **sizes, **kinds})))
+    assert counted.n_layers == 2
     with pytest.raises(ConfigError, match=r"model\.n_heads is not in"):
         model_facts(model_config(_folder(tmp_path / "n", sizes)))
 
