@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -21,6 +22,8 @@ NEED_MORE = ("compute_equivalent", "recovery")
 """These are asked of a table, and of toy data."""
 NAMES = sorted(name for name in ANALYSES if name not in NEED_MORE)
 OPTIONS = {"positions": ["analysis.positions.context=512"]}
+FEW = ",".join(f"topk-l0_16-{one}" for one in ("w256-L1-s0", "w256-L1-s1", "w512-L1-s0", "w256-L2-s0"))
+"""Members that differ in each way that analyses ask for."""
 SECONDS, GROWTH = 120, 1.15
 CODE = """
 import resource, sys
@@ -45,17 +48,22 @@ class Done:
     told: list[str]
 
 
-def command(root: Path, name: str) -> list[str]:
-    return [sys.executable, "-c", CODE, "eval", str(root), "--analysis", name, *OPTIONS.get(name, [])]
+def command(root: Path, name: str, *more: str) -> list[str]:
+    return [sys.executable, "-c", CODE, "eval", str(root), "--analysis", name, *OPTIONS.get(name, []), *more]
 
 
-def asked_of(root: Path, name: str) -> Done:
+def asked_of(root: Path, name: str, *more: str) -> Done:
     begun = monotonic()
-    done = subprocess.run(command(root, name), capture_output=True, text=True, check=False)
+    done = subprocess.run(command(root, name, *more), capture_output=True, text=True, check=False)
     by_the_clock = monotonic() - begun
     assert done.returncode == 0, done.stderr[-2000:]
     seconds, megabytes = map(float, done.stdout.rpartition("used")[2].split())
     return Done(min(by_the_clock, seconds), megabytes, [line for line in done.stderr.splitlines() if " of " in line])
+
+
+def result(root: Path, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((root / "analyses" / f"{name}.json").read_text())
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -67,48 +75,52 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return outputs / "asked"
 
 
-@pytest.fixture(scope="module")
-def longer(asked: Path) -> Path:
-    """The same with four times as many held-out tokens, as if it had been trained so."""
-    copied = shutil.copytree(asked, asked.parent / "longer")
+def with_tokens(asked: Path, tokens: float) -> Path:
+    """A copy with so many held-out tokens, as if it had been trained so."""
+    copied = shutil.copytree(asked, asked.parent / f"{tokens:.0f}", dirs_exist_ok=True)
     for file in copied.glob("*/config.yaml"):
         config = OmegaConf.load(file)
-        config.evaluation.tokens *= 4
+        config.evaluation.tokens = tokens
         OmegaConf.save(config, file)
     return copied
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_analysis(name: str, asked: Path, longer: Path) -> None:
-    short, long = asked_of(asked, name), asked_of(longer, name)
-    print(f"{name}: {short.seconds:.0f} s, {short.megabytes:.0f} MB; of four times the tokens {long.seconds:.0f} s,")
-    print(f"  {long.megabytes:.0f} MB; told {len(short.told)} times, first: {(short.told or ['nothing'])[0]}")
-    assert short.seconds < SECONDS
-    assert short.told
-    assert long.megabytes < GROWTH * short.megabytes + 50
-    found = json.loads((asked / "analyses" / f"{name}.json").read_text())
+def test_each_is_asked_of_the_whole_sweep(name: str, asked: Path) -> None:
+    done = asked_of(asked, name)
+    print(f"{name}: {done.seconds:.0f} s, {done.megabytes:.0f} MB, told {len(done.told)} times: {done.told[:1]}")
+    assert done.seconds < SECONDS
+    assert done.told
+    found = result(asked, name)
     numbers = [*found["numbers"].values(), *(one for own in found["members"].values() for one in own.values())]
     assert numbers
     assert all(set(one) == {"value", "standard_error", "n", "control"} for one in numbers)
+    assert found["figure"] is not None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_memory_does_not_grow_with_tokens(name: str, asked: Path) -> None:
+    short, long = (asked_of(with_tokens(asked, tokens), name, "--member", FEW) for tokens in (5e3, 2e4))
+    print(f"{name}: {short.megabytes:.0f} MB of 5,000 tokens, {long.megabytes:.0f} MB of 20,000")
+    assert long.megabytes < GROWTH * short.megabytes
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_goes_on_where_it_was_killed(name: str, asked: Path) -> None:
-    """Killed when the second half of what it tells is under way; the numbers are those of one that was not."""
-    before = json.loads((asked / "analyses" / f"{name}.json").read_text())
-    (asked / "analyses" / f"{name}.json").unlink()
-    whole = len(asked_of(asked, name).told)
-    (asked / "analyses" / f"{name}.json").unlink()
-    process = subprocess.Popen(command(asked, name), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    """Killed half way through what it tells; the numbers are those of one that was not."""
+    root = with_tokens(asked, 1e4)
+    whole, before = len(asked_of(root, name, "--member", FEW).told), result(root, name)
+    (root / "analyses" / f"{name}.json").unlink()
+    words = command(root, name, "--member", FEW)
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     assert process.stderr is not None
     for number, _ in enumerate(line for line in process.stderr if " of " in line):
         if number >= whole // 2:
             process.send_signal(signal.SIGKILL)
             break
-    process.wait()
-    assert process.returncode == -signal.SIGKILL
-    kept = list((asked / ".state" / "analyses").glob("*"))
-    again = asked_of(asked, name)
-    print(f"{name}: told {whole} times in all, killed half way, {len(again.told)} when it went on; kept {len(kept)}")
-    assert json.loads((asked / "analyses" / f"{name}.json").read_text()) == before
+    assert process.wait() == -signal.SIGKILL
+    kept = (root / ".state" / "analyses" / f"{name}.safetensors").is_file()
+    again = asked_of(root, name, "--member", FEW)
+    print(f"{name}: told {whole} times in all, {len(again.told)} times when it went on; something was kept: {kept}")
+    assert result(root, name) == before
     assert len(again.told) < whole or not kept
