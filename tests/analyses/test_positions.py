@@ -2,12 +2,16 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from sae_sweep.analyses.longer.beyond import Beyond
 from sae_sweep.analyses.longer.rows import Longer
 from sae_sweep.analyses.positions import Config, head_shares, run
+from sae_sweep.analyses.session import kept
+from sae_sweep.analyses.session.command import results
 from sae_sweep.analyses.session.finished import finished_saes
 from sae_sweep.analyses.session.readings import read
 from sae_sweep.analyses.session.session import Session
@@ -130,3 +134,25 @@ def test_rows_within_documents_are_no_longer(trained: Path) -> None:
     sae.__dict__["member"] = replace(sae.member, config=replace(sae.member.config, data=data))
     with pytest.raises(ConfigError, match=r"analysis.positions.context=32: rows of data.packing=document"):
         next(run(Session.of([sae]), [sae], Config(6, 32)))
+
+
+def test_longer_rows_go_on_where_they_were(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It dies at the second of three batches of longer rows, and does not read the first again."""
+    monkeypatch.setattr(kept, "SAVE_SECONDS", 0.0)
+    saes, config = finished_saes(trained, ["topk-l0_3-w24-L1-s0"]), {"positions": Config(10, 40)}
+    whole = results(saes, config)["positions"]
+    real, seen = Beyond._add, []
+
+    def dying(self: Beyond, label: str, which: str, *rest: Any) -> None:
+        seen.append(which)
+        if seen.count("long") == 2:
+            raise KeyboardInterrupt
+        real(self, label, which, *rest)
+
+    monkeypatch.setattr(Beyond, "_add", dying)
+    with pytest.raises(KeyboardInterrupt):
+        results(saes, config, {"positions": kept.Kept(tmp_path / "kept", "x")})
+    monkeypatch.setattr(Beyond, "_add", lambda self, *rest: (seen.append(f"again {rest[1]}"), real(self, *rest))[1])
+    found = results(saes, config, {"positions": kept.Kept(tmp_path / "kept", "x")})["positions"]
+    assert found.members == whole.members
+    assert seen == ["short"] * 3 + ["long"] * 2 + ["again long"] * 2
