@@ -176,8 +176,6 @@ SAE = [
     *_in(("matryoshka",), "prefixes", "sampled"),
     *_in(("topk", "standard", "jumprelu"), "groups", "3"),
     *_in(("topk", "standard", "jumprelu"), "prefixes", "sampled", "sae.groups=3"),
-    *_in(("batchtopk",), "groups", "3"),
-    *_in(("batchtopk",), "prefixes", "sampled", "sae.groups=3"),
     *_in(("hierarchical_topk",), "budgets", "all", "sae.k=6"),
     *_in(("ortsae",), "orthogonality", "5"),
     *_in(("temporal",), "high_share", "0.5"),

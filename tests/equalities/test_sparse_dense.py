@@ -9,7 +9,7 @@ import torch
 from sae_sweep.saes.encoders import choose
 from sae_sweep.training.step import trainer as trainer_module
 from sae_sweep.training.step.trainer import BankTrainer
-from tests.training.fabricate import KINDS, block, member, parameters, trainer
+from tests.training.fabricate import KINDS, block, member, others_as_evidence, parameters, trainer
 
 STEPS = 20
 L1: list[dict[str, Any]] = [{"sae_l1": 0.05}, {"sae_l1": 2.0, "sae_width": 40}, {"sae_l0": 2.0, "seed": 5}]
@@ -44,8 +44,9 @@ TABLES: list[dict[str, Any]] = [
     {"sae_lookup": "learned", "sae_lookup_subtract": True, "sae_centre": True},
 ]
 CASES = [
-    *((kind, screened, {}) for kind in KINDS for screened in (False, True)),
-    *zip(KINDS, cycle((False, True, True, False)), cycle(TABLES)),
+    *((kind, False, {}) for kind in KINDS),
+    *others_as_evidence((kind, True, {}) for kind in KINDS),
+    *others_as_evidence(zip(KINDS, cycle((False, True, True, False)), cycle(TABLES))),
 ]
 """The sparse route computes the whole product, or only what bounds leave."""
 

@@ -7,11 +7,11 @@ import torch
 
 from sae_sweep.training.step import trainer as trainer_module
 from tests.equalities.test_group_alone import MEMBERS
-from tests.training.fabricate import KINDS, TOPK_KINDS, D, member, parameters, silence
+from tests.training.fabricate import KINDS, TOPK_KINDS, D, member, others_as_evidence, parameters, silence
 from tests.training.transcoders import D_OUT, block, finish, trainer, transcoding
 
 
-@pytest.mark.parametrize(("kind", "skip"), [*zip(KINDS, cycle((False, True)))])
+@pytest.mark.parametrize(("kind", "skip"), others_as_evidence(zip(KINDS, cycle((False, True)))))
 def test_fifty_steps(kind: str, skip: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Resampling, steering and AuxK on the way."""
     revived: list[int] = []

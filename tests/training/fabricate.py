@@ -1,9 +1,10 @@
 """Members, banks and blocks made by hand: what a trainer needs, without a model or a plan."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -42,6 +43,8 @@ SAE = {
 KINDS = tuple(SAE)
 TOPK_KINDS = ("topk", "batchtopk", "matryoshka", "hierarchical_topk", "ortsae", "temporal")
 FREE_DECODER = ("april", "gated_decoder_norm", "jumprelu_anthropic")
+BUILT_ON_OTHERS = ("hierarchical_topk", "ortsae", "temporal", "jumprelu_gemma_scope_2")
+"""Those whose tables, transcoders and checkpoints are those of the kinds that they are built on."""
 VOCABULARY = 12
 SMALL = {
     "tracking": "none",
@@ -51,6 +54,12 @@ SMALL = {
     "training.tokens": 1600,
     "training.batch_size": 32,
 }
+
+
+def others_as_evidence(cases: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """Parameters of a test, of which those whose kind is built on another are evidence."""
+    marks = dict.fromkeys(BUILT_ON_OTHERS, (pytest.mark.evidence,))
+    return [pytest.param(*case, marks=marks.get(case[0], ())) for case in cases]
 
 
 def member_configuration(kind: str, **overrides: Any) -> MemberConfig:

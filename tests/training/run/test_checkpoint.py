@@ -16,7 +16,7 @@ from sae_sweep.plan.members import Member
 from sae_sweep.training.run.checkpointing import newest_sound, save
 from sae_sweep.training.step.trainer import BankTrainer
 from tests.equalities.test_group_alone import members as members_of
-from tests.training.fabricate import KINDS, block, member, trainer
+from tests.training.fabricate import KINDS, block, member, others_as_evidence, trainer
 
 BLOCKS = 7
 """Of 8 batches each: 50 steps end in the last, a shorter budget in the fifth."""
@@ -102,7 +102,7 @@ def test_resumed_is_uninterrupted_bit_for_bit(kind: str, stop: tuple[int, int], 
     assert all(records[r.label, r.step] == r.values for r in made.records)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", others_as_evidence((kind,) for kind in KINDS))
 def test_every_tensor_that_training_changes_is_saved(kind: str, tmp_path: Path) -> None:
     group, company = members(kind), Company(tmp_path / "company")
     trained = train(trainer(group, torch.float32), stop=(4, 5))

@@ -17,7 +17,7 @@ from sae_sweep.plan.groups import plan_sweep
 from sae_sweep.plan.members import Member, member_identity
 from sae_sweep.training.run.opening import open_group
 from tests.saes.kinds import BATCH_KINDS
-from tests.training.fabricate import KINDS, SITE, activations, member, train, trainer
+from tests.training.fabricate import KINDS, SITE, activations, member, others_as_evidence, train, trainer
 from tests.training.run.test_end_to_end import KL_MSE, TOPK, config, group_of, run, shared  # noqa: F401
 from tests.training.run.test_end_to_end import train as train_group
 
@@ -37,7 +37,10 @@ def finished(made: Any, folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("kind", "keys"), [*zip(KINDS, cycle(TABLES)), *product(("gated", "jumprelu"), TABLES[1:3])])
+@pytest.mark.parametrize(
+    ("kind", "keys"),
+    others_as_evidence([*zip(KINDS, cycle(TABLES)), *product(("gated", "jumprelu"), TABLES[1:3])]),
+)
 def test_it_begins_as_what_was_saved(kind: str, keys: dict[str, Any], tmp_path: Path) -> None:
     """Scale, centre and decoder norms are folded in and taken out again; what is learned on the way is kept."""
     source = member(kind, sae_l0=3.0, training_lr=1e-2, **keys)
