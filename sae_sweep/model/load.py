@@ -138,6 +138,7 @@ def _loading_options(config: ModelConfig) -> dict[str, Any]:
     local = model_folder(config) is not None
     if not local:
         look_at_hub()
+        os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")  # nobody asked the hub to convert pickled weights
     options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code, "local_files_only": local}
     return options if local or config.revision is None else {**options, "revision": config.revision}
 
