@@ -78,7 +78,7 @@ def test_saelens_gives_our_answers_for_transcoders(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> ss.Sweep:
-    """A member of every file of configs/sae, and two that are tokenized."""
+    """A member of every file of configs/sae; two with whitened inputs; and, given back, two that are tokenized."""
     folder = tmp_path_factory.mktemp("every")
     (folder / "text.txt").write_text("\n".join(map(inspect.getsource, (argparse, decimal, typing))))
     shared = [
@@ -87,6 +87,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> ss.Sweep:
         *("data.context=32", "data.block_rows=64"),
     ]
     ss.train(f"sae={','.join(FILES)}", *shared, name="every", output_dir=folder)
+    ss.train("sae=topk,jumprelu", "sae.input_scale=whiten", *shared, name="whitened", output_dir=folder)
     return ss.train("sae=topk,gated", "sae.lookup=learned", *shared, name="tokenized", output_dir=folder)
 
 
@@ -111,12 +112,13 @@ def test_every_file_of_configs_as_it_is_trained_and_exported(sweep: ss.Sweep, tm
     assert len(found) == len(FILES)
     for label, member in found.items():
         checked(member, tmp_path / label)
-    for label in sweep:
-        checked(sweep.folder / label, tmp_path / f"tokenized-{label}")
+    for name in ("whitened", "tokenized"):
+        for label in ss.open(sweep.folder.parent / name):
+            checked(sweep.folder.parent / name / label, tmp_path / f"{name}-{label}")
     result = check(tmp_path)
     print(result.stdout)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert result.stdout.count(" agrees") == len(FILES) + 2
+    assert result.stdout.count(" agrees") == len(FILES) + 4
 
 
 def test_a_tokenized_member_is_for_nobody_that_needs_its_table(sweep: ss.Sweep, tmp_path: Path) -> None:
