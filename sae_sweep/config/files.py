@@ -44,7 +44,13 @@ def saved_config(file: Path) -> MemberConfig:
     """The config of a member's config.yaml, which an earlier version may have written: of the groups that say nothing
     of what a member is, keys that it lacks are as `configs/` has them, and keys that are no more are left out. Raises
     ConfigError as `member_config` does."""
-    entries: Any = OmegaConf.load(file)
+    try:
+        entries: Any = OmegaConf.load(file)
+    except Exception as error:  # the parsers of YAML raise their own
+        what = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"{file} cannot be read ({what}); train the member again") from error
+    if not isinstance(entries, DictConfig):
+        raise ConfigError(f"{file} holds no config; train the member again")
     now = config_entries(config_of([]))
     for group in RUNTIME_GROUPS:
         saved = entries.get(group) or {}

@@ -1,6 +1,7 @@
 """Stored activations: what each format gives, row by row, and what is refused."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -179,6 +180,13 @@ def test_what_cannot_be_read_is_one_line(
         open_stored(config(tmp_path, **changed), 8)
     assert told in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    """Before anybody waits for what comes out of it."""
+    os.mkfifo(tmp_path / "a.arrow")
+    with pytest.raises(ConfigError, match="is a pipe or a device, which cannot be read again"):
+        open_stored(config(tmp_path / "a.arrow"), 8)
 
 
 def test_files_of_two_widths_are_refused(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 import re
 
 ON_THE_WAY = re.compile(
-    r"(\S+: (loading|tokenising|preparing|compiling)\b[^\n]*|\d+% [^\n]*|data: [^\n]*|(data|model)\.\w+[:=][^\n]*)\n"
+    r"(\S+: (loading|opening|tokenising|preparing|compiling)\b[^\n]*|\d+% [^\n]*|data: [^\n]*|"
+    r"(data|model)\.\w+[:=][^\n]*)\n"
 )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from sae_sweep.evaluation.evaluator import SplicedSae
 from sae_sweep.evaluation.places import check_widths, placed
 from sae_sweep.folder import names
 from sae_sweep.folder.record import read_record
+from sae_sweep.host.json_files import read_object
 from sae_sweep.interop import load_sae
 from sae_sweep.plan.groups import plan_sweep
 from sae_sweep.plan.members import Member
@@ -40,14 +42,29 @@ class FinishedSae:
 
     @cached_property
     def sae(self) -> InferenceSae:
-        """The SAE on raw activations, on the CPU. Raises ValueError where its files are damaged."""
-        return load_sae(self.folder)
+        """The SAE on raw activations, on the CPU. Raises ConfigError where its files are damaged."""
+        try:
+            return load_sae(self.folder)
+        except (ValueError, OSError) as error:
+            raise ConfigError(f"{self.folder}: {' '.join(str(error).split())}; train it again") from error
 
     @cached_property
     def frequency_F(self) -> Tensor:
-        """[F] float64: the share of held-out tokens that each latent fires on."""
-        log_F = load_file(self.folder / names.SPARSITY)["sparsity"].double()
+        """[F] float64: the share of held-out tokens that each latent fires on. Raises ConfigError as `sae` does."""
+        file = self.folder / names.SPARSITY
+        try:
+            log_F = load_file(file)["sparsity"].double()
+        except (SafetensorError, OSError, KeyError) as error:
+            raise ConfigError(f"{file} cannot be read ({' '.join(str(error).split())}); train it again") from error
         return torch.where(log_F > SILENT, 10**log_F, 0.0)
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """Its metrics.json. Raises ConfigError where that is damaged."""
+        try:
+            return read_object(self.folder / names.METRICS)
+        except (ValueError, OSError) as error:
+            raise ConfigError(f"{self.folder / names.METRICS} cannot be read ({error}); train it again") from error
 
     @property
     def alive_F(self) -> Tensor:

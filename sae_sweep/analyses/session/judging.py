@@ -28,7 +28,6 @@ from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import Evaluation, Evaluator, SplicedSae
 from sae_sweep.folder import names
 from sae_sweep.folder.files import write_json_atomic
-from sae_sweep.host.json_files import read_object
 from sae_sweep.host.memory import OUT_OF_MEMORY, give_back, is_out_of_memory
 from sae_sweep.host.terminal import tell
 from sae_sweep.interop import told
@@ -74,6 +73,8 @@ class _Stream:
         trained = other_data(members[0].member.config, [line for line in asked.overrides if line[:6] == "model."])
         self.config, self._batch = other_data(trained, asked.overrides), trained.data.rows_per_forward
         self._members = {one.label: one for one in members}
+        for one in members:
+            _ = one.metrics  # what of them cannot be read is said before anything is written
         moves = () if asked.foreign else asked.sites
         self._saes = {one.label: one.at(moves) if moves else one.spliced for one in members}
         self._foreign: list[ForeignSae] = foreign_saes(asked.foreign, asked.sites, members)
@@ -117,7 +118,7 @@ class _Stream:
         """Write what was found, and print it."""
         for label, member in self._members.items():
             named = self._hash(label)
-            _put(member.folder, named, {**read_object(member.folder / names.METRICS), **found[label].metrics})
+            _put(member.folder, named, {**member.metrics, **found[label].metrics})
             _put(root, named, self._about(label))
         for one in self._foreign:
             one.write(root, found[one.spliced.label], config_entries(self.config))

@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from sae_sweep.data.origin import Origin, check_glob, walked
+from sae_sweep.data.origin import Origin, check_glob, check_regular, walked
 from sae_sweep.data.stored.shard import FIELD, Array, Arrays, Bfloat16, Shard, shard
 from sae_sweep.errors import ConfigError
 
@@ -47,6 +47,7 @@ def stored_files(origin: Origin) -> list[Path]:
             known = [file for file in inside if file.suffix in SUFFIXES or file.match(_SAEV_SHARDS)]
             found += sorted(known)
         elif path.exists():
+            check_regular(path, origin.label)
             found.append(path)
         else:
             check_glob(str(path), origin.label)
