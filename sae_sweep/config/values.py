@@ -4,7 +4,8 @@ Nothing is guessed, so `true` is no number and `8.5` no whole one.
 """
 
 import re
-from math import inf, isfinite
+import sys
+from math import inf
 from typing import Any
 
 _LOG_SPACED = re.compile(r"log:([1-9]\d{0,2})")
@@ -136,8 +137,8 @@ def shown(value: Any) -> str:
 
 
 def finite(value: float | None) -> float | None:
-    """The value, or None where it is NaN or infinite, which JSON cannot say."""
-    return value if value is not None and isfinite(value) else None
+    """The value, or None where it is NaN or infinite, which JSON cannot say, or no float has so many digits."""
+    return value if value is not None and abs(value) <= sys.float_info.max else None
 
 
 def counted(number: int, noun: str) -> str:

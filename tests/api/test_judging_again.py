@@ -183,3 +183,13 @@ def test_refusals_write_nothing(folder: Path, tmp_path: Path, capsys: pytest.Cap
         assert said in refusal(capsys, str(folder), *arguments)
     assert not (folder / "eval").exists()
     assert not (folder / "foreign").exists()
+
+
+@pytest.mark.parametrize("name", ["cfg.json", "sae_weights.safetensors", "metrics.json", "config.yaml"])
+def test_a_member_whose_file_is_damaged_is_named(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing of the others is written then."""
+    (folder / "topk-l0_8-w256" / name).write_bytes(b"\x00[")
+    line = refusal(capsys, str(folder))
+    assert line.startswith("sae-sweep: error: ")
+    assert "topk-l0_8-w256" in line
+    assert not list(folder.glob("**/eval"))

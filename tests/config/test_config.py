@@ -12,6 +12,7 @@ from sae_sweep.architectures.topk.facts import TopKConfig
 from sae_sweep.config.files import config_folder, config_of
 from sae_sweep.config.reading import config_entries, flat_entries, known_keys, member_config, unknown_key
 from sae_sweep.config.schema import MemberConfig, ToyConfig
+from sae_sweep.config.values import finite
 from sae_sweep.errors import ConfigError
 
 GROUPS = ("model", "site", "data", "sae", "training", "evaluation", "tracking", "launcher")
@@ -206,3 +207,8 @@ def test_known_keys_are_those_of_the_dataclasses() -> None:
     groups = [field.name for field in fields(MemberConfig) if is_dataclass(field.type)]
     assert sorted(groups) == sorted(GROUPS)
     assert {"seed", "model.path", "sae.k", "sae.l1", "sae.variant", "training.tokens"} <= set(known_keys())
+
+
+def test_no_number_of_a_file_is_too_large_to_be_one() -> None:
+    given = (1, 0.5, -(10**400), float("nan"), float("-inf"), None)
+    assert [finite(value) for value in given] == [1, 0.5, None, None, None, None]

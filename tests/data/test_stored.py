@@ -165,6 +165,11 @@ def arrays(name: str, **found: npt.NDArray[Any]) -> Write:
         (broken("a.parquet", b"junk"), {}, "cannot be read"),
         (broken("a.arrow", b"junk"), {}, "cannot be read"),
         (lambda folder: None, {}, "no file of activations there"),
+        (
+            lambda folder: pq.write_table(pa.table({"x": pa.array([], pa.list_(pa.float32()))}), folder / "a.parquet"),
+            {},
+            "there is no activation in its files",
+        ),
         (lambda folder: np.save(folder / "a.npy", X[:1]), {}, "too few to train and to judge on"),
         (lambda folder: np.save(folder / "a.npy", np.array([{}], dtype=object)), {}, "cannot be read"),
     ],

@@ -69,6 +69,8 @@ def shards(origin: Origin) -> list[Shard]:
         except (OSError, ValueError, EOFError, KeyError, BadZipFile, SafetensorError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ConfigError(f"{origin.label}: {file} cannot be read: {reason}") from error
+    if not found:
+        raise ConfigError(f"{origin.label}: there is no activation in its files")
     return found
 
 
@@ -141,7 +143,8 @@ def _parquet(file: Path, field: str) -> Iterator[Shard]:
 
     opened = pq.ParquetFile(file)
     for group in range(opened.num_row_groups):
-        yield shard(str(file), partial(_row_group, str(file), group), field)
+        if opened.metadata.row_group(group).num_rows:
+            yield shard(str(file), partial(_row_group, str(file), group), field)
 
 
 @lru_cache(maxsize=GROUPS_HELD)
