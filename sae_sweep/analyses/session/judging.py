@@ -73,8 +73,8 @@ class _Stream:
         trained = other_data(members[0].member.config, [line for line in asked.overrides if line[:6] == "model."])
         self.config, self._batch = other_data(trained, asked.overrides), trained.data.rows_per_forward
         self._members = {one.label: one for one in members}
-        for one in members:
-            _ = one.metrics  # what of them cannot be read is said before anything is written
+        for member in members:
+            _ = member.metrics  # what of them cannot be read is said before anything is written
         moves = () if asked.foreign else asked.sites
         self._saes = {one.label: one.at(moves) if moves else one.spliced for one in members}
         self._foreign: list[ForeignSae] = foreign_saes(asked.foreign, asked.sites, members)
