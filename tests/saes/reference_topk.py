@@ -140,22 +140,15 @@ def temporal(
     variance: float,
 ) -> Terms:
     """Bhalla et al. 2025 (2511.05541): Matryoshka with two prefixes, and a token's high-level code is to be told from
-    all others by that of the token before it, and the other way round; pair by pair."""
+    all others by that of the token before it, and the other way round."""
     whole = matryoshka(p, x_BD, k, [high, len(p["W_enc"])], dead_F, auxk, auxk_coefficient, variance)
     others_BF = keep_largest_of_batch(torch.clamp(preactivations(p, before_BD), min=0), k)
-    own, other = ([f[:high] for f, there in zip(c, there_B, strict=True) if there] for c in (whole.f_BF, others_BF))
-    similar = torch.stack([torch.stack([cosine(a, b) for b in other]) for a in own])
-    forth = torch.stack([row[i] - row.exp().sum().log() for i, row in enumerate(similar)]).mean()
-    back = torch.stack([row[i] - row.exp().sum().log() for i, row in enumerate(similar.t())]).mean()
-    auxiliary = whole.auxiliary - coefficient * variance * (forth + back) / 2
+    own, other = (c[there_B][:, :high] for c in (whole.f_BF, others_BF))
+    squares = (own**2).sum(1)[:, None] * (other**2).sum(1)
+    similar = own @ other.t() / torch.where(squares > 0, squares, 1).sqrt()  # a code of 0 is like no other
+    forth, back = (s.diagonal() - s.exp().sum(1).log() for s in (similar, similar.t()))
+    auxiliary = whole.auxiliary - coefficient * variance * (forth.mean() + back.mean()) / 2
     return Terms(whole.reconstruction, whole.sparsity, auxiliary, whole.f_BF, whole.x_hat_BD)
-
-
-def cosine(a: Tensor, b: Tensor) -> Tensor:
-    """0 where one of them is 0."""
-    if not bool(a.any()) or not bool(b.any()):
-        return (a.sum() + b.sum()) * 0
-    return a @ b / ((a @ a) * (b @ b)).sqrt()
 
 
 def residual_model(p: Weights, pre_BF: Tensor, error_BD: Tensor, dead_F: Tensor, auxk: int) -> Tensor:

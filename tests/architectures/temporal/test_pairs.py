@@ -61,7 +61,7 @@ def test_what_is_too_long_is_nobodys_predecessor() -> None:
 @pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize("dead", [False, True])
 def test_losses_and_gradients(dead: bool, dense: bool) -> None:
-    """Those of the paper written out pair by pair, for members of other shares and coefficients."""
+    """Those of the paper written out, for members of other shares and coefficients."""
     made = problem("batchtopk", dead=dead)
     made.configs = [
         replace(member("temporal", **own).sae, k=c.k, l0=None, auxk=c.auxk, auxk_coefficient=c.auxk_coefficient)
