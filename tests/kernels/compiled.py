@@ -1,9 +1,14 @@
 """Compile every kernel to machine code, which needs no GPU; run by test_triton.py without the interpreter.
 
-Argument: the compute capability, times ten. Prints the name of each kernel and variant that compiled.
+Argument: the compute capability, times ten. Prints the name of each kernel and variant that compiled, with its
+registers, bytes that spill and bytes of shared memory.
 """
 
+import re
+import subprocess
 import sys
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import torch
 import triton
@@ -13,6 +18,7 @@ from triton.compiler import ASTSource
 
 from sae_sweep.kernels.cuda import halving, listing, selection, sparse, updating
 
+TOOL = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 NAMES = {torch.bfloat16: "bf16", torch.float32: "fp32", torch.float64: "fp64"}
 INTEGERS = {torch.int16: "*i16", torch.int32: "*i32", torch.int64: "*i64"}
 SPARSE = (sparse._row_sums, sparse._products, sparse._row_sum_pairs, sparse._pairs)
@@ -61,6 +67,19 @@ def updates(width: int) -> list[tuple[object, dict[str, str], dict[str, object]]
     return [*made, (halving._half_row, halved, {"BLOCK": block})]
 
 
+BY_ROW = (updating._row_norms, updating._update_row, halving._half_row)
+
+
+def used(cubin: bytes) -> tuple[int, int]:
+    """Registers of a thread, and bytes of it that spill."""
+    with NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        said = subprocess.run([TOOL, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True)
+    found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", said.stdout)
+    return int(found[1]), int(found[2]) + int(found[3])
+
+
 def main() -> None:
     target = GPUTarget("cuda", int(sys.argv[1]), 32)
     for kernel, pointers, constants in variants():
@@ -70,9 +89,9 @@ def main() -> None:
                 types[parameter.name], values[parameter.name] = "constexpr", constants[parameter.name]
             else:
                 types[parameter.name] = pointers.get(parameter.name) or parameter.annotation_type or "i32"
-        compiled = triton.compile(ASTSource(kernel, types, values), target=target, options={"num_warps": 8})
-        assert compiled.asm["cubin"]
-        print(kernel.__name__)
+        warps = updating.warps(constants["BLOCK"]) if kernel in BY_ROW else 8
+        compiled = triton.compile(ASTSource(kernel, types, values), target=target, options={"num_warps": warps})
+        print(kernel.__name__, *used(compiled.asm["cubin"]), compiled.metadata.shared)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The Triton kernels, interpreted on the CPU, against torch's own operators, sorting, and exact sums."""
 
+import json
 import os
 import subprocess
 import sys
@@ -256,11 +257,16 @@ def test_triton_serves_cuda_and_is_installed_here() -> None:
     assert "TRITON_INTERPRET" not in os.environ
 
 
-def test_every_kernel_compiles(tmp_path: Path) -> None:
-    """To machine code for an H100: the interpreter runs Python, and takes what the compiler would refuse."""
-    command = [sys.executable, "-m", "tests.kernels.compiled", "90"]
+@pytest.mark.parametrize("capability", ["90", *(pytest.param(n, marks=pytest.mark.evidence) for n in ("80", "100"))])
+def test_every_kernel_compiles(tmp_path: Path, capability: str) -> None:
+    """To machine code for an H100, or another: the interpreter runs Python, and takes what the compiler would refuse."""
+    command = [sys.executable, "-m", "tests.kernels.compiled", capability]
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
     root = Path(__file__).parents[2]
     result = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
-    assert set(result.stdout.split()) == set(BYTES)
+    kernels = [line.split() for line in result.stdout.splitlines()]
+    assert {name for name, *_ in kernels} == set(BYTES)
+    said = json.loads((root / "tests/evidence/bench/cuda_kernels.json").read_text())[f"sm_{capability}"]
+    for name, *used in kernels:
+        assert all(own <= most for own, most in zip(map(int, used), said[name].values(), strict=True)), name

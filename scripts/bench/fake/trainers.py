@@ -1,4 +1,4 @@
-"""Trainers on the fake device, of any shape: a member's config is read as a command's is, nothing is computed."""
+"""Trainers of any shape, on the fake device where nothing is computed, or on one that is there."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,25 +32,27 @@ def member(d: int, sae: str, name: str = "one", **keys: Any) -> Member:
     return Member(config, name, name, SITE, d, width, resolve_schedule(config, d, width), d)
 
 
-def trainer(members: Sequence[Member], log_every: int = 100) -> BankTrainer:
-    """A trainer of these members as one bank, on the fake device, which has to be there."""
+def trainer(members: Sequence[Member], log_every: int = 100, device: torch.device = DEVICE) -> BankTrainer:
+    """A trainer of these members as one bank."""
     first = members[0]
-    table = torch.randn(VOCABULARY, first.d, device=DEVICE) if first.config.sae.lookup != "none" else None
-    made = Calibration((statistics(first.d, first.config.sae.centre),), DEVICE, torch.float32, unigrams_VD=table)
+    table = torch.randn(VOCABULARY, first.d, device=device) if first.config.sae.lookup != "none" else None
+    made = Calibration(
+        (statistics(first.d, first.config.sae.centre, device),), device, torch.float32, unigrams_VD=table
+    )
     return BankTrainer(BankPlan(SITE, tuple(_logged(each, log_every) for each in members)), made)
 
 
-def statistics(d: int, centred: bool) -> SiteStatistics:
+def statistics(d: int, centred: bool, device: torch.device = DEVICE) -> SiteStatistics:
     """Of activations with norms about the square root of d."""
-    mean = torch.zeros(d, dtype=torch.float64, device=DEVICE)
-    sample = torch.randn(SAMPLE, d, dtype=torch.bfloat16, device=DEVICE)
+    mean = torch.zeros(d, dtype=torch.float64, device=device)
+    sample = torch.randn(SAMPLE, d, dtype=torch.bfloat16, device=device)
     return SiteStatistics(mean, d**0.5, float(d), sample, mean if centred else None)
 
 
-def block(d: int, rows: int, index: int = 0) -> Block:
+def block(d: int, rows: int, index: int = 0, device: torch.device = DEVICE) -> Block:
     """A block of bfloat16 activations."""
-    tokens_B = torch.randint(VOCABULARY, (rows,), device=DEVICE)
-    x_BD = torch.randn(rows, d, dtype=torch.bfloat16, device=DEVICE)
+    tokens_B = torch.randint(VOCABULARY, (rows,), device=device)
+    x_BD = torch.randn(rows, d, dtype=torch.bfloat16, device=device)
     return Block(index, 0, {SITE.hook: x_BD}, {SITE.hook: tokens_B}, before_B=torch.zeros_like(tokens_B))
 
 
