@@ -259,7 +259,7 @@ def test_triton_serves_cuda_and_is_installed_here() -> None:
 
 @pytest.mark.parametrize("capability", ["90", *(pytest.param(n, marks=pytest.mark.evidence) for n in ("80", "100"))])
 def test_every_kernel_compiles(tmp_path: Path, capability: str) -> None:
-    """To machine code for an H100, or another: the interpreter runs Python, and takes what the compiler would refuse."""
+    """To machine code for an H100, or others: the interpreter takes what the compiler would refuse."""
     command = [sys.executable, "-m", "tests.kernels.compiled", capability]
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
     root = Path(__file__).parents[2]
