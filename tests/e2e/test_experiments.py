@@ -18,7 +18,18 @@ from sae_sweep.plan.members import Member
 FOLDER = config_folder() / "experiment"
 EXPERIMENTS = sorted(file.stem for file in FOLDER.glob("*.yaml"))
 ELSEWHERE = (
-    *("demo", "toy", "toy_recovery", "search", "architectures", "tokenized", "transcoders", "e2e", "e2e_finetune"),
+    *(
+        "demo",
+        "toy",
+        "toy_recovery",
+        "toy_hierarchy",
+        "search",
+        "architectures",
+        "tokenized",
+        "transcoders",
+        "e2e",
+        "e2e_finetune",
+    ),
     *("asked", "quickstart", "recipes_of_now"),
 )
 """On data of their own: other tests, and the docs, run them."""

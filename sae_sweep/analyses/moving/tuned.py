@@ -5,9 +5,11 @@ from a share of the member's own to 0, and nothing warms up. A process that was 
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+from rich.console import Console
 
 from sae_sweep.analyses.moving.targets import KEY, Target
 from sae_sweep.analyses.session.told import Told
@@ -19,7 +21,7 @@ from sae_sweep.folder.sweep import SweepFolder, sweep_root
 from sae_sweep.host.json_files import read_object
 from sae_sweep.plan.groups import plan_sweep
 from sae_sweep.plan.members import member_identity
-from sae_sweep.tracking.progress import quiet
+from sae_sweep.tracking.progress import Progress
 from sae_sweep.training.run.opening import open_group, passes
 
 COPIED = (names.WEIGHTS, names.LOOKUP, names.METRICS)
@@ -41,16 +43,32 @@ def tuned(folder: Path, targets: Sequence[Target], tokens: float, lr: float, tol
     sweep = SweepFolder(sweep_root(next(iter(configs.values()))))
     plan = sweep.named(plan)
     left = plan.without(sweep.finished(plan)).groups
-    for number, group in enumerate(left):
-        told("transfer: a few tokens more", number, len(left))
+    for group in left:
+        told("transfer: a few tokens more", 0, int(tokens))
         for one in passes(group):
-            run = open_group(one.group, one.waves, quiet())
+            run = open_group(one.group, one.waves, _Telling(told, int(tokens)))
             sweep.begin(plan)
             results = run.run(sweep)
             sweep.mark([label for label, result in results.items() if result.metrics is not None], "finished", None)
     labels = {member.identity: member.label for member in plan.members}
     folders = {label: sweep.member_folder(labels[member_identity(config)]) for label, config in configs.items()}
     return {label: place for label, place in folders.items() if (place / names.METRICS).is_file()}
+
+
+class _Telling(Progress):
+    """The progress of a group, as an analysis tells of its own."""
+
+    def __init__(self, told: Told, tokens: int) -> None:
+        super().__init__("", Console(quiet=True))
+        self._to, self._tokens = told, tokens
+
+    def update(self, tokens_done: int, members: Mapping[str, tuple[float, float]]) -> None:
+        super().update(tokens_done, members)
+        self._to("transfer: a few tokens more", tokens_done, self._tokens)
+
+    def judging(self, share: float, members: int, *, last: bool = True) -> None:
+        super().judging(share, members, last=last)
+        self._to(f"transfer: judging {members} trained on", round(100 * share), 100)
 
 
 def _config(folder: Path, number: int, target: Target, tokens: float, lr: float) -> MemberConfig:
