@@ -4,7 +4,6 @@ A token b after a has the probability (n(a, b) + t(a) p(b)) / (n(a) + t(a)), whe
 were seen after a, and p(b) the same of no context at all, with equal probabilities below it (Witten and Bell 1991).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -56,32 +55,37 @@ class Ngrams:
 
 
 def of_stream(kept: Kept, name: str, stream: Stream, tokens: int, told: Told) -> Ngrams:
-    """Those of the first tokens that a stream trains on: held-out ones are not among them."""
+    """Those of the first tokens that a stream trains on, of which held-out ones are none; kept after each block."""
     vocabulary = stream.model.facts.vocab_size
-
-    def counted() -> Tensor:
-        found, count = [], 0
-        for pair_N in _pairs(stream):
-            told("clusters: counting pairs of tokens", min(count, tokens), tokens)
-            found.append(pair_N[: tokens - count])
-            count += len(found[-1])
-            if count >= tokens:
-                break
-        return torch.stack(torch.cat(found).unique(return_counts=True))
-
-    pair_P, count_P = kept.once(name, counted)
+    read_2 = kept.zeros(f"{name}/blocks and pairs", 2)
+    counted_2P = kept.once(name, lambda: torch.zeros(2, 0, dtype=torch.int64))
+    while (left := tokens - int(read_2[1])) > 0:
+        told("clusters: counting pairs of tokens", int(read_2[1]), tokens)
+        pair_N = _pairs(stream, int(read_2[0]))
+        if pair_N is None:
+            break
+        counted_2P = _with(counted_2P, pair_N[:left])
+        kept.put(name, counted_2P)
+        read_2 += torch.tensor([1, len(pair_N[:left])])
+        kept.save_now_and_then()
+    pair_P, count_P = counted_2P
     return Ngrams(pair_P, count_P, vocabulary)
 
 
-def _pairs(stream: Stream) -> Iterator[Tensor]:
-    """[N] of each block of the first epoch: tokens that count with the next, where that is no special one."""
-    special_ids, index = stream.model.special_ids, 0
-    while True:
-        rows, epoch = stream.source.training_rows(index)
-        if epoch > 0:
-            return
-        tokens_RT = torch.from_numpy(rows).long()
-        counted_RT = counted_positions(tokens_RT, special_ids, stream.model.bos_id)
-        row_N, position_N = target_positions(counted_RT, tokens_RT, special_ids).nonzero(as_tuple=True)
-        yield tokens_RT[row_N, position_N] * stream.model.facts.vocab_size + tokens_RT[row_N, position_N + 1]
-        index += 1
+def _with(counted_2P: Tensor, pair_N: Tensor) -> Tensor:
+    """[2, P]: pairs and their counts, with more of them."""
+    every = torch.cat([counted_2P[0], pair_N])
+    pair_P, of_N = every.unique(return_inverse=True)
+    counts_N = torch.cat([counted_2P[1], torch.ones_like(pair_N)])
+    return torch.stack([pair_P, torch.zeros_like(pair_P).index_add_(0, of_N, counts_N)])
+
+
+def _pairs(stream: Stream, index: int) -> Tensor | None:
+    """[N] of a block: tokens that count with the next, where that is no special one. None beyond the first epoch."""
+    rows, epoch = stream.source.training_rows(index)
+    if epoch > 0:
+        return None
+    special_ids, tokens_RT = stream.model.special_ids, torch.from_numpy(rows).long()
+    counted_RT = counted_positions(tokens_RT, special_ids, stream.model.bos_id)
+    row_N, position_N = target_positions(counted_RT, tokens_RT, special_ids).nonzero(as_tuple=True)
+    return tokens_RT[row_N, position_N] * stream.model.facts.vocab_size + tokens_RT[row_N, position_N + 1]

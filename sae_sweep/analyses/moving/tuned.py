@@ -24,6 +24,8 @@ from sae_sweep.plan.members import member_identity
 from sae_sweep.tracking.progress import Progress
 from sae_sweep.training.run.opening import open_group, passes
 
+CHECKPOINTS = 4
+"""On the way: so much work a kill may cost."""
 COPIED = (names.WEIGHTS, names.LOOKUP, names.METRICS)
 
 
@@ -82,6 +84,7 @@ def _config(folder: Path, number: int, target: Target, tokens: float, lr: float)
         lr_warmup_steps=0,
         lr_decay_fraction=1.0,
         milestones=None,
+        checkpoint_tokens=tokens / CHECKPOINTS,
         sparsity_warmup_steps=0,
     )
     return replace(

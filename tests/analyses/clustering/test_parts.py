@@ -83,6 +83,25 @@ def test_pairs_of_one_epoch(tokens: int, pairs: list[int]) -> None:
     assert table.pair_P.repeat_interleave(table.count_P).tolist() == pairs
 
 
+def test_counting_goes_on_where_it_was() -> None:
+    """It dies before the second block; who goes on reads that one alone, and both are counted."""
+    kept, dying, asked = Kept(), Text(), []
+
+    class Dies(Source):
+        def training_rows(self, index: int) -> object:
+            asked.append(index)
+            if len(asked) == 2:
+                raise KeyboardInterrupt
+            return super().training_rows(index)
+
+    dying.source = Dies()
+    with pytest.raises(KeyboardInterrupt):
+        of_stream(kept, "pairs", dying, 99, unseen())  # type: ignore[arg-type]
+    table = of_stream(kept, "pairs", dying, 99, unseen())  # type: ignore[arg-type]
+    assert asked == [0, 1, 1, 2]
+    assert (table.pair_P.tolist(), table.count_P.tolist()) == ([12, 23], [2, 1])
+
+
 def test_clusters_by_their_most_frequent_token() -> None:
     """Of three tokens the first's largest latent is 2, the second's 0 (of equal ones the first), the third has none."""
     codes = Entries(torch.tensor([0, 2, 4, 4]), torch.tensor([1, 2, 0, 3]), torch.tensor([0.5, 2.0, 1.0, 1.0]))
