@@ -9,6 +9,7 @@ its true one is active, over the true latents that are. `cosine` lets several tr
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, sqrt
+from statistics import fmean, stdev
 
 import torch
 from torch import Tensor
@@ -165,19 +166,23 @@ def _read(
 
 
 def _figure(saes: Sequence[FinishedSae], found: Mapping[str, _Recovered], ranks: int) -> Figure:
-    """Cosines over training by rank, where members have milestones; else by rank."""
-    grown = [sae for sae in saes if _milestones(sae)]
+    """Cosines over training by rank, the mean over trained members with milestones; where there are none, by rank."""
+    grown = [sae for sae in saes if _milestones(sae) and not sae.member.config.sae.control]
     if not grown:
         return _by_rank(saes, found, ranks)
-    series = []
+    curves: dict[str, dict[int, list[float]]] = {}
     for sae in grown:
         steps = {**_milestones(sae), int(sae.member.config.training.tokens): sae}
         for name, place_g in found[sae.label].ranked(ranks).items():
-            best = [found[one.label].matched.best_G[place_g] for one in steps.values()]
-            numbers = [_mean(each_g, each_g) for each_g in best]
-            y, error = [one.value for one in numbers], [one.standard_error for one in numbers]
-            series.append(Series(f"{sae.label}, {name.replace('_', ' ')}", list(steps), y, error))
-    title = "The largest cosine of true latents with learned ones over training, by frequency rank"
+            for tokens, one in steps.items():
+                cosine = found[one.label].matched.best_G[place_g].mean().item()
+                curves.setdefault(name, {}).setdefault(tokens, []).append(cosine)
+    series = []
+    for name, own in curves.items():
+        x = sorted(own)
+        error = [stdev(own[each]) / sqrt(len(own[each])) if len(own[each]) > 1 else None for each in x]
+        series.append(Series(name.replace("_", " "), x, [fmean(own[each]) for each in x], error))
+    title = "The largest cosine of true latents with learned ones over training, by frequency rank: mean over members"
     return Figure(title, "training tokens", "cosine", series, log_x=True)
 
 

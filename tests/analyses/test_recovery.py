@@ -77,7 +77,10 @@ def test_over_training(toys: Path) -> None:
         halves = numbers["details"][str(tokens)]
         assert sum(halves.values()) / 2 == pytest.approx(metrics["mmcs_truth"], rel=1e-6)
     found = json.loads((toys / "analyses" / "recovery.json").read_text())
-    assert [one["name"] for one in found["figure"]["series"]][:2] == [f"{OWN}, rank 1 15", f"{OWN}, rank 16 30"]
+    assert [one["name"] for one in found["figure"]["series"]] == ["rank 1 15", "rank 16 30"]
+    others = json.loads((toys / "standard-l0_3-w40" / "analyses" / "recovery.json").read_text())["details"]
+    mean = (numbers["details"]["480"]["rank_1_15"] + others["480"]["rank_1_15"]) / 2
+    assert found["figure"]["series"][0]["y"][0] == pytest.approx(mean)
     assert found["figure"]["series"][0]["x"] == [480, 2400, 4000]
 
 
