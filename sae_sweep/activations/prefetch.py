@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 import torch
 
 from sae_sweep.activations.block import Block
+from sae_sweep.host.memory import OUT_OF_MEMORY, give_back, is_out_of_memory
 
 
 class Prefetch:
@@ -28,16 +29,19 @@ class Prefetch:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._ahead: tuple[int, Future[Block]] | None = None
         self._there = made
+        self._beside = True
+        """Whether there is room for a block beside steps, as far as is known."""
 
     def announce(self, index: int) -> None:
-        """Begin with a block, if that pays and the one announced before was fetched."""
-        if self._ahead is None and self._pays(index):
+        """Begin with a block, if that pays, there is room, and the one announced before was fetched."""
+        if self._ahead is None and self._beside and self._pays(index):
             if self._stream is not None:  # what is queued already may write what the block is made from
                 self._stream.wait_stream(torch.cuda.current_stream(self._device))
             self._ahead = (index, self._thread.submit(self._made, index))
 
     def block(self, index: int) -> Block:
-        """The block at `index`, made ahead or now. Raises what making it raises."""
+        """The block at `index`, made ahead or now. Raises what making it raises; where memory ran out while steps were
+        taken, it is made now, and none ahead from then on."""
         there, self._there = self._there, None
         if there is not None and there.index == index:
             return there
@@ -49,7 +53,16 @@ class Prefetch:
         if announced != index:
             return self._make(index)
         self._ahead = None
-        block = future.result()
+        try:
+            block = future.result()
+        except OUT_OF_MEMORY as error:
+            if not is_out_of_memory(error):
+                raise
+            self._beside = False
+        if not self._beside:
+            del future  # which holds the error, and that what was being made
+            give_back()
+            return self._make(index)
         if self._stream is not None:
             current = torch.cuda.current_stream(self._device)
             current.wait_stream(self._stream)

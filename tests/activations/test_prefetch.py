@@ -78,6 +78,25 @@ def test_an_error_comes_out_where_the_block_is_used(blocks: Prefetch) -> None:
     assert blocks.block(1).index == 1
 
 
+def test_a_block_without_memory_beside_steps_is_made_after_them(maker: Maker) -> None:
+    tried = []
+
+    def make(index: int) -> Block:
+        tried.append(index)
+        if threading.current_thread() is not threading.main_thread():
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return maker(index)
+
+    blocks = Prefetch(make, CPU, lambda _: True)
+    blocks.announce(3)
+    assert blocks.block(3).index == 3
+    blocks.announce(4)  # no more
+    blocks.rest()
+    assert tried == [3, 3]
+    assert blocks.block(4).index == 4
+    blocks.close()
+
+
 def test_the_thread_ends_with_the_block_it_is_making(maker: Maker) -> None:
     before = threading.active_count()
     blocks = Prefetch(maker, CPU, lambda _: True)

@@ -79,7 +79,10 @@ class Paged:
         self.trainer.trained.put(self._host)
 
     def go_out(self) -> None:
-        """Keep what the turn gave."""
+        """Keep what the turn gave. Whether it is finite is looked at on the device, which is many times as fast."""
+        for member in self.trainer.members:
+            if member.running:
+                _ = member.finite
         for name, tensor in self.trainer.trained.tensors().items():
             self._host[name].copy_(tensor, non_blocking=True)
         if self.trainer.trained.device.type == "cuda":

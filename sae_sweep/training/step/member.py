@@ -58,6 +58,8 @@ class TrainedMember:
         """The tensors of its inference form that the last correction of `sae.l0` changed."""
         self.l0_untrimmed: float | None = None
         """Its L0 before that; none too where there was nothing to change."""
+        self._finite: tuple[int, bool] | None = None
+        """At which step its parameters were last looked at, and whether they were all numbers."""
         self.corrected = not plan.config.sae.corrected
         """Whether the last correction of `sae.l0` was made, or none is due."""
 
@@ -92,6 +94,7 @@ class TrainedMember:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Be as it, or its like, was: a `state_dict` is copied into its numbers and tensors."""
         self.load_numbers(state)
+        self._finite = None
         for name, tensor in self.tensors().items():
             tensor.copy_(state[name])
 
@@ -206,9 +209,12 @@ class TrainedMember:
 
     @property
     def finite(self) -> bool:
-        """Whether its parameters are all numbers. It waits for the device."""
-        parameters = self._bank.parameters(self._index)
-        return bool(torch.stack([tensor.isfinite().all() for tensor in parameters.values()]).all())
+        """Whether its parameters are all numbers at this step. It waits for the device, once for each step."""
+        if self._finite is None or self._finite[0] != self.step:
+            parameters = self._bank.parameters(self._index)
+            found = torch.stack([tensor.isfinite().all() for tensor in parameters.values()]).all()
+            self._finite = (self.step, bool(found))
+        return self._finite[1]
 
     @property
     def input_scales(self) -> list[float]:

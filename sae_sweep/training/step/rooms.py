@@ -41,6 +41,11 @@ class Rooms:
         entries = sum(map(min, most, wanted))
         return Room(entries, (self._lost_M[members] > 0).any(), half, crowd)
 
+    def begin(self) -> None:
+        """Count anew: what a turn lost that was taken back is nobody's."""
+        if not self.asked:
+            self._lost_M.zero_()
+
     def note(self, members: slice, room: Room) -> None:
         """Count a step of theirs, if it is lost."""
         self._lost_M[members] += room.lost

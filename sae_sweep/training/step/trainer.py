@@ -98,6 +98,7 @@ class BankTrainer:
         for member in self.members:
             if member.running and member.blocks != block.index + 1:
                 member.blocks, member.batches = block.index + 1, 0
+        self._rooms.begin()
         while stepping := self._stepping(self.steps_in(block)):
             batch = self._batch(block, self.members[stepping[0]].batches)
             for chunk in self._chunks(stepping):

@@ -26,6 +26,7 @@ from scripts.bench.fake.launches import BYTES
 from scripts.bench.fake.log import Log
 
 DEVICE = torch.device("cuda:0")
+EMPTY = torch.empty
 CPU, CUDA = 0, 1
 """Places in torch's registry of device guards."""
 
@@ -67,6 +68,7 @@ def _replaced(log: Log) -> Iterator[None]:
         patch.object(torch.Tensor, "pin_memory", lambda tensor: tensor),
         patch.object(torch.cuda, "device_of", _Nothing),
         patch.object(torch.cuda, "synchronize", lambda device=None: None),
+        patch.object(torch, "empty", _unpinned),
     ]
     for module in kernel_modules():
         for name, kernel in vars(module).items():
@@ -79,6 +81,11 @@ def _replaced(log: Log) -> Iterator[None]:
     finally:
         for one in patches:
             one.stop()
+
+
+def _unpinned(*arguments: Any, pin_memory: bool = False, **keys: Any) -> Tensor:
+    """Memory of the host is pinned by a driver."""
+    return EMPTY(*arguments, **keys)
 
 
 def kernel_modules() -> list[Any]:

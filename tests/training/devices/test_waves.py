@@ -101,6 +101,18 @@ def test_members_that_wait_are_on_the_host_as_they_were_left() -> None:
     assert {name: tensor.data_ptr() for name, tensor in paged.trainer.trained.tensors().items()} == waiting
 
 
+def test_whether_members_are_finite_is_known_before_they_go() -> None:
+    paged = [Paged(one) for one in trainers()[:2]]
+    waves = Waves([[one] for one in paged])
+    consume(waves, block(0))
+    for one in paged:
+        for tensor in one.trainer.bank.storage.values():
+            tensor.fill_(torch.nan)  # where it lies on the host, which nobody looks at
+    assert all(member.finite for member in waves.members)
+    consume(waves, block(1))
+    assert not any(member.finite for member in waves.members)
+
+
 def test_a_wave_without_memory_is_cut_and_does_its_block_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
