@@ -61,6 +61,7 @@ evidence: $(STAMP) $(patsubst %,.venv-%/.installed,$(PEERS)) $(BROWSER)
 	$(BIN)/sae-sweep +experiment=e2e_finetune tracking=none
 	$(BIN)/sae-sweep +experiment=transcoders tracking=none
 	$(BIN)/python scripts/check_objectives.py outputs --out tests/evidence/objectives.json
+	$(BIN)/python scripts/measured.py
 
 # Made in parts: each architecture is written as it ends, and `make bench BENCH_ARGS="--only gated"` adds to the files.
 bench: $(STAMP) $(INTEROP)
