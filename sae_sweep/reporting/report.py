@@ -36,7 +36,7 @@ def write_report(folder: Path, console: Console | None = None, *, with_trimmed: 
     pareto, html = folder / PARETO, folder / REPORT
     write_text_atomic(pareto, json.dumps(pareto_json(page.cells), indent=1, allow_nan=False) + "\n")
     write_text_atomic(html, report_html(page))
-    _print(page, console or Console(), f"open {html} in a browser; its numbers are in {pareto}")
+    _print(page, console or Console(), f"open {html} in a browser; its numbers: {pareto.name}")
     return list(page.cells)  # type: ignore[arg-type]  # as `cells` gives them
 
 
@@ -88,11 +88,20 @@ def print_cell(cell: Mapping[str, Any], console: Console, varying: Sequence[Axis
         console.print(escaped(line), markup=False, highlight=False, soft_wrap=True)
     print_frontier(cell, console, varying)
     if cell["seeds"]:
-        table = seed_table(cell["seeds"], columns([cell], TERMINAL))
-        for line in ("", *aligned(*table)):
+        for line in ("", *_seeds(cell, console)):
             console.print(escaped(line), markup=False, highlight=False, soft_wrap=True)
     for line in ("", *frontier_plot(cell, min(WIDTH, console.width)), ""):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _seeds(cell: Mapping[str, Any], console: Console) -> list[str]:
+    """Means over seeds; on a terminal those of as many metrics as fit: pareto.json has all."""
+    metrics = columns([cell], TERMINAL)
+    lines = aligned(*seed_table(cell["seeds"], metrics))
+    while console.is_terminal and len(metrics) > 1 and max(map(len, lines)) > console.width:
+        metrics = metrics[:-1]
+        lines = aligned(*seed_table(cell["seeds"], metrics))
+    return lines
 
 
 def _states(record: SweepRecord) -> list[str]:

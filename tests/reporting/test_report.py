@@ -15,6 +15,7 @@ from sae_sweep.reporting.points import read_sweep
 from sae_sweep.reporting.report import write_report
 from sae_sweep.reporting.sections.curves import MOST_POINTS, read_curves, thinned
 from sae_sweep.reporting.table import aligned, columns, frontier_marks, print_frontier
+from tests.reporting.synthetic import write_many
 
 
 class Page(HTMLParser):
@@ -59,7 +60,7 @@ def test_report_is_made_from_the_folder(sweep: Path) -> None:
     found = write_report(sweep, console)
     assert json.loads((sweep / "pareto.json").read_text())["cells"] == json.loads(json.dumps(found))
     text = said(console)
-    for expected in (str(sweep / "report.html"), str(sweep / "pareto.json"), "16 members finished, 2 not"):
+    for expected in (str(sweep / "report.html"), "pareto.json", "16 members finished, 2 not"):
         assert expected in text
     assert "gated-l1_0.05-x16: failed, loss is not finite at step 1200 (<nan>)" in text
     assert not list(sweep.glob("*.tmp")) + list(sweep.glob(".*.tmp"))
@@ -182,6 +183,21 @@ def test_what_varies_has_columns_where_there_is_room(sweep: Path) -> None:
     print_frontier(cell, console, axes(record.configs))
     row = next(line for line in said(console).splitlines() if line.startswith("topk-k_24-x16"))
     assert re.split(r"\s{2,}", row)[1:3] == ["topk", "k 24"]
+
+
+def test_means_over_seeds_fit_a_terminal(tmp_path: Path) -> None:
+    """As many metrics as there is room for; a log has all."""
+    folder = write_many(tmp_path / "seeds", architectures=("topk",), seeds=(0, 1), lines=2, latents=0)
+    told = {}
+    for width, terminal in ((80, True), (200, False)):
+        console = Console(file=io.StringIO(), force_terminal=terminal, width=width, color_system=None)
+        write_report(folder, console)
+        lines = said(console).splitlines()
+        first = next(i for i, line in enumerate(lines) if line.startswith("mean ± deviation over seeds"))
+        told[width] = lines[first : first + 5]
+        assert lines[-1] == f"open {folder / 'report.html'} in a browser; its numbers: pareto.json"
+    assert max(map(len, told[80])) <= 80 < max(map(len, told[200]))
+    assert [line.split()[:3] for line in told[80]] == [line.split()[:3] for line in told[200]]
 
 
 def test_table_of_undefined_numbers(sweep: Path) -> None:
