@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sae_sweep.evaluation.sums import SaeSums
+from sae_sweep.training.devices import waves
 from sae_sweep.training.devices.lanes import Lanes
 from sae_sweep.training.devices.waves import Paged, Waves
 from sae_sweep.training.step.trainer import BankTrainer
@@ -36,13 +37,31 @@ def test_turns(kind: str) -> None:
     """Each tensor goes out and comes in without a wait; then the host waits once, for all that is on its way."""
     with fake_cuda() as log:
         paged = [Paged(one(kind)), Paged(one(kind))]
-        waves = Waves([[each] for each in paged])
+        turns = Waves([[each] for each in paged])
         assert all(not tensor.is_cuda for each in paged for tensor in each.trainer.trained.tensors().values())
         log.clear()
-        with Lanes(waves.trainers) as lanes:
-            waves.consume(lanes, block(D, 2 * BATCH), lambda: None)
+        with Lanes(turns.trainers) as lanes:
+            turns.consume(lanes, block(D, 2 * BATCH), lambda: None)
         assert {"copy cpu to cuda", "copy cuda to cpu"}.isdisjoint(wait.partition(" at ")[0] for wait in log.waits)
-        assert all(each.step == 2 for each in waves.members)
+        assert all(each.step == 2 for each in turns.members)
+
+
+@pytest.mark.parametrize(
+    ("there", "told"),
+    [
+        ("", ["pinned_max_round_threshold_mb:16"]),
+        ("expandable_segments:True", ["expandable_segments:True,pinned_max_round_threshold_mb:16"]),
+        ("pinned_max_round_threshold_mb:1", []),
+    ],
+)
+def test_pinned_memory_is_no_power_of_two(there: str, told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what the user says of the allocator stays said."""
+    found: list[str] = []
+    monkeypatch.setattr(torch._C, "_accelerator_setAllocatorSettings", found.append)
+    monkeypatch.setenv("PYTORCH_ALLOC_CONF", there)
+    with fake_cuda():
+        waves._on_host(torch.zeros(3, device=DEVICE))
+    assert found == told
 
 
 def test_a_member_is_restored_onto_the_device() -> None:
