@@ -5,17 +5,16 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from sae_sweep.kernels import sparse
 from sae_sweep.kernels.entries import Room
-from sae_sweep.saes import base, decoding, sparse_codes
+from sae_sweep.saes import base
 from sae_sweep.saes.encoders.base import Encoder
 from sae_sweep.saes.encoders.dense import DenseEncoder
 from sae_sweep.saes.encoders.halved import HalvedEncoder
 from sae_sweep.saes.encoders.whole import WholeEncoder
 from sae_sweep.training.step import rooms
 from sae_sweep.training.step.trainer import BankTrainer
+from tests.device.padded import padded
 from tests.training.fabricate import block, member, parameters, trainer
 
 KNOBS: dict[str, list[dict[str, Any]]] = {
@@ -25,35 +24,6 @@ KNOBS: dict[str, list[dict[str, Any]]] = {
     "jumprelu_target_l0": [{"sae_l0": 2.0, "sae_bandwidth": 0.05}],
     "p_anneal": [{"sae_l1": 0.3}, {"sae_l1": 1.0, "sae_width": 40}],
 }
-
-
-def padded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loops of a CPU read no padding, as kernels of a GPU do not."""
-
-    def sums(table_KD: Tensor, index_N: Tensor, weight_N: Tensor, offsets: Tensor) -> Tensor:
-        count = int(offsets[-1])
-        return sparse.weighted_row_sums(table_KD, index_N[:count], weight_N[:count], offsets)
-
-    def products(left_RD: Tensor, right_FD: Tensor, index_N: Tensor, offsets: Tensor) -> Tensor:
-        found = left_RD.new_zeros(index_N.shape)
-        count = int(offsets[-1])
-        found[:count] = sparse.sampled_products(left_RD, right_FD, index_N[:count], offsets)
-        return found
-
-    def pairs(left: Tensor, other: Tensor, right: Tensor, index: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-        return products(left, right, index, offsets), products(other, right, index, offsets)
-
-    def transposed(offsets: Tensor, column_N: Tensor, columns: int) -> tuple[Tensor, Tensor, Tensor]:
-        count = int(offsets[-1])
-        begins, order_N, row_N = sparse.transposed(offsets, column_N[:count], columns)
-        rest = torch.arange(count, len(column_N), dtype=order_N.dtype)
-        return begins, torch.cat([order_N, rest]), torch.cat([row_N, torch.zeros_like(rest)])
-
-    names = ("weighted_row_sums", "sampled_products", "sampled_pairs", "transposed")
-    for name, function in zip(names, (sums, products, pairs, transposed), strict=True):
-        for owner in (sparse_codes, decoding):
-            if hasattr(owner, name):
-                monkeypatch.setattr(owner, name, function)
 
 
 def encoder(*given: Any) -> Encoder:
