@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from sae_sweep.data.parting import Parting
+from sae_sweep.model.parting import Parting
 
 
 def counted_positions(

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from sae_sweep.activations.finite import check_finite
 from sae_sweep.activations.outliers import row_norms
-from sae_sweep.data.parting import Parting
 from sae_sweep.data.positions import counted_positions, readable, target_positions
+from sae_sweep.model.parting import Parting
 from sae_sweep.model.suffix import CleanPass, Suffix
 
 

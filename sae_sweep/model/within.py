@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_sweep.data.parting import Parting
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.blocks import close
 from sae_sweep.model.language_model import LanguageModel
+from sae_sweep.model.parting import Parting
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ import pytest
 
 from sae_sweep.config.files import config_of
 from sae_sweep.data.checks import check_data
-from sae_sweep.data.parting import Parting, parting
+from sae_sweep.data.parting import parting
 from sae_sweep.errors import ConfigError
+from sae_sweep.model.parting import Parting
 from sae_sweep.plan.limits import check_config
 
 

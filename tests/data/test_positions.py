@@ -1,7 +1,7 @@
 import torch
 
-from sae_sweep.data.parting import Parting
 from sae_sweep.data.positions import counted_positions, target_positions
+from sae_sweep.model.parting import Parting
 
 BOS, EOS, PAD = 1, 2, 3
 SPECIAL = torch.tensor([BOS, EOS, PAD])

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from sae_sweep.config.schema import ModelConfig
-from sae_sweep.data.parting import Parting
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder.files import write_json_atomic
 from sae_sweep.model.harvest import harvest
 from sae_sweep.model.head import logits
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.model.load import load_model
+from sae_sweep.model.parting import Parting
 from sae_sweep.model.sites import HOOK_OF_KIND
 from sae_sweep.model.suffix import Suffix
 from sae_sweep.model.within import within_documents

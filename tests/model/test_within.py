@@ -10,10 +10,10 @@ from torch import Tensor
 from transformers import GptOssConfig, MambaConfig, OPTConfig
 
 from sae_sweep.config.schema import ModelConfig
-from sae_sweep.data.parting import Parting
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.harvest import harvest
 from sae_sweep.model.load import load_model
+from sae_sweep.model.parting import Parting
 from sae_sweep.model.suffix import Suffix
 from sae_sweep.model.within import within_documents
 
