@@ -11,6 +11,7 @@ from torch import Tensor
 from sae_sweep.analyses.downstream import Config, run
 from sae_sweep.analyses.scores.effects import Effect, Effects, correlated, estimate_of
 from sae_sweep.analyses.scores.function import Score, log_probability
+from sae_sweep.analyses.scores.prompts import Prompts
 from sae_sweep.analyses.session.finished import finished_saes
 from sae_sweep.analyses.session.readings import read
 from sae_sweep.analyses.session.result import Number, Result
@@ -181,6 +182,19 @@ def test_prompts_that_are_none(trained: Path, tmp_path: Path) -> None:
         reading = run(Session.of(saes), saes, Config(f"{HERE}:right", str(file), 0, 0))
         with pytest.raises(ConfigError, match=said):
             read({"a": reading}, Session.of(saes).streams.batches)
+
+
+def test_prompts_of_text(trained: Path, tmp_path: Path) -> None:
+    """They begin with BOS, as rows of training do; the shortest come first."""
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"text": "abcd"}\n{"text": "xy", "of": 2}\n{"tokens": [5, 6]}\n')
+    stream = Session.of(finished_saes(trained, ["topk-l0_3-w24-L1-s0"])).streams.opened[0]
+    rows = Prompts.read(str(file)).rows(stream)
+    assert [one.first for one in rows] == [0, 1, 2]
+    assert rows[0].tokens_RT.tolist() == [[5, 6]]
+    assert rows[1].tokens_RT.tolist() == [[1, *stream.model.tokenizer("xy", add_special_tokens=False)["input_ids"]]]
+    assert rows[1].lines[0]["of"] == 2
+    assert rows[2].tokens_RT.shape == (1, 5)
 
 
 def test_functions_of_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
