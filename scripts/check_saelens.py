@@ -1,7 +1,8 @@
 """Does SAELens read what was saved? Run it in an environment that has sae-lens (`make .venv-interop`):
 
-    .venv-interop/bin/python scripts/check_saelens.py FOLDER
+    .venv-interop/bin/python scripts/check_saelens.py FOLDER [--pushed]
 
+With `--pushed` FOLDER stands for a repository of the hub, from which members are loaded by `SAE.from_pretrained`.
 Each member folder in FOLDER holds what `SAE.load_from_disk` reads and `saelens_check.safetensors`: raw activations `x`
 ([B, d], or [B, heads, d_head] at hook_z), and the `codes` [B, F] and `reconstruction` [B, d] that they should give.
 Exit codes: 0 all agree, 1 some do not, 2 nothing to check.
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import torch
 from sae_lens import SAE  # type: ignore[import-not-found]
+from sae_lens.loading import pretrained_sae_loaders  # type: ignore[import-not-found]
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -47,10 +49,16 @@ class Comparison:
         return self.firing > 0 and self.codes <= TOLERANCE and self.reconstruction <= TOLERANCE  # NaN is not
 
 
+def from_repository(folder: Path) -> SAE:
+    """What SAELens makes of a member in a repository whose files are those beside it; nothing is downloaded."""
+    pretrained_sae_loaders.hf_hub_download = lambda repo_id, filename, **_: str(folder.parent / filename)
+    return SAE.from_pretrained("user/repo", folder.name, device="cpu")
+
+
 @torch.no_grad()
-def compare(folder: Path) -> Comparison:
+def compare(folder: Path, *, pushed: bool) -> Comparison:
     """SAELens's codes and reconstructions of a member against the expected ones."""
-    sae = SAE.load_from_disk(folder, device="cpu")
+    sae = from_repository(folder) if pushed else SAE.load_from_disk(folder, device="cpu")
     expected = load_file(folder / CHECK)
     x = expected["x"]
     codes_BF = sae.encode(x)
@@ -114,14 +122,16 @@ def print_table(comparisons: Sequence[Comparison]) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
+    pushed = "--pushed" in arguments
+    arguments = [word for word in arguments if word != "--pushed"]
     if len(arguments) != 1:
-        print("usage: check_saelens.py FOLDER", file=sys.stderr)
+        print("usage: check_saelens.py FOLDER [--pushed]", file=sys.stderr)
         return 2
     folders = sorted(check.parent for check in Path(arguments[0]).glob(f"*/{CHECK}"))
     if not folders:
         print(f"{arguments[0]}: no member folder in it has {CHECK}", file=sys.stderr)
         return 2
-    comparisons = [compare(folder) for folder in folders]
+    comparisons = [compare(folder, pushed=pushed) for folder in folders]
     print_table(comparisons)
     return 0 if all(comparison.agrees for comparison in comparisons) else 1
 

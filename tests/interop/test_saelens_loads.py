@@ -3,10 +3,12 @@
 import argparse
 import decimal
 import inspect
+import shutil
 import subprocess
 import typing
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -29,11 +31,11 @@ RESIDUAL, ATTENTION = "blocks.3.hook_resid_post", "blocks.3.attn.hook_z"
 pytestmark = pytest.mark.evidence
 
 
-def check(folder: Path) -> subprocess.CompletedProcess[str]:
+def check(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     if not PYTHON.exists():
         pytest.fail(f"{PYTHON.parents[1].name} is missing; run `make .venv-interop`", pytrace=False)
     script = ROOT / "scripts" / "check_saelens.py"
-    return subprocess.run([PYTHON, script, folder], capture_output=True, text=True, check=False)
+    return subprocess.run([PYTHON, script, folder, *options], capture_output=True, text=True, check=False)
 
 
 def save_member(folder: Path, name: str, hook: str) -> None:
@@ -92,9 +94,13 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> ss.Sweep:
 
 
 def checked(member: Path, out: Path) -> None:
-    """A member as it is exported, and our own answers on its model's activations of a text; of a tokenized one those
-    without its table."""
+    """A member as it is exported, and our own answers on its model's activations."""
     assert cli.main(["export", str(member), "--format=saelens", f"--out={out}"]) == 0
+    answer(member, out)
+
+
+def answer(member: Path, out: Path) -> None:
+    """Write our own answers on its model's activations of a text; of a tokenized one those without its table."""
     sae = ss.load(member)
     model = sae.model()
     tokens = model.tokens(TEXT)
@@ -119,6 +125,27 @@ def test_every_file_of_configs_as_it_is_trained_and_exported(sweep: ss.Sweep, tm
     print(result.stdout)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count(" agrees") == len(FILES) + 4
+
+
+def test_what_is_pushed(sweep: ss.Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole sweep, by `SAE.from_pretrained(REPO, MEMBER)`, from what is uploaded."""
+
+    class Api:
+        def create_repo(self, repository: str, exist_ok: bool) -> None:
+            pass
+
+        def upload_folder(self, folder_path: Path, repo_id: str, commit_message: str) -> None:
+            shutil.copytree(folder_path, tmp_path / "repo")
+
+    pushed = sweep.folder.parent / "whitened"
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    assert cli.main(["export", str(pushed), "--push=hub:user/repo"]) == 0
+    for label in ss.open(pushed):
+        answer(pushed / label, tmp_path / "repo" / label)
+    result = check(tmp_path / "repo", "--pushed")
+    print(result.stdout)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count(" agrees") == 2
 
 
 def test_a_tokenized_member_is_for_nobody_that_needs_its_table(sweep: ss.Sweep, tmp_path: Path) -> None:
