@@ -66,9 +66,9 @@ def _gone(host: str, pid: int, path: Path) -> bool:
 
 
 def write_text_atomic(path: Path, text: str, *, durable: bool = True) -> None:
-    """Write a UTF-8 file as `replacing` does."""
+    """Write a UTF-8 file as `replacing` does; a lone surrogate, which is no character, as `\\ud800`."""
     with replacing(path, durable=durable) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json_atomic(path: Path, entries: Any) -> None:

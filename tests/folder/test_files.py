@@ -104,3 +104,8 @@ def test_what_a_library_makes_for_its_owner_alone_gets_the_mode_that_the_umask_g
         os.umask(before)
     assert (tmp_path / "weights").stat().st_mode & 0o777 == mode
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]
+
+
+def test_what_is_no_character_is_written_as_python_writes_it(tmp_path: Path) -> None:
+    write_text_atomic(tmp_path / "a.html", "a \ud800 b ä")
+    assert (tmp_path / "a.html").read_text(encoding="utf-8") == "a \\ud800 b ä"
