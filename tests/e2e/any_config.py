@@ -117,13 +117,15 @@ def shared(model: Path, text: Path) -> list[str]:
 
 @st.composite
 def command_lines(draw: st.DrawFn) -> list[str]:
-    """Overrides of a command line: an architecture, toy or language model data, and some keys with drawn values."""
+    """Overrides of a command line: an architecture, toy or language model data, and some keys with drawn values. Half
+    of them have few keys, and values that some config can have: nearly all that have many are refused."""
     words = list(TOY) if draw(st.booleans()) else []
     words += OPTIONS[draw(st.sampled_from(sorted(OPTIONS)))].split()
-    keys = draw(st.lists(st.sampled_from(sorted(VALUES)), max_size=6, unique=True))
+    few = draw(st.booleans())
+    keys = draw(st.lists(st.sampled_from(sorted(VALUES)), max_size=2 if few else 6, unique=True))
     for key in keys:
         values = VALUES[key]
-        nonsense = draw(st.integers(0, 5)) == 0
+        nonsense = not few and draw(st.integers(0, 5)) == 0
         words.append(f"{key}={draw(st.sampled_from(NONSENSE if nonsense else values))}")
     return words
 
