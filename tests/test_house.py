@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,13 @@ LOOSE = {"__init__.py", "cli.py", "errors.py"}
 LINES, FUNCTION_LINES = 300, 45
 
 
-def modules() -> Iterator[tuple[str, Path]]:
-    for file in PACKAGE.rglob("*.py"):
-        yield ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"), file
+@cache
+def modules() -> tuple[tuple[str, Path], ...]:
+    """Every module of ours and its file."""
+    return tuple(
+        (".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"), file)
+        for file in PACKAGE.rglob("*.py")
+    )
 
 
 def floor(module: str) -> int | None:
@@ -37,8 +42,13 @@ def floor(module: str) -> int | None:
     return FLOORS.index("names" if places[:2] == ["folder", "names"] else places[0])
 
 
-def imported(file: Path) -> Iterator[str]:
+@cache
+def imported(file: Path) -> tuple[str, ...]:
     """The modules that a file imports; of ours, not the names in them."""
+    return tuple(_imported(file))
+
+
+def _imported(file: Path) -> Iterator[str]:
     ours = dict(modules())
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:

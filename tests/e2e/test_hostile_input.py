@@ -250,7 +250,7 @@ def test_a_sweep_file_of_another_kind(text: str, command: Command, llama_folder:
     assert [path for path in Path.cwd().rglob("*") if path.is_file()] == [sweep.absolute()]
 
 
-@pytest.mark.parametrize("text", ["", '{"steps": 3}'])
+@pytest.mark.parametrize("text", [pytest.param("", marks=pytest.mark.evidence), '{"steps": 3}'])
 def test_state_that_is_none(text: str, command: Command, llama_folder: Path, text_file: Path) -> None:
     """Nothing is gone on from what cannot be read, and nothing stumbles over it."""
     state = Path("outputs/sweep/.state")

@@ -19,6 +19,7 @@ MEMBERS = f"{RUN} + sae=standard sae.l1=1 sae.width=9000 + sae=topk sae.k=8 sae.
 SMALL = f"{RUN} + sae=topk sae.k=8 sae.width=64"
 
 
+@pytest.mark.evidence  # scripts/bench/memory.py measures many more; what is added up is tested in test_plan.py
 def test_the_peak_of_a_run_is_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The run is a process of its own, of whose peak members and their steps are most of a GB. On one core: whether
     two steps are at their fullest together is chance. Beside a small run: what libraries take differs by a fifth of a
