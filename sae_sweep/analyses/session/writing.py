@@ -10,6 +10,8 @@ from sae_sweep.folder.files import write_json_atomic, write_text_atomic
 from sae_sweep.host.terminal import tell
 
 FORMAT = 1
+LARGE = 1e6
+"""From here on a terminal is told four digits."""
 
 
 def write_result(root: Path, name: str, config: dict[str, Any], result: Result) -> None:
@@ -36,6 +38,10 @@ def _put(folder: Path, name: str, entries: dict[str, Any]) -> None:
 
 
 def _shown(number: Number) -> str:
-    error = "" if number.standard_error is None else f" +- {number.standard_error:.4f}"
-    control = "" if number.control is None else f", control {number.control:.4f}"
-    return f"{number.value:.4f}{error} (n {number.n}{control})"
+    error = "" if number.standard_error is None else f" +- {_short(number.standard_error)}"
+    control = "" if number.control is None else f", control {_short(number.control)}"
+    return f"{_short(number.value)}{error} (n {number.n}{control})"
+
+
+def _short(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < LARGE else f"{value:.4g}"

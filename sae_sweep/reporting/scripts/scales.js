@@ -38,8 +38,8 @@ function logAxis(values, text, margin) {
   if (!found.length) return { title: { text } };
   const low = found.reduce((a, b) => Math.min(a, b)) / margin, high = found.reduce((a, b) => Math.max(a, b)) * margin;
   const steps = high / low > 2000 ? [1] : high / low > 6 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9];
-  const tickvals = [];
-  for (let power = -9; power < 12; power++) for (const step of steps) tickvals.push(Number((step * 10 ** power).toPrecision(3)));
+  const tickvals = [], last = Math.ceil(Math.log10(high));
+  for (let power = Math.floor(Math.log10(low)); power <= last; power++) for (const step of steps) tickvals.push(Number((step * 10 ** power).toPrecision(3)));
   const label = value => value >= 1e4 || value < 1e-3 ? value.toExponential().replace("e+", "e") : String(value);
   return { type: "log", title: { text }, tickvals, ticktext: tickvals.map(label), range: [Math.log10(low), Math.log10(high)] };
 }
@@ -55,12 +55,12 @@ function apart(names) {
   return many ? words.map(own => own.filter((_, i) => words.some(other => other[i] !== own[i]) || own.length < 2)) : words;
 }
 
-// An axis of names: without what all have, cut where they are long, and as many as `room` (in pixels) has place for; those
+// An axis of names: without what all have, cut in the middle where they are long, and as many as `room` (in pixels) has place for; those
 // below a chart are upright where they would not fit side by side.
 const MOST_LETTERS = 22, LINE_PIXELS = 16, LETTER_PIXELS = 8;
 function nameAxis(names, text, below, room) {
   const all = [...new Set(names)], words = apart(all), every = Math.max(1, Math.ceil(all.length * LINE_PIXELS / room));
-  const cut = own => { const name = own.join("-"); return name.length > MOST_LETTERS ? name.slice(0, MOST_LETTERS - 1) + "…" : name; };
+  const cut = own => { const name = own.join("-"); return name.length > MOST_LETTERS ? `${name.slice(0, MOST_LETTERS / 2 - 1)}…${name.slice(-MOST_LETTERS / 2)}` : name; };
   const told = some => some.filter((_, i) => i % every === 0), labels = told(words.map(cut));
   const upright = below && labels.join("").length * LETTER_PIXELS + labels.length * LINE_PIXELS > room;
   return { type: "category", title: { text, standoff: 8 }, tickvals: told(all), ticktext: labels, ...(upright ? { tickangle: -90 } : {}) };

@@ -1,5 +1,6 @@
 // A figure is series over common axes, or a map with a row for each series, as analyses/session/result.py has it.
 const STYLES = { line: "lines+markers", dashed: "lines", points: "markers", bars: "bars" };
+const modeOf = series => series.x.length === 1 ? "markers" : STYLES[series.style] ?? "lines+markers"; // of one point there is no line
 
 // What the key says of a series: members that differ in their seed alone are one, and so are controls of one kind.
 const SEED = /-s\d+(?=-|,|$)/;
@@ -19,7 +20,7 @@ function seriesTrace(series, { label, first, colour }) {
   const error_y = series.error ? { type: "data", array: series.error.map(error => error ?? 0), color, thickness: 1.2, width: 3 } : undefined;
   const common = { name: label, legendgroup: label, showlegend: first, x: series.x, y: series.y, error_y, hovertemplate: `${escaped(name)}<br>%{x} · %{y:.4g}<extra></extra>` };
   if (series.style === "bars") return { ...common, type: "bar", marker: { color } };
-  return { ...common, type: "scatter", mode: STYLES[series.style] ?? "lines+markers", line: { color, width: 2, dash: series.style === "dashed" ? "dash" : "solid" }, marker: { color, size: 8 } };
+  return { ...common, type: "scatter", mode: modeOf(series), line: { color, width: 2, dash: series.style === "dashed" ? "dash" : "solid" }, marker: { color, size: 8 } };
 }
 
 const AROUND = 110; // pixels of a chart that its axes and their words take
