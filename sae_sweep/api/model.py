@@ -59,7 +59,8 @@ class Model:
             options.setdefault("attention_mask", torch.ones_like(tokens_RT))
             if self.running.tokenizer is not None:
                 options.setdefault("pad_token_id", self.running.tokenizer.pad_token_id or 0)
-            made_RT = self.module.generate(tokens_RT, **options)  # type: ignore[operator]  # typed as a tensor or module
+            module: Any = self.module  # of transformers, whose methods torch's type of a module does not have
+            made_RT = module.generate(tokens_RT, **options)
         else:
             made_RT = self.running.bridge.generate(tokens_RT, return_type="tokens", verbose=False, **options)
         if not text:

@@ -41,6 +41,6 @@ def read_value(key: str, text: str) -> Any:
 
     try:
         return OmegaConf.from_dotlist([f"value={text}"])["value"]
-    except Exception as error:  # the parsers of YAML raise their own
+    except Exception as error:  # YAML's parsers raise ValueError, RecursionError and more, by input
         told = str(error).strip() or type(error).__name__
         raise ConfigError(f"{key}={text}: the value cannot be read ({told.splitlines()[0]})") from error

@@ -46,7 +46,7 @@ def saved_config(file: Path) -> MemberConfig:
     ConfigError as `member_config` does."""
     try:
         entries: Any = OmegaConf.load(file)
-    except Exception as error:  # the parsers of YAML raise their own
+    except Exception as error:  # YAML's parsers raise ValueError, RecursionError and more, by input
         what = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(f"{file} cannot be read ({what}); train the member again") from error
     if not isinstance(entries, DictConfig):

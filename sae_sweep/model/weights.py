@@ -118,7 +118,8 @@ def _files_read(folder: Path) -> set[str]:
 def _whole_numbers(file: Path) -> str | None:
     """The name of a weight or bias of whole numbers; None where there is none, or the file is damaged."""
     with suppress(SafetensorError, OSError), safe_open(file, framework="pt") as opened:
-        for name in opened.keys():  # noqa: SIM118 - it is no mapping
+        names = opened.keys()  # it is no mapping, and cannot be iterated itself
+        for name in names:
             whole = opened.get_slice(name).get_dtype()[0] in "IU"
             if whole and name.endswith(("weight", "bias")) and not BUFFERS.search(name):
                 return str(name)

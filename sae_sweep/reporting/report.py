@@ -53,7 +53,7 @@ def write_overlay(
     page = _page(folders, published, with_trimmed)
     write_text_atomic(out, report_html(page))
     _print(page, console or Console(), f"open {out} in a browser")
-    return list(page.cells)  # type: ignore[arg-type]
+    return list(page.cells)  # type: ignore[arg-type]  # as `cells` gives them
 
 
 def _page(folders: Sequence[Path], published: Sequence[Path], with_trimmed: bool) -> Page:

@@ -7,9 +7,10 @@ latents' pre-activations, ReLU'd, a the coefficient and V = E||x - mean||^2. The
 V and adds this one without it; multiplied by V it is in the same unit as every other architecture's loss.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from sae_sweep.architectures.topk.facts import TopKConfig
 from sae_sweep.saes.base import Parameters, Step
@@ -71,12 +72,13 @@ class _Rows(torch.autograd.Function):
     """Rows of a tensor, none of them twice, so that gradients need not be added up, which CUDA does in no order."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, tensor_F: Tensor, index_K: Tensor) -> Tensor:
+    def forward(ctx: Any, tensor_F: Tensor, index_K: Tensor) -> Tensor:
         ctx.save_for_backward(index_K)
-        ctx.shape = tensor_F.shape  # type: ignore[attr-defined]  # torch lets a context take any attribute
+        ctx.shape = tensor_F.shape
         return tensor_F.index_select(0, index_K)
 
     @staticmethod
-    def backward(ctx, g_K):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (g_K,) = gradients
         (index_K,) = ctx.saved_tensors
         return g_K.new_zeros(ctx.shape).index_copy_(0, index_K, g_K), None

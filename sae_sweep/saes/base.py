@@ -3,11 +3,10 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.kernels.entries import Room
@@ -184,11 +183,12 @@ class _SquaredError(torch.autograd.Function):
     """One pass over the errors each way, where `square` and `sum` take six."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, error_BMD: Tensor) -> Tensor:
+    def forward(ctx: Any, error_BMD: Tensor) -> Tensor:
         ctx.save_for_backward(error_BMD)
         return torch.linalg.vector_norm(error_BMD, dim=2).square().sum(0) / len(error_BMD)
 
     @staticmethod
-    def backward(ctx, g_M):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (g_M,) = gradients
         (error_BMD,) = ctx.saved_tensors
         return (2 / len(error_BMD) * g_M)[:, None] * error_BMD

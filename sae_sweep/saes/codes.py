@@ -19,10 +19,10 @@ Letters: B tokens, M members, F latents, N entries, D model width. A row is a (t
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from sae_sweep.kernels.device import on_triton
 from sae_sweep.kernels.rows import WIDEST, RowSums
@@ -122,7 +122,7 @@ class Codes(ABC):
 class _Encode(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: Any,
         x_BD: Tensor,
         W_enc: Tensor,
         bias_F: Tensor | None,
@@ -131,12 +131,13 @@ class _Encode(torch.autograd.Function):
         codes: Codes,
         defers: bool,
     ) -> Tensor:
-        ctx.save_for_backward(x_BD, W_enc, b_pre_MD)  # type: ignore[arg-type]  # None is allowed
-        ctx.codes, ctx.defers = codes, defers  # type: ignore[attr-defined]
+        ctx.save_for_backward(x_BD, W_enc, b_pre_MD)
+        ctx.codes, ctx.defers = codes, defers
         return values
 
     @staticmethod
-    def backward(ctx, g):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (g,) = gradients
         x_BD, W_enc, b_pre_MD = ctx.saved_tensors
         codes: Codes = ctx.codes
         g = codes.inside(g)

@@ -1,10 +1,9 @@
 """Decoding of codes that are listed, and its gradients. Letters and words are those of `codes.py`."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from sae_sweep.kernels.rows import RowSums
 from sae_sweep.kernels.sparse import row_sum_pairs, sampled_pairs, sampled_products, weighted_row_sums
@@ -17,13 +16,14 @@ class SparseDecode(torch.autograd.Function):
     """[R, D]: values times their decoder rows, summed by row."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, values: Tensor, W_dec: Tensor, codes: "SparseCodes", defers: bool) -> Tensor:
+    def forward(ctx: Any, values: Tensor, W_dec: Tensor, codes: "SparseCodes", defers: bool) -> Tensor:
         ctx.save_for_backward(values, W_dec)
-        ctx.codes, ctx.defers = codes, defers  # type: ignore[attr-defined]
+        ctx.codes, ctx.defers = codes, defers
         return _decoded(codes, values, W_dec)
 
     @staticmethod
-    def backward(ctx, g_RD):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (g_RD,) = gradients
         values, W_dec = ctx.saved_tensors
         codes: SparseCodes = ctx.codes
         g_values = None
@@ -38,7 +38,7 @@ class SparseDecodeBoth(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: Any,
         values: Tensor,
         others: Tensor,
         W_dec: Tensor,
@@ -47,11 +47,12 @@ class SparseDecodeBoth(torch.autograd.Function):
         defers: bool,
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(values, others, W_dec)
-        ctx.codes, ctx.frozen, ctx.defers = codes, frozen, defers  # type: ignore[attr-defined]
+        ctx.codes, ctx.frozen, ctx.defers = codes, frozen, defers
         return row_sum_pairs(W_dec, codes.latent_N, values, others, codes.row_offsets)
 
     @staticmethod
-    def backward(ctx, g_RD, g_other_RD):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        g_RD, g_other_RD = gradients
         values, others, W_dec = ctx.saved_tensors
         codes: SparseCodes = ctx.codes
         g_values, g_others = sampled_pairs(g_RD, g_other_RD, W_dec, codes.latent_N, codes.row_offsets)

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.layout import Layout
@@ -104,13 +104,14 @@ class _DecodeParts(torch.autograd.Function):
     """A product for each part, of which no masked values are kept for the way back."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, values: Tensor, W_dec: Tensor, codes: RankedDenseCodes) -> Tensor:
+    def forward(ctx: Any, values: Tensor, W_dec: Tensor, codes: RankedDenseCodes) -> Tensor:
         ctx.save_for_backward(values, W_dec)
-        ctx.codes = codes  # type: ignore[attr-defined]
+        ctx.codes = codes
         return torch.stack([(values[:, own] * mask_Bf) @ W_dec[own] for own, mask_Bf in codes.parts()], dim=1)
 
     @staticmethod
-    def backward(ctx, g_BGD):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (g_BGD,) = gradients
         values, W_dec = ctx.saved_tensors
         g_values, g_W = torch.zeros_like(values), torch.zeros_like(W_dec)
         for part, (own, mask_Bf) in enumerate(ctx.codes.parts()):

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from sae_sweep.kernels.device import moved, on_triton
 from sae_sweep.kernels.rows import RowSums
@@ -219,33 +219,36 @@ class _BagSums(torch.autograd.Function):
     """Sums of consecutive runs of entries; `bag_N` says in which run each entry is."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, values_N: Tensor, offsets: Tensor, bag_N: Tensor) -> Tensor:
-        ctx.bag_N = bag_N  # type: ignore[attr-defined]
+    def forward(ctx: Any, values_N: Tensor, offsets: Tensor, bag_N: Tensor) -> Tensor:
+        ctx.bag_N = bag_N
         return bag_sums(values_N, offsets)
 
     @staticmethod
-    def backward(ctx, g):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (g,) = gradients
         return g.index_select(0, ctx.bag_N), None, None
 
 
 class _AtLatent(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, vector_F: Tensor, codes: SparseCodes) -> Tensor:
-        ctx.codes = codes  # type: ignore[attr-defined]
+    def forward(ctx: Any, vector_F: Tensor, codes: SparseCodes) -> Tensor:
+        ctx.codes = codes
         return vector_F.index_select(0, codes.latent_N)
 
     @staticmethod
-    def backward(ctx, g_N):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (g_N,) = gradients
         by = ctx.codes.transpose
         return ordered_sums(g_N, by.order_N, by.offsets)[1], None
 
 
 class _LatentSums(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, values_N: Tensor, codes: SparseCodes) -> Tensor:
-        ctx.codes = codes  # type: ignore[attr-defined]
+    def forward(ctx: Any, values_N: Tensor, codes: SparseCodes) -> Tensor:
+        ctx.codes = codes
         return ordered_sums(values_N, codes.transpose.order_N, codes.transpose.offsets)[1]
 
     @staticmethod
-    def backward(ctx, g_F):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (g_F,) = gradients
         return ctx.codes.at_latent(g_F), None

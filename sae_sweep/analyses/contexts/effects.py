@@ -1,5 +1,7 @@
 """What a latent's decoder row does to the next token, and which rows it is near."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,8 @@ Weighted = list[tuple[int, float]]
 def logit_effects(model: LanguageModel, row_D: Tensor, n: int) -> tuple[Weighted, Weighted] | None:
     """The tokens whose logits a decoder row raises and lowers most, by how much for an activation of 1; the final norm
     is left out. None where the unembedding reads another width."""
-    head = model.module.get_output_embeddings()  # type: ignore[operator]  # typed as a tensor or module
+    module: Any = model.module  # of transformers, whose methods torch's type of a module does not have
+    head = module.get_output_embeddings()
     if head is None or head.weight.shape[1] != len(row_D):
         return None
     effect_V = head.weight.detach() @ row_D.to(head.weight)

@@ -53,10 +53,8 @@ def construct(source: str) -> Iterator[tuple[str, str]]:
     kinds = {ast.For: "loop", ast.While: "loop", ast.If: "branch", ast.Try: "try", ast.With: "with"}
     lines = source.split("\n")
     for node in ast.walk(ast.parse(source)):
-        label = kinds.get(type(node))
-        if label is not None:
-            body: list[ast.stmt] = node.body  # type: ignore[attr-defined]  # all of these have one
-            yield "\n".join(lines[body[0].lineno - 1 : body[-1].end_lineno]).strip(), label
+        if isinstance(node, ast.For | ast.While | ast.If | ast.Try | ast.With):
+            yield "\n".join(lines[node.body[0].lineno - 1 : node.body[-1].end_lineno]).strip(), kinds[type(node)]
 
 
 def prose(source: str) -> Iterator[tuple[str, str]]:

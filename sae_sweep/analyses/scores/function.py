@@ -72,7 +72,7 @@ class Score:
         more = {"prompts": None if lines is None else lines[rows]} if self._wants_prompts else {}
         try:
             number_R = self._function(logits_RTV, tokens_RT, **more)
-        except Exception as error:  # whatever somebody's own code raises
+        except Exception as error:  # the user's function may raise anything; all of it is told in a line
             raise ConfigError(f"{KEY}={self._path}: {type(error).__name__}: {' '.join(str(error).split())}") from error
         if not isinstance(number_R, Tensor) or number_R.shape != tokens_RT.shape[:1]:
             gave = f"shape {tuple(number_R.shape)}" if isinstance(number_R, Tensor) else type(number_R).__name__
@@ -97,7 +97,7 @@ def _imported(path: str) -> Callable[..., Any]:
     try:
         with _from_here():
             found = getattr(import_module(module), name)
-    except Exception as error:  # importing runs somebody's own code
+    except Exception as error:  # importing runs the user's module, which may raise anything
         raise ConfigError(f"{KEY}={path}: {type(error).__name__}: {' '.join(str(error).split())}") from error
     if not callable(found):
         raise ConfigError(f"{KEY}={path} is no function")

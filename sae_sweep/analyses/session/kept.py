@@ -39,7 +39,8 @@ class Kept:
                 said = opened.metadata() or {}
                 if said.get("signature") != self._signature:
                     return
-                self._tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+                names = opened.keys()  # it is no mapping, and cannot be iterated itself
+                self._tensors = {name: opened.get_tensor(name) for name in names}
                 self.passes, self.batches = int(said["passes"]), int(said["batches"])
         except (SafetensorError, KeyError, ValueError, OSError):
             self._tensors, self.passes, self.batches = {}, 0, 0

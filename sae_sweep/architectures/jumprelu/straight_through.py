@@ -4,9 +4,10 @@ K(u) = 1 for |u| < 1/2, else 0, and e is the bandwidth. They act on pre-activati
 an activation is 0 below it, so it would see half of the kernel only.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 
 class Jump(torch.autograd.Function):
@@ -16,13 +17,14 @@ class Jump(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, z: Tensor, theta: Tensor, bandwidth: Tensor, to_z: bool) -> Tensor:
+    def forward(ctx: Any, z: Tensor, theta: Tensor, bandwidth: Tensor, to_z: bool) -> Tensor:
         ctx.save_for_backward(z, theta, bandwidth)
-        ctx.to_z = to_z  # type: ignore[attr-defined]  # torch lets a context take any attribute
+        ctx.to_z = to_z
         return z * (z > theta)
 
     @staticmethod
-    def backward(ctx, g):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (g,) = gradients
         z, theta, bandwidth = ctx.saved_tensors
         through = g * theta * kernel(z, theta, bandwidth)
         g_z = g * (z > theta)
@@ -33,12 +35,13 @@ class Heaviside(torch.autograd.Function):
     """H(z - theta), elementwise. Gradient of theta: -(1 / e) K((z - theta) / e); z has none."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, z: Tensor, theta: Tensor, bandwidth: Tensor) -> Tensor:
+    def forward(ctx: Any, z: Tensor, theta: Tensor, bandwidth: Tensor) -> Tensor:
         ctx.save_for_backward(z, theta, bandwidth)
         return (z > theta).to(z.dtype)
 
     @staticmethod
-    def backward(ctx, g):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (g,) = gradients
         z, theta, bandwidth = ctx.saved_tensors
         return None, -g * kernel(z, theta, bandwidth), None
 

@@ -17,10 +17,10 @@ A reconstruction's gradient comes back from the model as numbers; what is below 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from sae_sweep.activations.block import Block
 from sae_sweep.activations.sequences import Sequences
@@ -196,12 +196,13 @@ class _Known(torch.autograd.Function):
     """Losses [M] whose gradients are there already."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, error_BMD: Tensor, loss_M: Tensor, gradient_BMD: Tensor) -> Tensor:
+    def forward(ctx: Any, error_BMD: Tensor, loss_M: Tensor, gradient_BMD: Tensor) -> Tensor:
         ctx.save_for_backward(gradient_BMD)
         return loss_M.clone()
 
     @staticmethod
-    def backward(ctx, g_M):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (g_M,) = gradients
         (gradient_BMD,) = ctx.saved_tensors
         return g_M[:, None] * gradient_BMD, None, None
 
