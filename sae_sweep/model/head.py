@@ -54,7 +54,8 @@ def head_of(model: LanguageModel) -> Iterator[Head]:
     hidden states, so whatever an architecture does at its head (softcap, logit scale) is done here too; for a tile its
     output embedding has the rows of the tile alone.
     """
-    width, embedding = model.facts.vocab_size, model.module.get_output_embeddings()  # type: ignore[operator]  # torch types it so
+    module: Any = model.module  # of transformers, whose methods torch's type of a module does not have
+    width, embedding = model.facts.vocab_size, module.get_output_embeddings()
     if model.lm_head is not None:
         yield Head(partial(_product, model.lm_head), model.lm_head.weight.shape[0], tiled=True)
         return
