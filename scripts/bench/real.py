@@ -16,8 +16,9 @@ cannot do without, at the rate of large ones that this machine is measured at, r
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,8 @@ def parts(run: Run) -> dict[str, float]:
     return {"reading": blocks, "SAEs": steps, "judging": judging, "rest": run.seconds - blocks - steps - judging}
 
 
-def measure(sweep: Sweep, peers: bool, work: Path) -> dict[str, Any]:
-    """Ours once, after a short run that compiles loops, and sae-lens's."""
+def measure(sweep: Sweep, peers: bool, work: Path, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Ours once, after a short run that compiles loops, and sae-lens's; each is kept as soon as it is there."""
     ground, rows = CommonGround.of(sweep), work / "rows.npz"
     ground.save_rows(sweep, rows)
     run_ours(replace(sweep, tokens=min(sweep.tokens, FIRST_TOKENS // 20)), work, "real-first")
@@ -71,11 +72,13 @@ def measure(sweep: Sweep, peers: bool, work: Path) -> dict[str, Any]:
     ours = run_side(OURS, sweep, work, "real-ours", rows, ground.config.data)
     found |= {"flops": device_flops, "seconds": {OURS: ours.seconds}}
     found |= {"parts": parts(ours), "floors": floors(sweep, device_flops)}
+    keep(found)
     if peers:
         try:
             found["seconds"][SAELENS] = run_side(SAELENS, sweep, work, "real-peer", rows, ground.config.data).seconds
         except Unavailable as reason:
             print(f"{SAELENS} was not measured: {reason}", file=sys.stderr)
+        keep(found)
     return found
 
 
@@ -101,8 +104,8 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     wanted = parsed(arguments)
     with asked.workplace(wanted) as work:
-        found = measure(asked.sweep_of(wanted, wanted.only[0], 0), len(wanted.sides) > 1, work)
-        wanted.results.add(wanted.only[0], found)
+        sweep, keep = asked.sweep_of(wanted, wanted.only[0], 0), partial(wanted.results.add, wanted.only[0])
+        found = measure(sweep, len(wanted.sides) > 1, work, keep)
     print_real(found)
     return 0
 
