@@ -12,13 +12,15 @@ cannot do without, at the rate of large ones that this machine is measured at, r
     SAEs        encoder products, forward: the least that sparse steps can cost
     judging     clean, ablated and spliced passes, logits, and the members' inference forms
     rest        loading, tokenising, first parameters, writing, the report: no floor
+
+What `--out` holds of our side for the same sweep is not measured again. With `--peer-tokens` sae-lens trains on the
+first of the rows only, and the time of its steps is multiplied up to all of them.
 """
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,24 +64,28 @@ def parts(run: Run) -> dict[str, float]:
     return {"reading": blocks, "SAEs": steps, "judging": judging, "rest": run.seconds - blocks - steps - judging}
 
 
-def measure(sweep: Sweep, peers: bool, work: Path, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Ours once, after a short run that compiles loops, and sae-lens's; each is kept as soon as it is there."""
-    ground, rows = CommonGround.of(sweep), work / "rows.npz"
-    ground.save_rows(sweep, rows)
+def measure_own(sweep: Sweep, work: Path) -> dict[str, Any]:
+    """Ours once, after a short run that compiles loops."""
     run_ours(replace(sweep, tokens=min(sweep.tokens, FIRST_TOKENS // 20)), work, "real-first")
     device_flops = measured(sweep.device, "float32")
-    found: dict[str, Any] = {"machine": machine(torch.device(sweep.device)), "sweep": sweep.entry()}
-    ours = run_side(OURS, sweep, work, "real-ours", rows, ground.config.data)
-    found |= {"flops": device_flops, "seconds": {OURS: ours.seconds}}
-    found |= {"parts": parts(ours), "floors": floors(sweep, device_flops)}
-    keep(found)
-    if peers:
-        try:
-            found["seconds"][SAELENS] = run_side(SAELENS, sweep, work, "real-peer", rows, ground.config.data).seconds
-        except Unavailable as reason:
-            print(f"{SAELENS} was not measured: {reason}", file=sys.stderr)
-        keep(found)
-    return found
+    ours = run_ours(sweep, work, "real-ours")
+    return {
+        "machine": machine(torch.device(sweep.device)),
+        "sweep": sweep.entry(),
+        "flops": device_flops,
+        "seconds": {OURS: ours.seconds},
+        "parts": parts(ours),
+        "floors": floors(sweep, device_flops),
+    }
+
+
+def measure_peer(sweep: Sweep, tokens: int, work: Path) -> tuple[float, int]:
+    """Seconds of sae-lens's process if all its steps took what those on `tokens` did, and how many steps those were."""
+    ground, rows = CommonGround.of(sweep), work / "rows.npz"
+    ground.save_rows(sweep, rows)
+    run = run_side(SAELENS, replace(sweep, tokens=tokens), work, "real-peer", rows, ground.config.data)
+    steps = len(run.marks["steps"])
+    return run.seconds + run.training * (sweep.steps - steps) / steps, steps
 
 
 def print_real(found: Mapping[str, Any]) -> None:
@@ -97,6 +103,7 @@ def print_real(found: Mapping[str, Any]) -> None:
 
 def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser = asked.parser_of(__doc__)
+    parser.add_argument("--peer-tokens", type=float, help="sae-lens trains on so many (all)")
     parser.set_defaults(only="topk", width=4096, tokens=6e5, evaluation_tokens=2e4, peers=SAELENS, values=MEMBERS)
     return asked.parsed(parser, "real", arguments)
 
@@ -104,8 +111,19 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     wanted = parsed(arguments)
     with asked.workplace(wanted) as work:
-        sweep, keep = asked.sweep_of(wanted, wanted.only[0], 0), partial(wanted.results.add, wanted.only[0])
-        found = measure(sweep, len(wanted.sides) > 1, work, keep)
+        sweep, name = asked.sweep_of(wanted, wanted.only[0], 0), wanted.only[0]
+        found = wanted.results.entry(name)
+        if found is None or found["sweep"] != sweep.entry():
+            found = measure_own(sweep, work)
+            wanted.results.add(name, found)
+        if len(wanted.sides) > 1:
+            try:
+                found["seconds"][SAELENS], found["peer_steps"] = measure_peer(
+                    sweep, int(wanted.peer_tokens or sweep.tokens), work
+                )
+            except Unavailable as reason:
+                print(f"{SAELENS} was not measured: {reason}", file=sys.stderr)
+            wanted.results.add(name, found)
     print_real(found)
     return 0
 

@@ -117,7 +117,7 @@ class Sweep:
     def entry(self) -> dict[str, Any]:
         """The settings, in JSON's types."""
         model = {"model": self.model.folder.name, "layer": self.model.layer, "d": self.model.d}
-        settings = {**asdict(self), **model, "text": self.text and str(self.text)}
+        settings = {**asdict(self), **model, "text": self.text and self.text.name}
         return dict(json.loads(json.dumps(settings)))
 
     def input_scale(self, side: str) -> str:
