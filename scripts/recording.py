@@ -1,8 +1,8 @@
 """A recording of what a command says while it runs, and of how right it is about when it will end.
 
     python scripts/recording.py OUT -- sae-sweep +experiment=smollm2 ...                through a pipe, by line
-    python scripts/recording.py OUT --terminal 80x24 -- sae-sweep +experiment=smollm2 ...   in tmux, at tenths
-    python scripts/recording.py OUT --sweep outputs/smollm2     what a finished sweep said was left, beside what was
+    python scripts/recording.py --terminal 80x24 OUT -- sae-sweep +experiment=smollm2 ...   in tmux, at tenths
+    python scripts/recording.py --sweep outputs/smollm2 OUT     what a finished sweep said was left, beside what was
 
 Each line, or screen, stands behind the seconds since the command began and those until it ended.
 """
