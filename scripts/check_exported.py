@@ -41,10 +41,20 @@ def circuit_tracer(folder: Path) -> Callable[[Tensor], Tensor]:
         load_relu_transcoder,
     )
 
-    (file,) = folder.glob("layer_*.safetensors")
     lazy: dict[str, Any] = {"lazy_encoder": False, "lazy_decoder": False, "device": torch.device("cpu")}
+    if (folder / "W_enc_0.safetensors").exists():
+        return circuit_tracer_layers(folder, lazy)
+    (file,) = folder.glob("layer_*.safetensors")
     found: Callable[[Tensor], Tensor] = load_relu_transcoder(str(file), 0, **lazy)
     return found
+
+
+def circuit_tracer_layers(folder: Path, lazy: dict[str, Any]) -> Callable[[Tensor], Tensor]:
+    """A cross-layer transcoder: its layers lie side by side in ours, and one after the other in theirs."""
+    from circuit_tracer.transcoder.cross_layer_transcoder import load_clt  # type: ignore[import-not-found]
+
+    clt = load_clt(str(folder), dtype=torch.float32, **lazy)
+    return lambda x_BD: torch.cat(list(clt(torch.stack(x_BD.chunk(clt.n_layers, dim=1)))), dim=1)
 
 
 PEERS: dict[str, Reads] = {

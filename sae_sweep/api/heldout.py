@@ -27,7 +27,7 @@ class HeldOutCodes:
         """Nothing is read before it is asked for. Raises ConfigError where no sweep trained the SAE."""
         config, no_means = sae.home.config, dict.fromkeys(sae.writes, torch.zeros(0))  # nothing is ablated
         self._spliced = sae.spliced(model.running.device)
-        hooks = tuple(dict.fromkeys((*sae.writes, sae.reads)))
+        hooks = self._spliced.sites
         source = LanguageModelSource(config, hooks, model=model.running)
         self._evaluator = source.evaluator(config.evaluation.positions, no_means)
         self._kept: list[Batch] | None = None

@@ -38,6 +38,9 @@ class Home:
     @property
     def written(self) -> tuple[str, ...]:
         """The hooks that it reconstructs."""
+        several = self.metadata.get("hook_names_out")
+        if isinstance(several, list) and all(isinstance(hook, str) for hook in several):
+            return tuple(several)
         output = self.metadata.get("hook_name_out")
         return (output,) if isinstance(output, str) else self.hooks
 

@@ -18,6 +18,10 @@ from sae_sweep.model.observe import check_hook, observing
 if TYPE_CHECKING:
     from sae_sweep.api.sae import Sae
 
+OF_SEVERAL = (
+    "a crosscoder or a cross-layer transcoder is of several sites, some of which the model has not computed yet at the"
+    " first; use steer"
+)
 Change = Callable[[Tensor, Tensor, Reading], Tensor]
 """Given what an SAE reads and what is where it writes, both [R, T, d], gives what is to be there."""
 
@@ -57,9 +61,10 @@ class Splices(Mapping[str, Tensor]):
 @contextmanager
 def steering(model: Model | LanguageModel, sae: "Sae", amounts: Mapping[int, float]) -> Iterator[None]:
     """While this lasts, amount x W_dec[i] is added for every latent i at every counted position."""
-    run, W_dec = running(model), sae.W_dec.detach()
+    run, inference = running(model), sae.frozen(sae.device)
     sae.check_latents(amounts)
-    added_D = sum((amount * W_dec[i] for i, amount in amounts.items()), torch.zeros_like(W_dec[0]))
+    nothing_D = torch.zeros_like(inference.tensors["b_dec"])
+    added_D = sum((amount * inference.row(i) for i, amount in amounts.items()), nothing_D)
     with following(run) as reading, ExitStack() as stack:
         for hook, part_d in zip(sae.writes, added_D.chunk(len(sae.writes)), strict=True):
 
@@ -148,7 +153,7 @@ def _node(tensor: Tensor) -> Tensor:
 def _one_site(run: LanguageModel, sae: "Sae", reading: Reading, change: Change) -> Iterator[None]:
     """While this lasts, where an SAE writes becomes what `change` makes of what it reads and of what is there."""
     if len(sae.writes) > 1:
-        raise ConfigError("a crosscoder reads sites that the model has not computed yet at its first; use steer")
+        raise ConfigError(OF_SEVERAL)
     (written,) = sae.writes
     apart, read = [check_hook(run, sae.reads)] if sae.reads != written else [], dict[str, Tensor]()
 

@@ -142,9 +142,9 @@ def top_contexts(sae: "Sae", model: Model, latent: int, n: int, quantiles: int, 
 
 
 def logit_effects(sae: "Sae", model: Model, latent: int, n: int) -> Effects:
-    """W_dec[latent] through the unembedding; of a crosscoder that of its last site."""
+    """W_dec[latent] through the unembedding; of several sites that of the last."""
     sae.check_latents([latent])
-    row_D = sae.W_dec[latent].detach().chunk(len(sae.writes))[-1]
+    row_D = sae.inference.row(latent).detach().chunk(len(sae.writes))[-1]
     found = row_effects(model.running, row_D, n)
     if found is None:
         raise ConfigError(f"{sae.writes[-1]} is {len(row_D)} wide, and the unembedding reads another width")

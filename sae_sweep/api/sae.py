@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from sae_sweep.api.home import Home
-from sae_sweep.api.interventions import Splice, ablating, splicing, steering
+from sae_sweep.api.interventions import OF_SEVERAL, Splice, ablating, splicing, steering
 from sae_sweep.api.looking import Contexts, Effects, Latents, Looked, latents_of, logit_effects, top_contexts
 from sae_sweep.api.model import Model
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import SplicedSae
+from sae_sweep.evaluation.places import between
 from sae_sweep.saes.inference import InferenceSae
 
 
@@ -71,12 +72,12 @@ class Sae(nn.Module):
 
     @property
     def reads(self) -> str:
-        """The hook that it reads; of a crosscoder the first."""
+        """The hook that it reads; of several the first."""
         return self.home.hooks[0]
 
     @property
     def writes(self) -> tuple[str, ...]:
-        """The hooks whose activations it reconstructs: several for a crosscoder alone."""
+        """The hooks whose activations it reconstructs: several for crosscoders and cross-layer transcoders."""
         return self.home.written
 
     @property
@@ -111,10 +112,9 @@ class Sae(nn.Module):
 
     def spliced(self, device: torch.device, watched: Sequence[str] = ()) -> SplicedSae:
         """The same where it reads and writes, as it is judged; `watched` are hooks after that."""
-        hook, *beside = self.writes
-        reads = None if self.reads == hook else self.reads
-        label, sae = self.home.folder.name, self.frozen(device)
-        return SplicedSae(label, hook, sae, reads=reads, beside=tuple(beside), watched=tuple(watched))
+        reads = self.home.hooks if self.home.hooks != self.writes else ()
+        one = SplicedSae(self.home.folder.name, self.writes[0], self.frozen(device), watched=tuple(watched))
+        return between(one, reads, self.writes)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -201,6 +201,6 @@ class Sae(nn.Module):
         `error` of the last forward pass, which have gradients of their own.
         """
         if len(self.writes) > 1:
-            raise ConfigError("a crosscoder reads sites that the model has not computed yet at its first; use steer")
+            raise ConfigError(OF_SEVERAL)
         with splicing(model, {self.writes[0]: self}, error) as splices:
             yield splices[self.writes[0]]

@@ -6,9 +6,9 @@ equations, called `Maths`. Nothing here and in facts imports torch.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
-from typing import Any
+from typing import Any, Self
 
 from sae_sweep.architectures.recipe import RECIPES, Recipe, Run, tuned
 from sae_sweep.errors import ConfigError
@@ -99,6 +99,23 @@ class SaeConfig(ABC):
     def pairs(self) -> bool:
         """Whether it is trained on tokens together with those before them."""
         return False
+
+    @property
+    def crosses(self) -> bool:
+        """Whether its latents may be those of several layers: nothing in its loss is of single decoder rows."""
+        return not (self.nested or self.pairs)
+
+    def check_layers(self, layers: int) -> None:
+        """Raises ConfigError where its latents cannot be those of so many layers."""
+        if not self.crosses:
+            raise ConfigError(
+                f"sae={self.method()} is not for cross-layer transcoders; take topk, batchtopk, jumprelu, gated,"
+                " standard or p_anneal, without nested prefixes"
+            )
+
+    def of_layer(self, layers: int) -> Self:
+        """The same for one of so many layers, which have `l0` together."""
+        return self if self.l0 is None else replace(self, l0=self.l0 / layers)
 
     @property
     def whitens(self) -> bool:

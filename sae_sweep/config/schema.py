@@ -61,8 +61,9 @@ class SiteConfig:
     """Numbers per position; needed for a hook that is of no known kind."""
     output: str | None
     """Reconstruct another place from this one (a transcoder): a kind in the same block, or a hook name."""
-    across: list[int | str] | None
-    """One SAE over several places (a crosscoder): layers of the kind, or hook names."""
+    across: list[int | str] | str | None
+    """One SAE over several places (a crosscoder): layers of the kind, or hook names; all is every layer. With an output
+    each layer's latents write to the outputs of that layer and of later ones (a cross-layer transcoder)."""
 
 
 @dataclass(frozen=True)

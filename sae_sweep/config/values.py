@@ -68,10 +68,12 @@ def _paths(value: Any) -> str | list[str] | None:
     raise ValueError("a path or a list of paths")
 
 
-def _places(value: Any) -> list[int | str]:
+def _places(value: Any) -> list[int | str] | str:
+    if value == "all":
+        return "all"
     if isinstance(value, list) and all(isinstance(at, int | str) and not isinstance(at, bool) for at in value):
         return [_text(at) if isinstance(at, str) else _whole_number(at) for at in value]
-    raise ValueError("a list of layers or hook names")
+    raise ValueError("a list of layers or hook names, or all")
 
 
 def _numbers(value: Any) -> list[float]:

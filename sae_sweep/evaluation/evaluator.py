@@ -24,19 +24,31 @@ class SplicedSae:
     reads: str | None = None
     """The hook that it reads; None is `hook`."""
     beside: tuple[str, ...] = ()
-    """A crosscoder's other hooks, read and spliced as `hook` is."""
+    """A crosscoder's other hooks, read and spliced as `hook` is; where a cross-layer transcoder writes besides."""
     watched: tuple[str, ...] = ()
     """Hooks after all these, where the spliced model's activations are compared with clean ones."""
+    reads_beside: tuple[str, ...] = ()
+    """What a cross-layer transcoder reads besides."""
 
     @property
     def hooks(self) -> tuple[str, ...]:
-        """Where it is spliced, in one pass each."""
+        """Where it is spliced."""
         return (self.hook, *self.beside)
+
+    @property
+    def passes(self) -> tuple[tuple[str, ...], ...]:
+        """The hooks that it is spliced at together, pass by pass: a crosscoder's in one each, layers all at once."""
+        return (self.hooks,) if self.reads_beside else tuple((hook,) for hook in self.hooks)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The hooks that it reads."""
+        return self.hooks if self.reads is None else (self.reads, *self.reads_beside)
 
     @property
     def sites(self) -> tuple[str, ...]:
         """What it reads and reconstructs: a position whose activation is too long at one of them counts at none."""
-        return self.hooks if self.reads is None else (self.reads, *self.hooks)
+        return tuple(dict.fromkeys((*self.inputs, *self.hooks)))
 
     def on(self, device: torch.device) -> "SplicedSae":
         """The same, with its tensors on a device."""
@@ -54,6 +66,8 @@ class Evaluation:
     """By name the sums [R], in float64, over each held-out row that the metrics are ratios of: tokens, l0 and
     squared_error over counted positions, targets, ce, kl, ce_clean and ce_zero over those with a target. Empty where
     there are no rows of a language model."""
+    layers: tuple[dict[str, float | None], ...] = ()
+    """Of a cross-layer transcoder, what is known of each layer: fvu, l0, alive."""
     core: Mapping[str, float] = field(default_factory=dict)
     """What SAEBench's core evaluation has of its own, where that is asked for."""
 

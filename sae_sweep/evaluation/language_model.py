@@ -6,7 +6,8 @@ For each batch of held-out rows there is one clean pass, one zero and one mean a
 and one spliced suffix pass per member. Only counted positions are replaced (`evaluation.positions=counted`), and
 averages run over counted positions whose target is not special. A crosscoder is spliced at each of its sites in turn,
 as are the ablations it is measured by, and its numbers are averages over them: all at once, the last site of a residual
-stream would be all that counts.
+stream would be all that counts. A cross-layer transcoder takes the place of all its MLPs at once, with the codes of the
+clean pass.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -80,13 +81,16 @@ class LanguageModelEvaluator:
         for batch in self.batches():
             for sites, own in groups.items():
                 places = batch.places(sites)
-                hooks = sorted({hook for one in own for hook in one.hooks})
-                finals = {name: x_ND for hook in hooks for name, x_ND in self._ablated(batch, hook, places).items()}
+                passes = sorted({hooks for one in own for hooks in one.passes})
+                finals = {name: x_ND for hooks in passes for name, x_ND in self._ablated(batch, hooks, places).items()}
                 for one, spliced in zip(own, self._spliced(own, batch, sums), strict=True):
-                    for hook, activation_RTd in spliced.items():
-                        final_RTD, found = self._suffix.run_watching(hook, batch.clean, activation_RTd, one.watched)
+                    for hooks in one.passes:
+                        values = {hook: spliced[hook] for hook in hooks}
+                        final_RTD, found = self._suffix.run_together(
+                            batch.clean, values, places.replaced_RT, one.watched
+                        )
                         later[one.label].update(batch.clean.activations, found, places.counted_RT)
-                        finals[_name(one.label, hook)] = final_RTD[places.target_RT]
+                        finals[_name(one.label, hooks)] = final_RTD[places.target_RT]
                 losses[sites].add(self._model, batch, places, finals)
             done((batch.first + len(batch.clean.tokens_RT)) / sequences)
         return {
@@ -173,17 +177,20 @@ class LanguageModelEvaluator:
         spliced = _reconstructed(one, batch, sums)
         return {hook: self._suffix.run(hook, batch.clean, value_RTd) for hook, value_RTd in spliced.items()}
 
-    def _ablated(self, batch: HeldOutBatch, hook: str, places: Places) -> dict[str, Tensor]:
-        """Final hidden states at the targets with a site's activation zeroed, and at its mean."""
-        finals, mean_D = {}, self._means[hook]
-        for kind, value_D in (("zero", torch.zeros_like(mean_D)), ("mean", mean_D)):
-            spliced = _replaced(batch.clean.activations[hook], places.replaced_RT, value_D)
-            finals[_name(kind, hook)] = self._suffix.run(hook, batch.clean, spliced)[places.target_RT]
+    def _ablated(self, batch: HeldOutBatch, hooks: tuple[str, ...], places: Places) -> dict[str, Tensor]:
+        """Final hidden states at the targets with the activations of some sites zeroed, and at their means."""
+        finals, where_RT = {}, places.replaced_RT
+        for kind, share in (("zero", 0.0), ("mean", 1.0)):
+            spliced = {
+                hook: _replaced(batch.clean.activations[hook], where_RT, share * self._means[hook]) for hook in hooks
+            }
+            final_RTD, _ = self._suffix.run_together(batch.clean, spliced, where_RT)
+            finals[_name(kind, hooks)] = final_RTD[places.target_RT]
         return finals
 
 
-def _name(kind: str, hook: str) -> str:
-    return f"{kind} {hook}"
+def _name(kind: str, hooks: tuple[str, ...]) -> str:
+    return f"{kind} {' + '.join(hooks)}"
 
 
 def _replaced(activation_RTd: Tensor, where_RT: Tensor, value: Tensor) -> Tensor:
@@ -197,7 +204,9 @@ def read_by(one: SplicedSae, batch: HeldOutBatch, where_RT: Tensor) -> tuple[Ten
     """What an SAE reads and what it is to reconstruct, at the positions of the mask."""
     activations = batch.clean.activations
     y_ND = torch.cat([activations[hook][where_RT] for hook in one.hooks], dim=1)
-    return (y_ND if one.reads is None else activations[one.reads][where_RT]), y_ND
+    if one.reads is None:
+        return y_ND, y_ND
+    return torch.cat([activations[hook][where_RT] for hook in one.inputs], dim=1), y_ND
 
 
 def _reconstructed(one: SplicedSae, batch: HeldOutBatch, sums: SaeSums) -> dict[str, Tensor]:
@@ -214,7 +223,7 @@ def _reconstructed(one: SplicedSae, batch: HeldOutBatch, sums: SaeSums) -> dict[
 
 def _evaluation(one: SplicedSae, sums: SaeSums, later: LaterSites, losses: _Losses) -> Evaluation:
     zero, mean, own = (
-        average([losses.passes[_name(kind, hook)] for hook in one.hooks]) for kind in ("zero", "mean", one.label)
+        average([losses.passes[_name(kind, hooks)] for hooks in one.passes]) for kind in ("zero", "mean", one.label)
     )
     metrics = sums.metrics() | splice_metrics(losses.clean, zero, mean, own, losses.targets_R) | later.metrics()
     rows = {"ce": own.ce_R, "kl": own.kl_R, "ce_clean": losses.clean.ce_R, "ce_zero": zero.ce_R}
@@ -223,5 +232,6 @@ def _evaluation(one: SplicedSae, sums: SaeSums, later: LaterSites, losses: _Loss
         {**metrics, "outlier_fraction": losses.outlier_fraction},
         sums.sparsity.frequency_F,
         {**sums.rows, "targets": losses.targets_R, **rows},
+        sums.layers,
         sums.core_values,
     )

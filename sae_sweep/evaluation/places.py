@@ -1,6 +1,7 @@
 """An SAE at a site of a model, as it is judged there."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import SplicedSae
@@ -11,14 +12,25 @@ from sae_sweep.saes.inference import InferenceSae
 def placed(label: str, sae: InferenceSae, site: Site, watched: Sequence[str] = ()) -> SplicedSae:
     """The SAE at a site, with hooks after it that are watched. Raises ConfigError for a site of another kind: where an
     SAE is a transcoder, or of several places, and the site is not, or the other way round."""
-    if sae.sites != 1 + len(site.beside):
-        raise ConfigError(f"site.across: {label} is of {sae.sites} places at once, and {site.name} is {_many(site)}")
+    if sae.places != len(site.places):
+        raise ConfigError(f"site.across: {label} is of {sae.places} places at once, and {site.name} is {_many(site)}")
     if sae.transcodes and site.output is None:
         raise ConfigError(f"site.output: {label} is a transcoder, and {site.name} is one place; give site.output too")
     if site.output is not None and not sae.transcodes:
         raise ConfigError(f"site.output={site.output.hook}: {label} reconstructs what it reads; leave it null")
-    reads, beside = site.hook if site.output else None, tuple(other.hook for other in site.beside)
-    return SplicedSae(label, site.written.hook, sae, reads=reads, beside=beside, watched=tuple(watched))
+    return at_site(SplicedSae(label, site.hook, sae, watched=tuple(watched)), site)
+
+
+def at_site(one: SplicedSae, site: Site) -> SplicedSae:
+    """The same, reading and writing where a site says."""
+    return between(one, site.reads, site.writes) if site.output else between(one, (), site.writes)
+
+
+def between(one: SplicedSae, reads: Sequence[str], writes: Sequence[str]) -> SplicedSae:
+    """The same, reading some hooks, or none but those that it writes."""
+    hook, *beside = writes
+    first = reads[0] if reads else None
+    return replace(one, hook=hook, reads=first, beside=tuple(beside), reads_beside=tuple(reads[1:]))
 
 
 def check_widths(one: SplicedSae, widths: Mapping[str, int | None], asked: str) -> None:

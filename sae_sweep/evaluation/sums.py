@@ -8,6 +8,7 @@ from sae_sweep.evaluation.reconstruction import Reconstruction
 from sae_sweep.evaluation.sparsity import Sparsity
 from sae_sweep.kernels.entries import rows_where
 from sae_sweep.plan.constants import CODE_ELEMENTS
+from sae_sweep.saes.cross_layer import CrossLayerSae
 from sae_sweep.saes.inference import InferenceSae
 
 
@@ -17,6 +18,8 @@ class SaeSums:
     def __init__(self, sae: InferenceSae, sequences: int, device: torch.device, core: bool = False):
         self._sae, self._core = sae, CoreSums(device) if core else None
         self.reconstruction = Reconstruction(sae.d_out, device)
+        layers = sae.layers if isinstance(sae, CrossLayerSae) else 0
+        self._layers = [Reconstruction(sae.d_out // layers, device) for _ in range(layers)]
         self.sparsity = Sparsity(sae.width, sae.decoder_norms, sequences, device)
         self._error2_R = torch.zeros(sequences, dtype=torch.float64, device=device)
 
@@ -36,6 +39,8 @@ class SaeSums:
             if not counts_B.all():
                 fired, y_BD, x_hat_BD = rows_where(counts_B, fired), y_BD[counts_B], x_hat_BD[counts_B]
             self.reconstruction.update(y_BD, x_hat_BD)
+            for layer, own in enumerate(self._layers):
+                own.update(*(each.chunk(len(self._layers), dim=1)[layer] for each in (y_BD, x_hat_BD)))
             self.sparsity.update(fired, sequence_N[part][counts_B])
             error2_B = (y_BD.double() - x_hat_BD.double()).square().sum(1)
             self._error2_R.index_add_(0, sequence_N[part][counts_B], error2_B)
@@ -47,6 +52,16 @@ class SaeSums:
     def core_values(self) -> dict[str, float]:
         """What SAEBench's core evaluation has of its own, where that was asked for; each `add` is a batch of it."""
         return {} if self._core is None else self._core.values()
+
+    @property
+    def layers(self) -> tuple[dict[str, float | None], ...]:
+        """Of each layer of a cross-layer transcoder: how much of what it gives is unexplained; how many of the latents
+        that read it fire on a token, and which share of them on any."""
+        fired = self.sparsity.frequency_F.chunk(max(1, len(self._layers)))
+        return tuple(
+            {"fvu": own.metrics()["fvu"], "l0": fired_F.sum().item(), "alive": (fired_F > 0).double().mean().item()}
+            for own, fired_F in zip(self._layers, fired, strict=False)
+        )
 
     @property
     def rows(self) -> dict[str, Tensor]:

@@ -1,4 +1,5 @@
-"""Transcoders of circuit-tracer: a set has a `layer_<L>.safetensors` for each layer, and a `config.yaml`.
+"""Transcoders of circuit-tracer: a set has a `layer_<L>.safetensors` for each layer, and a `config.yaml`. What its
+cross-layer transcoders are in is in `_circuit_tracer_layers.py`.
 
     W_enc [F, D]  b_enc [F]  W_dec [F, D]  b_dec [D]  W_skip [D, D]  activation_function.threshold [F]
     config.yaml   model_name, model_kind: transcoder_set, feature_input_hook, feature_output_hook, transcoders
@@ -17,8 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sae_sweep.folder.files import replacing, write_text_atomic
+from sae_sweep.interop import _circuit_tracer_layers as layers
 from sae_sweep.interop._checked import checked_sae, read_safetensors
 from sae_sweep.interop._names import to_ours, to_theirs
+from sae_sweep.saes.cross_layer import CrossLayerSae
 from sae_sweep.saes.forms.jumprelu import JumpReluForm
 from sae_sweep.saes.forms.relu import ReluForm
 from sae_sweep.saes.inference import InferenceSae
@@ -30,12 +33,15 @@ THRESHOLD, SKIP = {"activation_function.threshold": "threshold"}, {"W_skip": "W_
 
 
 def recognise(folder: Path) -> bool:
-    """Whether it is a set, or the file of a layer."""
-    return bool(_files(folder))
+    """Whether it is a set, or the file of a layer, or a cross-layer transcoder."""
+    return bool(_files(folder)) or layers.recognise(folder)
 
 
 def read(folder: Path) -> InferenceSae:
-    """The transcoder of the one layer. Raises ValueError for a set of several, and for another file."""
+    """The transcoder of the one layer, or of all. Raises ValueError for a set of several, and for another file."""
+    if layers.recognise(folder):
+        _config(folder, layers.KIND)
+        return layers.read(folder)
     files = _files(folder)
     if len(files) != 1:
         what = f"a set of {len(files)} layers" if files else "no layer_<L>.safetensors"
@@ -52,6 +58,8 @@ def read(folder: Path) -> InferenceSae:
 def members(folder: Path) -> list[Path]:
     """The files of a set, by layer. Raises ValueError where they are not those of all layers from 0 on, or of those
     that its config lists."""
+    if layers.recognise(folder):
+        return [folder]
     files = sorted(_files(folder), key=_layer)
     listed = _config(folder).get("transcoders") if folder.is_dir() else None
     if isinstance(listed, list):
@@ -68,6 +76,8 @@ def members(folder: Path) -> list[Path]:
 
 def told(folder: Path) -> dict[str, Any]:
     """Model and hooks of one layer, which the set's config says."""
+    if layers.recognise(folder):
+        return layers.told(folder, _config(folder, layers.KIND))
     files = _files(folder)
     if len(files) != 1:
         return {}
@@ -80,7 +90,11 @@ def told(folder: Path) -> dict[str, Any]:
 def write(
     folder: Path, sae: InferenceSae, metadata: Mapping[str, Any], frequency_F: Tensor | None, dtype: torch.dtype
 ) -> None:
-    """Write a set of one layer. Raises ValueError for what is no transcoder, or of a form that they have not."""
+    """Write a set of one layer, or a cross-layer transcoder. Raises ValueError for what is no transcoder, or of a form
+    that they have not."""
+    if isinstance(sae, CrossLayerSae):
+        layers.write(folder, sae, metadata, dtype)
+        return
     if not sae.transcodes or type(sae.form) not in (ReluForm, JumpReluForm) or sae.lookup is not None:
         raise ValueError("circuit-tracer has transcoders of ReLU or thresholds, without a lookup table")
     layer = next((word for word in str(metadata.get("hook_name", "")).split(".") if word.isdecimal()), "0")
@@ -118,7 +132,7 @@ def _left(folder: Path, name: str) -> str:
     return f"{folder} has {name}, which {CONFIG} does not list"
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _config(folder: Path, kind: str = KIND) -> dict[str, Any]:
     """What config.yaml says, nothing where there is none. Raises ValueError for one that is none of a set's."""
     file = folder / CONFIG
     if not file.is_file():
@@ -129,6 +143,6 @@ def _config(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{file} is not valid YAML: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{file} holds no mapping")
-    if (kind := found.get("model_kind", KIND)) != KIND:
-        raise ValueError(f"{file}: model_kind {kind} is not {KIND}, the one that is read")
+    if (said := found.get("model_kind", kind)) != kind:
+        raise ValueError(f"{file}: model_kind {said} is not {kind}, which its files are of")
     return found

@@ -5,7 +5,8 @@ of cfg.json are ignored by its loader, unknown tensors are fatal, and without a 
 folder for a legacy one; hence the exact set of names below.
 
 A crosscoder is of no architecture of SAELens: cfg.json calls it one, says how it fires and how many sites lie end to
-end in its inputs, and `read` reads it.
+end in its inputs, and `read` reads it. So is a cross-layer transcoder, of which it says how many layers there are; of
+its decoder a row is what one latent writes to one layer, by latent, and of each by layer.
 
 Each form says what SAELens calls it (`saes/forms/`). A TopK transcoder is of no architecture that it has, so only
 `read` reads it. What SAELens itself wrote, now or long ago, finished or in training, is first made into this layout
@@ -26,12 +27,13 @@ from sae_sweep.folder.names import CARD, LOOKUP, SPARSITY, WEIGHTS
 from sae_sweep.host.kinds import Kinds
 from sae_sweep.interop._checked import check_keys, checked, checked_sae, integer, read_json, read_safetensors
 from sae_sweep.interop._saelens_layouts import inference_layout
+from sae_sweep.saes.cross_layer import CrossLayerSae
 from sae_sweep.saes.form import InferenceForm
 from sae_sweep.saes.inference import InferenceSae, Lookup
 
 FORMAT_VERSION = "6.54.12"
 """The sae-lens release whose inference layout this is."""
-CROSSCODER = "crosscoder"
+CROSSCODER, CROSS_LAYER = "crosscoder", "cross_layer_transcoder"
 OLDER = {
     **dict.fromkeys(("hook_point", "hook_name"), "hook_name"),
     **{name: name for name in ("model_name", "context_size", "dataset_path", "prepend_bos", "training_tokens")},
@@ -90,6 +92,8 @@ def saelens_config(sae: InferenceSae, metadata: Mapping[str, Any]) -> dict[str, 
         config["d_out"] = sae.d_out
     if sae.sites > 1:
         config |= {"activation": sae.form.saelens, "sites": sae.sites}
+    if isinstance(sae, CrossLayerSae):
+        config |= {"activation": sae.form.saelens, "layers": sae.layers}
     if sae.lookup is not None:
         config["lookup"] = {"file": LOOKUP, "rows": len(sae.lookup.rows_VD), "subtract": sae.lookup.subtract}
     return config
@@ -98,13 +102,15 @@ def saelens_config(sae: InferenceSae, metadata: Mapping[str, Any]) -> dict[str, 
 def check_theirs(sae: InferenceSae) -> None:
     """Raises ValueError for what only `read` reads: SAELens has no such architecture."""
     named = _architecture(sae)
-    if named == CROSSCODER or named.startswith("topk_") or sae.lookup is not None:
+    if named in (CROSSCODER, CROSS_LAYER) or named.startswith("topk_") or sae.lookup is not None:
         what = f"{named} with a lookup table" if sae.lookup is not None else named
         raise ValueError(f"SAELens has no architecture for it ({what}); --format saelens is what we read ourselves")
 
 
 def _architecture(sae: InferenceSae) -> str:
     """What cfg.json calls it."""
+    if isinstance(sae, CrossLayerSae):
+        return CROSS_LAYER
     if sae.sites > 1:
         return CROSSCODER
     if not sae.transcodes:
@@ -118,6 +124,8 @@ def read(folder: Path) -> InferenceSae:
     file, weights = folder / CARD, folder / WEIGHTS
     config, tensors = inference_layout(folder, read_json(file), read_safetensors(weights))
     check_keys(file, config, ("architecture", "apply_b_dec_to_input"))
+    if config["architecture"] == CROSS_LAYER:
+        return _cross_layer(file, weights, config, tensors)
     if config["architecture"] == CROSSCODER:
         check_keys(file, config, ("activation", "sites"))
     named = str(config["activation"] if config["architecture"] == CROSSCODER else config["architecture"])
@@ -134,6 +142,22 @@ def read(folder: Path) -> InferenceSae:
         lookup=_lookup(folder, config.get("lookup"), d),
         shapes=form.shapes(d, width, d_out) | ({"W_skip": (d_out, d)} if "skip_" in named else {}),
     )
+
+
+def _cross_layer(file: Path, weights: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> CrossLayerSae:
+    check_keys(file, config, ("activation",))
+    form = _form(file, str(config["activation"]), config)
+    layers, width = integer(file, config, "layers"), integer(file, config, "d_sae")
+    d, d_out = integer(file, config, "d_in"), integer(file, config, "d_out")
+    for key, number in (("d_sae", width), ("d_in", d), ("d_out", d_out)):
+        if layers < 2 or number % layers:
+            raise ValueError(f"{file}: {key} is {number}, which {layers} layers cannot share")
+    shapes = form.shapes(d // layers, width, d_out)
+    shapes["W_dec"] = (width * (layers + 1) // 2, d_out // layers)
+    made = {name: checked(weights, name, tensors[name], shape) for name, shape in shapes.items() if name in tensors}
+    for name in sorted(set(tensors) ^ set(shapes)):
+        raise ValueError(f"{weights} has {'no' if name in shapes else 'a'} tensor {name}: not those of {CROSS_LAYER}")
+    return CrossLayerSae(form, made, False, transcodes=True, layers=layers)
 
 
 def told(folder: Path) -> dict[str, Any]:

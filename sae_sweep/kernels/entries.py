@@ -175,6 +175,19 @@ def joined(pieces: Sequence[Entries]) -> Entries:
     return Entries(offsets, column_N, torch.cat([piece.value_N for piece in pieces]))
 
 
+def side_by_side(pieces: Sequence[Entries], columns: int) -> Entries:
+    """The rows of matrices of so many columns each, one matrix to the right of the other."""
+    counts_RP = torch.stack([piece.offsets.diff() for piece in pieces], dim=1)
+    begins = torch.cat([counts_RP.new_zeros(1), counts_RP.flatten().cumsum(0, dtype=counts_RP.dtype)])
+    column_N, value_N = (torch.cat([piece[which] for piece in pieces]) for which in (1, 2))
+    for number, piece in enumerate(pieces):
+        moved_R = begins[number : -1 : len(pieces)] - piece.offsets[:-1]
+        place_n = torch.arange(len(piece.value_N), device=value_N.device)
+        place_n = place_n + moved_R.repeat_interleave(counts_RP[:, number], output_size=len(place_n))
+        column_N[place_n], value_N[place_n] = piece.column_N + number * columns, piece.value_N
+    return Entries(begins[:: len(pieces)], column_N, value_N)
+
+
 def room_for(rows: int, most: int, dtype: torch.dtype) -> "choosing.Room":
     """For as many entries as there can be. Memory that is not written to is none."""
     integer = torch.int32 if most <= NARROW else torch.int64

@@ -23,6 +23,8 @@ HOOK_OF_KIND = {
 }
 INNER = ("attn_z", "mlp_post", "router")
 """Kinds inside a part, which some blocks have wider or narrower than config.json says: `site.width` then does."""
+ALL = "all"
+"""As `site.across`: every layer of the model."""
 KIND_OF_HOOK = {hook: kind for kind, hook in HOOK_OF_KIND.items()}
 
 _BLOCK_HOOK = re.compile(r"blocks\.(\d+)\.(.+)")
@@ -38,7 +40,8 @@ class Site:
     output: "Site | None" = None
     """Where what is reconstructed is, if not here (a transcoder's)."""
     beside: "tuple[Site, ...]" = ()
-    """The other places of a crosscoder, which reads and reconstructs all of them."""
+    """The other places of a crosscoder, which reads and reconstructs all of them; those of a cross-layer transcoder
+    have outputs of their own."""
 
     @property
     def written(self) -> "Site":
@@ -46,14 +49,44 @@ class Site:
         return self.output or self
 
     @property
+    def places(self) -> "tuple[Site, ...]":
+        """It, and those beside it."""
+        return (self, *self.beside)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The hooks that are read."""
+        return tuple(place.hook for place in self.places)
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The hooks whose activations are reconstructed."""
+        return tuple(place.written.hook for place in self.places)
+
+    @property
+    def spliced(self) -> "tuple[Site, ...]":
+        """The places that a pass each begins at, when it is judged: a cross-layer transcoder's layers are spliced
+        together, from the first one on."""
+        return self.places[:1] if self.output else self.places
+
+    @property
+    def layers(self) -> int:
+        """Of a cross-layer transcoder, how many it reads and writes; 1 of all else."""
+        return len(self.places) if self.output else 1
+
+    @property
     def hooks(self) -> tuple[str, ...]:
         """Where activations are taken, each hook once."""
-        return tuple(dict.fromkeys((self.hook, self.written.hook, *(site.hook for site in self.beside))))
+        return tuple(dict.fromkeys(hook for place in self.places for hook in (place.hook, place.written.hook)))
 
     @property
     def name(self) -> str:
-        """What plans call it."""
-        return (" + " if self.beside else " -> ").join(self.hooks)
+        """What plans call it; of several layers, which they are, and where in a block."""
+        if self.layers > 1:
+            blocks = ", ".join(str(place.layer) for place in self.places)
+            ends = (hooks[0].split(".", 2)[-1] for hooks in (self.reads, self.writes))
+            return f"blocks {blocks}: {' -> '.join(ends)}"
+        return " -> ".join(self.hooks) if self.output else " + ".join(self.hooks)
 
 
 def modelless_site(kind: str) -> Site:
@@ -85,9 +118,11 @@ def _input_site(config: SiteConfig, facts: ModelFacts) -> Site:
 
 
 def _across(config: SiteConfig, across: Sequence[int | str], facts: ModelFacts) -> Site:
-    """The sites of a crosscoder: layers of one kind, hooks, or both."""
+    """The sites of a crosscoder: layers of one kind, hooks, or both; with an output those of a cross-layer
+    transcoder."""
+    across = all_layers(facts) if across == ALL else across
     key = f"site.across={list(across)}"
-    for name, value in (("layer", config.layer), ("hook", config.hook), ("output", config.output)):
+    for name, value in (("layer", config.layer), ("hook", config.hook)):
         if value is not None:
             raise ConfigError(f"{key} says which sites; leave site.{name} null")
     sites = [
@@ -96,11 +131,28 @@ def _across(config: SiteConfig, across: Sequence[int | str], facts: ModelFacts) 
     ]
     if len(sites) < 2 or len(set(sites)) < len(sites):
         raise ConfigError(f"{key}: a crosscoder has several sites, each once; give at least two")
+    _check_one_width(key, sites, facts)
+    if config.output is not None:
+        sites = [replace(site, output=_output_site(config.output, site, facts)) for site in sites]
+        _check_layers(key, config.output, sites)
+        _check_one_width(key, [site.written for site in sites], facts)
+    return replace(sites[0], beside=tuple(sites[1:]))
+
+
+def _check_one_width(key: str, sites: Sequence[Site], facts: ModelFacts) -> None:
     widths = {site.hook: site_width(site, facts) for site in sites}
     if len(set(widths.values())) > 1 or None in widths.values():
         found = ", ".join(f"{hook} has {width or 'no known'}" for hook, width in widths.items())
         raise ConfigError(f"{key}: sites of a crosscoder have one known width; {found}")
-    return replace(sites[0], beside=tuple(sites[1:]))
+
+
+def _check_layers(key: str, output: str, sites: Sequence[Site]) -> None:
+    """Raises ConfigError where a latent would write to what the model computed before it was read."""
+    if output not in HOOK_OF_KIND:
+        raise ConfigError(f"{key}: site.output={output} is one place; give the kind that each layer writes to, mlp_out")
+    layers = [-1 if site.layer is None else site.layer for site in sites]
+    if layers != sorted(set(layers)):
+        raise ConfigError(f"{key}: latents write to later layers alone; give each layer once, in the model's order")
 
 
 def _output_site(output: str, site: Site, facts: ModelFacts) -> Site:
@@ -129,6 +181,11 @@ def _order(site: Site) -> tuple[int, int]:
     assert site.layer is not None
     assert site.kind is not None
     return site.layer, list(HOOK_OF_KIND).index(site.kind)
+
+
+def all_layers(facts: ModelFacts) -> list[int | str]:
+    """What `site.across=all` stands for."""
+    return list(range(facts.n_layers))
 
 
 def parse_hook(hook: str) -> Site:

@@ -94,6 +94,21 @@ class Suffix:
             final_RTD = self.run(hook, clean, replacement_RTd)
         return final_RTD, found
 
+    def run_together(
+        self, clean: CleanPass, values: Mapping[str, Tensor], where_RT: Tensor, later: Sequence[str] = ()
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """`run_watching` with several hooks' activations replaced at the positions of a mask, in the order in which the
+        model computes them: elsewhere those of later ones are what the pass itself makes of them."""
+        hook, *others = values
+        with ExitStack() as stack:
+            for other in others:
+
+                def put(live_RTd: Tensor, value_RTd: Tensor = values[other]) -> Tensor:
+                    return torch.where(where_RT[..., None], value_RTd.to(live_RTd), live_RTd)
+
+                stack.enter_context(changing(self.model, self.sites[other], put))
+            return self.run_watching(hook, clean, values[hook], later)
+
     def _clean(self, tokens_RT: Tensor) -> CleanPass:
         activations, final_RTD = collect(self.model, tokens_RT, self._recorded, stop=False)
         assert final_RTD is not None

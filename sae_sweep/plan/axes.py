@@ -45,7 +45,8 @@ def axes(configs: Mapping[str, Entries]) -> list[Axis]:
 
 def _kind_words(config: Entries) -> str:
     site = config["site"]
-    form = " transcoder" if site.get("output") else " crosscoder" if site.get("across") else ""
+    output, across = bool(site.get("output")), bool(site.get("across"))
+    form = {(True, False): " transcoder", (False, True): " crosscoder", (True, True): " clt"}.get((output, across), "")
     return architecture_label(config) + form
 
 

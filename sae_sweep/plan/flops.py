@@ -13,7 +13,8 @@ def harvest_flops(group: Group, facts: ModelFacts) -> float:
     """Per token of a forward pass: up to the last site that members read or reconstruct, or, where an objective needs
     what comes after, to the end. Logits are not made."""
     context = group.members[0].config.data.context
-    sites = [site for bank in group.banks for site in (bank.site, bank.site.written, *bank.site.beside)]
+    places = [place for bank in group.banks for place in bank.site.places]
+    sites = [site for place in places for site in (place, place.written)]
     last = facts.n_layers if group.spliced else max(_blocks_until(site, facts) for site in sites)
     return last * _block_flops(facts, context)
 
@@ -28,10 +29,11 @@ def splicing_flops(member: Member, facts: ModelFacts) -> float:
 
 def judging_flops(members: Iterable[Member], facts: ModelFacts) -> float:
     """Per held-out token: one clean pass, two ablations at each site that is reconstructed, a spliced pass at each of
-    a member's, the logits of all of them, and the members' inference forms."""
+    a member's, the logits of all of them, and the members' inference forms. Layers are spliced together, from the first
+    one on."""
     members = list(members)
     context = members[0].config.data.context
-    of_members = [site for member in members for site in (member.site.written, *member.site.beside)]
+    of_members = [place.written for member in members for place in member.site.spliced]
     ablated = {site.hook: site for site in of_members}.values()
     passes = [*of_members, *ablated, *ablated]
     model = facts.n_layers * _block_flops(facts, context) + sum(_suffix_flops(s, facts, context) for s in passes)
@@ -40,14 +42,14 @@ def judging_flops(members: Iterable[Member], facts: ModelFacts) -> float:
 
 def product_flops(member: Member) -> float:
     """Per token, of one dense encoder product and one dense decoder product."""
-    return encoder_flops(member) + 2.0 * member.width * member.d_out
+    return encoder_flops(member) + 2.0 * member.decoder_numbers
 
 
 def encoder_flops(member: Member) -> float:
     """Per token, of one dense encoder product, two where the token before is read too, and of whitening what they are
     given."""
     sae = member.config.sae
-    return 2.0 * member.d * (member.width + member.d * sae.whitens) * (1 + sae.pairs)
+    return 2.0 * (member.encoder_numbers + member.d**2 * sae.whitens) * (1 + sae.pairs)
 
 
 def _suffix_flops(site: Site, facts: ModelFacts, context: int) -> float:

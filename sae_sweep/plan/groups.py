@@ -21,6 +21,7 @@ from sae_sweep.plan.members import (
     member_identity,
     resolve_member,
     with_dtype,
+    with_layers,
 )
 
 SHARED_KEYS = (
@@ -49,6 +50,7 @@ class BankPlan:
         """
         config = self.members[0].config
         most = CHUNK_ELEMENTS["cuda" if on_gpu(config) else "cpu"] // config.training.batch_size
+        most = most if self.site.layers == 1 else 0  # whose latents do not all read the same
         chunks: list[list[Member]] = []
         latents = 0
         for member in self.members:
@@ -116,7 +118,7 @@ def plan_sweep(configs: Sequence[MemberConfig]) -> Plan:
     """
     _check_shared(configs)
     members: dict[str, Member] = {}
-    for config in map(with_dtype, configs):
+    for config in map(with_layers, map(with_dtype, configs)):
         key = member_identity(config)
         if key not in members:
             members[key] = resolve_member(config, key)

@@ -30,7 +30,8 @@ def base_label(config: MemberConfig) -> str:
     """The member's name before its axes, e.g. gated-l1_0.0006-x16, or topk-k_32-x8-e2e."""
     knob, value = sparsity(config)
     size = f"w{config.sae.width}" if config.sae.width is not None else f"x{_short(config.sae.expansion)}"
-    form = "_transcoder" if config.site.output is not None else "_crosscoder" if config.site.across else ""
+    output, across = config.site.output is not None, config.site.across is not None
+    form = {(True, False): "_transcoder", (False, True): "_crosscoder", (True, True): "_clt"}.get((output, across), "")
     objective = "" if config.training.local else f"-{config.training.objective}"
     origin = "" if config.init_from is None else "-finetuned"
     return f"{config.sae.method()}{form}-{knob}_{_short(value)}-{size}{objective}{origin}"

@@ -98,6 +98,8 @@ def _check_map(config: MemberConfig) -> None:
     if site.output is None and site.across is None:
         return
     named = f"site.output={site.output}" if site.across is None else f"site.across={shown(site.across)}"
+    if site.output is not None and site.across is not None:
+        _check_cross_layer(config)
     if sae.lookup != "none":
         raise ConfigError(f"sae.lookup={sae.lookup} is an autoencoder's at one site; take none with {named}")
     if not config.training.local:
@@ -106,6 +108,18 @@ def _check_map(config: MemberConfig) -> None:
         )
     if config.init_from is not None:
         raise ConfigError(f"init_from={config.init_from} is an autoencoder's at one site; leave it null with {named}")
+
+
+def _check_cross_layer(config: MemberConfig) -> None:
+    """What cross-layer transcoders do not go with."""
+    site, sae = config.site, config.sae
+    unread = {
+        "sae.skip": "true" if sae.skip else None,
+        "sae.decoder_init": "pca" if sae.decoder_init == "pca" else None,
+    }
+    for key, value in unread.items():
+        if value is not None:
+            raise ConfigError(f"{key}={value} is not for cross-layer transcoders (site.across={shown(site.across)})")
 
 
 def _check_whitening(config: MemberConfig) -> None:

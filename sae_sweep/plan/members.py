@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from math import prod
 from typing import Any
 
 from sae_sweep.architectures.recipe import Run
@@ -17,7 +18,7 @@ from sae_sweep.data.kinds import modelless_kind
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.adapters import adapter_folder
 from sae_sweep.model.facts import ModelFacts, check_context, model_facts, model_folder, stated_dtype
-from sae_sweep.model.sites import INNER, Site, later_sites, modelless_site, resolve_site, site_width
+from sae_sweep.model.sites import ALL, INNER, Site, all_layers, later_sites, modelless_site, resolve_site, site_width
 from sae_sweep.plan.limits import AUTO, check_config, check_width
 from sae_sweep.plan.origin import check_origin, weights_hash
 from sae_sweep.plan.schedules import Schedule, decay_fraction, resolve_schedule
@@ -51,7 +52,7 @@ class Member:
     d: int
     """Numbers per position at the site; where a transcoder reads, at all sites of a crosscoder."""
     width: int
-    """Latents."""
+    """Latents; of all layers."""
     schedule: Schedule
     d_out: int
     """Numbers per position of what it reconstructs."""
@@ -63,9 +64,18 @@ class Member:
     @property
     def widths(self) -> dict[str, int]:
         """Numbers per position by hook."""
-        if self.site.beside:
-            return dict.fromkeys(self.site.hooks, self.d // len(self.site.hooks))
-        return {self.site.hook: self.d, self.site.written.hook: self.d_out}
+        places, site = len(self.site.places), self.site
+        return dict.fromkeys(site.reads, self.d // places) | dict.fromkeys(site.writes, self.d_out // places)
+
+    @property
+    def encoder_numbers(self) -> int:
+        """Of its W_enc: multiply-adds of an encoder product, per token."""
+        return prod(self.parameters["W_enc"])
+
+    @property
+    def decoder_numbers(self) -> int:
+        """The same of its W_dec."""
+        return prod(self.parameters["W_dec"])
 
     @property
     def resolved(self) -> MemberConfig:
@@ -85,7 +95,7 @@ class Member:
             tracking=replace(config.tracking, log_every=self.log_every),
             site=replace(config.site, layer=layer),
             model=self._model,
-            sae=replace(config.sae, width=self.width, expansion=None, **sae),
+            sae=replace(config.sae, width=self.width // self.site.layers, expansion=None, **sae),
             training=replace(config.training, **training),
         )
 
@@ -110,7 +120,8 @@ class Member:
         config, schedule = self.config, self.schedule
         knob, value = sparsity(config)
         return (
-            f"{config.sae.method()} at {self.site.name}: {self.width} latents of {self.d} numbers, {knob}"
+            f"{config.sae.method()} at {self.site.name}: {self.width} latents of"
+            f" {self.d // self.site.layers} numbers, {knob}"
             f" {shown(value)}, {schedule.total_steps} steps of {config.training.batch_size} tokens, lr"
             f" {schedule.lr:.3g}, seed {config.seed}"
         )
@@ -118,8 +129,9 @@ class Member:
     @property
     def parameters(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every trained tensor but the lookup."""
-        shapes = self.config.sae.parameters(self.d, self.width)
-        shapes |= {"W_dec": (self.width, self.d_out), "b_dec": (self.d_out,)}
+        shapes, layers = self.config.sae.parameters(self.d, self.width), self.site.layers
+        shapes |= {"W_enc": (self.width, self.d // layers), "b_dec": (self.d_out,)}
+        shapes |= {"W_dec": (self.width * (layers + 1) // 2, self.d_out // layers)}
         return shapes | ({"W_skip": (self.d_out, self.d)} if self.config.sae.skip else {})
 
 
@@ -143,13 +155,23 @@ def resolve_member(config: MemberConfig, identity: str) -> Member:
         later, watched = _compared(config, site, facts), _watched(config, site, facts)
     key = "expansion" if config.sae.width is None else "width"
     width = check_width(f"sae.{key}", getattr(config.sae, key), d)
+    width *= site.layers
     config.sae.check(d, width)
+    if site.layers > 1:
+        config.sae.check_layers(site.layers)
     if config.init_from is not None:
         wanted = {"sae": config.sae.method(), "d": d, "width": width, "site": site.hook, "output": None}
         check_origin(config.init_from, wanted)
     sites = 1 + len(site.beside)
     schedule = resolve_schedule(config, sites * d, width)
     return Member(config, identity, "", site, sites * d, width, schedule, sites * d_out, later, watched)
+
+
+def with_layers(config: MemberConfig) -> MemberConfig:
+    """The config with `site.across=all` as the layers that those are."""
+    if config.site.across != ALL or modelless_kind(config.data.kind) is not None:
+        return config
+    return replace(config, site=replace(config.site, across=all_layers(model_facts(_own_facts(config.model)))))
 
 
 def with_dtype(config: MemberConfig) -> MemberConfig:
@@ -235,7 +257,8 @@ def _compared(config: MemberConfig, site: Site, facts: ModelFacts) -> tuple[str,
 
 def _watched(config: MemberConfig, site: Site, facts: ModelFacts) -> tuple[str, ...]:
     """The hooks at which evaluation compares."""
-    last = max((site.written, *site.beside), key=lambda each: -1 if each.layer is None else each.layer)
+    written = [place.written for place in site.places]
+    last = max(written, key=lambda each: -1 if each.layer is None else each.layer)
     return later_sites(last, facts.n_layers, config.evaluation.later_sites)
 
 

@@ -101,7 +101,7 @@ def phases(group: Group, banks: Sequence[BankPlan], on_the_way: int = 0) -> list
     state["allocator"] = ALLOCATOR_BYTES[_kind(group)]
     if not on_gpu(first):
         state["libraries"] = LIBRARY_BYTES
-        state["allocator"] += sum(4 * member_numbers(m) for m in members if 4 * m.d * m.width < HEAP_TENSOR)
+        state["allocator"] += sum(4 * member_numbers(m) for m in members if 4 * m.encoder_numbers < HEAP_TENSOR)
         if data_kind(first.data.kind).TOKENIZES:
             state["text"] = TEXT_BYTES
     block = {"block of activations": block_bytes(group)}
@@ -165,7 +165,7 @@ def _processes(group: Group, banks: Sequence[BankPlan]) -> dict[str, int]:
     """What processes beside this one take, where there are any (`training/devices/lane_processes.py`): a block each."""
     others = min(_threads(), sum(len(bank.chunks()) for bank in banks)) - 1
     members = [member for bank in banks for member in bank.members]
-    small = all(4 * member.d * member.width <= CACHE_BYTES and member.config.training.local for member in members)
+    small = all(4 * member.encoder_numbers <= CACHE_BYTES and member.config.training.local for member in members)
     limited = members[0].config.launcher.memory_gb is not None
     if others < 1 or not small or limited or _kind(group) == "cuda":
         return {}
@@ -197,7 +197,7 @@ def _heldout_bytes(group: Group, members: Sequence[Member]) -> int:
     facts = facts_of(group)
     if facts is None:
         return 0
-    passes = sum(1 + len(member.site.beside) for member in members) + 2 * len(group.hooks) + 4
+    passes = sum(len(member.site.spliced) for member in members) + 2 * len(group.hooks) + 4
     watched = 2 * len({hook for member in members for hook in member.watched})  # clean ones, and those of a pass
     numbers = 2 * sum(group_widths(group)) + (passes + watched) * facts.d_model
     return forward_positions(group) * numbers * number_bytes(group)

@@ -8,7 +8,7 @@ from sae_sweep.plan.groups import BankPlan
 
 def chunk_cost(chunk: BankPlan) -> float:
     """What training it costs, in multiply-adds of encoder products: all other work of a step grows with them."""
-    return sum(member.config.training.tokens * member.d * member.width for member in chunk.members)
+    return sum(member.config.training.tokens * member.encoder_numbers for member in chunk.members)
 
 
 def spread(chunks: Sequence[BankPlan], devices: int) -> list[list[BankPlan]]:

@@ -27,7 +27,7 @@ def cell_key(
         "model": _model(model) if kind.MODEL else data["kind"],
         "revision": model.get("revision"),
         "dtype": model.get("dtype"),
-        "site": {"in": hook, "out": hook if output is None else exported_output or _in_block(output, hook)},
+        "site": {"in": hook, "out": hook if output is None else exported_output or _in_blocks(output, hook)},
         "positions": evaluation.get("positions") if kind.MODEL else None,
         "evaluation": {
             "tokens": evaluation.get("tokens"),
@@ -43,8 +43,15 @@ def cell_title(key: Mapping[str, Any]) -> str:
         return f"{made.NOUN} · {made.title(key['evaluation']['data'])}"
     model = " + ".join(part.rstrip("/").rpartition("/")[2] for part in str(key["model"]).split(" + "))
     revision = f" @ {key['revision']}" if key["revision"] else ""
-    places = site["in"] if site["in"] == site["out"] else f"{site['in']} → {site['out']}"
+    read, written = (_ends(site[side]) for side in ("in", "out"))
+    places = read if site["in"] == site["out"] else f"{read} → {written}"
     return f"{model}{revision} · {places}"
+
+
+def _ends(hooks: str) -> str:
+    """Several hooks, of many the first and the last."""
+    first, *others = hooks.split(" + ")
+    return hooks if len(others) < 2 else f"{first} ... {others[-1]}"
 
 
 def modelless(key: Mapping[str, Any]) -> ModellessKind | None:
@@ -75,7 +82,9 @@ def _hook(site: Mapping[str, Any], exported: str | None) -> str:
     return exported or f"{site['kind']} of the middle block"
 
 
-def _in_block(output: str, hook: str) -> str:
-    """The hook of `site.output`, which may be a kind in the block of the one that is read."""
-    layer = parse_hook(hook).layer
-    return output if output not in HOOK_OF_KIND or layer is None else f"blocks.{layer}.{HOOK_OF_KIND[output]}"
+def _in_blocks(output: str, hooks: str) -> str:
+    """The hook of `site.output`, which may be a kind in the block of the one that is read; of each of several."""
+    if output not in HOOK_OF_KIND:
+        return output
+    layers = [parse_hook(hook).layer for hook in hooks.split(" + ")]
+    return " + ".join(output if layer is None else f"blocks.{layer}.{HOOK_OF_KIND[output]}" for layer in layers)

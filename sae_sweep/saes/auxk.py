@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sae_sweep.architectures.topk.facts import TopKConfig
 from sae_sweep.saes.base import Parameters, Step
+from sae_sweep.saes.layered_codes import ends_summed
 
 
 def auxk_losses(p: Parameters, x_BD: Tensor, error_BMD: Tensor, step: Step) -> Tensor | None:
@@ -27,7 +28,7 @@ def _auxk(p: Parameters, x_BD: Tensor, error_BD: Tensor, member: int, step: Step
     config, latents = step.configs[member], step.layout.slices[member]
     assert isinstance(config, TopKConfig)
     auxk = config.auxk_latents(error_BD.shape[1])
-    if step.most_dead is not None:
+    if step.most_dead is not None and step.spaces.layers == 1:
         return _without_waiting(p, x_BD, error_BD, member, step)
     dead_K = step.dead_F[latents].nonzero().squeeze(1) + latents.start
     if auxk == 0 or len(dead_K) == 0:
@@ -35,11 +36,16 @@ def _auxk(p: Parameters, x_BD: Tensor, error_BD: Tensor, member: int, step: Step
     spread = (error_BD - error_BD.mean(0)).square().sum()
     if spread == 0:
         return x_BD.new_zeros(())
-    W_enc, W_dec = p["W_enc"].index_select(0, dead_K), p["W_dec"].index_select(0, dead_K)
-    pre_BK = step.spaces.centred(x_BD, p["b_dec"][member]) @ W_enc.T + p["b_enc"].index_select(0, dead_K)
+    own = step.spaces.in_tables(dead_K, len(p["W_enc"]))
+    inputs = step.spaces.centred(x_BD, p["b_dec"][member]).chunk(step.spaces.layers, dim=1)
+    encoders, decoders = p["W_enc"].chunk(step.spaces.layers), step.spaces.tables(p["W_dec"])
+    products = [x_Bd @ W.index_select(0, own_k).T for x_Bd, W, own_k in zip(inputs, encoders, own, strict=True)]
+    pre_BK = torch.cat(products, dim=1) + p["b_enc"].index_select(0, dead_K)
     top = pre_BK.topk(min(auxk, len(dead_K)), dim=1, sorted=False)
     z_BK = torch.zeros_like(pre_BK).scatter(1, top.indices, top.values.relu())
-    return config.auxk_coefficient * step.variance * (error_BD + z_BK @ W_dec).square().sum() / spread
+    parts = zip(z_BK.split([len(own_k) for own_k in own], dim=1), decoders, own, strict=True)
+    modelled_BD = ends_summed([z_Bk @ W.index_select(0, own_k) for z_Bk, W, own_k in parts])
+    return config.auxk_coefficient * step.variance * (error_BD + modelled_BD).square().sum() / spread
 
 
 def _without_waiting(p: Parameters, x_BD: Tensor, error_BD: Tensor, member: int, step: Step) -> Tensor:

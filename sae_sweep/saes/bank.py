@@ -9,6 +9,7 @@ architecture reconstructs, and where asked for its input. So is a transcoder's l
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.kernels.entries import Room
 from sae_sweep.kernels.rows import RowSums
 from sae_sweep.saes.base import Before, Clock, Losses, Objective, Parameters, SaeMaths, SquaredError, Step
+from sae_sweep.saes.cross_layer import cross_layer
 from sae_sweep.saes.inference import InferenceSae, Lookup, Units
 from sae_sweep.saes.layout import Layout, layout_of
 from sae_sweep.saes.spaces import AUTOENCODER, Spaces
@@ -100,8 +102,16 @@ class Bank:
 
     def views(self, tensors: Parameters, first: int, last: int) -> Parameters:
         """The part of storage-shaped tensors that belongs to members first..last-1."""
-        rows = self.latents(first, last)
-        return {name: t[first:last] if name in PER_MEMBER else t[rows] for name, t in tensors.items()}
+        own = slice(first, last), self.latents(first, last)
+        return {name: self._own(name, t, *own) for name, t in tensors.items()}
+
+    def _own(self, name: str, tensor: Tensor, members: slice, latents: slice) -> Tensor:
+        """The part of a tensor that belongs to some members, given their latents."""
+        if name in PER_MEMBER:
+            return tensor[members]
+        if name == "W_dec":
+            latents = slice(*map(self.spaces.decoder_rows, (latents.start, latents.stop)))
+        return tensor[latents]
 
     def member(self, tensors: Parameters, member: int) -> Parameters:
         """One member's part of storage-shaped tensors; b_dec is [D]."""
@@ -143,7 +153,11 @@ class Bank:
         sums = {} if room is None else room.rows
         return losses, [
             {
-                **{name: g[i] if name in PER_MEMBER else g[rows] for name, g in named.items() if g is not None},
+                **{
+                    name: g[i] if name in PER_MEMBER else self._own(name, g, slice(i, i + 1), rows)
+                    for name, g in named.items()
+                    if g is not None
+                },
                 **{name: one.of(i, rows, named[name]) for name, one in sums.items()},
             }
             for i, rows in enumerate(layout.slices)
@@ -167,15 +181,24 @@ class Bank:
         """Whether each member's encoder sees inputs of its own."""
         return self.configs[0].lookup_subtract
 
+    @property
+    def steps_alone(self) -> bool:
+        """Whether members share no step: they see inputs of their own, or their latents do not all read the same."""
+        return self.takes_lookup_from_input or self.spaces.layers > 1
+
     def fold(self, member: int, scale: float, mean_D: Tensor | None = None, reads: Units | None = None) -> InferenceSae:
         """One member as it is used and saved: for raw activations x, given that it trains on scale (x - mean).
 
-        Of a transcoder, scale and mean are those of its targets; `reads` are those of its inputs.
+        Of a transcoder, scale and mean are those of its targets; `reads` are those of its inputs. A cross-layer one is
+        for what it trains on.
         """
         parameters = self.member(self.storage, member)
         buffers = {name: t[member] for name, t in self.buffers.items()}
         table_VD = parameters.get(LOOKUP, buffers.get(LOOKUP))
-        sae = self.maths.fold(self.configs[member], parameters, buffers, scale)
+        fold = partial(self.maths.fold, self.configs[member], buffers=buffers, scale=scale)
+        if self.spaces.layers > 1:
+            return cross_layer(fold, parameters, self.spaces)
+        sae = fold(parameters)
         if not self.spaces.pre_bias:
             sae = replace(sae, subtract_b_dec=False, sites=self.spaces.sites)
         if not self.spaces.same:

@@ -13,13 +13,15 @@ from sae_sweep.kernels.entries import Room
 from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.encoders.base import Encoder
 from sae_sweep.saes.encoders.choose import encoder_of
+from sae_sweep.saes.encoders.layered import LayeredEncoder
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.saes.initial import Start
 from sae_sweep.saes.layout import Layout
 from sae_sweep.saes.spaces import AUTOENCODER, Spaces
 
 Parameters = dict[str, Tensor]
-"""Tensors by name. W_enc and W_dec are [F, D], a latent a row; b_dec is [M, D]; the rest are [F]."""
+"""Tensors by name. W_enc and W_dec are [F, D], a latent a row (of several layers: `Spaces.layers`); b_dec is [M, D];
+the rest are [F]."""
 
 
 class Objective(Protocol):
@@ -91,7 +93,10 @@ class Step:
     """As many latents as can be dead in each member, where that is known without asking the device."""
 
     def encoder(self, x_BD: Tensor, W_enc: Tensor, bias_F: Tensor | None, b_pre_MD: Tensor | None) -> Encoder:
-        """W_enc (x - b_pre) + bias of these members; W_enc x + bias where their spaces have no b_pre."""
+        """W_enc (x - b_pre) + bias of these members; W_enc x + bias where their spaces have no b_pre; of each layer's
+        own x where they have several."""
+        if self.spaces.layers > 1:
+            return LayeredEncoder(x_BD, W_enc, bias_F, self.layout, self.spaces, self.dense, self.room)
         b_pre_MD = b_pre_MD if self.spaces.pre_bias else None
         return encoder_of(x_BD, W_enc, bias_F, b_pre_MD, self.layout, self.dense, self.room)
 

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from sae_sweep.kernels.device import on_triton
+from sae_sweep.kernels.entries import Room
 from sae_sweep.kernels.rows import WIDEST, RowSums
 from sae_sweep.saes.layout import Layout
 
@@ -64,6 +65,11 @@ class Codes(ABC):
         """The same entries in parts by their rank, and their values. Of each token and member, the first part are the
         `ends[0]` largest values, the next those after them up to `ends[1]`, and so on to the last; to `decode` each
         part is a member. No member has more values above 0 of a token than its last end says."""
+
+    def at_least(self, values: Tensor, smallest: Tensor, room: Room | None) -> "tuple[Codes, Tensor]":
+        """The entries whose values are not below a number above 0, and these values, without gradient. With `room`
+        lists fill it, and no device is waited for."""
+        raise NotImplementedError
 
     @abstractmethod
     def inside(self, values: Tensor) -> Tensor:

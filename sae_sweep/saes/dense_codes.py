@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sae_sweep.kernels.entries import Room
 from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.layout import Layout
 
@@ -20,6 +21,10 @@ class DenseCodes(Codes):
 
     def inside(self, values: Tensor) -> Tensor:
         return values * self._support_BF
+
+    def at_least(self, values: Tensor, smallest: Tensor, room: Room | None) -> tuple[Codes, Tensor]:
+        support_BF = (values >= smallest).to(values.dtype)
+        return DenseCodes(support_BF, self.layout), values * support_BF
 
     def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
         if self.layout.members == 1:

@@ -58,6 +58,10 @@ class InferenceForm(ABC):
         """The same where k latents fire on a token. Raises ValueError where thresholds decide how many do."""
         raise ValueError(f"of {self.saelens} SAEs thresholds decide how many latents fire, not k={k}")
 
+    def each(self, layers: int) -> "InferenceForm":
+        """The form of each layer of a cross-layer transcoder, given that of all its latents."""
+        return self
+
     def transcoder(self, t: Tensors) -> "tuple[InferenceForm, Tensors]":
         """The form that a transcoder is saved in, and its tensors: SAELens has not one for every form."""
         return self, t

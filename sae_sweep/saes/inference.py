@@ -66,6 +66,11 @@ class InferenceSae:
         return self.tensors["W_dec"].shape[1]
 
     @property
+    def places(self) -> int:
+        """How many places lie side by side in what it gives."""
+        return self.sites
+
+    @property
     def width(self) -> int:
         """How many latents it has."""
         return self.tensors["W_enc"].shape[1]
@@ -82,7 +87,11 @@ class InferenceSae:
 
     def decode(self, f_BF: Tensor, tokens_B: Tensor | None = None, x_BD: Tensor | None = None) -> Tensor:
         """[B, D]: the reconstruction. Token ids are needed with a lookup, inputs with a skip."""
-        return self._completed(f_BF @ self.tensors["W_dec"], tokens_B, x_BD)
+        return self.completed(f_BF @ self.tensors["W_dec"], tokens_B, x_BD)
+
+    def row(self, latent: int) -> Tensor:
+        """[D of the output]: what a latent adds for an activation of 1."""
+        return self.tensors["W_dec"][latent]
 
     def coded(self, x_BD: Tensor, tokens_B: Tensor | None = None) -> tuple[Entries, Tensor]:
         """The codes above 0 that `encode` gives, listed, and the reconstructions [B, D]; without gradient."""
@@ -95,7 +104,7 @@ class InferenceSae:
     def decoded(self, codes: Entries, tokens_B: Tensor | None = None, x_BD: Tensor | None = None) -> Tensor:
         """[B, D]: the reconstruction of listed codes; without gradient."""
         decoded_BD = weighted_row_sums(self.tensors["W_dec"], codes.column_N, codes.value_N, codes.offsets)
-        return self._completed(decoded_BD, tokens_B, x_BD)
+        return self.completed(decoded_BD, tokens_B, x_BD)
 
     def _read(self, x_BD: Tensor, tokens_B: Tensor | None) -> Tensor:
         """What W_enc multiplies."""
@@ -103,7 +112,7 @@ class InferenceSae:
             x_BD = x_BD - self._rows(tokens_B)
         return x_BD - self.tensors["b_dec"] if self.subtract_b_dec else x_BD
 
-    def _completed(self, x_hat_BD: Tensor, tokens_B: Tensor | None, x_BD: Tensor | None) -> Tensor:
+    def completed(self, x_hat_BD: Tensor, tokens_B: Tensor | None, x_BD: Tensor | None) -> Tensor:
         """Reconstructions of decoder rows alone, with all that is added to them."""
         x_hat_BD = x_hat_BD + self.tensors["b_dec"]
         if "W_skip" in self.tensors:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sae_sweep.kernels.device import moved, on_triton
+from sae_sweep.kernels.entries import Entries, Room, kept, kept_within
 from sae_sweep.kernels.rows import RowSums
 from sae_sweep.kernels.sparse import (
     bag_of_each,
@@ -92,6 +93,14 @@ class SparseCodes(Codes):
         part_MK = moved(_parts(ends, most).to(self.row_N.dtype), values.device)
         part_N = part_MK.repeat(self.tokens, 1)[there_RK]
         return RankedCodes(self, order_N, part_N, sum(map(len, ends))), values.index_select(0, order_N)
+
+    def at_least(self, values: Tensor, smallest: Tensor, room: Room | None) -> tuple[Codes, Tensor]:
+        entries = Entries(self.token_offsets, self.latent_N, values)
+        if room is None:
+            found = kept(entries, smallest.expand(self.layout.latents).contiguous(), inclusive=True)
+        else:
+            found = kept_within(entries, (values >= smallest) & self._real_N, room.wider(1), self.layout.latents - 1)
+        return SparseCodes(found.offsets, found.column_N, self.layout, room is not None, self.late), found.value_N
 
     def _within(self, offsets: Tensor) -> Tensor:
         """Offsets of ordered entries, without those that are padding: these come last in any order."""

@@ -30,7 +30,7 @@ ELSEWHERE = (
         "e2e",
         "e2e_finetune",
     ),
-    *("asked", "quickstart", "recipes_of_now"),
+    *("asked", "quickstart", "recipes_of_now", "clt"),
 )
 """On data of their own: other tests, and the docs, run them."""
 ON_MODELS = [name for name in EXPERIMENTS if name not in ELSEWHERE]
@@ -73,7 +73,7 @@ def small(experiment: str) -> list[str]:
         "sae.expansion": "2" if "expansion:" in text else None,
         "sae.l0": "4" if re.search(r"l0:", text) else None,
         "sae.k": "4" if re.search(r"\bk:|sae\.k:", text) else None,
-        "site.layer": "1,2" if "range(" in text else "1",
+        "site.layer": None if "site: clt" in text else "1,2" if "range(" in text else "1",
         "seed": "0,1" if "seed:" in text else None,
         "training.lr": "1e-3,null" if experiment == "lr_width" else None,
     }

@@ -37,7 +37,7 @@ def trainer(one: Member, made: Block, table_VD: Tensor) -> BankTrainer:
         (stats[SITE.hook],),
         torch.device("cpu"),
         torch.float64,
-        targets=stats.get(OUTPUT.hook),
+        targets=(stats[OUTPUT.hook],) if OUTPUT.hook in stats else (),
         unigrams_VD=table_VD if sae.lookup != "none" else None,
     )
     return BankTrainer(BankPlan(one.site, (logged(one, 1),)), calibration)

@@ -11,10 +11,16 @@ from safetensors.torch import load_file, save_file
 from sae_sweep.interop import load_sae, saelens
 from sae_sweep.interop.command.export import export
 from sae_sweep.saes.inference import InferenceSae
-from tests.interop.trained import CONFIGS, D, raw_activations, trained_member, transcoder
+from tests.interop.trained import CONFIGS, LAYERS, D, cross_layer, raw_activations, trained_member, transcoder
 
 ROOT = Path(__file__).resolve().parents[2]
-HOOKS = {"hook_name": "blocks.3.mlp.hook_in", "hook_name_out": "blocks.3.hook_mlp_out", "model_name": "org/small"}
+HOOKS: dict[str, object] = {
+    "hook_name": "blocks.3.mlp.hook_in",
+    "hook_name_out": "blocks.3.hook_mlp_out",
+    "model_name": "org/small",
+    "hook_names": [f"blocks.{layer}.mlp.hook_in" for layer in range(LAYERS)],
+    "hook_names_out": [f"blocks.{layer}.hook_mlp_out" for layer in range(LAYERS)],
+}
 TRANSCODED = ("april", "gated", "batchtopk", "jumprelu")
 SAES: dict[str, tuple[str, dict[str, Callable[[], InferenceSae]]]] = {
     "dictionary_learning": (
@@ -31,7 +37,8 @@ SAES: dict[str, tuple[str, dict[str, Callable[[], InferenceSae]]]] = {
     ),
     "circuit-tracer": (
         ".venv-circuit",
-        {f"{name}-{skip}": lambda n=name, s=skip: transcoder(n, s, D) for name in TRANSCODED for skip in (True, False)},
+        {f"{name}-{skip}": lambda n=name, s=skip: transcoder(n, s, D) for name in TRANSCODED for skip in (True, False)}
+        | {f"{name}-layers": lambda n=name: cross_layer(n) for name in TRANSCODED},
     ),
 }
 """The environment of each, and what is exported for it."""
@@ -55,7 +62,8 @@ def test_reconstructions_are_ours(peer: str, tmp_path: Path) -> None:
         member = tmp_path / name
         member.mkdir()
         saelens.write(member, made(), HOOKS, None)
-        sae, x_BD = load_sae(member), raw_activations(300, 1)
+        sae = load_sae(member)
+        x_BD = torch.cat([raw_activations(300, seed) for seed in range(1, 1 + sae.places)], dim=1)
         export([str(member), "--format", peer, f"--out={out / name}"])
         reconstruction_BD = sae.decode(sae.encode(x_BD), None, x_BD)
         save_file({"x": x_BD, "reconstruction": reconstruction_BD}, out / f"{name}.safetensors")

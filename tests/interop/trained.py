@@ -8,11 +8,12 @@ from torch import Tensor
 from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.architectures.maths import maths_of
 from sae_sweep.saes.bank import Bank
+from sae_sweep.saes.cross_layer import CrossLayerSae
 from sae_sweep.saes.inference import InferenceSae, Lookup, Units
-from sae_sweep.saes.spaces import TRANSCODER
+from sae_sweep.saes.spaces import TRANSCODER, Spaces
 from tests.saes.kinds import FREE_DECODER, KINDS, TOPK_KINDS, config
 
-D, WIDTH, K, VOCABULARY = 24, 60, 7, 11
+D, WIDTH, K, VOCABULARY, LAYERS = 24, 60, 7, 11, 3
 SCALE = 0.037
 """c: what raw activations were multiplied by in training."""
 THRESHOLD = 0.25
@@ -74,6 +75,21 @@ def transcoder(name: str, skip: bool, d_out: int) -> InferenceSae:
         p["W_skip"] = torch.randn(d_out, D, generator=generator) / D
     bank = Bank(maths_of(member.config), [member.config], [p], [{"threshold": torch.tensor(THRESHOLD)}], TRANSCODER)
     return bank.fold(0, SCALE / 2, torch.ones(d_out), Units(SCALE)).as_saved()
+
+
+def cross_layer(name: str) -> CrossLayerSae:
+    """Random parameters of a transcoder of LAYERS layers, `WIDTH / LAYERS` latents each, folded as it is saved."""
+    generator, spaces = torch.Generator().manual_seed(4), Spaces(same=False, layers=LAYERS)
+    member = trained_member(name, 0)
+    rows = torch.randn(spaces.decoder_rows(WIDTH), D, generator=generator)
+    tables = [table / table.norm(dim=1, keepdim=True) for table in spaces.tables(rows)]
+    W_dec, b_dec = torch.cat([table.reshape(-1, D) for table in tables]), rows[:LAYERS].flatten() / 10
+    p, buffers = {**member.parameters, "W_dec": W_dec, "b_dec": b_dec}, [{"threshold": torch.tensor(THRESHOLD)}]
+    sae = Bank(maths_of(member.config), [member.config], [p], buffers, spaces).fold(0, 1.0)
+    assert isinstance(sae, CrossLayerSae)
+    made = sae.in_raw_units([SCALE] * LAYERS, torch.ones(LAYERS * D) / D, [0.5, 1.0, 2.0], None).as_saved()
+    assert isinstance(made, CrossLayerSae)
+    return made
 
 
 def tokenized(sae: InferenceSae, subtract: bool) -> InferenceSae:

@@ -226,6 +226,13 @@ def test_a_transcoder_needs_the_model_up_to_what_it_writes(read: tuple[str, ...]
     assert judging == HELD_OUT * (4 * BLOCK + 3 * 2 * BLOCK + 4 * LOGITS + 2 * (32 + 80) * 40)
 
 
+def test_layers_are_spliced_together_from_the_first(read: tuple[str, ...]) -> None:
+    training, judging = model_flops(read, ("site=clt", "site.layer=null", "site.across=[1,3]", "sae=batchtopk"))
+    assert training == READ * 4 * BLOCK
+    passes = 3 * 2 * BLOCK + (1 + 3) * LOGITS
+    assert judging == HELD_OUT * (4 * BLOCK + passes + 2 * 32 * (2 + 3) * 40)
+
+
 def test_an_objective_that_is_not_local_needs_all_of_the_model_and_passes_of_its_own(read: tuple[str, ...]) -> None:
     local, spliced = ("site.layer=1",), ("site.layer=1", "training.objective=e2e")
     assert model_flops(read, local)[0] == READ * 2 * BLOCK

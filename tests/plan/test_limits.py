@@ -65,7 +65,7 @@ from tests.plan.test_plan import config, refusal
         ("site.across=[1]", "site.across=[1]: a crosscoder has several sites, each once; give at least two"),
         ("site.across=[1,1]", "site.across=[1, 1]: a crosscoder has several sites, each once"),
         ("site.across=[1,9]", "site.layer=9 is beyond the model: 0 to 3"),
-        ("site.across=2", "site.across=2 is not a list of layers or hook names or null"),
+        ("site.across=2", "site.across=2 is not a list of layers or hook names, or all or null"),
         ("site.across=[blocks.1.hook_mlp_out,blocks.1.mlp.hook_post]", "sites of a crosscoder have one known width"),
         ("site.output=mlp", "site.output=mlp is no known kind; give one of resid_pre"),
         ("site.width=7", "site.width=7: blocks.2.hook_resid_post has 128 numbers per position; leave it out"),
@@ -107,7 +107,7 @@ def test_what_transcoders_cannot_have_is_refused(override: str, message: str) ->
     ("override", "message"),
     [
         ("site.layer=1", "site.across=[0, 1] says which sites; leave site.layer null"),
-        ("site.output=mlp_out", "leave site.output null"),
+        ("site.output=mlp_out", "the model computes blocks.0.hook_mlp_out before blocks.0.hook_resid_post"),
         ("sae.skip=true", "sae.skip=true is a transcoder's"),
         ("sae.lookup=frozen", "sae.lookup=frozen is an autoencoder's at one site; take none with site.across=[0, 1]"),
         (
@@ -118,6 +118,39 @@ def test_what_transcoders_cannot_have_is_refused(override: str, message: str) ->
 )
 def test_what_crosscoders_cannot_have_is_refused(override: str, message: str) -> None:
     assert message in refusal("site.across=[0,1]", override)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("sae.skip=true",), "sae.skip=true is not for cross-layer transcoders (site.across=[0, 1, 2, 3])"),
+        (("sae.decoder_init=pca",), "sae.decoder_init=pca is not for cross-layer transcoders"),
+        (
+            ("sae=matryoshka",),
+            "sae=matryoshka is not for cross-layer transcoders; take topk, batchtopk, jumprelu,",
+        ),
+        (("sae=ortsae",), "sae=ortsae is not for cross-layer transcoders"),
+        (("sae=temporal",), "sae=temporal is not for cross-layer transcoders"),
+        (("sae=hierarchical_topk",), "sae=hierarchical_topk is not for cross-layer transcoders"),
+        (("sae=topk", "sae.groups=3"), "sae=topk_matryoshka is not for cross-layer transcoders"),
+        (("sae=topk", "sae.k=10"), "sae.k=10: with topk as many latents of each layer fire"),
+        (("sae=topk", "sae.l0=1"), "it is no multiple of 4 layers; take 4, or sae=batchtopk"),
+        (("site.across=[2,1]",), "latents write to later layers alone; give each layer once, in the model's order"),
+        (("site.across=[1]",), "give at least two"),
+        (("site.across=[0,9]",), "site.layer=9 is beyond the model: 0 to 3"),
+        (("site.across=every",), "site.across=every is not a list of layers or hook names, or all or null"),
+        (("site.output=blocks.3.hook_mlp_out",), "is one place; give the kind that each layer writes to, mlp_out"),
+        (("site.layer=1",), "says which sites; leave site.layer null"),
+        (("sae.lookup=learned",), "take none with site.across=[0, 1, 2, 3]"),
+        (("sae.input_scale=whiten",), "site.across=[0, 1, 2, 3] is not for whitened inputs"),
+        (("training.objective=e2e",), "take local with site.across=[0, 1, 2, 3]"),
+        (("sae=topk", "sae.k=9000"), "at most the width, 8192 latents"),
+    ],
+)
+def test_what_cross_layer_transcoders_cannot_have_is_refused(overrides: tuple[str, ...], message: str) -> None:
+    refused = refusal("site=clt", *overrides)
+    assert message in refused
+    assert "\n" not in refused
 
 
 @pytest.mark.parametrize(

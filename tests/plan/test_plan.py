@@ -187,6 +187,24 @@ def test_a_crosscoder_is_planned_at_all_of_its_sites() -> None:
     assert member.label == "topk_crosscoder-l0_32-x16"
 
 
+def test_a_cross_layer_transcoder_has_latents_of_each_layer() -> None:
+    """Of the demo model's four blocks: a latent of layer l has 4 - l decoder rows, ten for four latents."""
+    overrides = ("sae=batchtopk", "sae.width=64", "training.batch_size=64")
+    plan = plan_sweep([config("site=clt", *overrides), config("site=clt", "site.across=[0,1,2,3]", *overrides)])
+    (member,) = plan.members  # all is those
+    assert member.label == "batchtopk_clt-l0_32-w64"
+    assert (member.d, member.d_out, member.width) == (4 * 128, 4 * 128, 4 * 64)
+    ends = ("mlp.hook_in", "hook_mlp_out")
+    assert member.site.hooks == tuple(f"blocks.{layer}.{end}" for layer in range(4) for end in ends)
+    assert member.widths == dict.fromkeys(member.site.hooks, 128)
+    assert member.parameters["W_dec"] == (10 * 64, 128)
+    assert member_parameters(member) == 4 * 64 * (128 + 1) + 10 * 64 * 128 + 4 * 128
+    assert (member.encoder_numbers, member.decoder_numbers) == (4 * 64 * 128, 10 * 64 * 128)
+    assert (member.resolved.sae.width, member.resolved.site.across) == (64, [0, 1, 2, 3])
+    several = plan_sweep([config("site=clt", *overrides, f"seed={seed}") for seed in (0, 1)])
+    assert [len(chunk.members) for chunk in several.groups[0].banks[0].chunks()] == [1, 1]
+
+
 def test_a_transcoder_is_planned_by_both_of_its_widths() -> None:
     plan = plan_sweep(
         [config("site=resid_mid", "site.output=mlp_post", "sae=topk", f"sae.skip={s}") for s in ("false", "true")]

@@ -37,7 +37,7 @@ def trainer(members: Sequence[Member], dtype: torch.dtype = torch.float64) -> Ba
     """A trainer of these members as one bank."""
     of_site = site_statistics(block(0), centred=members[0].config.sae.centre)
     bank = BankPlan(SITE, tuple(members))
-    made = Calibration((of_site[SITE.hook],), torch.device("cpu"), dtype, targets=of_site[OUTPUT.hook])
+    made = Calibration((of_site[SITE.hook],), torch.device("cpu"), dtype, targets=(of_site[OUTPUT.hook],))
     return BankTrainer(bank, made)
 
 

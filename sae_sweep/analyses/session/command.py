@@ -63,6 +63,9 @@ def results(
     told: Told | None = None,
 ) -> dict[str, Result]:
     """What analyses, by name with their configs, find in members of a sweep; read in step."""
+    for sae in saes:
+        if sae.entries.get("site.across") is not None and sae.entries.get("site.output") is not None:
+            raise ConfigError(f"eval: {sae.label} is a cross-layer transcoder, which no analysis reads; leave it out")
     session = Session.of(saes)
     kept = kept or {name: Kept() for name in configs}
     told = told or session.told

@@ -72,7 +72,7 @@ class LanguageModelCourt:
         model: LanguageModel | None,
     ) -> None:
         self._hooks = tuple(dict.fromkeys(hook for one in saes for hook in one.hooks))
-        reads = tuple(dict.fromkeys(one.reads for one in saes if one.reads is not None))
+        reads = tuple(dict.fromkeys(hook for one in saes for hook in one.inputs))
         self._watched = tuple(dict.fromkeys(hook for one in saes for hook in one.watched))
         self._source = LanguageModelSource(trained, tuple(dict.fromkeys((*self._hooks, *reads))), members, model=model)
         self.device = self._source.device

@@ -83,7 +83,7 @@ def _place(
     source: str, sae: InferenceSae, asked: Sequence[str], metadata: dict[str, Any], members: Sequence[FinishedSae]
 ) -> SplicedSae:
     """Where it reads and writes, with the sites after it that members watch."""
-    if sae.sites > 1:
+    if sae.places > 1:
         raise ConfigError(f"--sae={source} has several sites, which only members of a sweep may have")
     config, own = members[0].member.config, [one.spliced for one in members]
     given = None

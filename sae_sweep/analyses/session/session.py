@@ -71,9 +71,9 @@ class Streams:
 def _opened(saes: Sequence[FinishedSae]) -> Stream:
     spliced = {sae.label: sae.spliced for sae in saes}
     hooks = tuple(dict.fromkeys(hook for one in spliced.values() for hook in one.hooks))
-    reads = tuple(dict.fromkeys(one.reads for one in spliced.values() if one.reads is not None))
+    reads = tuple(dict.fromkeys(hook for one in spliced.values() for hook in one.inputs))
     config = saes[0].member.config
-    source = LanguageModelSource(config, (*hooks, *reads), [sae.member.config for sae in saes])
+    source = LanguageModelSource(config, tuple(dict.fromkeys((*hooks, *reads))), [sae.member.config for sae in saes])
     no_means = {hook: torch.zeros(0) for hook in hooks}  # nothing is ablated
     evaluator = source.evaluator(config.evaluation.positions, no_means)
     on_device = {label: one.on(source.device) for label, one in spliced.items()}

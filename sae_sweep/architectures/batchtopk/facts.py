@@ -10,7 +10,7 @@ from sae_sweep.architectures.topk.facts import TopKConfig
 class BatchTopKConfig(TopKConfig):
     """Config of `sae=batchtopk`; k is the mean number of latents that fire on a token."""
 
-    trims = True
+    trims, exact = True, False
     pair_bytes = 15
 
     def paper_recipe(self, run: Run) -> Recipe:

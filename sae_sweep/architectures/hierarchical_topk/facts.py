@@ -16,6 +16,7 @@ class HierarchicalTopKConfig(TopKConfig):
     budgets: str
     """Which numbers of latents up to k must reconstruct: `powers` of two, and k; or `all`."""
     pair_bytes = 30
+    crosses = False
 
     @property
     def reconstructions(self) -> int:

@@ -205,7 +205,7 @@ def _preactivation_loss(
     if not any(config.preactivation_coefficient for config in _configs(step)):
         return None
     cost_F = _by_latent(step, "preactivation_coefficient", z) * step.spaces.decoder_norms(p["W_dec"])
-    everywhere_F = (theta_F - (p["W_enc"] @ x_BD.mean(0) + p["b_enc"])) * cost_F
+    everywhere_F = (theta_F - (step.spaces.product(p["W_enc"], x_BD.mean(0)) + p["b_enc"])) * cost_F
     above = torch.relu(z - codes.at_latent(theta_F)) * codes.at_latent(cost_F)
     return step.layout.sums(everywhere_F) + codes.member_sums(above) / codes.tokens
 

@@ -16,6 +16,7 @@ class OrtSaeConfig(BatchTopKConfig):
     orthogonality_chunk: int
     """Rows that are compared with each other: at most so many at a time, drawn anew every step."""
     pair_bytes = 15
+    crosses = False
 
     def step_numbers(self, d: int, width: int) -> int:
         """Cosines of a chunk, and its rows."""

@@ -1,8 +1,8 @@
 """TopK SAE (Gao et al. 2024, arXiv 2406.04093). Equations: `maths.py`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log2, sqrt
-from typing import Any
+from typing import Any, Self
 
 from sae_sweep.architectures.base import above_zero, not_negative
 from sae_sweep.architectures.prefixes import PrefixConfig
@@ -22,6 +22,8 @@ class TopKConfig(PrefixConfig):
     dead_after_tokens: float
     """A latent is dead when it has not fired for this many tokens (at most a quarter of the run)."""
     trims = False
+    exact = True
+    """Whether k fire on each token, not on average."""
     pair_bytes = 16
 
     @classmethod
@@ -31,6 +33,19 @@ class TopKConfig(PrefixConfig):
     def active(self) -> int:
         """k, whichever key gave it."""
         return round(self.k if self.k is not None else self.l0 if self.l0 is not None else 32)
+
+    def of_layer(self, layers: int) -> Self:
+        return replace(self, k=max(1, round(self.active() / layers)), l0=None)
+
+    def check_layers(self, layers: int) -> None:
+        super().check_layers(layers)
+        k = self.active()
+        if self.exact and k % layers:
+            key = "k" if self.k is not None else "l0"
+            raise ConfigError(
+                f"sae.{key}={k}: with {self.architecture} as many latents of each layer fire, and it is no multiple of"
+                f" {layers} layers; take {layers * max(1, round(k / layers))}, or sae=batchtopk"
+            )
 
     def auxk_latents(self, d: int) -> int:
         """How many dead latents model the residual."""

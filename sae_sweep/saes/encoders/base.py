@@ -53,6 +53,10 @@ class Encoder(ABC):
         """Each member's `count` largest z over all tokens, with all that equal the smallest of them, but none that is
         not above 0."""
 
+    def at_least(self, codes: Codes, z: Tensor, smallest: Tensor) -> tuple[Codes, Tensor]:
+        """Of a choice, the entries whose z is not below a number, []."""
+        return self._encoded(*codes.at_least(z.detach(), smallest, self._room))
+
     def product(self) -> Tensor:
         """All of z [B, F], without gradient."""
         with torch.no_grad():

@@ -41,6 +41,10 @@ class TopKForm(ReluForm):
     def at(self, k: int) -> "TopKForm":
         return TopKForm(k)
 
+    def each(self, layers: int) -> "TopKForm":
+        """As many latents of each layer fire: none waits for what later ones read."""
+        return TopKForm(self.k // layers)
+
     def trims(self, t: Tensors) -> bool:
         return False
 

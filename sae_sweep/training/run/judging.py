@@ -15,7 +15,7 @@ from sae_sweep.evaluation.evaluator import Evaluation, Evaluator
 from sae_sweep.evaluation.metrics import VERSION, closed
 from sae_sweep.evaluation.rows import write_rows
 from sae_sweep.folder.files import write_json_atomic
-from sae_sweep.folder.names import LAST_GOOD, METRICS
+from sae_sweep.folder.names import LAST_GOOD, LAYERS, METRICS
 from sae_sweep.folder.provenance import write_provenance
 from sae_sweep.folder.sweep import MemberResult
 from sae_sweep.host.memory import OUT_OF_MEMORY, give_back, is_out_of_memory
@@ -162,6 +162,10 @@ class Judging:
         """The files of a judged member; metrics.json, which says that they are whole, last."""
         metadata = {**self._source_metadata, **_metadata(member)}
         saelens.write(folder, evaluation.sae, metadata, evaluation.frequency_F)
+        if evaluation.layers:
+            places = zip(member.plan.site.places, evaluation.layers, strict=True)
+            found = [{"reads": at.hook, "writes": at.written.hook, **own} for at, own in places]
+            write_json_atomic(folder / LAYERS, {"layers": found})
         write_json_atomic(folder / METRICS, metrics)
 
     def correct(self, members: Sequence[TrainedMember], block: Block, work: Work) -> None:
@@ -257,7 +261,7 @@ def _metadata(member: TrainedMember) -> dict[str, Any]:
 
 
 def _further_hooks(site: Site) -> dict[str, Any]:
-    """Of a transcoder where it writes, of a crosscoder all its hooks."""
+    """Of a transcoder where it writes, of a crosscoder all its hooks, of a cross-layer transcoder all of both."""
     if site.beside:
-        return {"hook_names": list(site.hooks)}
+        return {"hook_names": list(site.reads)} | ({"hook_names_out": list(site.writes)} if site.output else {})
     return {"hook_name_out": site.output.hook} if site.output else {}

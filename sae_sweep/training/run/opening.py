@@ -121,15 +121,15 @@ def _calibrated(banks: Sequence[BankPlan], source: Source, block: Block) -> tupl
         site, sae = bank.site, bank.members[0].config.sae
         measured = statistics[site.hooks, sae.centre]
         return Calibration(
-            sites=tuple(measured[hook] for hook in (site.hook, *(other.hook for other in site.beside))),
+            sites=tuple(measured[hook] for hook in site.reads),
             device=source.device,
             dtype=SAE_DTYPE,
-            targets=measured[site.output.hook] if site.output else None,
+            targets=tuple(measured[hook] for hook in site.writes) if site.output else (),
             unigrams_VD=unigrams[site.hook] if sae.lookup != "none" else None,
             end_to_end=objectives[_objective(bank)],
         )
 
-    spliced = [site.hook for bank in banks for site in (bank.site.written, *bank.site.beside)]
+    spliced = [hook for bank in banks for hook in bank.site.writes]
     alone = site_statistics(block)
     means = {hook: alone[hook].mean for hook in spliced}
     return [calibration(bank) for bank in banks], means

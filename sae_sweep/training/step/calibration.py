@@ -14,12 +14,12 @@ class Calibration:
     """What is known of a bank's activations before its first step, and what it computes on and in."""
 
     sites: tuple[SiteStatistics, ...]
-    """Of what members read, about the mean where they centre it; several of a crosscoder."""
+    """Of what members read, about the mean where they centre it; several of a crosscoder, and of several layers."""
     device: torch.device
     dtype: torch.dtype
     """Of parameters, moments and arithmetic: float32, or float64 to compare trajectories."""
-    targets: SiteStatistics | None = None
-    """Of what transcoders reconstruct."""
+    targets: tuple[SiteStatistics, ...] = ()
+    """Of what transcoders reconstruct: of each layer, where they have several."""
     unigrams_VD: Tensor | None = None
     """The activations that lookups start from."""
     end_to_end: EndToEnd | None = None

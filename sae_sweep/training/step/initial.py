@@ -12,6 +12,7 @@ from sae_sweep.saes.bank import LOOKUP, SKIP
 from sae_sweep.saes.base import Parameters, SaeMaths
 from sae_sweep.saes.inference import Units
 from sae_sweep.saes.initial import Start
+from sae_sweep.saes.layered_start import first_parameters
 
 
 def beginning(
@@ -26,7 +27,7 @@ def beginning(
     sae, generator = member.config.sae, torch.Generator().manual_seed(member.config.seed)
     if member.config.init_from is not None:
         return _continued(maths, member, member.config.init_from, units)
-    parameters, buffers = maths.initialise(sae, start, member.width, generator), maths.buffers(sae)
+    parameters, buffers = first_parameters(maths, sae, start, member.width, generator), maths.buffers(sae)
     if sae.skip:
         parameters[SKIP] = torch.zeros(member.d_out, member.d)
     if sae.lookup != "none":

@@ -11,6 +11,7 @@ from sae_sweep.activations.whitening import Whitening, whitened, whitening
 from sae_sweep.plan.members import Member
 from sae_sweep.saes.bank import Bank, Batch
 from sae_sweep.saes.base import Before
+from sae_sweep.saes.cross_layer import CrossLayerSae
 from sae_sweep.saes.inference import InferenceSae, Units
 from sae_sweep.saes.initial import Start
 from sae_sweep.saes.spaces import Spaces
@@ -29,31 +30,34 @@ class Inputs:
         self._whitenings = None
         if first.config.sae.whitens:
             read = whitening(sites[0])
-            self._whitenings = read, read if targets is None else whitening(targets)
+            self._whitenings = read, whitening(targets[0]) if targets else read
         self.scales = [input_scale(kind, first.d // len(sites), site) for site in sites]
         """Of the sites that are read."""
-        self.spaces = Spaces(same=targets is None, sites=len(sites))
+        self.spaces = Spaces(same=not targets, sites=1 if targets else len(sites), layers=max(1, len(targets)))
         self.units = self._units_of(self.scales, sites, 0)
-        several = len(sites) > 1
-        self.target_scale = 1.0 if several else input_scale(kind, first.d_out, targets or sites[0])
-        self._target_units = self.units if several else self._units_of([self.target_scale], [targets or sites[0]], 1)
+        written = targets or sites
+        self._written_scales = [input_scale(kind, first.d_out // len(written), site) for site in written]
+        self._target_units = self._units_of(self._written_scales, written, 1)
+        self.target_scale = 1.0 if len(sites) > 1 else self._written_scales[0]
 
     def measured(self, calibration: Calibration) -> tuple[SiteStatistics, SiteStatistics]:
-        """The statistics of what is read and of what is reconstructed; a crosscoder's are of scaled activations, those
-        of members that whiten are of whitened ones."""
-        sites = calibration.sites
+        """The statistics of what is read and of what is reconstructed; where there are several sites they are of scaled
+        activations, those of members that whiten are of whitened ones."""
+        sites, targets = calibration.sites, calibration.targets
         if self._whitenings is not None:
             of_read, of_written = self._whitenings
             read = whitened(sites[0], of_read)
-            return read, read if calibration.targets is None else whitened(calibration.targets, of_written)
-        read = joined(sites, self.scales) if len(sites) > 1 else sites[0]
-        return read, calibration.targets or read
+            return read, whitened(targets[0], of_written) if targets else read
+        if len(sites) == 1:
+            return sites[0], (targets or sites)[0]
+        read = joined(sites, self.scales)
+        return read, joined(targets, self._written_scales) if targets else read
 
     def start(self, read: SiteStatistics, written: SiteStatistics) -> Start:
         """What members begin from, given what `measured` says."""
 
         def seen(raw_ND: Tensor, units: Units) -> Tensor:
-            ready = self.spaces.sites > 1 or self._whitenings is not None
+            ready = len(self.scales) > 1 or self._whitenings is not None
             return (raw_ND if ready else self.scaled(raw_ND, units)).float().cpu()
 
         outputs_ND = None if self.spaces.same else seen(written.sample, self._target_units)
@@ -66,13 +70,9 @@ class Inputs:
         return self._site.hooks
 
     def raw(self, block: Block, rows: slice) -> tuple[Tensor, Tensor]:
-        """What members read, in raw units, a crosscoder's sites end to end; and its tokens."""
+        """What members read, in raw units, several sites end to end; and its tokens."""
         found, tokens_B = block.take(self.hooks, rows)
-        return self._read(found), tokens_B
-
-    def _read(self, found: Mapping[str, Tensor]) -> Tensor:
-        read = [found[site.hook] for site in (self._site, *self._site.beside)]
-        return read[0] if len(read) == 1 else torch.cat(read, dim=1)
+        return _end_to_end(found, self._site.reads), tokens_B
 
     def scaled(self, x_BD: Tensor, units: Units | None = None) -> Tensor:
         """Raw activations as the members see them, those that they read unless `units` are others."""
@@ -81,17 +81,22 @@ class Inputs:
     def batch(self, block: Block, rows: slice) -> Batch:
         """Activations in the block's order."""
         found, tokens_B = block.take(self.hooks, rows)
-        x_BD, before = self.scaled(self._read(found)), None
+        x_BD, before = self.scaled(_end_to_end(found, self._site.reads)), None
         if self._pairs:
             others, there_B = block.take_before(self.hooks, rows)
-            before = Before(self.scaled(self._read(others)), there_B)
+            before = Before(self.scaled(_end_to_end(others, self._site.reads)), there_B)
         if self.spaces.same:
             return Batch(x_BD, tokens_B, before=before)
-        y_BD = self.scaled(found[self._site.written.hook], self._target_units)
+        y_BD = self.scaled(_end_to_end(found, self._site.writes), self._target_units)
         return Batch(x_BD, tokens_B, y_BD, before=before)
 
     def folded(self, bank: Bank, index: int) -> InferenceSae:
         """A member for raw activations."""
+        if self.spaces.layers > 1:
+            sae = bank.fold(index, 1.0)
+            assert isinstance(sae, CrossLayerSae)
+            means = self.units.mean_D, self._target_units.mean_D
+            return sae.in_raw_units(self.scales, means[0], self._written_scales, means[1])
         if self.spaces.sites > 1:
             assert isinstance(self.units.scale, Tensor)
             sae = bank.fold(index, 1.0).scaled(self.units.scale)
@@ -120,3 +125,8 @@ class Inputs:
             return Units(scales[0], centre_D)
         of_site = [torch.full_like(site.mean, c) for site, c in zip(sites, scales, strict=True)]
         return Units(torch.cat(of_site).to(self._device, self._dtype), centre_D)
+
+
+def _end_to_end(found: Mapping[str, Tensor], hooks: Sequence[str]) -> Tensor:
+    """[B, D]: activations of these hooks."""
+    return found[hooks[0]] if len(hooks) == 1 else torch.cat([found[hook] for hook in hooks], dim=1)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sae_sweep.activations.block import Block
 from sae_sweep.evaluation.evaluator import SplicedSae
+from sae_sweep.evaluation.places import at_site
 from sae_sweep.folder.checkpoints import Damaged, MemberRecord
 from sae_sweep.folder.files import open_to_others
 from sae_sweep.folder.storage import number_of
@@ -234,9 +235,8 @@ class TrainedMember:
     def spliced(self) -> SplicedSae:
         """The member as it is evaluated now."""
         sae, site = self.inference().as_saved(), self.plan.site
-        reads, beside = site.hook if site.output else None, tuple(other.hook for other in site.beside)
-        where = (site.written.hook, sae, self.step, self.plan.config.training.batch_size, reads, beside)
-        return SplicedSae(self.plan.label, *where, self.plan.watched)
+        so_far = (self.step, self.plan.config.training.batch_size)
+        return at_site(SplicedSae(self.plan.label, site.hook, sae, *so_far, watched=self.plan.watched), site)
 
     def raw(self, block: Block, rows: slice) -> tuple[Tensor, Tensor]:
         """Activations [B, D] of a block as its inference form reads them, and their tokens [B]."""

@@ -34,7 +34,9 @@ class Adam:
             return
         unit = self._bank.maths.unit_decoder and "W_dec" in gradients
         if unit:
-            remove_radial(gradients["W_dec"], weights["W_dec"])
+            both = (self._bank.spaces.tables(each["W_dec"]) for each in (gradients, weights))
+            for gradient_FD, unit_FD in zip(*both, strict=True):
+                remove_radial(gradient_FD, unit_FD)
         lr, scale = schedule.lr_at(step), None
         if schedule.clip:
             scale = clip_norm(gradients, schedule.clip, self._norms(member, sums))
@@ -51,7 +53,8 @@ class Adam:
             lookup_lr = lr * self._bank.configs[member].lookup_lr / schedule.lr
             update({LOOKUP: gradients[LOOKUP]}, lookup_lr)
         if unit:
-            normalise_rows(weights["W_dec"], lost)
+            for rows_FD in self._bank.spaces.tables(weights["W_dec"]):
+                normalise_rows(rows_FD, lost)
 
     def _norms(self, member: int, sums: Mapping[str, RowSums]) -> list[Tensor]:
         """Of gradients that are not made."""
@@ -135,10 +138,14 @@ class Adam:
 
     def forget(self, member: int, latents: Tensor, names: tuple[str, ...]) -> None:
         """Zero the moments of some latents of one member, as after resampling them."""
+        spaces, width = self._bank.spaces, self._bank.layout.widths[member]
         for moment in self.moments.values():
             own = self._bank.member(moment, member)
-            for name in names:
+            for name in set(names) - {"W_dec"}:
                 own[name][latents] = 0
+            if "W_dec" in names:
+                for table, own_K in zip(spaces.tables(own["W_dec"]), spaces.in_tables(latents, width), strict=True):
+                    table[own_K] = 0
 
 
 def remove_radial(gradient_FD: Tensor, unit_FD: Tensor) -> None:

@@ -7,13 +7,11 @@ on one input would stay one latent. A transcoder's decoder row gets what its ski
 its encoder row the direction of the input about the inputs' mean.
 """
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
 from sae_sweep.saes.bank import Bank, Batch
-from sae_sweep.saes.base import SaeMaths
+from sae_sweep.saes.base import Parameters, SaeMaths
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.training.step.optimizer import Adam
 
@@ -44,15 +42,16 @@ def resample(
     if len(dead_K) == 0:
         return dead_K
     drawn = torch.multinomial(weight_B, len(dead_K), replacement=False, generator=generator).to(dead_K.device)
-    silent = replace(sae, tensors={**sae.tensors, "W_dec": sae.tensors["W_dec"][:0]})
-    none_ND, x_ND = batch.x_BD.new_zeros(len(drawn), 0), batch.x_BD[drawn]
-    explained_ND = silent.decode(none_ND, batch.tokens_B[drawn], x_ND)  # about b_dec, the lookup's row and the skip
+    x_ND, nothing = batch.x_BD[drawn], batch.x_BD.new_zeros(())
+    explained_ND = sae.completed(nothing, batch.tokens_B[drawn], x_ND)  # about b_dec, the lookup's row and the skip
     directions = _unit(batch.target_BD[drawn] - explained_ND)
     norms_F = weights["W_enc"].norm(dim=1)
     alive_F = ~dead_F
     living_norm = (norms_F * alive_F).sum() / alive_F.sum() if alive_F.any() else norms_F.new_ones(())
     encoder_norm = ENCODER_NORM_SHARE * living_norm
-    if bank.spaces.same:
+    if bank.spaces.layers > 1:
+        names = _revive_layers(bank, weights, dead_K, directions, x_ND - batch.x_BD.mean(0), encoder_norm)
+    elif bank.spaces.same:
         names = bank.maths.revive(weights, dead_K, directions, encoder_norm)
     else:
         elsewhere = {"W_enc": torch.zeros_like(weights["W_dec"])}
@@ -60,6 +59,25 @@ def resample(
         weights["W_enc"][dead_K] = encoder_norm * _unit(x_ND - batch.x_BD.mean(0))
     adam.forget(member, dead_K, names)
     return dead_K
+
+
+def _revive_layers(
+    bank: Bank, weights: Parameters, dead_K: Tensor, directions_KD: Tensor, about_KD: Tensor, encoder_norm: Tensor
+) -> tuple[str, ...]:
+    """The same of a cross-layer transcoder: a latent takes of both what its layer reads, and may write to."""
+    spaces, width = bank.spaces, len(weights["W_enc"])
+    norms_F1 = weights["W_dec"].new_zeros(width, 1)  # of decoder rows, as the architecture begins them
+    lengths = {"W_enc": torch.zeros_like(norms_F1), "W_dec": norms_F1}
+    names = bank.maths.revive(weights | lengths, dead_K, torch.ones_like(norms_F1[dead_K]), encoder_norm)
+    layer_K = dead_K // (width // spaces.layers)
+    inputs, encoders = about_KD.chunk(spaces.layers, dim=1), weights["W_enc"].chunk(spaces.layers)
+    for layer, (table, rows_k) in enumerate(
+        zip(spaces.tables(weights["W_dec"]), spaces.in_tables(dead_K, width), strict=True)
+    ):
+        drawn = layer_K == layer
+        table[rows_k] = norms_F1[dead_K[drawn]] * _unit(directions_KD[drawn, -table.shape[1] :])
+        encoders[layer][rows_k] = encoder_norm * _unit(inputs[layer][drawn])
+    return names
 
 
 def _unit(rows_KD: Tensor) -> Tensor:

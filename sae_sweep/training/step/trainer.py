@@ -75,14 +75,14 @@ class BankTrainer:
     @property
     def cost(self) -> int:
         """Multiply-adds of a batch's encoder products, per token."""
-        return sum(member.plan.d * member.plan.width for member in self.members)
+        return sum(member.plan.encoder_numbers for member in self.members)
 
     @property
     def prefers_one_core(self) -> bool:
         """Whether several cores would only wait for each other: on a CPU, where encoders stay in the cache of one. At
         d 64 and 128 a step takes half as long on one as on two; at 256 and 4,096 latents (4 MB) two are faster."""
         own = self.trained
-        largest = max(member.plan.d * member.plan.width for member in self.members) * own.dtype.itemsize
+        largest = max(member.plan.encoder_numbers for member in self.members) * own.dtype.itemsize
         return own.device.type == "cpu" and self._end_to_end is None and largest <= CACHE_BYTES
 
     def steps_in(self, block: Block) -> int:
@@ -143,7 +143,7 @@ class BankTrainer:
     def _chunks(self, stepping: Sequence[int]) -> list[Chunk]:
         """Runs of neighbours among these members that take the same route, cut to the size that stays in cache."""
         kind = self.trained.device.type
-        most = 0 if self.bank.takes_lookup_from_input else CHUNK_ELEMENTS[kind] // self._batch_size
+        most = 0 if self.bank.steps_alone else CHUNK_ELEMENTS[kind] // self._batch_size
         chunks: list[Chunk] = []
         latents = 0
         for index in stepping:
