@@ -81,8 +81,8 @@ class _Stream:
         self._saes |= {one.spliced.label: one.spliced for one in self._foreign}
         given = any(line.startswith("evaluation.positions=") for line in asked.overrides)
         own = {label: one.member.config.evaluation.positions for label, one in self._members.items()}
-        for label, one in self._saes.items():
-            if self._saebench and one.reads_beside:
+        for label, spliced in self._saes.items():
+            if self._saebench and spliced.reads_beside:
                 raise ConfigError(f"eval: --format=saebench is for one site, and {label} is a cross-layer transcoder")
         self._positions = {
             label: self.config.evaluation.positions if given or label not in own else own[label] for label in self._saes
