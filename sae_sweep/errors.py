@@ -3,6 +3,9 @@
 import os
 import pickle
 
+MOST_CHARACTERS = 500
+"""Of an error whose words are not ours."""
+
 
 class ConfigError(Exception):
     """The user asked for something that cannot be.
@@ -24,6 +27,19 @@ class ProcessLost(Exception):  # noqa: N818 - what happened
 
     exit_code = os.EX_TEMPFAIL
     """The same command goes on: whoever started it may start it again."""
+
+
+def one_line(error: object) -> str:
+    """What an error of others says, in one line; its type where it says nothing."""
+    return " ".join(str(error).split())[:MOST_CHARACTERS] or type(error).__name__
+
+
+def first_line(error: Exception) -> str:
+    """The same in short: of one of YAML's parsers what is wrong and where, of others the first line."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if problem:
+        return f"{problem}, line {mark.line + 1}" if mark else str(problem)
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def travelling(error: Exception, where: str) -> Exception:

@@ -33,7 +33,7 @@ from sae_sweep.activations.cache_folder import (
 )
 from sae_sweep.activations.stream import BlockRows, Gather
 from sae_sweep.config.schema import MemberConfig
-from sae_sweep.errors import ConfigError
+from sae_sweep.errors import ConfigError, one_line
 from sae_sweep.folder.files import clear_leftovers, replacing, write_json_atomic
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.plan.schedules import blocks_needed
@@ -116,7 +116,7 @@ class BlockCache:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, SafetensorError, ValueError) as error:
-            _say_damaged(file, " ".join(str(error).split()))
+            _say_damaged(file, one_line(error))
             return None
         if _checksum(x_BD) != about.get("crc32"):
             _say_damaged(file, "its checksum is wrong")
@@ -166,7 +166,7 @@ class BlockCache:
                 self._write(rows.index, hook, ACTIVATIONS, x_BD.cpu(), stamp)
         except (OSError, SafetensorError) as error:
             self._writing = False
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             log.warning("data.cache: %s takes no more, and nothing further is kept (%s)", self.folder, reason)
 
     def _write(self, index: int, name: str, kind: str, tensor: Tensor, stamp: str) -> None:

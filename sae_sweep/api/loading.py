@@ -6,7 +6,7 @@ from typing import Any
 
 from sae_sweep.api.home import Home
 from sae_sweep.api.sae import Sae
-from sae_sweep.errors import ConfigError
+from sae_sweep.errors import ConfigError, one_line
 from sae_sweep.interop import Given, load_sae, told
 from sae_sweep.interop.command.hub import located
 
@@ -40,4 +40,4 @@ def load(
         found = told(place, format) | {key: value for key, value in said.items() if value is not None}
         return Sae(load_sae(place, format, Given(**given)), Home(place, found))
     except (ValueError, OSError) as error:
-        raise ConfigError(f"{source}: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{source}: {one_line(error)}") from error

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sae_sweep.errors import ConfigError
+from sae_sweep.errors import ConfigError, first_line
 
 
 def split_options(
@@ -42,5 +42,4 @@ def read_value(key: str, text: str) -> Any:
     try:
         return OmegaConf.from_dotlist([f"value={text}"])["value"]
     except Exception as error:  # YAML's parsers raise ValueError, RecursionError and more, by input
-        told = str(error).strip() or type(error).__name__
-        raise ConfigError(f"{key}={text}: the value cannot be read ({told.splitlines()[0]})") from error
+        raise ConfigError(f"{key}={text}: the value cannot be read ({first_line(error)})") from error

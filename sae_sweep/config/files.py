@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from sae_sweep.config.command_line import read_value
 from sae_sweep.config.reading import config_entries, member_config, unknown_key
 from sae_sweep.config.schema import MemberConfig
-from sae_sweep.errors import ConfigError
+from sae_sweep.errors import ConfigError, first_line
 
 SOURCE_KEYS = ("kind", "toy", "path", "weights", "name", "split", "field", "heldout_path", "heldout_split")
 """Of data: where tokens are from, not how rows are made of them."""
@@ -47,8 +47,7 @@ def saved_config(file: Path) -> MemberConfig:
     try:
         entries: Any = OmegaConf.load(file)
     except Exception as error:  # YAML's parsers raise ValueError, RecursionError and more, by input
-        what = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigError(f"{file} cannot be read ({what}); train the member again") from error
+        raise ConfigError(f"{file} cannot be read ({first_line(error)}); train the member again") from error
     if not isinstance(entries, DictConfig):
         raise ConfigError(f"{file} holds no config; train the member again")
     now = config_entries(config_of([]))

@@ -10,7 +10,7 @@ import numpy as np
 from sae_sweep.data.fields import Conversation, Record
 from sae_sweep.data.packing import Ids, PackedText, RowFormat, Tokenizer
 from sae_sweep.data.records import Bad, Ledger, LeftOut
-from sae_sweep.errors import ConfigError
+from sae_sweep.errors import ConfigError, one_line
 
 _BATCH = 256
 _MARK = "\ue000{}\ue001"
@@ -75,7 +75,7 @@ class ChatText(PackedText):
                 return text, None
             layout = self._layout(tuple(role for role, _ in conversation))
         except Exception as error:  # a template is a program, which raises what it likes for roles it does not take
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = one_line(error)
             kind = f"does not fit the chat template ({reason})"
             return Bad(kind, f"{self.label}: a conversation {kind}")
         spans, at = [], 0

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sae_sweep.data.records import Ledger
-from sae_sweep.errors import ConfigError
+from sae_sweep.errors import ConfigError, one_line
 
 Ids = npt.NDArray[np.int32]
 Documents = Callable[[], Iterator[str]]
@@ -170,7 +170,7 @@ class PackedText:
         try:
             return self._tokenizer(batch, add_special_tokens=False, **options)
         except Exception as error:  # the library raises bare ones
-            what = " ".join(str(error).split())[:300]
+            what = one_line(error)
             raise ConfigError(
                 f"{self.label}: the model's tokenizer cannot read it ({type(error).__name__}: {what})"
             ) from error

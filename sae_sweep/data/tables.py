@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from sae_sweep.data.fields import Record, Wanted
-from sae_sweep.errors import ConfigError
+from sae_sweep.errors import ConfigError, one_line
 
 _BATCH_ROWS = 256
 
@@ -19,7 +19,7 @@ def parquet_records(stream: BinaryIO, where: str, wanted: Wanted) -> Iterator[Re
         columns = _columns(file.schema_arrow.names, where, wanted)
         yield from _documents(file.iter_batches(batch_size=_BATCH_ROWS, columns=columns), where, wanted)
     except pa.ArrowException as error:
-        raise ConfigError(f"{where} cannot be read as Parquet ({_line(error)})") from error
+        raise ConfigError(f"{where} cannot be read as Parquet ({one_line(error)})") from error
 
 
 def arrow_records(stream: BinaryIO, where: str, wanted: Wanted) -> Iterator[Record]:
@@ -36,7 +36,7 @@ def arrow_records(stream: BinaryIO, where: str, wanted: Wanted) -> Iterator[Reco
         columns = _columns(file.schema.names, where, wanted)
         yield from _documents((batch.select(columns) for batch in batches), where, wanted)
     except pa.ArrowException as error:
-        raise ConfigError(f"{where} cannot be read as Arrow ({_line(error)})") from error
+        raise ConfigError(f"{where} cannot be read as Arrow ({one_line(error)})") from error
 
 
 def _columns(names: list[str], where: str, wanted: Wanted) -> list[str]:
@@ -53,7 +53,3 @@ def _documents(batches: Any, where: str, wanted: Wanted) -> Iterator[Record]:
         for record in batch.to_pylist():
             number += 1
             yield wanted.document(record, f"{where} record {number}")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

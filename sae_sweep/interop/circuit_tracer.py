@@ -17,6 +17,7 @@ import yaml  # type: ignore[import-untyped]  # its types are a package of their 
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sae_sweep.errors import first_line
 from sae_sweep.folder.files import replacing, write_text_atomic
 from sae_sweep.interop import _circuit_tracer_layers as layers
 from sae_sweep.interop._checked import checked_sae, read_safetensors
@@ -140,7 +141,7 @@ def _config(folder: Path, kind: str = KIND) -> dict[str, Any]:
     try:
         found = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ValueError(f"{file} is not valid YAML: {' '.join(str(error).split())[:200]}") from error
+        raise ValueError(f"{file} is not valid YAML: {first_line(error)}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{file} holds no mapping")
     if (said := found.get("model_kind", kind)) != kind:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sae_sweep.errors import ConfigError, ProcessLost
+from sae_sweep.errors import ConfigError, ProcessLost, one_line
 from sae_sweep.folder.checkpoints import Checkpoint, StateFolder
 from sae_sweep.folder.names import REPORT
 from sae_sweep.folder.storage import of_storage, storage_errors
@@ -190,7 +190,7 @@ def _results(
         if of_storage(error):
             raise
         traceback.print_exc()  # the other groups go on, so the traceback would be lost
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        reason = f"{type(error).__name__}: {one_line(error)}"
         return dict.fromkeys(labels, MemberResult(None, reason)), False
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_sweep.config.schema import ModelConfig
-from sae_sweep.errors import ConfigError
+from sae_sweep.errors import ConfigError, one_line
 from sae_sweep.host.network import look_at_hub
 from sae_sweep.model.facts import ADAPTER, HUB_ID
 
@@ -59,7 +59,7 @@ def merged(module: "nn.Module", config: ModelConfig) -> "nn.Module":
         given = set(load_peft_weights(source, device="cpu"))
         made: nn.Module = adapted.merge_and_unload(safe_merge=True)
     except Exception as error:  # peft, safetensors and the hub raise types of their own
-        why = " ".join(str(error).split())[:300] or type(error).__name__
+        why = one_line(error)
         raise ConfigError(f"model.adapter={config.adapter} cannot be merged into {config.path}: {why}") from error
     if unlike := sorted(there ^ given):
         raise ConfigError(

@@ -18,7 +18,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar, set_verbosity
 
 from sae_sweep.config.schema import ModelConfig
-from sae_sweep.errors import ConfigError
+from sae_sweep.errors import ConfigError, one_line
 from sae_sweep.host.network import look_at_hub
 from sae_sweep.model.adapters import adapter_folder, merged
 from sae_sweep.model.blocks import close
@@ -72,10 +72,10 @@ def load_model(config: ModelConfig) -> LanguageModel:
         _measure(model, dtype)
     except RuntimeError as error:
         raise ConfigError(
-            f"model.path={config.path} cannot run with model.dtype={config.dtype} on {device}: {_line(error)}"
+            f"model.path={config.path} cannot run with model.dtype={config.dtype} on {device}: {one_line(error)}"
         ) from error
     except (TypeError, KeyError, IndexError, AttributeError, ValueError, AssertionError) as error:
-        what = f"{type(error).__name__}: {_line(error)}"  # of a model that is built like none that is known
+        what = f"{type(error).__name__}: {one_line(error)}"  # of a model that is built like none that is known
         raise ConfigError(f"model.path={config.path} is not supported: {what}, as it reads a few tokens") from error
     return model
 
@@ -92,7 +92,7 @@ def load_tokenizer(config: ModelConfig) -> Any:
         unreachable = isinstance(error.__cause__, LocalEntryNotFoundError)
         if folder is None and isinstance(error, OSError | ValueError) and not unreachable:
             return None  # a hub model without a tokenizer
-        raise ConfigError(f"model.path={config.path}: its tokenizer cannot be loaded ({_line(error)})") from error
+        raise ConfigError(f"model.path={config.path}: its tokenizer cannot be loaded ({one_line(error)})") from error
 
 
 def resolve_device(name: str) -> torch.device:
@@ -155,7 +155,7 @@ def _load_module(config: ModelConfig, dtype: torch.dtype) -> nn.Module:
         )
     except Exception as error:  # transformers, safetensors and remote code raise types of their own
         raise ConfigError(
-            f"model.path={config.path} cannot be loaded as a causal language model: {_line(error)}"
+            f"model.path={config.path} cannot be loaded as a causal language model: {one_line(error)}"
         ) from error
     module, info = loaded
     assert isinstance(module, nn.Module)
@@ -171,10 +171,6 @@ def _kind(config: ModelConfig) -> Any:
     found = type(AutoConfig.from_pretrained(_source(config), **_loading_options(config)))
     sees = found in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and found not in MODEL_FOR_CAUSAL_LM_MAPPING
     return AutoModelForImageTextToText if sees else AutoModelForCausalLM
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _check_facts(model: LanguageModel) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from sae_sweep.config.command_line import one_option, split_options
-from sae_sweep.errors import ConfigError
+from sae_sweep.errors import ConfigError, one_line
 from sae_sweep.folder import names
 from sae_sweep.interop.command.hub import HUB
 from sae_sweep.plan.sizes import bytes_text
@@ -88,5 +88,5 @@ def _upload(folder: Path, repository: str) -> None:
         api.create_repo(repository, exist_ok=True)
         api.upload_folder(folder_path=folder, repo_id=repository, commit_message="Add sparse autoencoders")
     except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError) as error:
-        why = " ".join(str(error).split())[:300]
+        why = one_line(error)
         raise ConfigError(f"export: --push={HUB}{repository}: {why}; `hf auth login` first, or dry_run=true") from error

@@ -37,9 +37,9 @@ def margins(sae: PlainSae, x_ND: Tensor) -> Tensor:
 
 def magnitude(key: str, value: float, metrics: Metrics) -> float:
     """What a relative error is relative to: a difference is as exact as what is subtracted, and so are its ratios."""
+    if not key.startswith(("ce_delta", "ce_recovered")):
+        return abs(value)
     clean, ablated = metrics["ce_clean"], metrics["ce_mean" if key.endswith("mean") else "ce_zero"]
     assert clean is not None
     assert ablated is not None
-    if key.startswith("ce_recovered"):
-        return (1 + abs(value)) * clean / abs(ablated - clean)
-    return clean if key == "ce_delta" else abs(value)
+    return clean if key == "ce_delta" else (1 + abs(value)) * clean / abs(ablated - clean)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_sweep.errors import ConfigError
+from sae_sweep.errors import ConfigError, one_line
 from sae_sweep.model.head import head_of
 from sae_sweep.model.language_model import LanguageModel
 
@@ -73,7 +73,7 @@ class Score:
         try:
             number_R = self._function(logits_RTV, tokens_RT, **more)
         except Exception as error:  # the user's function may raise anything; all of it is told in a line
-            raise ConfigError(f"{KEY}={self._path}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+            raise ConfigError(f"{KEY}={self._path}: {type(error).__name__}: {one_line(error)}") from error
         if not isinstance(number_R, Tensor) or number_R.shape != tokens_RT.shape[:1]:
             gave = f"shape {tuple(number_R.shape)}" if isinstance(number_R, Tensor) else type(number_R).__name__
             raise ConfigError(f"{KEY}={self._path} gave {gave}, not a tensor of one number for each row")
@@ -98,7 +98,7 @@ def _imported(path: str) -> Callable[..., Any]:
         with _from_here():
             found = getattr(import_module(module), name)
     except Exception as error:  # importing runs the user's module, which may raise anything
-        raise ConfigError(f"{KEY}={path}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{KEY}={path}: {type(error).__name__}: {one_line(error)}") from error
     if not callable(found):
         raise ConfigError(f"{KEY}={path} is no function")
     function: Callable[..., Any] = found

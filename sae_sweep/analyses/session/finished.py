@@ -14,7 +14,7 @@ from torch import Tensor
 from sae_sweep.config.files import other_site, saved_config
 from sae_sweep.config.reading import flat_entries
 from sae_sweep.data.kinds import modelless_kind
-from sae_sweep.errors import ConfigError
+from sae_sweep.errors import ConfigError, one_line
 from sae_sweep.evaluation.evaluator import SplicedSae
 from sae_sweep.evaluation.places import check_widths, placed
 from sae_sweep.folder import names
@@ -46,7 +46,7 @@ class FinishedSae:
         try:
             return load_sae(self.folder)
         except (ValueError, OSError) as error:
-            raise ConfigError(f"{self.folder}: {' '.join(str(error).split())}; train it again") from error
+            raise ConfigError(f"{self.folder}: {one_line(error)}; train it again") from error
 
     @cached_property
     def frequency_F(self) -> Tensor:
@@ -55,7 +55,7 @@ class FinishedSae:
         try:
             log_F = load_file(file)["sparsity"].double()
         except (SafetensorError, OSError, KeyError) as error:
-            raise ConfigError(f"{file} cannot be read ({' '.join(str(error).split())}); train it again") from error
+            raise ConfigError(f"{file} cannot be read ({one_line(error)}); train it again") from error
         return torch.where(log_F > SILENT, 10**log_F, 0.0)
 
     @cached_property

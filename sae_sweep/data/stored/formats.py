@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from sae_sweep.data.origin import Origin, check_glob, check_regular, walked
 from sae_sweep.data.stored.shard import FIELD, Array, Arrays, Bfloat16, Shard, shard
-from sae_sweep.errors import ConfigError
+from sae_sweep.errors import ConfigError, one_line
 
 SUFFIXES = (".safetensors", ".npy", ".npz", ".parquet", ".arrow")
 SAEV = "metadata.json"
@@ -67,7 +67,7 @@ def shards(origin: Origin) -> list[Shard]:
         try:
             found += _OPENED.get(file.suffix, _saev)(file, origin.field)
         except (OSError, ValueError, EOFError, KeyError, BadZipFile, SafetensorError) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = one_line(error)
             raise ConfigError(f"{origin.label}: {file} cannot be read: {reason}") from error
     if not found:
         raise ConfigError(f"{origin.label}: there is no activation in its files")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sae_sweep.errors import ConfigError
+from sae_sweep.errors import ConfigError, one_line
 from sae_sweep.host.network import look_at_hub
 
 HUB = "hub:"
@@ -30,5 +30,5 @@ def _downloaded(name: str) -> Path:
             f"{user}/{rest[0]}", revision=revision or None, allow_patterns=[member, f"{member}/*"] if member else None
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ConfigError(f"{HUB}{name} cannot be downloaded: {' '.join(str(error).split())[:300]}") from error
+        raise ConfigError(f"{HUB}{name} cannot be downloaded: {one_line(error)}") from error
     return Path(root) / member

@@ -6,9 +6,8 @@ from difflib import get_close_matches
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
 from sae_sweep.config.reading import unknown_key
+from sae_sweep.errors import first_line, one_line
 
-MOST_CHARACTERS = 300
-"""Of an error whose words are not ours."""
 _NO_KEY = re.compile(r"Could not override '([^'@]+)'")
 _NO_GROUP = re.compile(r"Override (\S+) looks like a config group")
 
@@ -29,15 +28,7 @@ def explained(error: Exception) -> str:
     if found := _NO_GROUP.search(text):
         return f"{found[1]}: no such group"
     cause = str(error.__cause__ or "").split("full_key:")[0]
-    return " ".join(f"{text} {cause}".split())[:MOST_CHARACTERS]
-
-
-def first_line(error: Exception) -> str:
-    """What an error of others says, in short."""
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    if problem:
-        return f"{problem}, line {mark.line + 1}" if mark else str(problem)
-    return (str(error).splitlines() or ["it says no more"])[0][:200]
+    return one_line(f"{text} {cause}")
 
 
 def _missing(file: str, options: object) -> str:

@@ -14,8 +14,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
 from omegaconf.errors import OmegaConfBaseException
 
-from sae_sweep.errors import ConfigError
-from sae_sweep.launch.hydra.explanations import first_line
+from sae_sweep.errors import ConfigError, first_line
 
 MOST_BYTES, MOST_ENTRIES = 2**20, 10**5
 """Of one file. The largest that ships has 2 kB and 60 entries."""
