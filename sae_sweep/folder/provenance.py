@@ -73,11 +73,12 @@ def command() -> str:
 
 
 def resolved_entries(member: Member) -> dict[str, Any]:
-    """Its config, with what follows from its plan and its model where the config says null."""
+    """Its config, with what follows from its plan, its model and its inputs where the config says null."""
     entries, site = config_entries(member.resolved), member.site
     decided: dict[str, dict[str, Any]] = {
         "site": {"hook": site.hook, "layer": site.layer, "width": member.widths[site.hook]},
         "sae": {"expansion": member.width / member.d, **member.config.sae.resolved(member.d)},
+        "evaluation": {"later_sites": len(member.watched)},
     }
     if data_kind(member.config.data.kind).MODEL:
         facts = model_facts(member.config.model)

@@ -180,8 +180,12 @@ class SweepFolder:
                 (folder / name).unlink(missing_ok=True)
         if not resumed:
             shutil.rmtree(folder / names.MILESTONES, ignore_errors=True)
+        self.write_config(member)
+
+    def write_config(self, member: Member) -> None:
+        """Write a member's config.yaml, as far as it is resolved."""
         text = OmegaConf.to_yaml(OmegaConf.create(config_entries(member.resolved)))
-        write_text_atomic(folder / names.CONFIG, text)
+        write_text_atomic(self.member_folder(member.label) / names.CONFIG, text)
 
     def _write_own(self, marks: Mapping[str, Any]) -> None:
         if self.task is not None:

@@ -6,7 +6,7 @@ Pure apart from looking at the model folder's config.json and whether data files
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -60,6 +60,8 @@ class Member:
     """Hooks after the site at which e2e_downstream compares."""
     watched: tuple[str, ...] = ()
     """Hooks after the site at which evaluation does (`evaluation.later_sites`)."""
+    measured: Mapping[str, float] = field(default_factory=dict)
+    """What keys of `sae` that are null stand for where its inputs say it; nothing before these are read."""
 
     @property
     def widths(self) -> dict[str, int]:
@@ -79,15 +81,18 @@ class Member:
 
     @property
     def resolved(self) -> MemberConfig:
-        """Its config with what it left to the recipe, the width and the layer, as they are."""
+        """Its config with what it left to the recipe, the width, the layer and its inputs, as they are."""
         config, schedule = self.config, self.schedule
         run = Run(schedule.total_steps, config.training.batch_size, self.d, self.width)
         share = decay_fraction(config.training, config.sae.training_recipe(run))
         same = ("lr", "beta1", "beta2", "eps", "clip", "lr_warmup_steps", "sparsity_warmup_steps")
         decay = {"lr_decay_fraction": share, "lr_schedule": schedule.lr_schedule if share else "constant"}
         found = {**decay, **{key: getattr(schedule, key) for key in same}}
+        if config.training.objective == "e2e_downstream":
+            found["downstream_sites"] = len(self.later)
         training = {key: value for key, value in found.items() if getattr(config.training, key) is None}
-        knob, stands = config.sae.knob(), config.sae.resolved(self.d)  # a knob beside `sae.l0` would be a second one
+        stands = {**config.sae.resolved(self.d), **self.measured}
+        knob = config.sae.knob()  # one beside `sae.l0` would be a second one
         sae = {key: value for key, value in stands.items() if key != knob and getattr(config.sae, key) is None}
         layer = self.site.layer if config.site.kind is not None and config.site.across is None else config.site.layer
         return replace(

@@ -142,6 +142,7 @@ class Bank:
         step = Step(*own, self.spaces, batch.objective, batch.before, room, chunk.most_dead)
         x_BD, target_BMD = self._inputs(batch, leaves, buffers)
         losses = self.maths.losses(leaves, x_BD, target_BMD, step)
+        losses = replace(losses, squared_M=batch.objective.squared_M)
         if losses.auxiliary_M is not None:
             losses = replace(losses, auxiliary_M=batch.objective.worth * losses.auxiliary_M)
         flat = torch.autograd.grad(

@@ -32,6 +32,10 @@ class Objective(Protocol):
         """What it makes of a squared error of 1, on average, where reconstructions are the mean input. Auxiliary
         terms, which are squared errors, are multiplied by it."""
 
+    @property
+    def squared_M(self) -> Tensor | None:
+        """[M]: the squared errors of what it was last asked about; None where they are what it gave."""
+
     def loss(self, error_BMD: Tensor) -> Tensor:
         """[M], given reconstruction - target; differentiable in it."""
 
@@ -40,6 +44,7 @@ class SquaredError:
     """Summed over d, averaged over tokens: the objective of every paper whose SAE sees one activation at a time."""
 
     worth = 1.0
+    squared_M = None
 
     def loss(self, error_BMD: Tensor) -> Tensor:
         """[M]"""
@@ -116,6 +121,8 @@ class Losses:
     """[F]: on how many tokens each latent had a gradient; what a sparse step costs."""
     buffers: Mapping[str, Tensor] = field(default_factory=dict)
     """The buffers [M, ...] that changed, as this step leaves them."""
+    squared_M: Tensor | None = None
+    """[M]: the squared errors, where reconstruction_M is something else."""
 
     def total(self, coefficient_M: Tensor) -> Tensor:
         """[M]"""
@@ -143,6 +150,11 @@ class SaeMaths(ABC):
 
     def buffers(self, config: SaeConfig) -> Parameters:
         """One member's first buffers: what a step must remember and no gradient trains."""
+        return {}
+
+    def measured(self, config: SaeConfig, first: Parameters | None, variance: float) -> dict[str, float]:
+        """What keys that are null stand for where inputs say it, by key: of one member that begins with these
+        parameters, or where that is None as another ended, on targets of this variance (`Step.variance`)."""
         return {}
 
     @abstractmethod

@@ -95,6 +95,13 @@ class JumpRelu(SaeMaths):
     def buffers(self, config: SaeConfig) -> Parameters:
         return {"first_l0": torch.zeros(())} if self.penalty in AIMED else {}
 
+    def measured(self, config: SaeConfig, first: Parameters | None, variance: float) -> dict[str, float]:
+        assert isinstance(config, JumpReluConfig)
+        found = {"bandwidth": config.bandwidth or _bandwidth(config, variance)}
+        if first is not None:
+            found["threshold_init"] = first["log_threshold"][0].double().exp().item()
+        return found
+
     def losses(self, p: Parameters, x_BD: Tensor, target_BMD: Tensor, step: Step) -> Losses:
         b_pre = p["b_dec"] if self.deepmind else None
         theta_F, bandwidth_F = p["log_threshold"].exp(), _bandwidths(step, x_BD)

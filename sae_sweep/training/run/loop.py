@@ -78,6 +78,9 @@ class GroupRun:
         if (checkpoint := keeper.resume(self._stamp)) is not None:
             self._block = checkpoint.block
             reached.hear({record.label: record.step for record in checkpoint.members})
+        for member in own:
+            if member.measured:  # which was not known when config.yaml was written
+                folder.write_config(member)
         tracked = [member_run(member, config.tracking) for member in own]
         tracker = Tracker(folder.root, config.name, config.tracking, tracked, reached.own)
         with stop.at_once(False), closing(self._blocks):

@@ -35,6 +35,8 @@ class TrainedBank:
         """What a squared error of 1 is to the objective."""
         self.units = [_unit(member, written, self.inputs.target_scale) for member in plan.members]
         """Coefficients optimised are the config's times these."""
+        self.measured: list[Mapping[str, float]] = []
+        """Of each member, what keys of its config that are null stand for where its inputs say it."""
         unigrams = calibration.unigrams_VD
         unigrams_VD = None if unigrams is None else self.inputs.scaled(unigrams).cpu()
         self.bank = self._begun(plan.members, self.inputs.start(read, written), unigrams_VD)
@@ -58,6 +60,8 @@ class TrainedBank:
         initial, buffers = [], []
         for member in members:
             own, kept = beginning(maths, member, start, self.inputs.units, unigrams_VD)
+            first = own if member.config.init_from is None else None
+            self.measured.append(maths.measured(member.config.sae, first, self.variance))
             initial.append({name: tensor.to(self.device, self.dtype) for name, tensor in own.items()})
             buffers.append({name: tensor.to(self.device, self.dtype) for name, tensor in kept.items()})
         return Bank(maths, [m.config.sae for m in members], initial, buffers, self.inputs.spaces)

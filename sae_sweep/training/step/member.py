@@ -34,7 +34,7 @@ class TrainedMember:
     """A member: its plan, where it is in its run, and its tensors, which are views of its bank's."""
 
     def __init__(self, plan: Member, bank: TrainedBank, index: int) -> None:
-        self.plan = plan
+        self.plan = replace(plan, measured=bank.measured[index])
         self._bank, self._index = bank, index
         self.step = 0
         self.blocks = 0

@@ -15,7 +15,7 @@ A reconstruction's gradient comes back from the model as numbers; what is below 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
@@ -29,6 +29,7 @@ from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.tiles import kl_and_gradient
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.model.suffix import Suffix
+from sae_sweep.saes.base import squared_error
 
 CALIBRATION_ROWS = 32
 """Of the first block: those on which it is measured what predicting the mean costs."""
@@ -174,7 +175,7 @@ class _SplicedRows:
         return kl * gradient_bD
 
 
-@dataclass(frozen=True)
+@dataclass
 class SplicedLoss:
     """The objective of one step of a bank, on its rows."""
 
@@ -183,9 +184,12 @@ class SplicedLoss:
     scale: float
     """Inputs are this times the activations."""
     worth: float
+    squared_M: Tensor | None = field(default=None, init=False)
+    """[M]: the squared errors of the members that were last asked about."""
 
     def loss(self, error_BMD: Tensor) -> Tensor:
         """[M]: a suffix pass forth and back for each member."""
+        self.squared_M = squared_error(error_BMD.detach())
         found = [self.of.loss(self.sequences, error_BD, self.scale) for error_BD in error_BMD.detach().unbind(1)]
         values, gradients = zip(*found, strict=True)
         loss_M: Tensor = _Known.apply(error_BMD, torch.stack(values), torch.stack(gradients, dim=1))

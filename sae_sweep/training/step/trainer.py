@@ -222,12 +222,14 @@ class BankTrainer:
             member.most_dead = int((member.silent_F >= member.dead_steps - ROUTE_EVERY).sum().item())
 
     def _record(self, member: TrainedMember, i: int, losses: Losses, coefficient_M: Tensor, l0_M: Tensor) -> None:
-        reconstruction, mean = losses.reconstruction_M[i].item(), self.trained.worth * self.trained.variance
+        reconstruction, variance = losses.reconstruction_M[i].item(), self.trained.variance
+        squared = reconstruction if losses.squared_M is None else losses.squared_M[i].item()
+        mean = self.trained.worth * variance  # what it costs that the mean is in the place of activations
         values = {
             "loss": losses.total(coefficient_M)[i].item(),
             "reconstruction": reconstruction,
-            # of an objective that is not local: of what it costs that the mean is in the place of activations
-            "fvu": reconstruction / mean if mean > 0 else nan,
+            "fvu": squared / variance if variance > 0 else nan,
+            **({} if losses.squared_M is None else {"unrecovered": reconstruction / mean if mean > 0 else nan}),
             "sparsity": losses.sparsity_M[i].item() if losses.sparsity_M is not None else 0.0,
             "auxiliary": losses.auxiliary_M[i].item() if losses.auxiliary_M is not None else 0.0,
             "l0": l0_M[i].item(),

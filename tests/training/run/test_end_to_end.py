@@ -90,6 +90,26 @@ def test_passes(shared: list[str], members: int) -> None:
     assert passes(opened).suffix == 2 * FORWARDS + 2 * members * 15  # 1000 tokens are 15 steps of 64
 
 
+@pytest.mark.parametrize("objective", [E2E, DOWNSTREAM, KL_MSE, "training.objective=local"])
+def test_fvu_is_of_variance_whatever_the_objective(shared: list[str], objective: str) -> None:
+    """Of the curves' first line, from the SAE that it is of; beside it what an end-to-end objective has recovered."""
+    opened = open_group(group_of(shared, [*TOPK, objective, "sae.input_scale=unit"]))
+    block, (trainer,) = opened.source.block(0), opened._waves.trainers
+    (member,) = trainer.members
+    sae, (whole_BD,) = member.inference(), block.activations.values()
+    x_BD = whole_BD[:64] if trainer._end_to_end is None else trainer._end_to_end.batch(block, 0)[1]
+    trainer.consume(block, lambda: None)
+    found = trainer.records[0].values
+    error = (sae.decode(sae.encode(x_BD)) - x_BD).square().sum(1).mean()
+    variance = (whole_BD - whole_BD.mean(0)).square().sum(1).mean()
+    assert found["fvu"] == pytest.approx(float(error / variance), rel=1e-4)
+    assert ("unrecovered" in found) == (trainer._end_to_end is not None)
+    if objective == E2E:
+        assert found["unrecovered"] != pytest.approx(found["fvu"], rel=0.1)
+    if objective == KL_MSE:  # which weighs its terms so that the loss is the squared error
+        assert found["unrecovered"] == pytest.approx(found["fvu"], rel=1e-4)
+
+
 def test_local_members_need_no_whole_pass(shared: list[str]) -> None:
     opened = open_group(group_of(shared, TOPK, [*GATED, "site.layer=2"]))
     train(opened)

@@ -156,6 +156,9 @@ def check(world: World, made: Problem, name: str, dense: bool, lookup: bool = Fa
         x_hat_BD = terms.x_hat_BD if target_BD is None else terms.x_hat_BD + made.x_BD - target_BD
         value = world.expected(name, made.x_BD, x_hat_BD)
         assert losses.reconstruction_M[index].item() == pytest.approx(value.item(), rel=1e-9)
+        assert losses.squared_M is not None
+        squared = (x_hat_BD - made.x_BD).square().sum(1).mean()
+        assert losses.squared_M[index].item() == pytest.approx(squared.item(), rel=1e-9)
         penalty = terms.sparsity * (WORTH if made.kind in AIMED else 1)  # which is in the loss's unit
         total = value + COEFFICIENTS[index] * penalty + WORTH * terms.auxiliary
         assert losses.total(made.coefficient_M)[index].item() == pytest.approx(total.item(), rel=1e-9)
