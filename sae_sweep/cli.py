@@ -148,7 +148,7 @@ def _is_sae(place: str) -> bool:
     """Whether it may be one, and is no sweep. What is empty or not there is told as a sweep that is not."""
     folder = Path(place).expanduser()
     there = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
-    return place.startswith("hub:") or (there and not (folder / names.SWEEP).is_file())
+    return place.startswith("hub:") or (bool(place) and there and not (folder / names.SWEEP).is_file())
 
 
 def _export(arguments: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """Activations that are too long to count: `data.max_norm_ratio` times the median norm of a stream's first block."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -15,10 +15,19 @@ class Guard:
     Each site judges for itself, so that which other sites share the stream changes nothing for a member.
     """
 
-    def __init__(self, ratio: float | None, first: Callable[[], Block]) -> None:
-        """`first` reads the stream's first block, whole; where `ratio` is None all count."""
+    def __init__(
+        self,
+        ratio: float | None,
+        first: Callable[[], Block],
+        hooks: Sequence[str],
+        known: Mapping[str, float] | None = None,
+    ) -> None:
+        """`first` reads the stream's first block, whole, of all its sites; where `ratio` is None all count. It is not
+        read where the largest norm of every site is `known`."""
         self._ratio, self._first = ratio, first
-        self._largest: dict[str, float] | None = None if ratio is not None else {}
+        self._known = {hook: norm for hook, norm in (known or {}).items() if hook in hooks}
+        whole = set(hooks) <= self._known.keys()
+        self._largest: dict[str, float] | None = {} if ratio is None else self._known if whole else None
 
     @property
     def largest_norms(self) -> dict[str, float]:
@@ -31,7 +40,7 @@ class Guard:
             assert self._ratio is not None
             first = block if block is not None and block.index == 0 else self._first()
             medians = {hook: float(row_norms(x_BD).median()) for hook, x_BD in first.activations.items()}
-            self._largest = {hook: self._ratio * median for hook, median in medians.items()}
+            self._largest = {hook: self._ratio * median for hook, median in medians.items()} | self._known
         return self._largest
 
     def told(self, block: Block) -> Block:

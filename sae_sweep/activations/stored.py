@@ -1,6 +1,6 @@
 """The stream of stored activations: blocks like those of a language model's site, read from files."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 import torch
@@ -22,11 +22,19 @@ HELDOUT_ROWS = 64
 class StoredStream:
     """Blocks of `data.block_rows` rows in the order in which a stream of as many rows of tokens has them."""
 
-    def __init__(self, data: Feed, config: DataConfig, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self,
+        data: Feed,
+        config: DataConfig,
+        dtype: torch.dtype,
+        device: torch.device,
+        largest_norms: Mapping[str, float] | None = None,
+    ) -> None:
+        """The first block is not read for the `largest_norms` that are known."""
         self.data, self._config = data, config
         self.hook = modelless_site(config.kind).hook
         self._dtype, self.device = dtype, device
-        self.guard = Guard(config.max_norm_ratio, partial(self._whole_block, 0))
+        self.guard = Guard(config.max_norm_ratio, partial(self._whole_block, 0), (self.hook,), largest_norms)
 
     def block(self, index: int) -> Block:
         """The block at `index`, the same whatever was asked for before. ConfigError where a number is none."""

@@ -1,6 +1,6 @@
 """The replayable stream of activations: blocks of rows harvested at every site, permuted, consumed whole."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
@@ -72,9 +72,11 @@ class ActivationStream:
         recall: Recall | None = None,
         whole: WholePasses | None = None,
         read: Callable[[int, float], None] = lambda index, share: None,
+        largest_norms: Mapping[str, float] | None = None,
     ) -> None:
         """With `whole`, blocks have sequences, and activations come from the passes that those need: no memory could
-        save one. `read` is told, after each forward pass, which share of a block was read."""
+        save one. `read` is told, after each forward pass, which share of a block was read. The first block is not read
+        for the `largest_norms` that are known."""
         self._model = model
         self._rows = rows
         self._hooks = tuple(hooks)
@@ -82,7 +84,7 @@ class ActivationStream:
         self._harvest = whole or harvest
         self._recall = None if whole else recall
         self._whole, self._read = whole, read
-        self._guard = Guard(config.max_norm_ratio, partial(self._whole_block, 0))
+        self._guard = Guard(config.max_norm_ratio, partial(self._whole_block, 0), self._hooks, largest_norms)
         tokenizer = model.tokenizer
         special_ids = tokenizer.all_special_ids if tokenizer is not None else []
         self._special_ids = torch.tensor(special_ids, dtype=torch.int64)

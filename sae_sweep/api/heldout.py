@@ -1,13 +1,16 @@
 """Codes of one SAE on the held-out tokens of its sweep."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from sae_sweep.activations.first_block import read_first_block
 from sae_sweep.api.model import Model
 from sae_sweep.kernels.entries import Entries
+from sae_sweep.plan.groups import stream_key
 from sae_sweep.training.run.sources import LanguageModelSource
 
 if TYPE_CHECKING:
@@ -26,9 +29,11 @@ class HeldOutCodes:
     def __init__(self, sae: "Sae", model: Model) -> None:
         """Nothing is read before it is asked for. Raises ConfigError where no sweep trained the SAE."""
         config, no_means = sae.home.config, dict.fromkeys(sae.writes, torch.zeros(0))  # nothing is ablated
+        own = stream_key(replace(config, model=model.running.config)) == stream_key(config)
+        first_block = read_first_block([sae.home.folder] if own else [])
         self._spliced = sae.spliced(model.running.device)
         hooks = self._spliced.sites
-        source = LanguageModelSource(config, hooks, model=model.running)
+        source = LanguageModelSource(config, hooks, model=model.running, first_block=first_block)
         self._evaluator = source.evaluator(config.evaluation.positions, no_means)
         self._kept: list[Batch] | None = None
 

@@ -15,8 +15,10 @@ from sae_sweep.config.schema import MemberConfig, ModelConfig
 from sae_sweep.data.kinds import modelless_kind
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder import names
+from sae_sweep.folder.record import read_record
 from sae_sweep.host.json_files import read_object
 from sae_sweep.model.sites import parse_hook
+from sae_sweep.plan.fingerprints import MODEL_KEYS, check_same
 from sae_sweep.saes.inference import InferenceSae
 
 
@@ -73,9 +75,20 @@ class Home:
             raise ConfigError(f"{self.folder}: {names.PROVENANCE} cannot be read ({error})") from error
 
     def model(self, device: str | None, dtype: str | None) -> Model:
-        """The language model, on another device or in another dtype where these are given."""
+        """The language model, on another device or in another dtype where these are given. Raises ConfigError where a
+        sweep trained the SAE, and the model is no longer what it was then."""
         config = self._model_config()
+        if self.is_member:
+            self._check_model()
         return open_model(replace(config, device=device or config.device, dtype=dtype or config.dtype))
+
+    def _check_model(self) -> None:
+        place = self._config_file.parent
+        try:
+            kept = read_record(place.parent)["members"][place.name].get("content") or {}
+        except (ConfigError, KeyError):
+            return  # it lies alone: nothing says what its model was
+        check_same({key: about for key, about in kept.items() if key in MODEL_KEYS}, self.config, place.name)
 
     def _model_config(self) -> ModelConfig:
         if self.is_member:

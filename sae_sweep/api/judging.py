@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from sae_sweep.activations.first_block import FirstBlock, read_first_block
 from sae_sweep.analyses.session.courts import court
 from sae_sweep.analyses.session.judging import is_site
+from sae_sweep.api.home import Home
 from sae_sweep.api.model import Model
 from sae_sweep.api.sae import Sae
 from sae_sweep.config.files import config_of, other_data, other_site
@@ -22,6 +24,7 @@ from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.model.load import resolve_device
 from sae_sweep.model.observe import check_hook
 from sae_sweep.model.sites import Site, later_sites, modelless_site, parse_hook, resolve_site, site_width
+from sae_sweep.plan.groups import stream_key
 from sae_sweep.saes.forms.relu import ReluForm
 from sae_sweep.saes.inference import InferenceSae
 
@@ -67,7 +70,7 @@ def evaluate(
         at = resolve_site(other_site(trained, sites).site, run.facts) if sites else None
         judged = [_spliced(sae, run, config, hook, at) for sae in saes]
     judged = _labelled(judged)
-    held = court(trained, config, judged, model=run)
+    held = court(trained, config, judged, model=run, first_block=_first_block(saes, trained))
     found = held.evaluator(config.evaluation.positions).evaluate([one.on(held.device) for one in judged])
     metrics = {label: evaluation.metrics for label, evaluation in found.items()}
     frame = pd.DataFrame.from_dict(metrics, orient="index").rename_axis("sae")
@@ -142,6 +145,19 @@ def _trained(saes: Sequence[nn.Module], run: LanguageModel | None, data: Sequenc
         raise ConfigError('evaluate: give data=, like ["data=text", "data.path=FILE"]: no sweep trained these SAEs')
     config = config_of(data) if member is None else member.home.config
     return config if run is None else replace(config, model=run.config)
+
+
+def _first_block(saes: Sequence[nn.Module], trained: MemberConfig) -> FirstBlock:
+    """What those of these SAEs that were trained on this stream keep of its first block."""
+    homes = [sae.home for sae in saes if isinstance(sae, Sae) and sae.home.is_member]
+    return read_first_block(home.folder for home in homes if _reads(home, stream_key(trained)))
+
+
+def _reads(home: Home, stream: str) -> bool:
+    try:
+        return stream_key(home.config) == stream
+    except ConfigError:  # its config.yaml is of no use, which nothing else asks for
+        return False
 
 
 def _without_model(sae: nn.Module, trained: MemberConfig, sites: Sequence[str]) -> SplicedSae:

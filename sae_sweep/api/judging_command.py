@@ -28,6 +28,8 @@ def judge_places(arguments: Sequence[str]) -> None:
     if "into" in options:
         root = Path(one_option("eval", options, "into")).expanduser()
         _check_sweep(root)
+        if not places:
+            raise ConfigError("eval: --into takes SAEs, as in `sae-sweep eval SAE ... --into DIR`")
         judge(root, [*(f"--sae={place}" for place in places), *given, *asked])
         write_report(root)
         return

@@ -36,10 +36,14 @@ def one_option(command: str, options: dict[str, list[str]], name: str, default: 
 
 
 def read_value(key: str, text: str) -> Any:
-    """A value as YAML has it. Raises ConfigError for what it cannot be."""
+    """A value as YAML has it, but that no text is empty text, as for Hydra, and not null. Raises ConfigError for what
+    it cannot be."""
+    if not text.strip():
+        return ""
     from omegaconf import OmegaConf  # not every command needs it
 
     try:
-        return OmegaConf.from_dotlist([f"value={text}"])["value"]
+        found: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=True)
     except Exception as error:  # YAML's parsers raise ValueError, RecursionError and more, by input
         raise ConfigError(f"{key}={text}: the value cannot be read ({first_line(error)})") from error
+    return found["value"]

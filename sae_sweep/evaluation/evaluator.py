@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from sae_sweep.activations.first_block import FirstBlock
 from sae_sweep.saes.inference import InferenceSae
 
 
@@ -74,6 +75,10 @@ class Evaluation:
 
 class Evaluator(Protocol):
     """Evaluates any number of SAEs on held-out rows, the same each time."""
+
+    @property
+    def first_block(self) -> FirstBlock:
+        """What it goes by of the first block of the stream that SAEs were trained on."""
 
     def evaluate(
         self, saes: Sequence[SplicedSae], done: Callable[[float], None] = lambda share: None

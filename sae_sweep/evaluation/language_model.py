@@ -17,6 +17,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from sae_sweep.activations.first_block import FirstBlock
 from sae_sweep.evaluation.evaluator import Evaluation, SplicedSae
 from sae_sweep.evaluation.heldout import HeldOut, HeldOutBatch, Places, heldout_batches
 from sae_sweep.evaluation.later import LaterSites
@@ -65,6 +66,11 @@ class LanguageModelEvaluator:
         SAEs read or watch, if not only those."""
         self._model, self._heldout, self._means, self._read = model, heldout, means, read
         self._suffix = Suffix(model, tuple(means), read)
+
+    @property
+    def first_block(self) -> FirstBlock:
+        """What it goes by of the first block of the stream that SAEs were trained on."""
+        return FirstBlock(self._means, self._heldout.largest_norms)
 
     @torch.no_grad()
     def evaluate(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from sae_sweep.activations.first_block import FirstBlock
 from sae_sweep.activations.stored import StoredStream
 from sae_sweep.data.stored.feed import Feed
 from sae_sweep.evaluation.evaluator import Evaluation, SplicedSae
@@ -18,6 +19,11 @@ class StoredEvaluator:
         the first `rows` are read, or all."""
         self._stream, self._data = stream, data or stream.data
         self._rows = rows or self._data.heldout_rows
+
+    @property
+    def first_block(self) -> FirstBlock:
+        """What it goes by of the first block of the stream that SAEs were trained on."""
+        return FirstBlock(largest_norms=self._stream.guard.largest_norms)
 
     @torch.no_grad()
     def evaluate(

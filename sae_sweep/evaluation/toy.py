@@ -5,6 +5,7 @@ from math import ceil
 
 import torch
 
+from sae_sweep.activations.first_block import FirstBlock
 from sae_sweep.activations.toy import ToyStream
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.evaluation.evaluator import Evaluation, SplicedSae
@@ -17,6 +18,9 @@ FREQUENT_FROM = 10_000
 
 class ToyEvaluator:
     """Evaluates any number of SAEs on the same held-out rows, `data.context` of them to a sequence."""
+
+    first_block = FirstBlock()
+    """All activations count, and none is replaced."""
 
     def __init__(self, stream: ToyStream, config: MemberConfig) -> None:
         """`stream` is the one the SAEs are trained on."""

@@ -21,13 +21,15 @@ ROWS = "rows.safetensors"
 """The sums by held-out row that its metrics are ratios of: what paired comparisons need."""
 LAYERS = "layers.json"
 """Of a cross-layer transcoder, what each of its layers is."""
+FIRST_BLOCK = "first_block.safetensors"
+"""What the first block of its stream says of its sites: what judging again needs of it."""
 TIMES = "times.jsonl"
 """When each step of CURVES was taken."""
 MILESTONES = "milestones"
 """What it was on its way, in a folder by training tokens."""
 LAST_GOOD = "last_good.safetensors"
 """The resume state of a member that diverged, from before it did."""
-TRAINED_FILES = (METRICS, PROVENANCE, WEIGHTS, CURVES, TIMES, CARD, SPARSITY, LOOKUP, ROWS, LAYERS, LAST_GOOD)
+TRAINED_FILES = (METRICS, PROVENANCE, WEIGHTS, CURVES, TIMES, CARD, SPARSITY, LOOKUP, ROWS, FIRST_BLOCK, LAYERS, LAST_GOOD)
 """What training leaves of a member."""
 
 EVALUATIONS = "eval"

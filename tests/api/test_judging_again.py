@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import shutil
 import tarfile
 from dataclasses import replace
@@ -179,10 +180,54 @@ def test_refusals_write_nothing(folder: Path, tmp_path: Path, capsys: pytest.Cap
         (["--sae", str(tmp_path / "no")], "does not exist"),
         (["--sae", str(tmp_path / "empty")], "holds no SAE"),
         (["--colour", "red"], "--colour is not one of"),
+        (["evaluation.positions=none"], "evaluation.positions=none: there are counted and all"),
+        (["evaluation.tokens=10", "--tokens=20"], "--tokens and evaluation.tokens= say the same; give one"),
+        (["site.layer="], "site.layer= is not a whole number or null"),
+        (["--into", str(folder)], "holds no SAE in a known format"),
     ):
         assert said in refusal(capsys, str(folder), *arguments)
+    assert "eval: --into takes SAEs" in refusal(capsys, "--into", str(folder))
     assert not (folder / "eval").exists()
     assert not (folder / "foreign").exists()
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("data.max_norm_ratio=3", "data.seed=7", "data.block_rows=8", "data.window_rows=9", "data.rows_per_forward=2"),
+        *("data.attention=document", "data.cache=here", "evaluation.every=100", "evaluation.later_sites=0"),
+    ],
+)
+def test_what_judging_does_not_go_by_is_refused(
+    key: str, folder: Path, other: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the same tokens, and on others; from Python too."""
+    data = ["data=text", f"data.path={other}"]
+    for more in ([], data):
+        assert refusal(capsys, str(folder), *more, key).startswith(f"sae-sweep: error: {key}: ")
+    if key != "evaluation.later_sites=0":  # which Python compares at others if asked
+        with pytest.raises(ss.ConfigError, match=re.escape(key)):
+            ss.evaluate(ss.open(folder), data=[*data, key])
+    assert not list(folder.glob("**/eval"))
+
+
+def test_what_has_changed_under_its_name_is_refused(
+    folder: Path, other: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the first tokens of the text training may have read some, now that it is another; of other text it has not."""
+    entries = read(folder / "sweep.json")
+    for entry in entries["members"].values():
+        (file,) = entry["content"]["data.path"]["files"].values()
+        file["bytes"] += 1
+    (folder / "sweep.json").write_text(json.dumps(entries))
+    assert "has changed from " in refusal(capsys, str(folder))
+    assert cli.main(["eval", str(folder), "data=text", f"data.path={other}"]) == 0
+    for entry in entries["members"].values():
+        entry["content"]["model.path"]["files"]["config.json"]["bytes"] += 1
+    (folder / "sweep.json").write_text(json.dumps(entries))
+    assert "config.json has changed from " in refusal(capsys, str(folder), "data=text", f"data.path={other}")
+    with pytest.raises(ss.ConfigError, match=r"config\.json has changed from "):
+        ss.load(folder / "topk-l0_8-w256").model()
 
 
 @pytest.mark.parametrize("name", ["cfg.json", "sae_weights.safetensors", "metrics.json", "config.yaml"])

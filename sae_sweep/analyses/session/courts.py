@@ -8,18 +8,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sae_sweep.activations.first_block import FirstBlock
 from sae_sweep.activations.scaling import site_statistics
 from sae_sweep.config.reading import config_entries
 from sae_sweep.config.schema import MemberConfig
+from sae_sweep.config.values import shown
 from sae_sweep.data.kinds import data_kind, modelless_kind
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import Evaluator, SplicedSae
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.model.sites import modelless_site, parse_hook, site_width
 from sae_sweep.plan.fingerprints import digests, fingerprints, hashed
+from sae_sweep.plan.limits import POSITIONS
 from sae_sweep.tracking.progress import quiet
 from sae_sweep.training.run.sources import LanguageModelSource, ToySource
 from sae_sweep.training.run.stored import StoredSource
+
+OF_TRAINING = ("attention", "block_rows", "cache", "max_norm_ratio", "rows_per_forward", "seed", "window_rows")
+"""Keys of `data` that hold for judging too, as they were in training."""
 
 
 class Court(Protocol):
@@ -52,12 +58,30 @@ def court(
     saes: Sequence[SplicedSae],
     members: Sequence[MemberConfig] = (),
     model: LanguageModel | None = None,
+    first_block: FirstBlock | None = None,
 ) -> Court:
     """That of SAEs trained as one config says, on what another one asks for. `members` are all that were trained on
-    this stream, `model` its language model where that is loaded already. Raises ConfigError for what training read."""
+    this stream, `model` its language model where that is loaded already, `first_block` what members keep of that.
+    Raises ConfigError for what training read, and for keys that judging does not go by."""
+    _check_asked(trained, asked)
+    first_block = first_block or FirstBlock()
     if modelless_kind(trained.data.kind) is not None:
-        return ModellessCourt(trained, asked)
-    return LanguageModelCourt(trained, asked, saes, members, model)
+        return ModellessCourt(trained, asked, first_block)
+    return LanguageModelCourt(trained, asked, saes, members, model, first_block)
+
+
+def _check_asked(trained: MemberConfig, asked: MemberConfig) -> None:
+    """Raises ConfigError where what is asked for has another value of a key that is of training alone, and where its
+    positions are none that there are."""
+    if asked.evaluation.positions not in POSITIONS:
+        known = " and ".join(POSITIONS)
+        raise ConfigError(f"evaluation.positions={asked.evaluation.positions}: there are {known}")
+    pairs = [(f"data.{key}", getattr(asked.data, key), getattr(trained.data, key)) for key in OF_TRAINING]
+    for key, value, own in [*pairs, ("evaluation.every", asked.evaluation.every, trained.evaluation.every)]:
+        if value != own:
+            raise ConfigError(
+                f"{key}={shown(value)}: SAEs are judged with what they were trained with, {shown(own)}; leave it out"
+            )
 
 
 class LanguageModelCourt:
@@ -70,15 +94,18 @@ class LanguageModelCourt:
         saes: Sequence[SplicedSae],
         members: Sequence[MemberConfig],
         model: LanguageModel | None,
+        first_block: FirstBlock,
     ) -> None:
         self._hooks = tuple(dict.fromkeys(hook for one in saes for hook in one.hooks))
         reads = tuple(dict.fromkeys(hook for one in saes for hook in one.inputs))
         self._watched = tuple(dict.fromkeys(hook for one in saes for hook in one.watched))
-        self._source = LanguageModelSource(trained, tuple(dict.fromkeys((*self._hooks, *reads))), members, model=model)
+        hooks = tuple(dict.fromkeys((*self._hooks, *reads)))
+        self._source = LanguageModelSource(trained, hooks, members, model=model, first_block=first_block)
         self.device = self._source.device
         judged = self._source.judged_rows(asked)
         self._rows_RT, self.account, self.stamp = judged.rows, judged.account, judged.rows.tobytes()
-        self._means: dict[str, Tensor] | None = None
+        kept = first_block.of(self._hooks).means
+        self._means = kept if len(kept) == len(self._hooks) else None
 
     def widths(self, hooks: Sequence[str]) -> dict[str, int | None]:
         return {hook: site_width(parse_hook(hook), self._source.model.facts) for hook in hooks}
@@ -92,7 +119,8 @@ class LanguageModelCourt:
         return len(self._rows_RT)
 
     def evaluator(self, positions: str, *, core: bool = False) -> Evaluator:
-        return self._source.evaluator(positions, self._mean_activations(), self._watched, self._rows_RT, core)
+        means = {hook: mean_D.to(self.device) for hook, mean_D in self._mean_activations().items()}
+        return self._source.evaluator(positions, means, self._watched, self._rows_RT, core)
 
     def _mean_activations(self) -> Mapping[str, Tensor]:
         """[d] by hook, of the block that members were calibrated on: what mean ablation puts in place."""
@@ -107,10 +135,10 @@ class ModellessCourt:
 
     largest_id = rows = None
 
-    def __init__(self, trained: MemberConfig, asked: MemberConfig) -> None:
+    def __init__(self, trained: MemberConfig, asked: MemberConfig, first_block: FirstBlock) -> None:
         kind = modelless_kind(trained.data.kind)
         assert kind is not None
-        source = StoredSource(trained, quiet()) if kind.STORED else ToySource(trained)
+        source = StoredSource(trained, quiet(), first_block) if kind.STORED else ToySource(trained)
         self.device = source.device
         self._evaluator, self.account = source.judged(asked)
         self._hook, self._width = modelless_site(trained.data.kind).hook, kind.dimensions(trained.data)

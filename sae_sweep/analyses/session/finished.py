@@ -21,6 +21,7 @@ from sae_sweep.folder import names
 from sae_sweep.folder.record import read_record
 from sae_sweep.host.json_files import read_object
 from sae_sweep.interop import load_sae
+from sae_sweep.plan.fingerprints import MODEL_KEYS, check_same
 from sae_sweep.plan.groups import plan_sweep
 from sae_sweep.plan.members import Member
 from sae_sweep.saes.inference import InferenceSae
@@ -75,6 +76,11 @@ class FinishedSae:
     def member(self) -> Member:
         """The member as it was planned. Raises ConfigError where its config.yaml is of no use."""
         return plan_sweep([saved_config(self.folder / names.CONFIG)]).members[0]
+
+    def check_content(self, *, data: bool = False) -> None:
+        """Raises ConfigError where the model, or the data too, is no longer what it was trained on."""
+        kept = {key: about for key, about in self.content.items() if data or key in MODEL_KEYS}
+        check_same(kept, self.member.config, self.label)
 
     @property
     def sites(self) -> tuple[Any, ...]:

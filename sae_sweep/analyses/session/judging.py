@@ -18,12 +18,14 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from sae_sweep.activations.first_block import read_first_block
 from sae_sweep.analyses.session.courts import Court, court
 from sae_sweep.analyses.session.finished import FinishedSae, finished_saes
 from sae_sweep.analyses.session.foreign import ForeignSae, foreign_saes
 from sae_sweep.config.command_line import one_option, split_options
 from sae_sweep.config.files import other_data
 from sae_sweep.config.reading import config_entries
+from sae_sweep.config.values import shown
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import Evaluation, Evaluator, SplicedSae
 from sae_sweep.folder import names
@@ -72,8 +74,11 @@ class _Stream:
         self._saebench = asked.saebench
         trained = other_data(members[0].member.config, [line for line in asked.overrides if line[:6] == "model."])
         self.config, self._batch = other_data(trained, asked.overrides), trained.data.rows_per_forward
+        if (later := self.config.evaluation.later_sites) != trained.evaluation.later_sites:
+            raise ConfigError(f"evaluation.later_sites={shown(later)}: it is asked for before training; leave it out")
         self._members = {one.label: one for one in members}
         for member in members:
+            member.check_content(data=self.config.data == trained.data)
             _ = member.metrics  # what of them cannot be read is said before anything is written
         moves = () if asked.foreign else asked.sites
         self._saes = {one.label: one.at(moves) if moves else one.spliced for one in members}
@@ -88,7 +93,8 @@ class _Stream:
             label: self.config.evaluation.positions if given or label not in own else own[label] for label in self._saes
         }
         configs = [one.member.config for one in members]
-        self.court: Court = court(trained, self.config, list(self._saes.values()), configs)
+        first_block = read_first_block(one.folder for one in members)
+        self.court: Court = court(trained, self.config, list(self._saes.values()), configs, first_block=first_block)
         for one in self._foreign:
             one.check(self.court.widths, self.court.largest_id)
 
@@ -178,6 +184,9 @@ def _asked(arguments: Sequence[str]) -> Asked:
                 f"eval: {word} is none of data=, site=, data.KEY=, site.KEY=, evaluation.KEY=, model.device=, and no"
                 " option"
             )
+    for option, key in (("tokens", "evaluation.tokens="), ("hook", "site.hook=")):
+        if option in options and any(word.startswith(key) for word in words):
+            raise ConfigError(f"eval: --{option} and {key} say the same; give one")
     if "tokens" in options:
         words = [*words, f"evaluation.tokens={_tokens(one_option('eval', options, 'tokens'))}"]
     if "hook" in options:

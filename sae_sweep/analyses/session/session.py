@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from sae_sweep.activations.first_block import read_first_block
 from sae_sweep.analyses.session.batch import Batch
 from sae_sweep.analyses.session.finished import FinishedSae, check_model
 from sae_sweep.analyses.session.kept import Kept
@@ -16,7 +17,6 @@ from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import SplicedSae
 from sae_sweep.evaluation.language_model import LanguageModelEvaluator
 from sae_sweep.model.language_model import LanguageModel
-from sae_sweep.plan.fingerprints import MODEL_KEYS, check_same
 from sae_sweep.plan.groups import stream_key
 from sae_sweep.training.run.sources import LanguageModelSource
 
@@ -62,9 +62,7 @@ class Streams:
         streams: dict[str, list[FinishedSae]] = {}
         for sae in self._saes:
             streams.setdefault(stream_key(sae.member.config), []).append(sae)
-            check_same(
-                {key: sae.content[key] for key in MODEL_KEYS if key in sae.content}, sae.member.config, sae.label
-            )
+            sae.check_content()
         return [_opened(saes) for saes in streams.values()]
 
 
@@ -73,7 +71,9 @@ def _opened(saes: Sequence[FinishedSae]) -> Stream:
     hooks = tuple(dict.fromkeys(hook for one in spliced.values() for hook in one.hooks))
     reads = tuple(dict.fromkeys(hook for one in spliced.values() for hook in one.inputs))
     config = saes[0].member.config
-    source = LanguageModelSource(config, tuple(dict.fromkeys((*hooks, *reads))), [sae.member.config for sae in saes])
+    first_block = read_first_block(sae.folder for sae in saes)
+    configs, every = [sae.member.config for sae in saes], tuple(dict.fromkeys((*hooks, *reads)))
+    source = LanguageModelSource(config, every, configs, first_block=first_block)
     no_means = {hook: torch.zeros(0) for hook in hooks}  # nothing is ablated
     evaluator = source.evaluator(config.evaluation.positions, no_means)
     on_device = {label: one.on(source.device) for label, one in spliced.items()}

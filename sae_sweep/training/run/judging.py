@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from sae_sweep import __version__
 from sae_sweep.activations.block import Block
+from sae_sweep.activations.first_block import write_first_block
 from sae_sweep.activations.prefetch import Prefetch
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import Evaluation, Evaluator
@@ -160,7 +161,8 @@ class Judging:
 
     def _write(self, folder: Path, member: TrainedMember, evaluation: Evaluation, metrics: Mapping[str, Any]) -> None:
         """The files of a judged member; metrics.json, which says that they are whole, last."""
-        metadata = {**self._source_metadata, **_metadata(member)}
+        metadata, sites = {**self._source_metadata, **_metadata(member)}, member.plan.site.hooks
+        write_first_block(folder, self._evaluators[member.plan.config.evaluation.positions].first_block.of(sites))
         saelens.write(folder, evaluation.sae, metadata, evaluation.frequency_F)
         if evaluation.layers:
             places = zip(member.plan.site.places, evaluation.layers, strict=True)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sae_sweep.activations.block import Block
 from sae_sweep.activations.cache import open_cache
+from sae_sweep.activations.first_block import FirstBlock
 from sae_sweep.activations.sequences import WholePasses
 from sae_sweep.activations.stream import ActivationStream
 from sae_sweep.activations.toy import ToyStream
@@ -98,9 +99,10 @@ class LanguageModelSource:
         ranks: Ranks = ALONE,
         model: LanguageModel | None = None,
         progress: Progress | None = None,
+        first_block: FirstBlock | None = None,
     ) -> None:
         """`members` say how much of the stream will be read; where there are none, the config does. `model` is the
-        config's where that is loaded already."""
+        config's where that is loaded already, `first_block` what is kept of that."""
         self._config, progress = config, progress or quiet()
         progress.stage("loading the model")
         model = model or load_model(config.model)
@@ -115,8 +117,9 @@ class LanguageModelSource:
         recall = together(ranks, None if self._cache is None else self._cache.recall, config.data.rows_per_forward)
         self.splicing = Splicing(self.model, spliced, config.data.rows_per_forward, hooks) if spliced else None
         whole = WholePasses(self.splicing.suffix) if self.splicing else None
+        largest = (first_block or FirstBlock()).largest_norms
         self._stream = ActivationStream(
-            self.model, self._tokens.training, hooks, config.data, harvest, recall, whole, progress.read
+            self.model, self._tokens.training, hooks, config.data, harvest, recall, whole, progress.read, largest
         )
 
     def calibration(self) -> Block:

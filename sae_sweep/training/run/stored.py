@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from sae_sweep.activations.block import Block
+from sae_sweep.activations.first_block import FirstBlock
 from sae_sweep.activations.stored import StoredStream
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.data.kinds import modelless_kind
@@ -25,13 +26,15 @@ class StoredSource:
 
     splicing = None
 
-    def __init__(self, config: MemberConfig, progress: Progress) -> None:
+    def __init__(self, config: MemberConfig, progress: Progress, first_block: FirstBlock | None = None) -> None:
+        """`first_block` is what is kept of that."""
         self._config = config
         self.device = resolve_device(config.model.device)
         progress.stage("opening the activations")
         self._data = _opened(config)
         self.replays = self._data.replays
-        self._stream = StoredStream(self._data, config.data, resolve_dtype(config.model.dtype), self.device)
+        dtype, largest = resolve_dtype(config.model.dtype), (first_block or FirstBlock()).largest_norms
+        self._stream = StoredStream(self._data, config.data, dtype, self.device, largest)
 
     def calibration(self) -> Block:
         return self.block(0)
