@@ -1,5 +1,6 @@
 """Files that are whole or not there at all, and what killed processes were writing. No torch."""
 
+import errno
 import json
 import os
 import re
@@ -24,7 +25,10 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """A temporary path in the same folder, which takes `path`'s place once the block ends without an error.
 
     A reader sees the old file or the new one, never a part; if `durable`, the new one is on disk when this returns.
+    Raises OSError, of `path`; where that is a device, say, which no file should replace, too.
     """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EEXIST, "is there already, and no file", str(path))
     temporary = path.with_name(f".{path.name}.{host_token()}-{os.getpid()}-{token_hex(4)}.tmp")
     try:
         yield temporary
@@ -32,6 +36,10 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
         if durable:
             sync(temporary)
         temporary.replace(path)
+    except OSError as error:
+        if str(error.filename) == str(temporary):
+            error.filename = str(path)  # the name that whoever reads this knows
+        raise
     finally:
         with suppress(OSError):  # a folder that became read-only has an error of its own to tell
             temporary.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 
 import yaml  # type: ignore[import-untyped]
 
+from sae_sweep.config.command_line import read_value
 from sae_sweep.config.reading import typed_value
 from sae_sweep.config.schema import TrackingConfig
 from sae_sweep.errors import ConfigError
@@ -16,12 +17,14 @@ from sae_sweep.folder.record import read_record
 from sae_sweep.tracking.environment import VARIABLES, resolved
 
 KEYS = ("mode", "project", "entity", "group", "tags", "notes", "artifacts")
-"""Of `tracking`, that the command takes."""
+"""Of `tracking`, that the commands take."""
 
 
 def upload_sweep(folder: Path, words: Sequence[str]) -> None:
     """Send a sweep with `tracking.KEY=VALUE` words. Raises ConfigError for others, and where nothing can be sent."""
     asked = asked_of(folder, words)
+    if asked.mode != "online" and any(word.partition("=")[0].endswith("mode") for word in words):
+        raise ConfigError(f"tracking.mode={asked.mode}: upload sends what is on disk to a server; leave it out")
     from sae_sweep.reporting.pareto import cells
     from sae_sweep.reporting.points import read_sweep
     from sae_sweep.reporting.summary import frontier_tables
@@ -51,11 +54,11 @@ def asked_of(folder: Path, words: Sequence[str]) -> TrackingConfig:
         if not equals or name not in KEYS:
             known = ", ".join(f"tracking.{known}=" for known in KEYS)
             raise ConfigError(f"{word}: takes a sweep's folder, and of keys {known}")
-        told[name] = typed_value(kinds[name], yaml.safe_load(text), f"tracking.{name}")
+        told[name] = typed_value(kinds[name], read_value(key, text), f"tracking.{name}")
     nothing = dict.fromkeys(field.name for field in fields(TrackingConfig))
-    mode = told.get("mode") or os.environ.get("WANDB_MODE") or "online"
-    given = TrackingConfig(**{**nothing, "artifacts": False, "workspace": False, **told, "mode": mode})
-    return resolved(given, folder.name, {**_trained_with(folder), **os.environ})
+    given = TrackingConfig(**{**nothing, "artifacts": False, "workspace": False, **told})
+    said = {name: value for name, value in os.environ.items() if value}
+    return resolved(given, folder.name, {"WANDB_MODE": "online", **_trained_with(folder), **said})
 
 
 def _trained_with(folder: Path) -> dict[str, str]:
@@ -63,7 +66,7 @@ def _trained_with(folder: Path) -> dict[str, str]:
     for label in read_record(folder)["members"]:
         try:
             found = yaml.safe_load((folder / label / names.CONFIG).read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError):
+        except (OSError, ValueError, RecursionError, yaml.YAMLError):
             continue
         if isinstance(found, dict) and isinstance(found.get("tracking"), dict):
             stated = {name: found["tracking"].get(key) for key, name in VARIABLES.items()}

@@ -93,7 +93,12 @@ def _two_members(one: Side, other: Side) -> list[str]:
     differences = Differences(one.record, other.record, mine, theirs)
     rows = []
     for metric in METRICS.values():
-        if metric.value(mine) is None or metric.value(theirs) is None or metric.key.endswith("_se"):
+        if (
+            not metric.is_number
+            or metric.value(mine) is None
+            or metric.value(theirs) is None
+            or metric.key.endswith("_se")
+        ):
             continue
         found = differences.of(metric.key)
         values = (f"{metric.value(point):.{metric.digits}f}" for point in (mine, theirs))

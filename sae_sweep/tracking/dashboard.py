@@ -21,7 +21,7 @@ PACE = ("sweep/tokens_per_second", "sweep/model_tokens_per_second", "sweep/memor
 def make_dashboard(folder: Path, asked: TrackingConfig, fidelity: str) -> None:
     """Make the workspace of a sweep in its project, in which `eval/<fidelity>` is weighed against L0; where there is no
     server, or no login, write what it would be into the folder. Raises ConfigError without wandb-workspaces."""
-    why = "tracking.mode is offline" if asked.mode == "offline" else unready()
+    why = unready() if asked.mode == "online" else f"tracking.mode is {asked.mode}"
     made = workspace(asked, fidelity, asked.entity or ("" if why else _default_entity()))
     file = folder / DASHBOARD
     write_text_atomic(file, json.dumps(json.loads(made._to_model().model_dump_json()), indent=1) + "\n")

@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from sae_sweep.config.saved import architecture_label, saved_sae
+from sae_sweep.config.saved import architecture_label, saved_sae, wrong_value
 from sae_sweep.config.schema import TrackingConfig
 from sae_sweep.data.kinds import data_kind
 from sae_sweep.folder.names import PROVENANCE
@@ -60,11 +60,20 @@ def past_sweep_run(folder: Path, members: Mapping[str, Mapping[str, Any]], asked
             found = read_object(folder / label / PROVENANCE)
         except (OSError, ValueError):
             continue
+        if not is_config(found.get("config")):
+            continue
         config |= {key: found.get(key) for key in ("command", "commit", "host", "platform", "device")}
         config |= {key: value for key, value in _facts(found["config"]).items() if key in ("model_name", "tokens")}
         break
     config["architectures"] = sorted({architecture_label(entry["config"]) for entry in members.values()})
     return _of_sweep(folder.name, None, config, asked)
+
+
+def is_config(entries: Any) -> bool:
+    """Whether saved entries are a member's config, with values that it may have."""
+    groups = ("model", "site", "data", "sae", "training", "evaluation")
+    shaped = isinstance(entries, dict) and all(isinstance(entries.get(group), dict) for group in groups)
+    return shaped and isinstance(entries["sae"].get("architecture"), str) and wrong_value(entries) is None
 
 
 def _of_sweep(name: str, task: str | None, config: Mapping[str, Any], asked: TrackingConfig) -> TrackedRun:

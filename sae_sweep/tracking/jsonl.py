@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sae_sweep.errors import ConfigError
 from sae_sweep.folder.files import replacing
+from sae_sweep.host.json_files import parsed_object
 
 
 def append(file: Path, line: Mapping[str, Any]) -> None:
@@ -26,8 +28,19 @@ def append(file: Path, line: Mapping[str, Any]) -> None:
 
 
 def read(file: Path) -> list[dict[str, Any]]:
-    """All lines; none where there is no file."""
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    """All lines; none where there is no file. Raises ConfigError for one that is not what was written."""
+    lines = file.read_bytes().splitlines() if file.exists() else []
+    return [_line(file, number, text) for number, text in enumerate(lines, 1)]
+
+
+def _line(file: Path, number: int, text: bytes) -> dict[str, Any]:
+    try:
+        line = parsed_object(text.decode())
+    except ValueError as error:
+        raise ConfigError(f"{file}: line {number} is damaged ({error}); restore it") from error
+    if not isinstance(line.get("step"), int):
+        raise ConfigError(f"{file}: line {number} is damaged (it has no step); restore it")
+    return line
 
 
 def read_whole(file: Path) -> list[dict[str, Any]]:

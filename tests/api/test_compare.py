@@ -75,6 +75,15 @@ def longer(sweep: ss.Sweep, tmp_path: Path) -> Path:
     return folder
 
 
+def test_every_member_can_be_compared(sweep: ss.Sweep, capsys: Any) -> None:
+    """One whose thresholds were set to its L0 at the end too: metrics.json says how, in a word."""
+    said = [json.loads((sweep.folder / label / "metrics.json").read_text())["threshold_mode"] for label in sweep]
+    assert "quantile" in said
+    for label in sweep:
+        assert cli.main(["compare", str(sweep.folder / label), str(sweep.folder / label)]) == 0
+    assert "threshold" not in capsys.readouterr().out
+
+
 def test_two_sweeps_are_compared_member_by_member(sweep: ss.Sweep, longer: Path) -> None:
     text = told(sweep.folder, longer)
     assert re.search(r"training\.tokens +20000 +40000$", text, re.M)

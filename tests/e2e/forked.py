@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from multiprocessing import forkserver, get_context
 from multiprocessing.context import ForkServerContext
@@ -23,12 +23,14 @@ IMPORTED = (
 )
 
 
-def run_forked(arguments: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run `sae-sweep` with these arguments in a folder, offline, with one thread."""
+def run_forked(
+    arguments: Sequence[str], folder: Path, before: Callable[[], None] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `sae-sweep` with these arguments in a folder, offline, with one thread; there, `before` is called first."""
     with tempfile.TemporaryDirectory() as outputs:
         out, err = Path(outputs) / "out", Path(outputs) / "err"
         environment = {**os.environ, **ENVIRONMENT}
-        process = _server().Process(target=_run, args=(arguments, folder, environment, out, err))
+        process = _server().Process(target=_run, args=(arguments, folder, environment, out, err, before))
         process.start()
         process.join()
         assert process.exitcode is not None
@@ -45,7 +47,14 @@ def _server() -> ForkServerContext:
     return context
 
 
-def _run(arguments: Sequence[str], folder: Path, environment: Mapping[str, str], out: Path, err: Path) -> None:
+def _run(
+    arguments: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    out: Path,
+    err: Path,
+    before: Callable[[], None] | None,
+) -> None:
     """In the new process."""
     os.environ.clear()
     os.environ.update(environment)
@@ -57,6 +66,8 @@ def _run(arguments: Sequence[str], folder: Path, environment: Mapping[str, str],
     sys.argv = ["sae-sweep", *arguments]
     from sae_sweep.cli import main
 
+    if before is not None:
+        before()
     code = main(arguments)
     atexit._run_exitfuncs()  # which a process of this kind leaves out
     sys.exit(code)

@@ -52,6 +52,8 @@ SAES = tuple(sorted(file.stem for file in (config_folder() / "sae").glob("*.yaml
 """Recipes, those of papers, and controls."""
 ANALYSES = {file.stem: tuple(OmegaConf.load(file)) for file in sorted((config_folder() / "analysis").glob("*.yaml"))}
 """With their keys."""
+TRACKED = ("tracking.project", "tracking.entity", "tracking.group", "tracking.tags", "tracking.notes", "tracking.mode")
+"""Keys that `upload` and `dashboard` take."""
 TEMPLATES = (
     *("{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}",) * 4,
     *("", "{{ messages }}", "{% for", "{{ raise_exception('no') }}", "{{ messages[0].content | upper }}"),
@@ -187,7 +189,12 @@ def _asked(random: Random) -> tuple[str, ...]:
     other = random.random()
     if other < 0.25:
         return random.choice(
-            (("report", "sweep"), ("show", "sweep"), ("status", "sweep"), ("compare", "sweep", "sweep"))
+            (
+                *(("report", "sweep"), ("show", "sweep"), ("status", "sweep"), ("compare", "sweep", "sweep")),
+                ("upload", "sweep", f"{random.choice(TRACKED)}={random.choice(VALUES)}"),
+                ("dashboard", "sweep", "tracking.mode=offline", f"{random.choice(TRACKED)}={random.choice(VALUES)}"),
+                ("show", "sweep", "--format", random.choice((*PATHS, *TEXTS, "csv", "latex")), "--out", "out"),
+            )
         )
     if other < 0.35:
         return (

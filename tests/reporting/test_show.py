@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import sys
 import xml.etree.ElementTree as ET
@@ -105,11 +106,14 @@ def test_what_cannot_be_shown_is_refused(
     sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")
+    os.mkfifo(sweep.parent / "pipe")
     for arguments, said in (
         (["--format", "pdf"], "show: --format=pdf is not one of table, csv, json, latex, svg, png"),
         (["--format", "png"], "is no text; give --out FILE.png"),
         (["--format", "png", "--out", "x.png"], "needs chromium or google-chrome on PATH"),
         (["--out", "gone/x.csv"], "show: --out=gone/x.csv: no such folder here"),
+        (["--out", "."], ".: is there already, and no file"),
+        (["--out", str(sweep.parent / "pipe")], "pipe: is there already, and no file"),
         (["more"], "show: more is no option"),
     ):
         assert cli.main(["show", str(sweep), *arguments]) == 2

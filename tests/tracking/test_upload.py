@@ -82,6 +82,14 @@ def test_a_sweep_that_cannot_be_sent(
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     assert main(["upload", str(timed)]) == 2
     assert "sae-sweep: error: upload: http://127.0.0.1:9 does not answer\n" in capfd.readouterr().err
+    for word, said in (
+        ("tracking.project=[", "tracking.project=[: the value cannot be read (expected the node content, but found"),
+        ("tracking.project=[a]", "tracking.project=[a] is not text (quote it) or null"),
+        ("tracking.mode=offline", "tracking.mode=offline: upload sends what is on disk to a server; leave it out"),
+        ("tracking.mode=bogus", "tracking.mode=bogus is not one of online, offline"),
+    ):
+        assert main(["upload", str(timed), word]) == 2
+        assert f"sae-sweep: error: {said}" in capfd.readouterr().err
     assert main(["upload", str(timed), "training.lr=1"]) == 2
     assert "training.lr=1: takes a sweep's folder, and of keys tracking.mode=" in capfd.readouterr().err
 
@@ -97,3 +105,20 @@ def test_where_it_is_sent(timed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "WANDB_PROJECT", "variable")
     assert asked_of(timed, []).project == "variable"
     assert asked_of(timed, ["tracking.project=word"]).project == "word"
+
+
+def test_members_with_damaged_files_are_left_out(timed: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """And said; a config that is none gives way to that of sweep.json."""
+    cut, torn, other, strange = sorted(timed.glob("*-x16"))[:4]
+    (cut / "metrics.jsonl").write_text('{"step": 0, "loss": 1}\n{"step": 4, "lo')
+    (torn / "metrics.jsonl").write_bytes(b"\xff\xfe\n")
+    (other / "sae_weights.safetensors").write_bytes(b"damaged")
+    (strange / "provenance.json").write_text('{"config": {"sae": 3}}')
+    (strange / "config.yaml").write_bytes(b"\xff: [")
+    runs = list(past_runs(timed, config("online")))
+    assert len(runs) == 16 + 1 - 3
+    told = [line for line in capfd.readouterr().err.splitlines() if "left out" in line]
+    said = {line.split(":")[1].strip(): line for line in told}
+    assert said.keys() == {cut.name, torn.name, other.name}
+    assert f"{cut / 'metrics.jsonl'}: line 2 is damaged" in said[cut.name]
+    assert next(past.run for past in runs if past.run.name == strange.name).config["architecture"]
