@@ -29,7 +29,20 @@ MILESTONES = "milestones"
 """What it was on its way, in a folder by training tokens."""
 LAST_GOOD = "last_good.safetensors"
 """The resume state of a member that diverged, from before it did."""
-TRAINED_FILES = (METRICS, PROVENANCE, WEIGHTS, CURVES, TIMES, CARD, SPARSITY, LOOKUP, ROWS, FIRST_BLOCK, LAYERS, LAST_GOOD)
+TRAINED_FILES = (
+    METRICS,
+    PROVENANCE,
+    WEIGHTS,
+    CURVES,
+    TIMES,
+    CARD,
+    SPARSITY,
+    LOOKUP,
+    ROWS,
+    FIRST_BLOCK,
+    LAYERS,
+    LAST_GOOD,
+)
 """What training leaves of a member."""
 
 EVALUATIONS = "eval"
