@@ -4,7 +4,7 @@ of the whole sweep."""
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from sae_sweep.config.saved import architecture_label, saved_sae, wrong_value
 from sae_sweep.config.schema import TrackingConfig
@@ -69,7 +69,7 @@ def past_sweep_run(folder: Path, members: Mapping[str, Mapping[str, Any]], asked
     return _of_sweep(folder.name, None, config, asked)
 
 
-def is_config(entries: Any) -> bool:
+def is_config(entries: Any) -> TypeGuard[dict[str, Any]]:
     """Whether saved entries are a member's config, with values that it may have."""
     groups = ("model", "site", "data", "sae", "training", "evaluation")
     shaped = isinstance(entries, dict) and all(isinstance(entries.get(group), dict) for group in groups)
