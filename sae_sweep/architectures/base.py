@@ -22,7 +22,7 @@ DECODER_INITS = ("random", "data", "pca", "kmeans")
 ENCODER_INITS = ("transpose", "matched_transpose", "scaled_transpose", "divided_transpose", "random")
 B_DEC_INITS = ("zero", "mean", "geometric_median")
 LOOKUPS = ("none", "learned", "frozen")
-TRAINED = ("all", "encoder", "none")
+TRAINED = ("all", "encoder", "decoder", "none")
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class SaeConfig(ABC):
     recipe: str = field(default="paper", kw_only=True)
     """What `training` keys that are null stand for: tuned or paper, which members were before there was a choice."""
     trained: str = field(default="all", kw_only=True)
-    """What training changes: all, encoder (decoder rows stay as they began) or none. All but `all` are controls, which
-    say what a number is worth (arXiv 2602.14111)."""
+    """What training changes: all, encoder (decoder rows stay as they began), decoder (encoder rows do; biases and
+    thresholds are trained) or none. All but `all` are controls, which say what a number is worth (arXiv 2602.14111)."""
     trims = True
     """Whether the last correction of `l0` can change its inference form; no key, but a fact of the architecture."""
 
@@ -139,7 +139,8 @@ class SaeConfig(ABC):
         if self.control:
             base = [] if self.architecture == "topk" else [self.architecture]
             fitted = [] if self.decoder_init == "random" else [self.decoder_init]
-            what = [self.decoder_init] if self.trained == "none" else ["frozen", *fitted, "decoder"]
+            frozen = "encoder" if self.trained == "decoder" else "decoder"
+            what = [self.decoder_init] if self.trained == "none" else ["frozen", *fitted, frozen]
             return "_".join([*base, *what, *lookup])
         return "_".join([self.architecture, *self.variations(), *lookup, *(["skip"] if self.skip else [])])
 

@@ -13,7 +13,7 @@ from sae_sweep.architectures.recipe import Run
 from sae_sweep.errors import ConfigError
 from sae_sweep.saes.base import SaeMaths
 from sae_sweep.saes.initial import Start
-from tests.architectures.options import KNOBS, WIDTH, D, config
+from tests.architectures.options import KNOBS, WIDTH, D, config, member
 
 
 def run(width: int) -> Run:
@@ -63,10 +63,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     "jumprelu_anthropic": {"lr": 2e-4, "clip": 1.0, "lr_decay_fraction": 0.2, "sparsity_warmup_fraction": 1.0},
     "topk": {"lr": 2e-4, "eps": 6.25e-10, "resample_every": 0},
     "batchtopk": {"lr": 3e-4, "beta1": 0.9, "beta2": 0.99},
-    "matryoshka": {"lr": 3e-4, "beta1": 0.9, "beta2": 0.99},
+    "matryoshka": {"lr": 3e-4, "beta1": 0.9, "beta2": 0.999, "clip": 1.0, "lr_decay_fraction": 0.2},
     "hierarchical_topk": {"lr": 2e-4, "eps": 6.25e-10, "resample_every": 0},
-    "ortsae": {"lr": 3e-4, "beta1": 0.9, "beta2": 0.99},
-    "temporal": {"lr": 3e-4, "beta1": 0.9, "beta2": 0.99},
+    "ortsae": {"lr": 2e-4, "beta1": 0.9, "beta2": 0.99, "clip": 0.0},
+    "temporal": {"lr": 3e-4, "beta1": 0.9, "beta2": 0.999, "clip": 1.0, "lr_decay_fraction": 0.0},
     "jumprelu_gemma_scope_2": {"lr": 7e-5, "beta1": 0.0, "sparsity_warmup_steps": 10_000, "resample_every": 0},
 }
 
@@ -75,6 +75,25 @@ RECIPES: dict[str, dict[str, Any]] = {
 def test_recipes_of_the_papers(option: str) -> None:
     recipe = ALL[option].paper_recipe(run(2**14))
     assert {key: getattr(recipe, key) for key in RECIPES[option]} == RECIPES[option]
+
+
+@pytest.mark.parametrize("option", ["matryoshka", "ortsae", "temporal"])
+def test_what_is_built_on_batchtopk_is_shipped_with_its_recipe(option: str) -> None:
+    assert ALL[option].training_recipe(run(WIDTH)) == ALL["batchtopk"].training_recipe(run(WIDTH))
+
+
+def test_the_coefficients_of_the_papers() -> None:
+    """gamma is 0.25 over chunks of 8,192 (2509.22033, section 4.1); alpha is 1 for the sum of both directions, of which
+    `contrast` weighs the mean, and a fifth of the latents are high-level (2511.05541, section 4.1)."""
+    made: dict[str, Any] = {
+        name: member(f"{name}_paper", k=8).sae for name in ("hierarchical_topk", "matryoshka", "ortsae", "temporal")
+    }
+    orthogonal, temporal = made["ortsae"], made["temporal"]
+    assert (orthogonal.orthogonality, orthogonal.orthogonality_chunk) == (0.25, 8192)
+    assert (temporal.contrast / 2, temporal.high_share) == (1.0, 0.2)
+    assert made["hierarchical_topk"].budgets == "all"
+    assert made["matryoshka"].fixed_sizes(65536) == [2048, 6144, 14336, 30720]
+    assert {one.auxk_coefficient for one in made.values()} == {1 / 32}
 
 
 def test_a_target_falls_for_a_quarter_of_the_run() -> None:

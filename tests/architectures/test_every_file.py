@@ -24,8 +24,8 @@ FORMS = {
 """What each is at inference."""
 
 
-CONTROLS = {"frozen_decoder", "random", "pca", "kmeans"}
-"""TopK of which nothing is trained, or not the decoder."""
+CONTROLS = {"frozen_decoder", "frozen_encoder", "random", "pca", "kmeans"}
+"""TopK of which nothing is trained, or not all."""
 
 
 def test_every_file_is_here() -> None:

@@ -73,7 +73,7 @@ OPTIONS = {
     "jumprelu_gemma_scope_2": "sae=jumprelu_gemma_scope_2 sae.l0=3 sae.groups=3 sae.threshold_init=0.1"
     " sae.bandwidth=0.1 sae.input_scale=unit",
 }
-CONTROLS = {name: f"sae={name} sae.k=3" for name in ("frozen_decoder", "random", "pca", "kmeans")}
+CONTROLS = {name: f"sae={name} sae.k=3" for name in ("frozen_decoder", "frozen_encoder", "random", "pca", "kmeans")}
 OPTIONS |= {f"{option}_paper": line.replace(f"sae={option}", f"sae={option}_paper") for option, line in OPTIONS.items()}
 OPTIONS |= CONTROLS
 """Every file of configs/sae, with a sparsity of its own."""
@@ -128,7 +128,9 @@ SAE = [
     *_in(("topk",), "decoder_init", "kmeans", "sae.decoder_init=random"),
     *_in(ARCHITECTURES, "trained", "none"),
     *_in(("topk",), "trained", "encoder"),
+    *_in(("gated",), "trained", "decoder"),
     *_in(("frozen_decoder",), "trained", "encoder", "sae.trained=all"),
+    *_in(("frozen_encoder",), "trained", "decoder", "sae.trained=all"),
     *_in(("random", "pca", "kmeans"), "trained", "none", "sae.trained=all"),
     *_in(ARCHITECTURES, "encoder_init", "random", "sae.encoder_init=transpose"),
     *_in(("standard",), "encoder_init", "divided_transpose", "sae.encoder_init=transpose sae.width=48"),

@@ -59,7 +59,7 @@ def test_a_config_is_made_from_what_differs_alone() -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"sae": "tpk"}, "sae=tpk is not one of batchtopk, batchtopk_paper, frozen_decoder, gated,"),
+        ({"sae": "tpk"}, "sae=tpk is not one of batchtopk, batchtopk_paper, frozen_decoder, frozen_encoder, gated,"),
         ({"sae.k": 3}, "sae.k: gated has no such key"),
         ({"data.toy.latents": 3}, "data.toy.latents: data.toy is null here; data=toy gives it keys"),
         ({"trainig.lr": 3}, "trainig.lr: no such key; did you mean training.lr?"),

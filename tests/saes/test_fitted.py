@@ -1,4 +1,4 @@
-"""Directions without a gradient, and members that nothing trains, or not their decoders."""
+"""Directions without a gradient, and members that nothing trains, or not all of them."""
 
 from pathlib import Path
 
@@ -49,15 +49,16 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def test_what_is_not_trained_stays_as_it_began(tmp_path: Path) -> None:
     """One step and ten are compared: two runs, since milestones would be of one."""
-    chosen = ("sae=frozen_decoder,random,pca,kmeans", "sae.k=3", f"output_dir={tmp_path}", *TOY)
+    controls = ("frozen_decoder", "frozen_encoder", "random", "pca", "kmeans")
+    chosen = (f"sae={','.join(controls)}", "sae.k=3", f"output_dir={tmp_path}", *TOY)
     for name, tokens in (("one", 256), ("ten", 2560)):
         assert main([f"name={name}", f"training.tokens={tokens}", *chosen]) == 0
     labels = {file.parent.name for file in (tmp_path / "one").glob(f"*/{WEIGHTS}")}
-    assert {label.partition("-")[0] for label in labels} == {"frozen_decoder", "random", "pca", "kmeans"}
+    assert {label.partition("-")[0] for label in labels} == set(controls)
     for label in labels:
         one, ten = (weights(tmp_path / name / label) for name in ("one", "ten"))
-        assert one["W_dec"].equal(ten["W_dec"])
-        assert one["W_enc"].equal(ten["W_enc"]) == (not label.startswith("frozen"))
+        assert one["W_dec"].equal(ten["W_dec"]) == (not label.startswith("frozen_encoder"))
+        assert one["W_enc"].equal(ten["W_enc"]) == (not label.startswith("frozen_decoder"))
         assert one["b_enc"].equal(ten["b_enc"]) == (not label.startswith("frozen"))
     rows_FD = weights(tmp_path / "one" / next(label for label in labels if label.startswith("pca")))["W_dec"]
     assert rows_FD.shape == (48, 24)
@@ -68,7 +69,7 @@ def test_what_is_not_trained_stays_as_it_began(tmp_path: Path) -> None:
     ("overrides", "said"),
     [
         ("sae=pca sae.width=50", "sae.decoder_init=pca: 24 numbers have 24 components"),
-        ("sae=topk sae.trained=decoder", "sae.trained=decoder is not one of all, encoder, none"),
+        ("sae=topk sae.trained=biases", "sae.trained=biases is not one of all, encoder, decoder, none"),
     ],
 )
 def test_what_cannot_be(overrides: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

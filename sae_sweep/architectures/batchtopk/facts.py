@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sae_sweep.architectures.recipe import Recipe, Run
+from sae_sweep.architectures.recipe import Recipe, Run, tuned
 from sae_sweep.architectures.topk.facts import TopKConfig
 
 
@@ -16,6 +16,10 @@ class BatchTopKConfig(TopKConfig):
     def paper_recipe(self, run: Run) -> Recipe:
         """Section 4: Adam, lr 3e-4, betas 0.9 and 0.99."""
         return Recipe(lr=3e-4, beta2=0.99)
+
+    def tuned_recipe(self, run: Run) -> Recipe:
+        """With these moments for all that is built on it, whatever their papers have."""
+        return tuned(run, BatchTopKConfig.paper_recipe(self, run))
 
     def saved_beside(self, width: int) -> int:
         """A threshold per latent."""

@@ -5,7 +5,8 @@ norm:
     L = sum_{j in J} ||x - x_hat_j||^2 + AuxK
 
 over numbers j of latents up to k: all of them, as in the paper, or powers of two and k (`budgets`). The paper takes the
-mean over J, which is L up to a factor that Adam does not see; AuxK is TopK's. The largest j of a token are among its
+mean over J, which is L up to a factor that Adam does not see, but for AuxK: TopK's, which weighs as much beside the sum
+as beside TopK's one error, and 1 / |J| of what it would beside the mean. The largest j of a token are among its
 largest k, so no latent fires for one j alone, and an SAE that is trained for k may be used with any number below it. It
 is judged and saved with k.
 """

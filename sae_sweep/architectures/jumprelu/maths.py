@@ -10,7 +10,9 @@ with `free_decoder` only started there:
     frequency:  P = sum_i p_i (1 + p_i / w), p_i how often latent i fires in the batch and w `frequency_scale`
                 (Google DeepMind's post on high-frequency latents, 2025)
     quadratic_frequency:  P = V ((mean ||f||_0 / target - 1)^2 + sum_i p_i^2 / (w `sae.l0`))
-                (Gemma Scope 2: both in one, sum_i p_i being the L0 that the first part holds)
+                (Gemma Scope 2, section 2.3: a quadratic L0 penalty, lambda 2 / L0* (||f||_0 - L0*)^2, which is this one
+                at lambda = V / (2 L0*), and a second one on frequent latents. The report gives neither lambda nor what
+                the second is; ours is the quadratic part of frequency, since sum_i p_i is the L0 that the first holds)
 
 With `groups` above 1 the squared error is that of `saes/nested.py`, and V is that of all prefixes. P trains the
 thresholds alone, by straight-through estimators (`straight_through.py`). V makes it weigh the same whatever the inputs'

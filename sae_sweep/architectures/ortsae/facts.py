@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from sae_sweep.architectures.base import not_negative
 from sae_sweep.architectures.batchtopk.facts import BatchTopKConfig
+from sae_sweep.architectures.recipe import Recipe, Run
 from sae_sweep.errors import ConfigError
 
 
@@ -17,6 +18,11 @@ class OrtSaeConfig(BatchTopKConfig):
     """Rows that are compared with each other: at most so many at a time, drawn anew every step."""
     pair_bytes = 15
     crosses = False
+
+    def paper_recipe(self, run: Run) -> Recipe:
+        """Appendix A, on BatchTopK's repository, whose moments these are. AdamW's decay, which it does not state, is
+        left out."""
+        return Recipe(lr=2e-4, beta2=0.99)
 
     def step_numbers(self, d: int, width: int) -> int:
         """Cosines of a chunk, and its rows."""

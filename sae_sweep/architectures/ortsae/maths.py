@@ -1,11 +1,13 @@
-"""OrtSAE (Korznikov et al. 2025, arXiv 2509.22033, section 3): BatchTopK whose decoder rows are kept apart,
+"""OrtSAE (Korznikov et al. 2025, arXiv 2509.22033, section 3.3): BatchTopK whose decoder rows are kept apart,
 
     L = ||x - x_hat||^2 + AuxK + a V O
     O = 1/C sum_c 1/|c| sum_{i in c} (max_{j in c, j != i} cos(W_dec,i, W_dec,j))^2
 
 with f and x_hat of `batchtopk/maths.py`. Each step parts the latents at random into C = ceil(F / `orthogonality_chunk`)
-chunks c of about equal size, so that O costs F rows times a chunk, not F^2. a is `orthogonality`; V = E||x - mean||^2
-makes it weigh the same whatever the inputs' size, where the paper's inputs have mean square 1.
+chunks c of about equal size, so that O costs F rows times a chunk, not F^2. a is `orthogonality`, the paper's gamma;
+V = E||x - mean||^2 makes it weigh the same whatever the inputs' size, which the paper does not give: the repository
+that it builds on standardises them and averages squared errors over d. Where the nearest cosine is below 0 its square
+counts too, as there. The paper's variant that computes O in every fifth step alone, five times as heavy, is not here.
 """
 
 import torch

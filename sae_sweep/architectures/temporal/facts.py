@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from sae_sweep.architectures.base import not_negative
 from sae_sweep.architectures.batchtopk.facts import BatchTopKConfig
+from sae_sweep.architectures.recipe import Recipe, Run
 from sae_sweep.errors import ConfigError
 
 
@@ -20,6 +21,10 @@ class TemporalConfig(BatchTopKConfig):
     nested = True
     pairs = True
     pair_bytes = 30
+
+    def paper_recipe(self, run: Run) -> Recipe:
+        """Its code's, which the paper does not give."""
+        return Recipe(lr=3e-4, clip=1.0)
 
     def high(self, width: int) -> int:
         """How many of so many latents are high-level."""

@@ -1,4 +1,4 @@
-"""Temporal SAE (Bhalla et al. 2025, arXiv 2511.05541): what is high-level stays the same from a token to the next.
+"""Temporal SAE (Bhalla et al. 2025, arXiv 2511.05541, section 3.2): what is high-level stays from a token to the next.
 
     L = ||x - x_hat||^2 + ||x - x_hat_h||^2 + AuxK + a V C
 
@@ -9,7 +9,10 @@ with c_t the high-level part of a token's code and c'_t that of the token before
     s_ij = cos(c_i, c'_j),   C = -1/2P sum_i (log softmax_j(s_ij)_i + log softmax_j(s_ji)_i)
 
 The codes of the tokens before are chosen among themselves, k a token on average as those of the batch, and only C sees
-them. a is `contrast`; V = E||x - mean||^2 makes it weigh the same whatever the inputs' size.
+them, as in the paper's code. a is `contrast`; V = E||x - mean||^2 makes it weigh the same whatever the inputs' size.
+The paper's contrastive loss is the sum of both directions, 2 C, and weighs 1: a = 2. Its code has the product of codes
+where the paper has their cosine, 0.1 C beside (0.2 ||x - x_hat_h||^2 + 0.8 ||x - x_hat||^2) / 2, and inputs as they
+are.
 """
 
 from dataclasses import replace

@@ -14,6 +14,9 @@ from sae_sweep.plan.schedules import Schedule
 from sae_sweep.saes.bank import LOOKUP, SKIP, Bank, Gradients
 from sae_sweep.saes.base import Parameters
 
+FIXED = {"all": (), "encoder": ("W_dec",), "decoder": ("W_enc",)}
+"""By `sae.trained`: the tensors that have no updates."""
+
 
 class Adam:
     """Moments in the bank's own layout; lr, betas, eps and clip are each member's."""
@@ -91,7 +94,7 @@ class Adam:
     def _fixed(self, member: int) -> Container[str]:
         """The names of a member's tensors that stay as they began (`sae.trained`)."""
         trained = self._bank.configs[member].trained
-        return () if trained == "all" else ("W_dec",) if trained == "encoder" else self._bank.storage
+        return self._bank.storage if trained == "none" else FIXED[trained]
 
     def _update(
         self, member: int, schedule: Schedule, step: int, lost: Tensor | None, gradients: Parameters, lr: float

@@ -17,11 +17,11 @@ from tests.training.fabricate import FREE_DECODER, TOPK_KINDS, D, before, member
 
 BETAS = {
     **dict.fromkeys(("gated", "gated_decoder_norm", "jumprelu", "jumprelu_gemma_scope_2"), (0.0, 0.999)),
-    **dict.fromkeys(("batchtopk", "matryoshka", "ortsae", "temporal"), (0.9, 0.99)),
+    **dict.fromkeys(("batchtopk", "ortsae"), (0.9, 0.99)),
 }
 EPS = dict.fromkeys(("topk", "hierarchical_topk"), 6.25e-10)
-CLIP = {"april": 1.0, "jumprelu_anthropic": 1.0}
-LR_DECAYS = ("april", "p_anneal", "jumprelu_anthropic")
+CLIP = dict.fromkeys(("april", "jumprelu_anthropic", "matryoshka", "temporal"), 1.0)
+LR_DECAYS = ("april", "p_anneal", "jumprelu_anthropic", "matryoshka")
 RAMP_STEPS = {
     **dict.fromkeys(("april", "gated_decoder_norm", "p_anneal", "jumprelu", "jumprelu_gemma_scope_2"), 6),
     "jumprelu_anthropic": STEPS,
@@ -30,7 +30,7 @@ SQRT_D, UNIT = (
     ("april", "jumprelu_anthropic"),
     (
         *("p_anneal", "jumprelu"),
-        *("ortsae", "jumprelu_gemma_scope_2", "temporal"),
+        *("ortsae", "jumprelu_gemma_scope_2", "matryoshka"),
     ),
 )
 
@@ -101,7 +101,7 @@ def terms_of(
         case "temporal":
             assert before_BD is not None
             there_B = before(STEPS * BATCH)[step * BATCH :][:BATCH] >= 0
-            knobs = (2, round(0.3 * WIDTH), 0.1, dead_F, 3, 1 / 32, variance)
+            knobs = (2, round(0.3 * WIDTH), 2.0, dead_F, 3, 1 / 32, variance)
             return reference_topk.temporal(p, x_BD, before_BD, there_B, *knobs)
         case "ortsae":
             own = chunks(WIDTH, 8, Clock(step, STEPS, 0))
