@@ -2,9 +2,11 @@
 2508.16560).
 
 Where L0 is too low or too high, latents take up parts of others, and decoder rows project on activations that they
-should have nothing to do with. `projection` is the n-th largest projection per token of centred activations on decoder
-rows, pooled over a held-out row: of its T x F projections the (n T)-th. `decoder_cosine` is the mean absolute cosine
-of two decoder rows. Both are smallest near the right L0, among members that differ in their sparsity alone.
+should have nothing to do with. `projection` is the n-th largest projection per token of activations less b_dec on
+decoder rows, pooled over a held-out row where the paper pools over a batch: of its T x F projections the (n T)-th. n
+must be well above L0 and at most F / 2 (appendix A.9); a quarter of F is ours. `decoder_cosine` is the mean absolute
+cosine of two decoder rows (equation 4), which the paper's later versions prefer. Both are smallest near the right L0,
+among members that differ in their sparsity alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,8 +41,10 @@ class Config:
 def run(session: Session, saes: Sequence[FinishedSae], config: Config) -> Reading[Batch]:
     """Both proxies of each member, and of random directions; and the L0 at which the first is smallest."""
     for sae in saes:
-        if config.n is not None and not 1 <= config.n <= sae.sae.width:
-            raise ConfigError(f"analysis.correct_l0.n={config.n}: {sae.label} has {sae.sae.width} latents")
+        if config.n is not None and not 1 <= config.n <= max(1, sae.sae.width // 2):
+            raise ConfigError(
+                f"analysis.correct_l0.n={config.n}: {sae.label} has {sae.sae.width} latents; give 1 to half of them"
+            )
     means = {sae.label: session.means(sae.label) for sae in saes}
     rows = {sae.label: _rows(sae, config.seed) for sae in saes}
     while (batch := (yield)) is not None:

@@ -15,7 +15,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from sae_sweep.analyses.matches.assignment import assigned, assigned_of
+from sae_sweep.analyses.matches.assignment import assigned, assigned_of, held_bytes
 from sae_sweep.analyses.matches.correlation import Correlation, shifted
 from sae_sweep.analyses.matches.pairs import Pair, pairs_of
 from sae_sweep.analyses.session.batch import Batch
@@ -25,7 +25,9 @@ from sae_sweep.analyses.session.result import Figure, Number, Result, Series
 from sae_sweep.analyses.session.session import Session
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.recovery import best_cosines
+from sae_sweep.host.machine import host_bytes
 from sae_sweep.kernels.entries import Entries, rows_where
+from sae_sweep.plan.sizes import bytes_text
 
 BINS = 20
 
@@ -59,6 +61,8 @@ def run(session: Session, saes: Sequence[FinishedSae], config: Config) -> Result
     if config.by == "activation":
         return _by_activation(session, saes, config)
     pairs = pairs_of(saes, config.pairs)
+    for pair in pairs:
+        _check_room(pair, config.candidates)
     found: Found = {}
     for number, (one, other) in enumerate(pairs):
         session.told("matching", number, len(pairs))
@@ -67,6 +71,18 @@ def run(session: Session, saes: Sequence[FinishedSae], config: Config) -> Result
             continue
         found |= _both_ways(session, (one.label, other.label), rows_FD, others_GD, config.candidates)
     return _result(saes, pairs, found, config)
+
+
+def _check_room(pair: Pair, candidates: int) -> None:
+    """Raises ConfigError where this machine has not the memory for what one assignment holds."""
+    (one, other), host = pair, host_bytes()
+    needed = held_bytes(one.sae.width, other.sae.width, candidates)
+    if host is not None and needed > host:
+        raise ConfigError(
+            f"analysis.matching: {one.label} and {other.label} have {one.sae.width} and {other.sae.width} latents,"
+            f" whose assignment holds {bytes_text(needed)}, and this machine has {bytes_text(host)}; lower"
+            " analysis.matching.candidates, or --member narrower ones"
+        )
 
 
 def _rows(sae: FinishedSae, config: Config) -> Tensor:

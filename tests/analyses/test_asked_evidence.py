@@ -1,12 +1,14 @@
-"""Every analysis that needs no toy data and no table, of `+experiment=asked`: within two minutes, told as it goes, in
-memory that does not grow with tokens, and going on where it was killed."""
+"""Every analysis, of `+experiment=asked` or of toy data: within two minutes, told as it goes, in memory that does not
+grow with tokens, and going on where it was killed."""
 
 import json
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -18,12 +20,14 @@ from sae_sweep.analyses import ANALYSES
 
 pytestmark = pytest.mark.evidence
 
-NEED_MORE = ("compute_equivalent", "recovery")
-"""These are asked of a table, and of toy data."""
-NAMES = sorted(name for name in ANALYSES if name not in NEED_MORE)
+NAMES = sorted(ANALYSES)
 OPTIONS = {"positions": ["analysis.positions.context=512"]}
+TABLE = "compute,ce\n1,8\n10,4\n100,2\n1000,1\n"
+"""Of a family of models, lies beside the sweep."""
 FEW = ",".join(f"topk-l0_16-{one}" for one in ("w256-L1-s0", "w256-L1-s1", "w512-L1-s0", "w256-L2-s0"))
 """Members that differ in each way that analyses ask for."""
+TOY = ("toy_hierarchy", "sae=topk,matryoshka", "sae.width=256", "training.tokens=1e5")
+"""What is asked of analyses that need to know the true latents."""
 SECONDS, GROWTH = 120, 1.15
 CODE = """
 import resource, sys
@@ -49,7 +53,15 @@ class Done:
 
 
 def command(root: Path, name: str, *more: str) -> list[str]:
-    return [sys.executable, "-c", CODE, "eval", str(root), "--analysis", name, *OPTIONS.get(name, []), *more]
+    options = OPTIONS.get(name, [])
+    if name == "compute_equivalent":
+        options = [f"analysis.{name}.table={root.parent / 'table.csv'}"]
+    return [sys.executable, "-c", CODE, "eval", str(root), "--analysis", name, *options, *more]
+
+
+def few(name: str) -> list[str]:
+    """Those of `FEW`; all of the toy sweep's."""
+    return [] if name == "recovery" else ["--member", FEW]
 
 
 def asked_of(root: Path, name: str, *more: str) -> Done:
@@ -67,17 +79,23 @@ def result(root: Path, name: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sweep, trained."""
+def sweeps(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """By analysis, the sweep that it is asked of, trained once."""
     outputs = tmp_path_factory.mktemp("outputs")
-    words = ["+experiment=asked", f"output_dir={outputs}", "tracking=none"]
-    subprocess.run([sys.executable, "-m", "sae_sweep.cli", *words], capture_output=True, check=True)
-    return outputs / "asked"
+    (outputs / "table.csv").write_text(TABLE)
+
+    @cache
+    def trained(experiment: str, *more: str) -> Path:
+        words = [f"+experiment={experiment}", *more, f"output_dir={outputs}", "tracking=none"]
+        subprocess.run([sys.executable, "-m", "sae_sweep.cli", *words], capture_output=True, check=True)
+        return outputs / experiment
+
+    return lambda name: trained(*TOY) if name == "recovery" else trained("asked")
 
 
-def with_tokens(asked: Path, tokens: float) -> Path:
+def with_tokens(sweep: Path, tokens: float) -> Path:
     """A copy with so many held-out tokens, as if it had been trained so."""
-    copied = shutil.copytree(asked, asked.parent / f"{tokens:.0f}", dirs_exist_ok=True)
+    copied = shutil.copytree(sweep, sweep.parent / f"{sweep.name}_{tokens:.0f}", dirs_exist_ok=True)
     for file in copied.glob("*/config.yaml"):
         config = OmegaConf.load(file)
         config.evaluation.tokens = tokens
@@ -86,12 +104,13 @@ def with_tokens(asked: Path, tokens: float) -> Path:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_is_asked_of_the_whole_sweep(name: str, asked: Path) -> None:
-    done = asked_of(asked, name)
+def test_each_is_asked_of_the_whole_sweep(name: str, sweeps: Callable[[str], Path]) -> None:
+    root = sweeps(name)
+    done = asked_of(root, name)
     print(f"{name}: {done.seconds:.0f} s, {done.megabytes:.0f} MB, told {len(done.told)} times: {done.told[:1]}")
     assert done.seconds < SECONDS
     assert done.told
-    found = result(asked, name)
+    found = result(root, name)
     numbers = [*found["numbers"].values(), *(one for own in found["members"].values() for one in own.values())]
     assert numbers
     assert all(set(one) == {"value", "standard_error", "n", "control"} for one in numbers)
@@ -99,19 +118,19 @@ def test_each_is_asked_of_the_whole_sweep(name: str, asked: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_memory_does_not_grow_with_tokens(name: str, asked: Path) -> None:
-    short, long = (asked_of(with_tokens(asked, tokens), name, "--member", FEW) for tokens in (5e3, 2e4))
+def test_memory_does_not_grow_with_tokens(name: str, sweeps: Callable[[str], Path]) -> None:
+    short, long = (asked_of(with_tokens(sweeps(name), tokens), name, *few(name)) for tokens in (5e3, 2e4))
     print(f"{name}: {short.megabytes:.0f} MB of 5,000 tokens, {long.megabytes:.0f} MB of 20,000")
     assert long.megabytes < GROWTH * short.megabytes
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_goes_on_where_it_was_killed(name: str, asked: Path) -> None:
+def test_each_goes_on_where_it_was_killed(name: str, sweeps: Callable[[str], Path]) -> None:
     """Killed half way through what it tells; the numbers are those of one that was not."""
-    root = with_tokens(asked, 1e4)
-    whole, before = len(asked_of(root, name, "--member", FEW).told), result(root, name)
+    root = with_tokens(sweeps(name), 1e4)
+    whole, before = len(asked_of(root, name, *few(name)).told), result(root, name)
     (root / "analyses" / f"{name}.json").unlink()
-    words = command(root, name, "--member", FEW)
+    words = command(root, name, *few(name))
     process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     assert process.stderr is not None
     for number, _ in enumerate(line for line in process.stderr if " of " in line):
@@ -120,7 +139,7 @@ def test_each_goes_on_where_it_was_killed(name: str, asked: Path) -> None:
             break
     assert process.wait() == -signal.SIGKILL
     kept = (root / ".state" / "analyses" / f"{name}.safetensors").is_file()
-    again = asked_of(root, name, "--member", FEW)
+    again = asked_of(root, name, *few(name))
     print(f"{name}: told {whole} times in all, {len(again.told)} times when it went on; something was kept: {kept}")
     assert result(root, name) == before
     assert len(again.told) < whole or not kept

@@ -55,5 +55,6 @@ def test_in_the_model(trained: Path, llama_folder: Path) -> None:
     assert found["projection"].value == pytest.approx(torch.stack(values).mean().item())
     assert found["l0"].value == pytest.approx(torch.cat(codes).double().mean().item())
     assert found["projection"].control != found["projection"].value
-    with pytest.raises(ConfigError, match=r"analysis.correct_l0.n=41: gated-l0_3-w40-L2-s1 has 40 latents"):
-        next(run(session, [sae], Config(41, 0)))
+    for n in (0, 21):
+        with pytest.raises(ConfigError, match=rf"analysis.correct_l0.n={n}: gated-l0_3-w40-L2-s1 has 40 latents; give"):
+            next(run(session, [sae], Config(n, 0)))

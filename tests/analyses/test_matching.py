@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sae_sweep.analyses.matches.assignment import assigned, nearest
+from sae_sweep.analyses.matches.assignment import assigned, held_bytes, nearest
 from sae_sweep.analyses.matches.correlation import Correlation, shifted
 from sae_sweep.analyses.matching import Config, Likeness, mean_of, random_directions, run, stability
 from sae_sweep.analyses.session.finished import FinishedSae, finished_saes
@@ -68,6 +68,20 @@ def test_candidates_are_nearly_as_good() -> None:
     full = torch.nn.functional.cosine_similarity(rows[:, None], others[None], dim=2)
     assert np.array_equal(near, full.topk(3).indices.numpy())
     assert np.allclose(cosine, full.topk(3).values.numpy(), atol=1e-6)
+
+
+def test_what_an_assignment_holds_is_known_before_it_begins(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All pairs of 10,000 latents are 2 GB. Of 131,072 each has 32 candidates, both ways: 160 bytes for each of 8.4
+    million, and a block of 2^24 cosines."""
+    assert held_bytes(10_000, 10_000, 32) == 2 * 10**9
+    assert held_bytes(131_072, 131_072, 32) == 160 * 2**23 + 2**26
+    assert held_bytes(2**15, 16, 32) == 160 * 16 * (2**15 + 16) + 2**26
+    monkeypatch.setattr("sae_sweep.analyses.matching.host_bytes", lambda: 11_519)  # 20 bytes for each of 24 x 24
+    with pytest.raises(
+        ConfigError, match=r"s1 have 24 and 24 latents, whose assignment holds 11\.5 kB, and this machine has 11\.5 kB;"
+    ) as told:
+        found_in(trained, ["topk-l0_3-w24-L1-s0", "topk-l0_3-w24-L1-s1"])
+    assert "\n" not in str(told.value)
 
 
 def test_random_directions_are_as_good_as_each_other() -> None:
