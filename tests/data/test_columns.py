@@ -243,6 +243,33 @@ def test_a_dataset_without_rows(make_config: Any, monkeypatch: pytest.MonkeyPatc
         open_tokens(make_config("tokens", "owner/empty"), 4, None, VOCABULARY)
 
 
+def test_a_filter_is_of_the_configuration_and_split_that_are_read(
+    make_config: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = set()
+
+    def load(path: str, name: str, *, split: str, streaming: bool, revision: str) -> Any:
+        asked.add((path, name, split, streaming))
+        records = [{"text": letter * 5, "meta": {"lang": ("fr", "en")[n % 2]}} for n, letter in enumerate("abcdefghij")]
+        return datasets.Dataset.from_list(records).to_iterable_dataset()
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(hub_commit, "_ASKED", {"owner/one": "a" * 40})
+    chosen = {"name": "both", "split": "validation", "filter": {"meta.lang": "en"}}
+    tokens = open_tokens(make_config("hub", "owner/one", **chosen), 8, tokenizer, VOCABULARY)
+    assert {i for row in (*tokens.heldout.tolist(), *sequence(tokens, 24)) for i in row} == {
+        BOS,
+        EOS,
+        *range(11, 20, 2),
+    }
+    assert asked == {("owner/one", "both", "validation", True)}
+    absent = make_config("hub", "owner/one", **(chosen | {"filter": {"meta.language": "en"}}))
+    with pytest.raises(
+        ConfigError, match=r"data\.filter: meta\.language is no column of data\.path=owner/one; it has text"
+    ):
+        open_tokens(absent, 8, tokenizer, VOCABULARY)
+
+
 def test_a_configuration_and_split_reach_the_library(
     make_config: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
