@@ -157,22 +157,25 @@ def _site_groups(group: Group, machine: _Machine) -> list[Group]:
 def _fits(group: Group, machine: _Machine) -> bool:
     """Whether every chunk fits its device alone."""
     assert machine.device is not None
-    return all(_peak(group, own, [chunk], machine) <= machine.device for own, chunk in _shares(group, machine))
+    return all(_peak(own, [chunk], coming) <= machine.device for own, chunk, coming in _shares(group, machine))
 
 
-def _shares(group: Group, machine: _Machine) -> list[tuple[Group, BankPlan]]:
-    """Every chunk, with what of the group is at its device's sites."""
-    return [
-        (_of(group, own, machine), chunk) for own in spread(_chunks(group), machine.devices) for chunk in own if own
-    ]
+def _shares(group: Group, machine: _Machine) -> list[tuple[Group, BankPlan, int]]:
+    """Every chunk, with what of the group is at its device's sites, and the bytes that are on their way there."""
+    found = list[tuple[Group, BankPlan, int]]()
+    for chunks in filter(None, spread(_chunks(group), machine.devices)):
+        own = _of(group, chunks, machine)
+        coming = on_the_way(group, own, machine.devices)
+        found += [(own, chunk, coming) for chunk in chunks]
+    return found
 
 
 def _check(group: Group, machine: _Machine) -> None:
     """Raises ConfigError unless every chunk of the group's banks fits its device alone."""
     assert machine.device is not None
-    for own, chunk in _shares(group, machine):
-        if _peak(group, own, [chunk], machine) > machine.device:
-            fullest = peak(own, [chunk], on_the_way(group, own, machine.devices))
+    for own, chunk, coming in _shares(group, machine):
+        if _peak(own, [chunk], coming) > machine.device:
+            fullest = peak(own, [chunk], coming)
             largest = max(chunk.members, key=lambda member: member.width)
             held = ", ".join(f"{name} {bytes_text(size)}" for name, size in fullest.held.items() if size)
             raise ConfigError(
@@ -216,18 +219,19 @@ def _held(made: Pass, machine: _Machine) -> int:
 def _waves(group: Group, chunks: Sequence[BankPlan], machine: _Machine, device: int) -> list[Wave]:
     """One device's members, as they take turns."""
     own = _of(group, chunks, machine)
+    coming = on_the_way(group, own, machine.devices)
     waves: list[list[BankPlan]] = []
     for chunk in chunks:
-        if waves and (machine.device is None or _peak(group, own, [*waves[-1], chunk], machine) <= machine.device):
+        if waves and (machine.device is None or _peak(own, [*waves[-1], chunk], coming) <= machine.device):
             waves[-1].append(chunk)
         else:
             waves.append([chunk])
-    return [Wave(tuple(banks), _peak(group, own, banks, machine), device) for banks in waves]
+    return [Wave(tuple(banks), _peak(own, banks, coming), device) for banks in waves]
 
 
-def _peak(group: Group, own: Group, banks: Sequence[BankPlan], machine: _Machine) -> int:
-    """Bytes that a device holds, which has the sites of `own`, with these banks."""
-    return max(one.total for one in phases(own, banks, on_the_way(group, own, machine.devices)))
+def _peak(own: Group, banks: Sequence[BankPlan], coming: int) -> int:
+    """Bytes that a device holds, which has the sites of `own`, with these banks; so many of them on their way to it."""
+    return max(one.total for one in phases(own, banks, coming))
 
 
 def _of(group: Group, chunks: Sequence[BankPlan], machine: _Machine) -> Group:
