@@ -63,7 +63,7 @@ def sections(groups: Iterable[tuple[str, Iterator[tuple[str, str, str]]]]) -> st
 def hydra() -> str:
     """The tables of docs/cluster.md."""
     folder = ROOT / "configs" / "hydra"
-    names = ("launcher/slurm", "launcher/ray", "sweeper/optuna")
+    names = ("launcher/slurm", "launcher/ray", "launcher/gpus", "sweeper/optuna")
     groups = [
         (f"`hydra/{name.replace('/', '=')}`", keys_of(folder / f"{name}.yaml", "hydra." + name.split("/")[0]))
         for name in names
