@@ -17,6 +17,7 @@ from sae_sweep.data.parting import parting
 from sae_sweep.data.positions import counted_positions, readable, target_positions
 from sae_sweep.data.rows import BLOCK_ORDER, TokenStream, permutation
 from sae_sweep.errors import ConfigError
+from sae_sweep.kernels.device import moved
 from sae_sweep.model.language_model import LanguageModel
 
 Harvest: TypeAlias = Callable[[LanguageModel, Tensor, Sequence[str]], dict[str, Tensor]]
@@ -80,7 +81,7 @@ class ActivationStream:
         self._model = model
         self._rows = rows
         self._hooks = tuple(hooks)
-        self._config = config
+        self._config, self._rows_per_forward = config, config.rows_per_forward
         self._harvest = whole or harvest
         self._recall = None if whole else recall
         self._whole, self._read = whole, read
@@ -99,6 +100,11 @@ class ActivationStream:
     def largest_norms(self) -> dict[str, float]:
         """By hook, the norm above which an activation does not count (`data.max_norm_ratio`); empty where all do."""
         return self._guard.largest_norms
+
+    def in_smaller_passes(self) -> bool:
+        """Let the model read half as many rows at a time from here on; False where it reads one."""
+        read, self._rows_per_forward = self._rows_per_forward, max(1, self._rows_per_forward // 2)
+        return read > 1
 
     def _whole_block(self, index: int) -> Block:
         rows, epoch = self._rows.block(index)
@@ -120,20 +126,21 @@ class ActivationStream:
         sequences = None
         if self._whole is not None:
             sequences = Sequences(self._whole.take(), counted_RT, target_RT)
-        tokens_B = taken.tokens_B.to(self._model.device)
-        before_B = taken.before_B.to(self._model.device)
+        tokens_B = moved(taken.tokens_B, self._model.device)
+        before_B = moved(taken.before_B, self._model.device)
         return Block(index, epoch, activations, dict.fromkeys(activations, tokens_B), sequences, before_B=before_B)
 
     @torch.no_grad()
     def _gather(self, rows: BlockRows, hooks: Sequence[str]) -> dict[str, Tensor]:
         """Counted activations [B, d] of each site, by forward passes of the model."""
-        tokens_RT, counted_RT, places_B = rows.tokens_RT, rows.counted_RT, rows.places_B.to(self._model.device)
+        device = self._model.device
+        tokens_RT, counted_RT, places_B = rows.tokens_RT, rows.counted_RT, moved(rows.places_B, device)
         blocks: dict[str, Tensor] = {}
-        step, done = self._config.rows_per_forward, 0
+        step, done = self._rows_per_forward, 0
         for start in range(0, len(tokens_RT), step):
-            harvested = self._harvest(self._model, tokens_RT[start : start + step].to(self._model.device), hooks)
+            harvested = self._harvest(self._model, moved(tokens_RT[start : start + step], device), hooks)
             # Found on the CPU, where the tokens are: indexing by a mask would make the device wait for its size.
-            counted_b = counted_RT[start : start + step].flatten().nonzero().squeeze(1).to(self._model.device)
+            counted_b = moved(counted_RT[start : start + step].flatten().nonzero().squeeze(1), device)
             places_b = places_B[done : done + len(counted_b)]
             for hook in hooks:
                 x_PD = harvested.pop(hook).flatten(0, 1)

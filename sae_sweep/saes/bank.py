@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sae_sweep.architectures.base import SaeConfig
 from sae_sweep.kernels.entries import Room
-from sae_sweep.kernels.rows import RowSums
+from sae_sweep.kernels.rows import RowSums, Scaled
 from sae_sweep.saes.base import Before, Clock, Losses, Objective, Parameters, SaeMaths, SquaredError, Step
 from sae_sweep.saes.cross_layer import cross_layer
 from sae_sweep.saes.inference import InferenceSae, Lookup, Units
@@ -45,6 +45,8 @@ class Batch:
     objective: Objective = field(default_factory=SquaredError)
     before: Before | None = None
     """The tokens before them, for members that are trained on pairs."""
+    scaled: Scaled | None = None
+    """The inputs once more, on a GPU and where they are numbers of 16 bits times another."""
 
     @property
     def target_BD(self) -> Tensor:
@@ -140,6 +142,8 @@ class Bank:
         own = (self.configs[chunk.members], layout, chunk.dense, dead_F, variance, tuple(clocks), buffers)
         room = chunk.room
         step = Step(*own, self.spaces, batch.objective, batch.before, room, chunk.most_dead)
+        if room is not None:
+            room.inputs = batch.scaled
         x_BD, target_BMD = self._inputs(batch, leaves, buffers)
         losses = self.maths.losses(leaves, x_BD, target_BMD, step)
         losses = replace(losses, squared_M=batch.objective.squared_M)
@@ -148,11 +152,9 @@ class Bank:
         flat = torch.autograd.grad(
             losses.total(coefficient_M).sum(), list(leaves.values()), allow_unused=room is not None
         )
-        for name, changed in losses.buffers.items():
-            buffers[name].copy_(changed if room is None else torch.where(room.lost, buffers[name], changed))
         named = dict(zip(leaves, flat, strict=True))
         sums = {} if room is None else room.rows
-        return losses, [
+        found: list[Gradients] = [
             {
                 **{
                     name: g[i] if name in PER_MEMBER else self._own(name, g, slice(i, i + 1), rows)
@@ -163,6 +165,9 @@ class Bank:
             }
             for i, rows in enumerate(layout.slices)
         ]
+        for name, changed in losses.buffers.items():  # last: up to here nothing has changed, should memory not last
+            buffers[name].copy_(changed if room is None else torch.where(room.lost, buffers[name], changed))
+        return losses, found
 
     def _inputs(self, batch: Batch, parameters: Parameters, buffers: Parameters) -> tuple[Tensor, Tensor]:
         """What the encoders see, and what the decoders are to give: [B, M or 1, D]."""

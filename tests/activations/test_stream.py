@@ -243,3 +243,17 @@ def test_with_a_real_model_each_activation_is_that_of_its_token(llama_folder: Pa
         assert distances.min(1).values.max() < 1e-9
         assert torch.equal(tokens_RT[counted_RT][distances.argmin(1)], block.tokens[HOOKS[0]])
         assert sorted(distances.argmin(1).tolist()) == list(range(int(counted_RT.sum())))
+
+
+def test_smaller_passes_give_the_same_blocks() -> None:
+    """Half as many rows in each from there on, down to one."""
+    read = Harvest()
+    stream, _ = activations(read)
+    first, sizes = stream.block(1), []
+    for _ in range(2):
+        sizes.append(max(len(tokens_RT) for tokens_RT, _ in read.calls))
+        more = stream.in_smaller_passes()
+        read.calls.clear()
+        again = stream.block(1)
+        assert all(torch.equal(again.activations[hook], first.activations[hook]) for hook in HOOKS)
+    assert (sizes, more) == ([2, 1], False)

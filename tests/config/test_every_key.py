@@ -390,8 +390,8 @@ def test_how_often_there_is_a_checkpoint(
     kept: list[int] = []
     keep = Keeper.keep
 
-    def counted(keeper: Keeper, block: int, stamp: str, tokens: int, *rest: Any) -> None:
-        keep(keeper, block, stamp, tokens, *rest)
+    def counted(keeper: Keeper, block: int, stamp: str, tokens: int, **how: Any) -> None:
+        keep(keeper, block, stamp, tokens, **how)
         kept.append(tokens)
 
     monkeypatch.setattr(Keeper, "keep", counted)

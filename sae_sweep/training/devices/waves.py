@@ -3,8 +3,8 @@
 The block stays on the device. A wave's weights, moments, buffers and counters come from the host's memory (pinned,
 where the device is a GPU), are trained over the whole block, and go back. What lies on the host meanwhile is the state
 before the block: a wave that runs out of memory is cut in two, and each half does the block again from there. One wave
-that stays on the device has no such state but during its first block, which is the fullest: no step is larger than a
-member's first.
+stays on the device from its first block on. Should memory not last for a step of it, its members go to the host as they
+are between two steps, and take turns from there.
 
 On a CPU the device's memory is the host's. Without `launcher.memory_gb` nothing waits there; with it coming in is a
 copy, as it is on a GPU, and costs memory instead of saving it: for trying a plan out.
@@ -41,7 +41,7 @@ def memory_limits(config: MemberConfig) -> tuple[float | None, float | None]:
     """Bytes of the device and of the host that a group may fill; None is no limit."""
     asked, host = config.launcher.memory_gb, config.launcher.host_memory_gb
     device = resolve_device(config.model.device)
-    host_bytes = host * GB if host is not None else _host_free()
+    host_bytes = host * GB if host is not None else host_free()
     if asked is not None:
         return asked * GB, host_bytes
     if device.type != "cuda":
@@ -50,7 +50,7 @@ def memory_limits(config: MemberConfig) -> tuple[float | None, float | None]:
     return USABLE * torch.cuda.mem_get_info(device)[0], host_bytes
 
 
-def _host_free() -> float | None:
+def host_free() -> float | None:
     """Bytes of memory that the host could give; None where it does not say."""
     file = Path("/proc/meminfo")
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
@@ -118,6 +118,9 @@ class Waves:
     def __init__(self, waves: Sequence[Sequence[Trainee]]):
         """Trainers that stay on the device, or `Paged` ones."""
         self._waves = [list(wave) for wave in waves]
+        self._may_wait = all(isinstance(one, Paged) for wave in waves for one in wave)
+        self._stays = True
+        """Whether one wave stays on the device."""
         self._in_turn: list[BankTrainer] = []
 
     @property
@@ -140,7 +143,7 @@ class Waves:
     def consume(self, lanes: Lanes, block: Block, tick: Callable[[], None]) -> None:
         """Train every member on the block. Raises ConfigError where one alone runs out of memory."""
         self._waves = [cut for wave in self._waves for cut in self._turn(lanes, wave, block, tick)]
-        if len(self._waves) == 1:  # it stays, and its first block, the fullest, is through
+        if len(self._waves) == 1 and self._stays:  # its first block, the fullest, is through
             self._waves = [[_settle(one) for one in self._waves[0]]]
 
     def _turn(self, lanes: Lanes, wave: list[Trainee], block: Block, tick: Callable[[], None]) -> list[list[Trainee]]:
@@ -155,7 +158,7 @@ class Waves:
                 one.come_in()
             lanes.consume([_trainer(one) for one in wave], block, tick)
         except OUT_OF_MEMORY as error:
-            if not paged or not is_out_of_memory(error):
+            if not is_out_of_memory(error) or not (paged or self._can_go(wave)):
                 self._end(paged)
                 raise
             full = True  # dealt with below, where the error no longer holds what the step had made
@@ -165,11 +168,33 @@ class Waves:
         if not full:
             self._end(paged)
             return [wave]
+        if not paged:  # they stayed on the device; what their steps gave is kept
+            wave = self._gone(wave)
+            paged = [one for one in wave if isinstance(one, Paged) and one.trainer.running]
         for one in paged:
             one.go_back()
         self._in_turn = []
         give_back()
         return self._halved(lanes, wave, paged, block, tick)
+
+    def leave(self) -> bool:
+        """Let a wave that stays on the device go to the host, and come in for its turns from here on; whether there was
+        one that can."""
+        if len(self._waves) != 1 or not self._can_go(self._waves[0]):
+            return False
+        self._waves, self._stays = [self._gone(self._waves[0])], False
+        return True
+
+    def _can_go(self, wave: Sequence[Trainee]) -> bool:
+        """Whether a wave is on the device, and in a state to leave it: no step is half done."""
+        return self._may_wait and all(isinstance(one, BankTrainer) and one.whole for one in wave)
+
+    def _gone(self, wave: Sequence[Trainee]) -> list[Trainee]:
+        """A wave that was on the device, on the host."""
+        gone = [Paged(_trainer(one)) for one in wave]
+        for one in gone:
+            one.remember()
+        return list(gone)
 
     def _end(self, paged: Sequence[Paged]) -> None:
         """Keep what a turn gave."""

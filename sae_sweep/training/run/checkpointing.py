@@ -44,6 +44,7 @@ from sae_sweep.tracking.progress import Progress
 from sae_sweep.tracking.times import cut_back as cut_times
 from sae_sweep.tracking.tracker import Tracker
 from sae_sweep.training.devices.ranks import ALONE, Ranks
+from sae_sweep.training.run.aside import Aside, Copied, Savable, pays
 from sae_sweep.training.step.member import TrainedMember
 
 BEAT_SECONDS = 2.0
@@ -59,7 +60,7 @@ def save(
     company: Company,
     block: int,
     stamp: str,
-    members: Sequence[tuple[TrainedMember, MemberRecord]],
+    members: Sequence[tuple[Savable, MemberRecord]],
     before: Path | None,
     order: Sequence[str] = (),
     ranks: Ranks = ALONE,
@@ -77,7 +78,7 @@ def save(
     return replace(checkpoint, folder=ranks.shared(lambda: company.folders()[0]))
 
 
-def _save_member(folder: Path, member: TrainedMember, record: MemberRecord, before: Path | None) -> MemberRecord:
+def _save_member(folder: Path, member: Savable, record: MemberRecord, before: Path | None) -> MemberRecord:
     finite, file = member.finite, folder / record.file
     if not finite and record.good_step is not None and before is not None:
         kept = before / record.good_file  # the last good state comes along
@@ -135,6 +136,7 @@ class Keeper:
         self._state = StateFolder(folder.root, folder.task)
         self._company = self._state.company(group.key, self._order)
         self._last: Checkpoint | None = None
+        self._aside = Aside()
         self._tracker: Tracker | None = None
         self._saved_at = monotonic()
         self._saved_tokens = 0
@@ -205,18 +207,33 @@ class Keeper:
         by_clock = minutes is not None and monotonic() - self._saved_at >= 60 * minutes
         return by_clock or (every is not None and tokens // int(every) > self._saved_tokens // int(every))
 
-    def keep(self, block: int, stamp: str, tokens: int) -> None:
-        """Write a checkpoint. Where the disk does not take it, that is said, and the one before stays."""
+    def keep(self, block: int, stamp: str, tokens: int, *, aside: bool = False) -> None:
+        """Write a checkpoint; `aside`, where that pays, while training goes on. Where the disk does not take it, that
+        is said, and the one before stays."""
+        self.settle()
         assert self._tracker is not None
         self._saved_at, self._saved_tokens = monotonic(), tokens
         try:
             members = self._ranks.ready(partial(self._records, self._tracker))
-            self._last = self._save(block, stamp, members)
+            if aside and self._ranks.alone and pays(list(self._members.values())):
+                copies = [(Copied(member), record) for member, record in members]
+                self._aside.begin(partial(self._save, block, stamp, copies))
+            else:
+                self._last = self._save(block, stamp, members)
         except OSError as error:
-            self._tell(f"no checkpoint could be written ({error.strerror}: {error.filename}); {self.kept()}")
-            return
+            self._missed(error)
         finally:
             self._saved_at = monotonic()  # what writing took is not work that a kill would lose
+
+    def settle(self) -> None:
+        """Wait for the checkpoint that is being written aside, if there is one."""
+        try:
+            self._last = self._aside.end() or self._last
+        except OSError as error:
+            self._missed(error)
+
+    def _missed(self, error: OSError) -> None:
+        self._tell(f"no checkpoint could be written ({error.strerror}: {error.filename}); {self.kept()}")
 
     def _records(self, tracker: Tracker) -> list[tuple[TrainedMember, MemberRecord]]:
         """This rank's members as they are, with the last steps at which they were known to be finite."""
@@ -224,7 +241,7 @@ class Keeper:
         good = {record.identity: record.good_step for record in self._last.members} if self._last else {}
         return [(m, m.record(lines[m.plan.label], good.get(identity))) for identity, m in self._members.items()]
 
-    def _save(self, block: int, stamp: str, members: Sequence[tuple[TrainedMember, MemberRecord]]) -> Checkpoint:
+    def _save(self, block: int, stamp: str, members: Sequence[tuple[Savable, MemberRecord]]) -> Checkpoint:
         write = partial(save, self._company, block, stamp, members, self._last.folder if self._last else None)
         try:
             return write(self._order, self._ranks)
@@ -236,10 +253,12 @@ class Keeper:
 
     def kept(self) -> str:
         """What is there to go on from, in words."""
+        self.settle()
         return f"the checkpoint of step {self._last.step:,} is kept" if self._last else "there is no checkpoint yet"
 
     def place_last_good(self, identity: str, folder: Path) -> int | None:
         """Put a failed member's last good state into its folder; the step it is of, None where there is none."""
+        self.settle()
         if self._last is None:
             return None
         record = next(record for record in self._last.members if record.identity == identity)

@@ -9,7 +9,7 @@ from sae_sweep.activations.prefetch import Prefetch
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import Evaluator
 from sae_sweep.folder.sweep import MemberResult, SweepFolder
-from sae_sweep.host.memory import give_back
+from sae_sweep.host.memory import OUT_OF_MEMORY, give_back, is_out_of_memory
 from sae_sweep.host.signals import Interrupted, Stop
 from sae_sweep.plan.groups import Group
 from sae_sweep.tracking.described import member_run
@@ -91,6 +91,7 @@ class GroupRun:
                 return self._work(work)
             finally:
                 tracker.close()
+                keeper.settle()
 
     def _work(self, work: Work) -> dict[str, MemberResult]:
         work.keeper.say = work.progress.message
@@ -129,7 +130,7 @@ class GroupRun:
         while self._ranks.any(self._waves.running):
             with work.stop.at_once(self._ranks.alone):
                 try:
-                    block = self._blocks.block(self._block)
+                    block = self._next_block(work)
                 except Exception:  # bad data far into a source, say: what was trained is not lost with it
                     self._keep_alone(work)
                     raise
@@ -151,6 +152,26 @@ class GroupRun:
                 work.judged(member.plan.label, evaluation.metrics)
             self._block += 1
 
+    def _next_block(self, work: Work) -> Block:
+        """The block that comes next. Where memory does not last for it, it is made with what can be given back; then
+        with members on the host meanwhile; then by passes of fewer rows. Raises ConfigError where nothing helps."""
+        ways = iter((("with what was given back", lambda: True), ("members wait on the host", self._waves.leave)))
+        while True:
+            try:
+                return self._blocks.block(self._block)
+            except OUT_OF_MEMORY as error:
+                if not is_out_of_memory(error) or not self._ranks.alone:
+                    raise
+            how = next((how for how, helps in ways if helps()), None)  # where the error no longer holds what was made
+            if how is None and self.source.in_smaller_passes():
+                how = "the model reads half as many rows at a time"
+            if how is None:
+                raise ConfigError(
+                    "launcher.memory_gb: memory does not last for a block beside the members; lower data.block_rows"
+                )
+            give_back()
+            work.progress.message(f"launcher.memory_gb: out of memory while a block is made; once more, {how}")
+
     def _consume(self, lanes: Lanes, block: Block, work: Work) -> None:
         """Train everyone on the block. For a checkpoint that falls due on the way all stop between two steps; at
         milestones each bank stops at its own. Of several ranks each ends the block, or is told to stop, by itself;
@@ -161,7 +182,7 @@ class GroupRun:
                 self._waves.consume(lanes, block, partial(self._tick, work))
             except _CheckpointDue:
                 self._keep_milestones(work)
-                self._checkpoint(work)
+                self._checkpoint(work, aside=True)
             except Interrupted:
                 return self._meet(work)
             else:
@@ -248,12 +269,12 @@ class GroupRun:
         if self._ranks.alone:
             self._checkpoint(work)
 
-    def _checkpoint(self, work: Work) -> None:
-        """Leave a checkpoint of where everything is. Between steps only."""
+    def _checkpoint(self, work: Work, *, aside: bool = False) -> None:
+        """Leave a checkpoint of where everything is, `aside` while training goes on. Between steps only."""
         with work.stop.at_once(False):
             work.log(self._waves)
             if self.source.replays:
-                work.keeper.keep(self._block, self._stamp, work.reached.tokens)
+                work.keeper.keep(self._block, self._stamp, work.reached.tokens, aside=aside)
 
 
 class _CheckpointDue(Exception):  # noqa: N818 - it reports no error

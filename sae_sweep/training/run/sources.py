@@ -55,6 +55,9 @@ class Source(Protocol):
     def pays_ahead(self, index: int) -> bool:
         """Whether a block can be made in another thread while steps are taken, without slowing them."""
 
+    def in_smaller_passes(self) -> bool:
+        """Make blocks with less memory from here on, the same but for rounding; False where that is not to be had."""
+
     def unigrams(self, hooks: Sequence[str]) -> dict[str, Tensor]:
         """[V, d] by hook: activations of each token by itself, for lookup tables. Raises ConfigError without tokens."""
 
@@ -139,6 +142,9 @@ class LanguageModelSource:
             return False  # steps run the model too
         return self.device.type == "cuda" or (self._cache is not None and self._cache.holds(index, self._hooks))
 
+    def in_smaller_passes(self) -> bool:
+        return self._stream.in_smaller_passes()
+
     def unigrams(self, hooks: Sequence[str]) -> dict[str, Tensor]:
         return unigram_activations(self.model, hooks, harvest)
 
@@ -207,6 +213,9 @@ class ToySource:
 
     def pays_ahead(self, index: int) -> bool:
         return self.device.type == "cuda"
+
+    def in_smaller_passes(self) -> bool:
+        return False
 
     def unigrams(self, hooks: Sequence[str]) -> dict[str, Tensor]:
         raise ConfigError("sae.lookup: synthetic data has no tokens; leave it none")

@@ -45,6 +45,9 @@ class StoredSource:
     def pays_ahead(self, index: int) -> bool:
         return True  # it is read from disk
 
+    def in_smaller_passes(self) -> bool:
+        return False
+
     def unigrams(self, hooks: Sequence[str]) -> dict[str, Tensor]:
         raise ConfigError("sae.lookup: stored activations have no model to look tokens up in; leave it none")
 

@@ -30,6 +30,16 @@ DEAD_WINDOW_TOKENS = 10_000_000
 DTYPES = {"F64": "torch.float64", "F32": "torch.float32", "BF16": "torch.bfloat16", "I64": "torch.int64"}
 
 
+def write_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Write a member's tensors under their names. Raises OSError."""
+    try:
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, file)
+    except SafetensorError as error:
+        number = number_of(error) or EIO
+        raise OSError(number, os.strerror(number), str(file)) from error
+    open_to_others(file)
+
+
 class TrainedMember:
     """A member: its plan, where it is in its run, and its tensors, which are views of its bank's."""
 
@@ -105,12 +115,7 @@ class TrainedMember:
 
     def save(self, file: Path) -> None:
         """Write its tensors. Raises OSError."""
-        try:
-            save_file({name: t.detach().cpu().contiguous() for name, t in self.tensors().items()}, file)
-        except SafetensorError as error:
-            number = number_of(error) or EIO
-            raise OSError(number, os.strerror(number), str(file)) from error
-        open_to_others(file)
+        write_tensors(self.tensors(), file)
 
     def restore(self, record: MemberRecord, file: Path) -> None:
         """Go on from where a sound checkpoint has it."""
@@ -216,6 +221,11 @@ class TrainedMember:
             found = torch.stack([tensor.isfinite().all() for tensor in parameters.values()]).all()
             self._finite = (self.step, bool(found))
         return self._finite[1]
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it is trained on a GPU, wherever it waits."""
+        return self._bank.device.type == "cuda"
 
     @property
     def input_scales(self) -> list[float]:

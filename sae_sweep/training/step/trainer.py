@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sae_sweep.activations.block import Block
+from sae_sweep.host.memory import OUT_OF_MEMORY, give_back, is_out_of_memory
 from sae_sweep.kernels.device import beside
 from sae_sweep.kernels.facts import CACHE_BYTES, DENSE_ABOVE
 from sae_sweep.plan.constants import CHUNK_ELEMENTS
@@ -24,8 +25,10 @@ from sae_sweep.training.step.objectives import SplicedLoss
 from sae_sweep.training.step.resampling import SAMPLE_ROWS, resample
 from sae_sweep.training.step.rooms import MOST_CROWD, Rooms
 
-HALVES = {"auto": torch.float16, "bf16": torch.bfloat16}
+HALVES = {"auto": torch.float16, "bf16": torch.float16}
 """By `training.precision`: no choice is different for it, and float16 leaves fewer candidates than bfloat16."""
+ROWS_IN = {"bf16": torch.bfloat16}
+"""Likewise: gradients are rounded so, and what is decoded; not what fires, nor how strongly."""
 ROUTE_EVERY = 16
 """Steps between a member's looks at its own density."""
 
@@ -55,6 +58,10 @@ class BankTrainer:
         self._precision = plan.members[0].config.training.precision
         self._half = HALVES.get(self._precision)
         """The format of products that say what may be chosen, on a GPU."""
+        self.whole = True
+        """Whether members are between two steps, even where one raised: none is half done."""
+        self._most_members = len(self.members)
+        """Of a chunk, at most."""
         self.records: list[StepRecord] = []
         self._batch_size = plan.members[0].config.training.batch_size
         self._end_to_end = calibration.end_to_end
@@ -102,7 +109,7 @@ class BankTrainer:
         while stepping := self._stepping(self.steps_in(block)):
             batch = self._batch(block, self.members[stepping[0]].batches)
             for chunk in self._chunks(stepping):
-                self._step(chunk, batch)
+                self._step_in_room(chunk, batch)
             due = [i for i in stepping if self.members[i].step in self.members[i].schedule.resample_steps]
             if any(self.members[i].milestones for i in stepping) or due:
                 self._go_back()
@@ -150,7 +157,8 @@ class BankTrainer:
             member = self.members[index]
             width = member.plan.width
             last = chunks[-1] if chunks else None
-            if last and last.last == index and last.dense == member.dense and latents + width <= most:
+            fits = latents + width <= most and (last is None or index - last.first < self._most_members)
+            if last and last.last == index and last.dense == member.dense and fits:
                 chunks[-1] = Chunk(last.first, index + 1, member.dense)
                 latents += width
             else:
@@ -168,7 +176,34 @@ class BankTrainer:
             return chunk
         most = [member.plan.width * self._batch_size for member in members]
         seen, crowd = [member.entries for member in members], max(member.crowd for member in members)
-        return replace(chunk, room=self._rooms.of(chunk.members, seen, most, crowd, self._half))
+        room = self._rooms.of(chunk.members, seen, most, crowd, self._half)
+        if room is not None:
+            room.rows_in = ROWS_IN.get(self._precision)
+        return replace(chunk, room=room)
+
+    def _step_in_room(self, chunk: Chunk, batch: Batch) -> None:
+        """A step of a chunk; where memory does not last for it once more, of half as many members at a time from there
+        on. Raises what says so where it does not last for one: members are then between two steps, if `whole`."""
+        try:
+            self._step(chunk, batch)
+            return
+        except OUT_OF_MEMORY as error:
+            if not is_out_of_memory(error) or not self.whole:
+                raise
+        give_back()  # where the error no longer holds what the step had made
+        count = chunk.last - chunk.first
+        if count > 1:
+            self._most_members = count // 2
+            middle = chunk.first + self._most_members
+            self._step_in_room(replace(chunk, last=middle), batch)
+            self._step_in_room(replace(chunk, first=middle), batch)
+            return
+        try:
+            self._step(chunk, batch)
+        except OUT_OF_MEMORY:
+            if self.whole:
+                self._go_back()
+            raise
 
     def _step(self, chunk: Chunk, batch: Batch) -> None:
         chunk = self._roomy(chunk)
@@ -181,6 +216,7 @@ class BankTrainer:
         with _matrix_products(self._precision):
             losses, gradients = self.bank.gradients(batch, chunk, coefficient_M, dead_F, own.variance, clocks)
         lost = None if chunk.room is None else chunk.room.lost
+        self.whole = False
         for index, (gradient, member) in enumerate(zip(gradients, members, strict=True), chunk.first):
             own.adam.step(index, gradient, member.schedule, member.step, lost)
         silent_F = own.silent_F[self.bank.latents(chunk.first, chunk.last)]
@@ -198,6 +234,7 @@ class BankTrainer:
         for member in members:
             member.step += 1
             member.batches += 1
+        self.whole = True
 
     def _look(self, members: Sequence[TrainedMember], losses: Losses, coefficient_M: Tensor, l0_M: Tensor) -> None:
         """At fixed steps only, since reading numbers makes the device wait: routes, log lines, divergence."""
@@ -243,7 +280,7 @@ class BankTrainer:
 
     def _resample(self, index: int, batch: Batch) -> None:
         own, member = self.trained, self.members[index]
-        silent_F = member.silent_F
+        silent_F, self.whole = member.silent_F, False
         dead_F = silent_F >= member.schedule.dead_window_steps
         generator = torch.Generator().manual_seed(member.plan.config.seed * 1_000_003 + member.step)
         coefficient = own.coefficients.value_M[index].item() / own.worth
@@ -251,6 +288,7 @@ class BankTrainer:
             silent_F[resample(self.bank, own.adam, index, dead_F, batch, coefficient, generator)] = 0
         except FloatingPointError as error:
             member.failed = f"resampling after step {member.step}: {error}"
+        self.whole = True
 
 
 @contextmanager

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from errno import ENOSPC
 from itertools import cycle
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from sae_sweep.folder.checkpoints import Checkpoint, Company
 from sae_sweep.plan.members import Member
+from sae_sweep.training.run.aside import Aside, Copied, pays
 from sae_sweep.training.run.checkpointing import newest_sound, save
 from sae_sweep.training.step.trainer import BankTrainer
 from tests.equalities.test_group_alone import members as members_of
@@ -173,3 +176,46 @@ def test_a_member_that_never_was_finite_has_no_last_good_state(tmp_path: Path) -
     assert not made.members[0].finite
     assert made.members[1].finite
     assert checkpoint.members[0].good_step is None
+
+
+@pytest.mark.parametrize("kind", ["gated", "topk"])
+def test_what_is_written_aside_is_how_members_were(kind: str, tmp_path: Path) -> None:
+    """Training goes on to its end before the first byte is written; who resumes ends as if it had not been stopped."""
+    group, company = members(kind), Company(tmp_path / "company")
+    made, gate = train(trainer(group, torch.float32), stop=(2, 5)), Event()
+    kept = [(Copied(member), member.record(0, None)) for member in made.members]
+    expected = [{name: t.clone() for name, t in member.tensors().items()} for member in made.members]
+    aside = Aside()
+    aside.begin(lambda: save(company, 2, "stamp", kept, None) if gate.wait(60) else None)  # type: ignore[arg-type, return-value]
+    train(made, 2)
+    assert not company.folders()
+    gate.set()
+    assert aside.end() is not None
+    assert aside.end() is None
+    again, checkpoint = restored(group, company, [])
+    assert (checkpoint.block, checkpoint.members[0].batches) == (2, 5)
+    for own, before in zip(again.members, expected, strict=True):
+        assert all(torch.equal(t.nan_to_num(), before[name].nan_to_num()) for name, t in own.tensors().items())
+    train(again, 2)
+    for own, whole in zip(again.members, made.members, strict=True):
+        assert all(torch.equal(t.nan_to_num(), whole.tensors()[n].nan_to_num()) for n, t in own.tensors().items())
+
+
+def test_a_disk_that_takes_nothing_is_told_where_the_checkpoint_is_asked_for() -> None:
+    def write() -> Checkpoint:
+        raise OSError(ENOSPC, "No space left on device", "state")
+
+    aside = Aside()
+    aside.begin(write)
+    with pytest.raises(OSError, match="No space left"):
+        aside.end()
+    assert aside.end() is None
+
+
+def test_on_a_cpu_nothing_is_written_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = trainer(members("standard")[:1], torch.float32)
+    assert not pays(made.members)
+    monkeypatch.setattr(type(made.members[0]), "on_gpu", True)
+    assert pays(made.members)
+    monkeypatch.setattr("sae_sweep.training.run.aside.host_free", lambda: 100.0)
+    assert not pays(made.members), "no room for a copy"

@@ -16,6 +16,7 @@ from sae_sweep.folder.checkpoints import StateFolder
 from sae_sweep.host.signals import Interrupted
 from sae_sweep.launch.local import run_sweep
 from sae_sweep.training.run import checkpointing as keeper
+from sae_sweep.training.run.aside import Aside
 from tests.e2e.kills import assert_same
 from tests.training.run.toy_sweeps import (
     GATED,
@@ -47,6 +48,33 @@ def test_stopped_where_it_is_awkward(where: str, tmp_path: Path, monkeypatch: py
         strike(patch, *AWKWARD[where], sigterm)
         with pytest.raises(Interrupted):
             sweep(tmp_path, *members)
+    assert {o.state for o in sweep(tmp_path, *members)} == {"finished"}
+    assert_same(forget_config(tmp_path / "sweep"), expected)
+
+
+def test_stopped_with_checkpoints_that_are_written_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: Alone
+) -> None:
+    """As on a GPU: one every few steps, while those after it are taken."""
+    members = (GATED, STANDARD, SHORT)
+    expected = alone(*members)
+    steps, begun = iter(range(1, 1_000_000)), list[int]()
+    real = Aside.begin
+
+    def due(own: keeper.Keeper, tokens: int) -> bool:
+        step = next(steps)
+        if step in (30, 61):
+            sigterm()
+        return step % 7 == 0
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keeper.Keeper, "due", due)
+        patch.setattr(keeper, "pays", lambda members: True)
+        patch.setattr(Aside, "begin", lambda own, write: (begun.append(1), real(own, write))[1])
+        for _ in range(2):
+            with pytest.raises(Interrupted):
+                sweep(tmp_path, *members)
+    assert len(begun) > 4
     assert {o.state for o in sweep(tmp_path, *members)} == {"finished"}
     assert_same(forget_config(tmp_path / "sweep"), expected)
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from sae_sweep.saes.bank import Bank, Batch, Chunk
 from sae_sweep.training.step import trainer as trainer_module
 from sae_sweep.training.step.trainer import BankTrainer
 from tests.training.fabricate import D, activations, block, member, parameters, silence, statistics, train, trainer
@@ -181,3 +182,39 @@ def test_a_diverging_member_does_not_stop_the_others(kind: str, log_every: int) 
     alone = train([sound])
     for name, t in parameters(alone, 0).items():
         torch.testing.assert_close(parameters(made, 1)[name], t, rtol=1e-9, atol=1e-9)
+
+
+def test_without_memory_a_step_is_taken_by_fewer_members_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From there on, and with the same results."""
+    members = [member("gated", sae_l1=0.1 * (seed + 1), seed=seed) for seed in range(5)]
+    whole, made = (trainer(members, log_every=100) for _ in range(2))
+    real, sizes = Bank.gradients, list[int]()
+
+    def gradients(self: Bank, batch: Batch, chunk: Chunk, *arguments: Any) -> Any:
+        if self is made.bank:
+            sizes.append(chunk.last - chunk.first)
+            if sizes[-1] > 2 and made.members[0].step == 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, batch, chunk, *arguments)
+
+    monkeypatch.setattr(Bank, "gradients", gradients)
+    for one in (whole, made):
+        one.consume(block(0), nothing)
+    assert sizes == [5] * 4 + [2, 3] + [2, 2, 1] * 4
+    for index in range(5):
+        for name, theirs in parameters(whole, index).items():
+            torch.testing.assert_close(parameters(made, index)[name], theirs, rtol=1e-9, atol=1e-11)
+
+
+def test_other_errors_of_a_step_are_not_taken_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, asked = trainer([member("standard", sae_l1=0.1)]), []
+
+    def gradients(self: Bank, *arguments: Any) -> Any:
+        asked.append(None)
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(Bank, "gradients", gradients)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        made.consume(block(0), nothing)
+    assert len(asked) == 1
+    assert made.members[0].step == 0
