@@ -197,8 +197,9 @@ class TrainingConfig:
     """How lr falls over that share: linear (null too), cosine, or constant, which does not; over all of the run where
     it is given and the share is neither here nor in the recipe."""
     precision: str = field(default="auto", kw_only=True)
-    """How a GPU multiplies: auto and bf16 choose latents by products of 16 bits and compute what may be chosen in
-    float32, which is exact; fp32 computes all of it so; tf32 multiplies everything in TF32, which is not exact."""
+    """How a GPU multiplies: auto chooses latents by products of 16 bits and computes what may be chosen in float32,
+    which is exact; bf16 reads rows of decoders and of errors in bfloat16 besides: the same codes, rounded gradients;
+    fp32 computes all in float32, tf32 multiplies everything in TF32, which is not exact."""
     milestones: list[int] | str | None
     """Training tokens after which each member is kept as it is then, and judged; `log:n` is n of them log-spaced."""
 

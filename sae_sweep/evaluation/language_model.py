@@ -36,7 +36,7 @@ class _Losses:
     def __init__(self, sequences: int, device: torch.device) -> None:
         self.clean = PassLosses(sequences, device)
         self.passes: dict[str, PassLosses] = {}
-        self.targets_R = torch.zeros(sequences, dtype=torch.float64, device=device)
+        self._targets_R = torch.zeros(sequences, dtype=torch.int64, device=device)
         self.outliers = torch.zeros((), dtype=torch.float64, device=device)
         self.counted = torch.zeros((), dtype=torch.float64, device=device)
 
@@ -45,12 +45,17 @@ class _Losses:
         row_N, position_N = places.target_RT.nonzero(as_tuple=True)
         next_N = batch.clean.tokens_RT[row_N, position_N + 1]
         for name in finals.keys() - self.passes.keys():
-            self.passes[name] = PassLosses(len(self.targets_R), self.targets_R.device)
+            self.passes[name] = PassLosses(len(self._targets_R), self._targets_R.device)
         sums = {"clean": self.clean, **self.passes}
         accumulate(model, batch.clean.final_RTD[places.target_RT], finals, next_N, row_N + batch.first, sums)
-        self.targets_R.index_add_(0, row_N + batch.first, torch.ones_like(row_N, dtype=torch.float64))
+        self._targets_R.index_add_(0, row_N + batch.first, torch.ones_like(row_N))
         self.outliers += places.outliers_RT.sum()
         self.counted += places.counted_RT.sum()
+
+    @property
+    def targets_R(self) -> Tensor:
+        """[R] float64: positions with a target in each sequence."""
+        return self._targets_R.double()
 
     @property
     def outlier_fraction(self) -> float:

@@ -13,6 +13,7 @@ from sae_sweep.evaluation.jackknife import ratio_standard_error
 from sae_sweep.evaluation.metrics import undefined_without_a_model
 from sae_sweep.evaluation.tiles import losses_of, positions_of
 from sae_sweep.host.cores import side_by_side
+from sae_sweep.kernels.sparse import add_at
 from sae_sweep.model.head import head_of
 from sae_sweep.model.language_model import LanguageModel
 
@@ -26,8 +27,8 @@ class PassLosses:
 
     def add(self, sequence_N: Tensor, ce_N: Tensor, kl_N: Tensor) -> None:
         """Add tokens' cross-entropy and KL, in nats, to their sequences' sums."""
-        self.ce_R.index_add_(0, sequence_N, ce_N)
-        self.kl_R.index_add_(0, sequence_N, kl_N)
+        add_at(self.ce_R, sequence_N, ce_N)
+        add_at(self.kl_R, sequence_N, kl_N)
 
 
 def average(passes: Sequence[PassLosses]) -> PassLosses:

@@ -7,6 +7,7 @@ from sae_sweep.evaluation.core_sums import CoreSums
 from sae_sweep.evaluation.reconstruction import Reconstruction
 from sae_sweep.evaluation.sparsity import Sparsity
 from sae_sweep.kernels.entries import rows_where
+from sae_sweep.kernels.sparse import add_at
 from sae_sweep.plan.constants import CODE_ELEMENTS
 from sae_sweep.saes.cross_layer import CrossLayerSae
 from sae_sweep.saes.inference import InferenceSae
@@ -43,7 +44,7 @@ class SaeSums:
                 own.update(*(each.chunk(len(self._layers), dim=1)[layer] for each in (y_BD, x_hat_BD)))
             self.sparsity.update(fired, sequence_N[part][counts_B])
             error2_B = (y_BD.double() - x_hat_BD.double()).square().sum(1)
-            self._error2_R.index_add_(0, sequence_N[part][counts_B], error2_B)
+            add_at(self._error2_R, sequence_N[part][counts_B], error2_B)
         if self._core is not None:
             self._core.add(y_ND[counts_N], x_hat_ND[counts_N])
         return x_hat_ND

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sae_sweep.kernels import cpu
 from sae_sweep.kernels.device import on_triton
-from sae_sweep.kernels.rows import RowSums
+from sae_sweep.kernels.rows import RowSums, Scaled
 from sae_sweep.kernels.sparse import located
 
 if TYPE_CHECKING:
@@ -34,27 +34,29 @@ class Room:
     """How long lists are whose length only the device knows: as long as there is room. Whether that was enough is a
     number on the device too, which who made it looks at when it costs nothing."""
 
-    def __init__(self, entries: int, lost_before: Tensor, half: torch.dtype | None = None, crowd: int = 1) -> None:
+    def __init__(self, entries: int, lost_before: Tensor, half: torch.dtype | None = None) -> None:
         """`lost_before` [] bool: whether a list that this one goes on from was cut. With `half`, a format of 16 bits,
-        products in it say what may be chosen: `crowd` times as much as is expected at first."""
-        self.entries, self.half, self.crowd = entries, half, crowd
+        products in it say what may be chosen."""
+        self.entries, self.half = entries, half
         self._lost, self._wider = lost_before, list[Room]()
-        self.wanted: Tensor | None = None
-        """[] int64: how many entries there were; those beyond the room are lost."""
         self.rows: dict[str, RowSums] = {}
         """By name of the weight: gradients that are not made."""
+        self.inputs: Scaled | None = None
+        """Of the step, where they are so."""
+        self.rows_in: torch.dtype | None = None
+        """The format that rows of decoders, and of what comes back to them, are read in; None is their own."""
 
     @property
     def lost(self) -> Tensor:
         """[] bool: whether a list was cut."""
-        lost = self._lost if self.wanted is None else self._lost | (self.wanted > self.entries)
+        lost = self._lost
         for other in self._wider:
             lost = lost | other.lost
         return lost
 
-    def lose(self, cut: Tensor) -> None:
-        """Count a list as cut where it was, [] bool, for want of other room than this."""
-        self._lost = self._lost | cut
+    def hold(self, wanted: Tensor) -> None:
+        """Take in a list of so many entries, [] int64; those beyond the room are lost."""
+        self._lost = self._lost | (wanted > self.entries)
 
     def wider(self, times: int) -> "Room":
         """Room for so many times the entries: where that is not enough, this one is not."""
@@ -83,11 +85,16 @@ def above(z_RF: Tensor, floor_F: Tensor | float = 0, bias_F: Tensor | None = Non
 def above_within(z_RF: Tensor, floor: Tensor, room: Room) -> Entries:
     """The numbers above their floor, which is [], [F] or [R, 1], in lists that fill the room: what comes after the last
     offset is the last column, and 0. No device is waited for."""
-    counts_R = _counts_above(z_RF, floor)
-    ends_R = counts_R.cumsum(0)
-    room.wanted = ends_R[-1]
-    offsets = torch.cat([ends_R.new_zeros(1), ends_R]).clamp(max=room.entries).to(torch.int32)
+    offsets = _offsets(_counts_above(z_RF, floor), room)
     return Entries(offsets, *_written_above(z_RF, floor, offsets, room.entries))
+
+
+def _offsets(counts_R: Tensor, room: Room) -> Tensor:
+    """[R + 1] int32: where rows of so many entries begin, in lists that fill the room, which is told of all."""
+    ends = counts_R.new_zeros(len(counts_R) + 1)
+    torch.cumsum(counts_R, 0, out=ends[1:])
+    room.hold(ends[-1])
+    return ends.clamp(max=room.entries).to(torch.int32)
 
 
 def _counts_above(z_RF: Tensor, floor: Tensor) -> Tensor:
@@ -113,10 +120,16 @@ def _written_above(z_RF: Tensor, floor: Tensor, offsets: Tensor, room: int) -> t
 
 def kept_within(entries: Entries, kept_N: Tensor, room: Room, last: int) -> Entries:
     """Those of some entries that a mask keeps, in lists that fill the room; what is left of it is of the `last`
-    column."""
+    column. What the mask says of padding does not matter."""
+    if on_triton(kept_N):
+        from sae_sweep.kernels.cuda import listing
+
+        begins = _offsets(listing.counts_kept(entries.offsets, kept_N), room)
+        return Entries(begins, *listing.write_kept(*entries, kept_N, begins, room.entries, last))
+    kept_N = kept_N & (torch.arange(len(kept_N), device=kept_N.device) < entries.offsets[-1])
     ends_N = kept_N.cumsum(0)
     begins = torch.cat([ends_N.new_zeros(1), ends_N]).index_select(0, entries.offsets)
-    room.wanted = begins[-1]
+    room.hold(begins[-1])
     place_N = torch.where(kept_N, ends_N - 1, room.entries).clamp(max=room.entries)  # one more, for what is left out
     column_N = torch.full((room.entries + 1,), last, dtype=torch.int32, device=kept_N.device)
     value_N = entries.value_N.new_zeros(room.entries + 1)

@@ -1,11 +1,13 @@
 """Selecting the largest of many numbers without sorting them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from sae_sweep.kernels.device import on_triton
-from sae_sweep.kernels.entries import largest_of_rows
+from sae_sweep.kernels.entries import Entries, largest_of_rows
 from sae_sweep.kernels.sparse import bag_of_each
 
 SAMPLE = 2**16
@@ -39,10 +41,36 @@ def row_top(values_BF: Tensor, count: int) -> Tensor:
 def row_smallest(values_BF: Tensor, count: int) -> Tensor:
     """[B]: the smallest of each row's `count` largest."""
     if on_triton(values_BF):
-        from sae_sweep.kernels.cuda import selection as triton_selection
+        from sae_sweep.kernels.cuda import ranking
 
-        return triton_selection.row_top(values_BF, count)[1]
+        return ranking.row_smallest(values_BF, count)
     return values_BF.topk(count, dim=1, sorted=False).values.amin(1)
+
+
+def largest_of_lists(entries: Entries, parts: Sequence[slice], counts: Sequence[int]) -> Tensor:
+    """[N] bool: where each row's largest numbers are, as many as its count says of each part of the columns, as far as
+    they are above 0; of equal ones the first. No device is waited for; padding may be anything."""
+    values_N = entries.value_N
+    if on_triton(values_N):
+        from sae_sweep.kernels.cuda import ranking
+
+        kept_N = torch.zeros(len(values_N), dtype=torch.int8, device=values_N.device)
+        for columns, count in zip(parts, counts, strict=True):
+            ranking.keep_largest(entries, columns, count, kept_N)
+        return kept_N.view(torch.bool)
+    row_N = bag_of_each(entries.offsets, len(values_N), padded=True)
+    places_N = torch.arange(len(values_N), device=values_N.device)
+    kept_N = torch.zeros_like(values_N, dtype=torch.bool)
+    for columns, count in zip(parts, counts, strict=True):
+        own_N = (entries.column_N >= columns.start) & (entries.column_N < columns.stop)
+        order_N = torch.where(own_N & (places_N < entries.offsets[-1]), values_N, -torch.inf).argsort(
+            descending=True, stable=True
+        )
+        order_N = order_N.index_select(0, row_N.index_select(0, order_N).argsort(stable=True))
+        rank_N = places_N - entries.offsets.index_select(0, row_N)  # rows have the places that they had
+        own_N = own_N.index_select(0, order_N) & (rank_N < count) & (values_N.index_select(0, order_N) > 0)
+        kept_N |= torch.zeros_like(kept_N).index_copy_(0, order_N, own_N)
+    return kept_N
 
 
 def row_largest(values_BF: Tensor, count: int) -> Tensor:

@@ -36,6 +36,7 @@ def weighted_row_sums(table_KD: Tensor, index_N: Tensor, weight_N: Tensor, offse
         from sae_sweep.kernels.cuda import sparse as triton_sparse
 
         return triton_sparse.weighted_row_sums(table_KD, index_N, weight_N, offsets)
+    table_KD = table_KD.to(weight_N.dtype)
     if table_KD.numel() * table_KD.itemsize <= CACHE_BYTES or len(index_N) < READS_PER_COPY * len(table_KD):
         return _bags(table_KD, index_N, weight_N, offsets)
     parts = [_bags(part_Kc.contiguous(), index_N, weight_N, offsets) for part_Kc in table_KD.split(COLUMNS, dim=1)]
@@ -64,6 +65,7 @@ def sampled_products(left_RD: Tensor, right_FD: Tensor, index_N: Tensor, offsets
         from sae_sweep.kernels.cuda import sparse as triton_sparse
 
         return triton_sparse.sampled_products(left_RD, right_FD, index_N, offsets)
+    left_RD = left_RD.to(right_FD.dtype)
     if not _on_one_core(left_RD):
         zeros_N = left_RD.new_zeros(index_N.shape)
         size = (left_RD.shape[0], right_FD.shape[0])
@@ -104,6 +106,20 @@ def bag_sums(values_N: Tensor, offsets: Tensor) -> Tensor:
     """[bags]: the sum of each bag's values, 0 for an empty one; in the order of the entries, on any device."""
     sums: Tensor = torch.segment_reduce(values_N, "sum", offsets=offsets, initial=0, unsafe=True)
     return sums
+
+
+def add_at(sums_R: Tensor, index_N: Tensor, values_N: Tensor) -> None:
+    """Add each value, in place, to the sum that its index says: in the order of the values, so that sums have the same
+    bits each time. No device is waited for."""
+    if sums_R.device.type == "cpu":
+        sums_R.index_add_(0, index_N, values_N)
+    else:
+        sums_R += _sums_at(index_N, values_N, len(sums_R))
+
+
+def _sums_at(index_N: Tensor, values_N: Tensor, sums: int) -> Tensor:
+    ordered_N, order_N = torch.sort(index_N, stable=True)
+    return bag_sums(values_N.index_select(0, order_N), sorted_offsets(ordered_N, sums))
 
 
 def sorted_offsets(bag_N: Tensor, bags: int, step: int = 1) -> Tensor:

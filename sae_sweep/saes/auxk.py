@@ -7,14 +7,13 @@ latents' pre-activations, ReLU'd, a the coefficient and V = E||x - mean||^2. The
 V and adds this one without it; multiplied by V it is in the same unit as every other architecture's loss.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from sae_sweep.architectures.topk.facts import TopKConfig
 from sae_sweep.saes.base import Parameters, Step
 from sae_sweep.saes.layered_codes import ends_summed
+from sae_sweep.saes.taking import taken
 
 
 def auxk_losses(p: Parameters, x_BD: Tensor, error_BMD: Tensor, step: Step) -> Tensor | None:
@@ -60,31 +59,10 @@ def _without_waiting(p: Parameters, x_BD: Tensor, error_BD: Tensor, member: int,
     own_K = dead_F.to(torch.int8).sort(descending=True, stable=True).indices[:most]
     dead_K = own_K + latents.start
     spread = (error_BD - error_BD.mean(0)).square().sum()
-    W_enc, W_dec = _rows(p["W_enc"], dead_K), _rows(p["W_dec"], dead_K)
-    pre_BK = step.spaces.centred(x_BD, p["b_dec"][member]) @ W_enc.T + _rows(p["b_enc"], dead_K)
+    W_enc, W_dec = (taken(p[name], dead_K, once=True) for name in ("W_enc", "W_dec"))
+    pre_BK = step.spaces.centred(x_BD, p["b_dec"][member]) @ W_enc.T + taken(p["b_enc"], dead_K, once=True)
     top = torch.where(dead_F[own_K], pre_BK, -torch.inf).topk(min(auxk, most), dim=1, sorted=False)
     z_BK = torch.zeros_like(pre_BK).scatter(1, top.indices, top.values.relu())
     error = (error_BD + z_BK @ W_dec).square().sum()
     loss = config.auxk_coefficient * step.variance * error / spread.clamp(min=torch.finfo(spread.dtype).tiny)
     return torch.where(dead_F.any() & (spread > 0), loss, 0)
-
-
-def _rows(tensor_F: Tensor, index_K: Tensor) -> Tensor:
-    rows: Tensor = _Rows.apply(tensor_F, index_K)
-    return rows
-
-
-class _Rows(torch.autograd.Function):
-    """Rows of a tensor, none of them twice, so that gradients need not be added up, which CUDA does in no order."""
-
-    @staticmethod
-    def forward(ctx: Any, tensor_F: Tensor, index_K: Tensor) -> Tensor:
-        ctx.save_for_backward(index_K)
-        ctx.shape = tensor_F.shape
-        return tensor_F.index_select(0, index_K)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        (g_K,) = gradients
-        (index_K,) = ctx.saved_tensors
-        return g_K.new_zeros(ctx.shape).index_copy_(0, index_K, g_K), None

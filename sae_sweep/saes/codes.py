@@ -26,7 +26,7 @@ from torch import Tensor
 
 from sae_sweep.kernels.device import on_triton
 from sae_sweep.kernels.entries import Room
-from sae_sweep.kernels.rows import WIDEST, RowSums
+from sae_sweep.kernels.rows import WIDEST, RowSums, Scaled
 from sae_sweep.saes.layout import Layout
 
 
@@ -37,6 +37,10 @@ class Codes(ABC):
     tokens: int
     late: dict[str, RowSums] | None = None
     """Where gradients of W_enc and W_dec go that are not made; None where they are."""
+    scaled: Scaled | None = None
+    """The inputs that values are encoded from, where they are numbers of 16 bits times another."""
+    rows_in: torch.dtype | None = None
+    """The format that rows of decoders, and of what comes back to them, are read in; None is their own."""
 
     def encode(
         self,
@@ -78,6 +82,10 @@ class Codes(ABC):
     @abstractmethod
     def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
         """[B, M, D]: for each token and member, its values times its decoder rows, summed."""
+
+    def errors(self, values: Tensor, W_dec: Tensor, b_dec_MD: Tensor, target_BMD: Tensor) -> Tensor:
+        """[B, M, D]: reconstructions less the target, [B, M or 1, D]."""
+        return (self.decode(values, W_dec) + b_dec_MD).sub_(target_BMD)
 
     def decode_both(self, values: Tensor, others: Tensor, W_dec: Tensor, *, frozen: bool) -> tuple[Tensor, Tensor]:
         """`decode` of two sets of values. If `frozen`, the decoder has no gradient through the second."""

@@ -45,7 +45,7 @@ class Errors:
 def errors(codes: Codes, f: Tensor, p: Parameters, target_BMD: Tensor, step: Step) -> Errors:
     """Of activations f; with prefixes where the step's members have them."""
     if not step.configs[0].nested:
-        return Errors((codes.decode(f, p["W_dec"]) + p["b_dec"]).sub_(target_BMD))
+        return Errors(codes.errors(f, p["W_dec"], p["b_dec"], target_BMD))
     found = zip(step.configs, step.layout.widths, step.clocks, strict=True)
     prefixes = [prefix_sizes(config, width, clock) for config, width, clock in found]
     # To the decoder each group of latents is a member, so that its reconstruction comes out by itself.

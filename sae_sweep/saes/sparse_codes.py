@@ -21,8 +21,9 @@ from sae_sweep.kernels.sparse import (
     weighted_row_sums,
 )
 from sae_sweep.saes.codes import Codes
-from sae_sweep.saes.decoding import SparseDecode, SparseDecodeBoth
+from sae_sweep.saes.decoding import SparseDecode, SparseDecodeBoth, SparseErrors
 from sae_sweep.saes.layout import Layout
+from sae_sweep.saes.taking import taken
 
 
 class SparseCodes(Codes):
@@ -79,11 +80,9 @@ class SparseCodes(Codes):
         return RelaidCodes(self, layout)
 
     def ranked(self, values: Tensor, ends: Sequence[Sequence[int]]) -> tuple[Codes, Tensor]:
-        if self._padded:  # ranks are of lists of a known length, which is waited for
-            count = int(self.token_offsets[-1])
-            known = SparseCodes(self.token_offsets, self.latent_N[:count], self.layout, late=self.late)
-            return known.ranked(values[:count], ends)
         most = max(own[-1] for own in ends)
+        if self._padded or values.device.type != "cpu":
+            return self._ranked_by_sorting(values, ends, most)
         place_N = torch.arange(len(values), device=values.device) - self.row_offsets.index_select(0, self.row_N)
         padded_RK = values.new_full((self.rows, most), -torch.inf)
         padded_RK[self.row_N.long(), place_N.long()] = values.detach()
@@ -93,6 +92,18 @@ class SparseCodes(Codes):
         part_MK = moved(_parts(ends, most).to(self.row_N.dtype), values.device)
         part_N = part_MK.repeat(self.tokens, 1)[there_RK]
         return RankedCodes(self, order_N, part_N, sum(map(len, ends))), values.index_select(0, order_N)
+
+    def _ranked_by_sorting(self, values: Tensor, ends: Sequence[Sequence[int]], most: int) -> tuple[Codes, Tensor]:
+        """The same without asking how many entries there are: padding comes last, in the last part."""
+        found = torch.where(self._real_N, values.detach(), -torch.inf)
+        order_N = found.argsort(descending=True, stable=True)
+        order_N = order_N.index_select(0, self.row_N.index_select(0, order_N).argsort(stable=True))
+        places_N = torch.arange(len(values), device=values.device)
+        rank_N = places_N - self.row_offsets.index_select(0, self.row_N)  # rows have the places that they had
+        part_MK = moved(_parts(ends, most).to(self.row_N.dtype), values.device)
+        member_N = self.row_N % self.layout.members
+        part_N = part_MK.flatten().index_select(0, member_N * most + rank_N.clamp(max=most - 1))
+        return RankedCodes(self, order_N, part_N, sum(map(len, ends))), taken(values, order_N, once=True)
 
     def at_least(self, values: Tensor, smallest: Tensor, room: Room | None) -> tuple[Codes, Tensor]:
         entries = Entries(self.token_offsets, self.latent_N, values)
@@ -115,14 +126,29 @@ class SparseCodes(Codes):
 
     def dense(self, values: Tensor, latents: slice) -> Tensor:
         own_N = (self.latent_N >= latents.start) & (self.latent_N < latents.stop)
-        own_N = (own_N & self._real_N if self._padded else own_N).nonzero().squeeze(1)
+        if self._padded or values.device.type != "cpu":
+            return self._dense_of(values, own_N & self._real_N, latents)
+        own_N = own_N.nonzero().squeeze(1)
         at = self.token_N.index_select(0, own_N).long(), self.latent_N.index_select(0, own_N).long() - latents.start
         zeros_Bf = values.new_zeros(self.tokens, latents.stop - latents.start)
         return zeros_Bf.index_put(at, values.index_select(0, own_N))
 
+    def _dense_of(self, values: Tensor, own_N: Tensor, latents: slice) -> Tensor:
+        """The same without asking how many entries there are: what is left out goes to one place more."""
+        width = latents.stop - latents.start
+        place_N = torch.where(own_N, self.token_N.long() * width + self.latent_N - latents.start, self.tokens * width)
+        flat = values.new_zeros(self.tokens * width + 1).index_copy(0, place_N, values)
+        return flat[:-1].view(self.tokens, width)
+
     def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
         out_RD = SparseDecode.apply(values, W_dec, self, self.defers("W_dec", W_dec))
         return out_RD.view(self.tokens, self.rows_per_token, -1)
+
+    def errors(self, values: Tensor, W_dec: Tensor, b_dec_MD: Tensor, target_BMD: Tensor) -> Tensor:
+        if target_BMD.requires_grad or not on_triton(W_dec):
+            return super().errors(values, W_dec, b_dec_MD, target_BMD)
+        found: Tensor = SparseErrors.apply(values, W_dec, b_dec_MD, target_BMD, self, self.defers("W_dec", W_dec))
+        return found
 
     def decode_both(self, values: Tensor, others: Tensor, W_dec: Tensor, *, frozen: bool) -> tuple[Tensor, Tensor]:
         defers = frozen and self.defers("W_dec", W_dec)
@@ -138,6 +164,8 @@ class SparseCodes(Codes):
     def row_sums(self, values: Tensor, x_BD: Tensor) -> tuple[RowSums, Tensor]:
         by = self.transpose
         ordered_N, sums_F = ordered_sums(values, by.order_N, by.offsets)
+        if self.scaled is not None:
+            return RowSums(self.scaled.table_BD, by.token_N, ordered_N * self.scaled.scale, by.offsets), sums_F
         return RowSums(x_BD, by.token_N, ordered_N, by.offsets), sums_F
 
     def times(self, values: Tensor, rows_FD: Tensor) -> Tensor:
@@ -178,7 +206,7 @@ class RelaidCodes(SparseCodes):
 
     def __init__(self, codes: SparseCodes, layout: Layout):
         super().__init__(codes.token_offsets, codes.latent_N, layout, codes._padded, codes.late)
-        self._codes = codes
+        self._codes, self.rows_in = codes, codes.rows_in
 
     @cached_property
     def by_latent(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -191,8 +219,8 @@ class RankedCodes(SparseCodes):
     def __init__(self, codes: SparseCodes, order_N: Tensor, part_N: Tensor, parts: int):
         """Which entry of the other codes is the n-th, and its part, counted over all members."""
         latent_N = codes.latent_N.index_select(0, order_N)
-        super().__init__(codes.token_offsets, latent_N, codes.layout, late=codes.late)
-        self._part_N, self._parts = part_N, parts
+        super().__init__(codes.token_offsets, latent_N, codes.layout, codes._padded, codes.late)
+        self._part_N, self._parts, self.rows_in = part_N, parts, codes.rows_in
 
     @property
     def rows_per_token(self) -> int:

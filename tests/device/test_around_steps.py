@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from sae_sweep.evaluation.splice import PassLosses
 from sae_sweep.evaluation.sums import SaeSums
 from sae_sweep.training.devices import waves
 from sae_sweep.training.devices.lanes import Lanes
@@ -84,4 +85,15 @@ def test_judging(kind: str) -> None:
         log.clear()
         assert sums.add(x_ND, tokens_N, counts_N, tokens_N).is_cuda
         assert log.waits.total() == 9
+        assert not log.atomics, "every sum has an order"
         sums.metrics()
+
+
+def test_what_passes_lose_is_added_in_an_order() -> None:
+    with fake_cuda() as log:
+        losses = PassLosses(3, DEVICE)
+        ce_N, sequence_N = torch.zeros(9, dtype=torch.float64, device=DEVICE), torch.zeros(9, device=DEVICE).long()
+        log.clear()
+        losses.add(sequence_N, ce_N, ce_N)
+        assert not log.atomics
+        assert not log.waits

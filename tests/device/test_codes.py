@@ -44,7 +44,7 @@ class Both:
 
     def __init__(self, of: tuple[Any, ...], room: Room, half: torch.dtype, found: list[Tensor]) -> None:
         def roomy() -> Room:
-            return Room(room.entries, torch.tensor(False), half, crowd=16)
+            return Room(room.entries, torch.tensor(False), half)
 
         self._whole, self._halved = WholeEncoder(*of, roomy()), HalvedEncoder(*of, roomy())
         self.tokens, self._found = self._whole.tokens, found

@@ -16,7 +16,9 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sae_sweep.kernels.cuda import halving, listing, selection, sparse, updating
+from sae_sweep.kernels.cuda import gathering, halving, listing, ranking, selection, sparse, updating
+from sae_sweep.kernels.cuda.digits import FORMATS
+from sae_sweep.kernels.halved import EXPONENT, UNIT, Format
 
 TOOL = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 NAMES = {torch.bfloat16: "bf16", torch.float32: "fp32", torch.float64: "fp64"}
@@ -38,7 +40,7 @@ def variants() -> list[tuple[object, dict[str, str], dict[str, object]]]:
         }
         found += [(kernel, {**floats, **indices}, constants) for kernel in SPARSE]
     for dtype in (torch.bfloat16, torch.float32):
-        layout = selection._FORMATS[dtype]
+        layout = FORMATS[dtype]
         state = dict.fromkeys(("columns", "counts", "cut", "rank"), "*i64")
         pointers = {**state, **dict.fromkeys(("bits", "smallest", "answer"), INTEGERS[layout.integer])}
         constants = {"KEY": layout.key, "BITS": layout.bits, "INFINITY": layout.infinity, "BLOCK": selection.BLOCK}
@@ -50,6 +52,16 @@ def variants() -> list[tuple[object, dict[str, str], dict[str, object]]]:
         found += [
             (kernel, of_lists, {"BLOCK": listing.BLOCK}) for kernel in (listing._count_above, listing._write_above)
         ]
+        digits = {name: value for name, value in constants.items() if name != "BLOCK"}
+        found += [
+            (ranking._row_smallest, pointers, {**digits, "WHOLE": whole, "BLOCK": block})
+            for whole, block in ((True, ranking.WHOLE // dtype.itemsize), (False, selection.BLOCK))
+        ]
+        lists = {"offsets": "*i32", "columns": "*i32", "kept": "*i8", "bits": INTEGERS[layout.integer]}
+        found.append((ranking._keep_largest, lists, {**digits, "BLOCK": listing.LISTED}))
+    lists = {**dict.fromkeys(("offsets", "column", "ends", "columns"), "*i32"), "kept": "*i8", "counts": "*i64"}
+    lists |= dict.fromkeys(("value", "out"), "*fp32")
+    found += [(kernel, lists, {"BLOCK": listing.LISTED}) for kernel in (listing._count_kept, listing._write_kept)]
     for width in (2304, 3072):
         found += updates(width)
     return found
@@ -62,12 +74,30 @@ def updates(width: int) -> list[tuple[object, dict[str, str], dict[str, object]]
     pointers |= dict.fromkeys(("rate", "beta1", "beta2", "eps", "root"), "fp32")
     block = triton.next_power_of_2(width)
     constants = {"SUBTRACTS": True, "ADDS": False, "BLOCK": block, "SUM": tl.float32, "UNIT": True}
-    halved = {"rows": "*fp32", "out": "*fp16", "norms": "*fp32"}
     made = [(kernel, pointers, constants) for kernel in (updating._row_norms, updating._update_row)]
-    return [*made, (halving._half_row, halved, {"BLOCK": block})]
+    of = Format(torch.float16)
+    fixed = {"ROUNDOFF": of.roundoff, "SPACING": of.spacing, "UNIT": UNIT, "BLOCK": block}
+    fixed |= {"MOST": of.most, "LOST": of.lost(width), "EXPONENT": EXPONENT}
+    fixed |= dict.fromkeys(("BIAS", "PRE", "FLOOR"), True)
+    halved = {**dict.fromkeys(("rows", "bias", "pre", "floor", "offsets", "largest", "scale"), "*fp32"), "out": "*fp16"}
+    halved |= {"member": "*i32", "per": "fp32", "inputs": "*bf16"}
+    made += [(kernel, halved, fixed) for kernel in (halving._half_row, halving._half_input)]
+    gathered = {**dict.fromkeys(("table", "rows", "weight", "products", "out"), "*fp32"), "order": "*i64"}
+    gathered |= {"index": "*i32", "offsets": "*i32"}
+    made.append((gathering._products_and_sums, gathered, {"BLOCK": block, "SUM": tl.float32}))
+    fixed = {"SHARED": True, "ENTRIES": sparse.ENTRIES, "COLUMNS": sparse.COLUMNS, "SUM": tl.float32}
+    decoded = {
+        **dict.fromkeys(("rows", "weight", "bias", "target", "out"), "*fp32"),
+        "index": "*i32",
+        "offsets": "*i32",
+    }
+    return [*made, (gathering._errors, decoded, fixed)]
 
 
-BY_ROW = (updating._row_norms, updating._update_row, halving._half_row)
+BY_ROW = (
+    *(updating._row_norms, updating._update_row, halving._half_row, halving._half_input),
+    gathering._products_and_sums,
+)
 
 
 def used(cubin: bytes) -> tuple[int, int]:
@@ -90,6 +120,7 @@ def main() -> None:
             else:
                 types[parameter.name] = pointers.get(parameter.name) or parameter.annotation_type or "i32"
         warps = updating.warps(constants["BLOCK"]) if kernel in BY_ROW else 8
+        warps = 16 if constants.get("WHOLE") else 4 if constants.get("BLOCK") == listing.LISTED else warps
         compiled = triton.compile(ASTSource(kernel, types, values), target=target, options={"num_warps": warps})
         print(kernel.__name__, *used(compiled.asm["cubin"]), compiled.metadata.shared)
 

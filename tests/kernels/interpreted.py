@@ -2,6 +2,7 @@
 
 import pickle
 from contextlib import nullcontext
+from dataclasses import replace
 from importlib import import_module
 
 import torch
@@ -9,8 +10,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sae_sweep.kernels import selection, sparse
+from sae_sweep.saes.encoders.halved import HalvedEncoder
 from sae_sweep.saes.encoders.whole import WholeEncoder
 from sae_sweep.saes.layout import Layout
+from tests.saes.problems import Problem
 
 WAITS = {
     "_local_scalar_dense", "nonzero", "masked_select", "bincount", "unique", "_unique2",
@@ -143,29 +146,56 @@ def updated(sums, rows_FD, first, second, numbers, scale, lost, unit):
     return rows_FD, first, second
 
 
-def bank_step(kind: str, density: str, room: int, dead: bool) -> tuple[list[dict[str, Tensor]], Tensor, Tensor, bool]:
+def kept_largest(entries, parts, counts) -> Tensor:
+    """Where the largest of lists are, as a GPU finds them."""
+    from sae_sweep.kernels.cuda import ranking
+
+    kept_N = torch.zeros(len(entries.value_N), dtype=torch.int8)
+    for columns, count in zip(parts, counts, strict=True):
+        ranking.keep_largest(entries, columns, count, kept_N)
+    return kept_N.view(torch.bool)
+
+
+SCALE = 0.7
+
+
+def in_16_bits(made: Problem) -> Problem:
+    """The same in float32, of inputs that are numbers of 16 bits times SCALE."""
+    parameters = [{name: tensor.float() for name, tensor in own.items()} for own in made.parameters]
+    return replace(made, x_BD=SCALE * (made.x_BD / SCALE).bfloat16().float(), parameters=parameters)
+
+
+def bank_step(
+    kind: str, density: str, room: int, dead: bool, halved: bool = False
+) -> tuple[list[dict[str, Tensor]], Tensor, Tensor, bool]:
     """Gradients of a bank's members as a GPU makes them: lists in a room, rows that are summed late, nothing waited
-    for. And which latents fired, which had a gradient, and whether the room was too small."""
+    for; products of 16 bits that choose, if `halved`. And which latents fired, which had a gradient, and whether the
+    room was too small."""
     from unittest.mock import patch
 
     from sae_sweep.kernels import entries
+    from sae_sweep.kernels import halved as kernels_halved
     from sae_sweep.kernels.entries import Room
-    from sae_sweep.kernels.rows import RowSums
+    from sae_sweep.kernels.rows import RowSums, Scaled
     from sae_sweep.saes import base, codes, sparse_codes
     from sae_sweep.saes.bank import Batch, Chunk
     from tests.saes.problems import CLOCKS, VARIANCE, problem
 
     made = problem(kind, density, dead=dead)
+    batch = Batch(made.x_BD, made.token_B)
+    if halved:
+        made = in_16_bits(made)
+        raw_BD = (made.x_BD / SCALE).bfloat16()
+        batch = Batch(made.x_BD, made.token_B, scaled=Scaled(made.x_BD, raw_BD, SCALE))
     bank, members = made.bank(), len(made.configs)
-    asked = Room(room, torch.tensor(False))
+    asked = Room(room, torch.tensor(False), torch.float16 if halved else None)
     chunk = Chunk(0, members, False, asked, tuple(int(each.sum()) + 2 * dead for each in made.dead))
-    owners = (sparse, selection, entries, codes, sparse_codes)
+    owners = (sparse, selection, entries, codes, sparse_codes, kernels_halved)
     patches = [patch.object(owner, "on_triton", lambda tensor: True) for owner in owners]
-    patches.append(patch.object(base, "encoder_of", _whole))
+    patches.append(patch.object(base, "encoder_of", _halved if halved else _whole))
     for one in patches:
         one.start()
     try:
-        batch = Batch(made.x_BD, made.token_B)
         given = (batch, chunk, made.coefficient_M, torch.cat(made.dead), VARIANCE, CLOCKS[:members])
         losses, found = bank.gradients(*given)
     finally:
@@ -181,13 +211,17 @@ def _whole(x_BD, W_enc, bias_F, b_pre_MD, layout, dense, room):
     return WholeEncoder(x_BD, W_enc, bias_F, b_pre_MD, layout, room)
 
 
+def _halved(x_BD, W_enc, bias_F, b_pre_MD, layout, dense, room):
+    return HalvedEncoder(x_BD, W_enc, bias_F, b_pre_MD, layout, room)
+
+
 def _made(sums) -> Tensor:
     """A gradient that is summed late."""
     latents = len(sums.offsets) - 1
-    gradient = sums.table_KD.new_zeros(latents, sums.table_KD.shape[1])
+    gradient = sums.weight_N.new_zeros(latents, sums.table_KD.shape[1])
     for latent in range(latents):
         own = slice(int(sums.offsets[latent]), int(sums.offsets[latent + 1]))
-        gradient[latent] = sums.weight_N[own] @ sums.table_KD[sums.index_N[own].long()]
+        gradient[latent] = sums.weight_N[own] @ sums.table_KD[sums.index_N[own].long()].to(sums.weight_N.dtype)
     if sums.subtracted_MD is not None:
         gradient -= sums.factor_F[:, None] * sums.subtracted_MD
     return gradient if sums.added_FD is None else gradient + sums.added_FD

@@ -2,6 +2,8 @@
 
 import torch
 
+from sae_sweep.kernels.entries import Entries
+from sae_sweep.kernels.halved import Added, Format
 from sae_sweep.kernels.rows import AdamStep, RowSums
 from scripts.bench.fake.launches import BYTES
 from tests.kernels.conftest import Interpret
@@ -26,16 +28,31 @@ def found(interpret: Interpret) -> list[tuple[str, int, int, int, int]]:
     z, floor_F = torch.randn(6, 300), torch.randn(300)
     above = (z > floor_F).sum(1)
     begins = torch.cat([torch.zeros(1, dtype=torch.int64), above.cumsum(0)]).int()
+    columns_N = torch.cat([row.nonzero().squeeze(1) for row in z > floor_F]).int()
+    listed = Entries(begins, columns_N, torch.randn(len(columns_N)))
+    kept_N = torch.arange(len(columns_N)) % 3 > 0
+    kept_begins = torch.cat([torch.zeros(1, dtype=torch.int64), kept_N.cumsum(0)])[begins.long()].int()
+    member_F, order_N = torch.zeros(latents, dtype=torch.int32), torch.randperm(entries)
+    added = Added(torch.randn(latents), torch.randn(1, width), member_F, torch.randn(latents), 0.5)
     made = [
         (f"{KERNELS}.sparse:weighted_row_sums", table, *lists),
         (f"{KERNELS}.sparse:sampled_products", weights, table, index_N, offsets),
         (f"{KERNELS}.sparse:row_sum_pairs", table, index_N, weight_N, weight_N, offsets),
         (f"{KERNELS}.sparse:sampled_pairs", weights, weights, table, index_N, offsets),
-        (f"{KERNELS}.selection:row_top", z, 7),
         (f"{KERNELS}.selection:smallest_of_largest", z, 7),
         (f"{KERNELS}.listing:counts_above", z, floor_F),
         (f"{KERNELS}.listing:write_above", z, floor_F, begins, int(begins[-1])),
-        (f"{KERNELS}.halving:half_rows", weights, 64, torch.float16),
+        (f"{KERNELS}.listing:counts_kept", begins, kept_N),
+        (f"{KERNELS}.listing:write_kept", *listed, kept_N, kept_begins, int(kept_N.sum()), 299),
+        (f"{KERNELS}.selection:row_top", z, 7),
+        (f"{KERNELS}.ranking:row_smallest", z.half(), 7),
+        (f"{KERNELS}.ranking:keep_largest", listed, slice(0, 300), 7, torch.zeros_like(kept_N, dtype=torch.int8)),
+        (f"{KERNELS}.halving:half_rows", weights, 64, Added(None, None, member_F), Format(torch.float16)),
+        (f"{KERNELS}.halving:half_rows", weights, 64, added, Format(torch.bfloat16)),
+        (f"{KERNELS}.halving:half_inputs", table.bfloat16(), 64, scale, Format(torch.float16)),
+        (f"{KERNELS}.gathering:errors", table, *lists, torch.randn(3, width), torch.randn(3, 3, width)),
+        (f"{KERNELS}.gathering:errors", table, *lists, torch.randn(3, width), torch.randn(3, 1, width)),
+        (f"{KERNELS}.gathering:products_and_sums", table, weights, index_N, weight_N, order_N, offsets),
         (f"{KERNELS}.updating:squared_norms", sums, weights, True),
         (f"{KERNELS}.updating:squared_norms", whole, weights, False),
         (f"{KERNELS}.updating:update", sums, weights, moments, numbers, scale, lost, True),

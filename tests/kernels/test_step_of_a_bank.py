@@ -1,9 +1,12 @@
 """A step of every kind of bank as a GPU takes it, by Triton's interpreter, against the dense route."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from tests.kernels.conftest import Interpret
+from tests.kernels.interpreted import in_16_bits
 from tests.saes.kinds import KINDS, TOPK_KINDS
 from tests.saes.problems import TOKENS, WIDTHS, problem
 
@@ -28,6 +31,23 @@ def test_gradients(interpret: Interpret, kind: str, density: str) -> None:
         for name, gradient in theirs.items():
             torch.testing.assert_close(
                 own[name], gradient, rtol=1e-10, atol=1e-11, msg=lambda said, of=name: f"{of}: {said}"
+            )
+
+
+@pytest.mark.parametrize("kind", ["bricken", "topk", pytest.param("gated", marks=pytest.mark.evidence)])
+def test_gradients_where_16_bits_choose(interpret: Interpret, kind: str) -> None:
+    """Codes and gradients in float32, against float64's."""
+    found, fired_F, _, lost = interpret(STEP, kind, "half", ROOM + 7, False, True)
+    made = in_16_bits(problem(kind, "half", dead=False))
+    double = [{name: tensor.double() for name, tensor in own.items()} for own in made.parameters]
+    losses, expected = replace(made, x_BD=made.x_BD.double(), parameters=double).gradients(dense=True)
+    assert not lost
+    assert torch.equal(fired_F, losses.fired_F)
+    for own, theirs in zip(found, expected, strict=True):
+        assert own.keys() == theirs.keys()
+        for name, gradient in theirs.items():
+            torch.testing.assert_close(
+                own[name].double(), gradient, rtol=1e-4, atol=1e-5, msg=lambda said, of=name: f"{of}: {said}"
             )
 
 

@@ -57,7 +57,7 @@ def encoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 def roomy(half: torch.dtype) -> Room:
     """Room for everything."""
-    return Room(B * sum(WIDTHS), torch.tensor(False), half, crowd=16)
+    return Room(B * sum(WIDTHS), torch.tensor(False), half)
 
 
 def whole(kind: str) -> WholeEncoder:

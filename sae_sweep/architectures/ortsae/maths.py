@@ -18,6 +18,7 @@ from sae_sweep.architectures.ortsae.facts import OrtSaeConfig
 from sae_sweep.kernels.device import moved
 from sae_sweep.saes.base import Parameters, Step
 from sae_sweep.saes.initial import unit_rows
+from sae_sweep.saes.taking import taken
 
 
 class OrtSae(BatchTopK):
@@ -38,7 +39,7 @@ def _penalty(W_dec: Tensor, member: int, step: Step) -> Tensor:
     order_F = moved(torch.randperm(width, generator=generator), W_dec.device)
     rows_FD = unit_rows(W_dec[latents])
     chunks = order_F.tensor_split(-(-width // config.orthogonality_chunk))
-    means = [nearest_cosines(rows_FD.index_select(0, chunk_C)).square().mean() for chunk_C in chunks]
+    means = [nearest_cosines(taken(rows_FD, chunk_C, once=True)).square().mean() for chunk_C in chunks]
     return config.orthogonality * step.variance * torch.stack(means).mean()
 
 
@@ -47,7 +48,7 @@ def nearest_cosines(rows_CD: Tensor) -> Tensor:
     C rows and not C^2."""
     with torch.no_grad():
         nearest_C = (rows_CD @ rows_CD.T).fill_diagonal_(-torch.inf).argmax(1)
-    return (rows_CD * rows_CD.index_select(0, nearest_C)).sum(1)
+    return (rows_CD * taken(rows_CD, nearest_C)).sum(1)
 
 
 Maths = OrtSae

@@ -27,6 +27,9 @@ from sae_sweep.saes.base import Parameters, Step
 from sae_sweep.saes.codes import Codes
 from sae_sweep.saes.nested import Errors
 
+FAR = -1e4
+"""So much lower than any cosine that it counts as none; finite, for rows that meet nobody."""
+
 
 class Temporal(BatchTopK):
     """The maths of `sae=temporal`."""
@@ -40,8 +43,12 @@ class Temporal(BatchTopK):
         for config, latents in zip(step.configs, step.layout.slices, strict=True):
             assert isinstance(config, TemporalConfig)
             high = slice(latents.start, latents.start + config.high(latents.stop - latents.start))
-            own_PH, other_PH = (c.dense(v, high)[there_B] for c, v in ((codes, f), (before, f_before)))
-            terms.append(config.contrast * step.variance * contrastive(own_PH, other_PH))
+            own_BH, other_BH = (c.dense(v, high) for c, v in ((codes, f), (before, f_before)))
+            if there_B.device.type == "cpu":
+                loss = contrastive(own_BH[there_B], other_BH[there_B])
+            else:
+                loss = contrastive_among(own_BH, other_BH, there_B)
+            terms.append(config.contrast * step.variance * loss)
         return replace(found, inner_M=found.and_inner(torch.stack(terms)))
 
 
@@ -52,6 +59,15 @@ def contrastive(own_PH: Tensor, other_PH: Tensor) -> Tensor:
     similar_PP = normalize(own_PH, dim=1) @ normalize(other_PH, dim=1).T
     same_P = torch.arange(len(own_PH), device=own_PH.device)
     return (cross_entropy(similar_PP, same_P) + cross_entropy(similar_PP.T, same_P)) / 2
+
+
+def contrastive_among(own_BH: Tensor, other_BH: Tensor, there_B: Tensor) -> Tensor:
+    """The same of those rows at which a mask is true, where only the device knows how many these are."""
+    similar_BB = normalize(own_BH, dim=1) @ normalize(other_BH, dim=1).T
+    terms_B = -2 * similar_BB.diagonal()
+    for each_BB in (similar_BB, similar_BB.T):
+        terms_B = terms_B + each_BB.masked_fill(~there_B, FAR).logsumexp(1)
+    return torch.where(there_B, terms_B, 0).sum() / (2 * there_B.sum().clamp(min=1))
 
 
 Maths = Temporal

@@ -7,34 +7,17 @@ far, and see in which of its 256 values the rank falls. Counts are integers, so 
 every run. Both zeros are one number, and NaN is above all others, as in torch. No function here waits for the device.
 """
 
-from typing import NamedTuple
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from sae_sweep.kernels.cuda.digits import FORMATS, bits_of, digit_at, digit_counts, keys_of, warps
+
 BLOCK = 4096
 """Numbers that a program takes at once, at most."""
 PROGRAMS = 1024
 """Programs that count the digits of a whole matrix, at most."""
-
-
-class _Format(NamedTuple):
-    """How a dtype's bits are read: as which integers, in keys of which type, how many, and those of infinity."""
-
-    integer: torch.dtype
-    key: tl.dtype
-    bits: int
-    infinity: int
-
-
-_FORMATS = {
-    torch.float16: _Format(torch.int16, tl.uint32, 16, 0x7C00),
-    torch.bfloat16: _Format(torch.int16, tl.uint32, 16, 0x7F80),
-    torch.float32: _Format(torch.int32, tl.uint32, 32, 0x7F800000),
-    torch.float64: _Format(torch.int64, tl.uint64, 64, 0x7FF0000000000000),
-}
 
 
 def row_top(values_BF: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -49,7 +32,7 @@ def row_top(values_BF: Tensor, k: int) -> tuple[Tensor, Tensor]:
     smallest_B = values_BF.new_empty(rows)
     if rows:
         values_BF = values_BF if values_BF.stride(1) == 1 else values_BF.contiguous()
-        layout = _FORMATS[values_BF.dtype]
+        layout = FORMATS[values_BF.dtype]
         block = min(BLOCK, triton.next_power_of_2(width))
         with torch.cuda.device_of(values_BF):
             _row_top[(rows,)](
@@ -63,7 +46,7 @@ def row_top(values_BF: Tensor, k: int) -> tuple[Tensor, Tensor]:
                 BITS=layout.bits,
                 INFINITY=layout.infinity,
                 BLOCK=block,
-                num_warps=_warps(block),
+                num_warps=warps(block),
             )
     return columns_BK, smallest_B
 
@@ -75,7 +58,7 @@ def smallest_of_largest(values: Tensor, count: int) -> Tensor:
     # A slice of columns, as a member's of its bank is, is read where it lies.
     sliced = values.dim() == 2 and values.stride(1) == 1 and not values.is_contiguous()
     matrix = values if sliced else values.reshape(1, -1)
-    layout = _FORMATS[values.dtype]
+    layout = FORMATS[values.dtype]
     bits = matrix.detach().view(layout.integer)
     shifts = range(layout.bits - 8, -1, -8)
     counts = torch.zeros(len(shifts), 256, dtype=torch.int64, device=values.device)
@@ -99,7 +82,7 @@ def smallest_of_largest(values: Tensor, count: int) -> Tensor:
                 INFINITY=layout.infinity,
                 SHIFT=shift,
                 BLOCK=block,
-                num_warps=_warps(block),
+                num_warps=warps(block),
             )
             _pick_digit[(1,)](counts_256, cut, rank, answer.view(layout.integer), **constants, SHIFT=shift, num_warps=1)
     return answer
@@ -128,11 +111,11 @@ def _row_top(
         for first in range(0, width, BLOCK):
             column = first + tl.arange(0, BLOCK)
             inside = column < width
-            key = _keys(tl.load(bits + column, mask=inside, other=0), KEY, BITS, INFINITY)
-            counts += _digit_counts(key, inside, cut, BITS, SHIFT, BLOCK)
-        digit, rank = _digit_at(counts, rank)
+            key = keys_of(tl.load(bits + column, mask=inside, other=0), KEY, BITS, INFINITY)
+            counts += digit_counts(key, inside, cut, BITS, SHIFT, BLOCK)
+        digit, rank = digit_at(counts, rank)
         cut |= digit.to(KEY) << SHIFT
-    tl.store(smallest + row, _bits(cut, BITS).to(smallest.dtype.element_ty))
+    tl.store(smallest + row, bits_of(cut, BITS).to(smallest.dtype.element_ty))
 
     # `rank` is now how many of those equal to the cut belong to the k largest.
     taken_before = 0
@@ -140,7 +123,7 @@ def _row_top(
     for first in range(0, width, BLOCK):
         column = first + tl.arange(0, BLOCK)
         inside = column < width
-        key = _keys(tl.load(bits + column, mask=inside, other=0), KEY, BITS, INFINITY)
+        key = keys_of(tl.load(bits + column, mask=inside, other=0), KEY, BITS, INFINITY)
         equal = (inside & (key == cut)).to(tl.int32)
         early = equal_before + tl.cumsum(equal, 0) <= rank
         taken = (inside & (key > cut)) | ((equal != 0) & early)
@@ -172,8 +155,8 @@ def _count_digits(
         row = task // blocks
         column = (task - row * blocks) * BLOCK + tl.arange(0, BLOCK)
         inside = column < width
-        key = _keys(tl.load(bits + (row * row_stride + column), mask=inside, other=0), KEY, BITS, INFINITY)
-        own += _digit_counts(key, inside, agreed, BITS, SHIFT, BLOCK)
+        key = keys_of(tl.load(bits + (row * row_stride + column), mask=inside, other=0), KEY, BITS, INFINITY)
+        own += digit_counts(key, inside, agreed, BITS, SHIFT, BLOCK)
     tl.atomic_add(counts + tl.arange(0, 256), own.to(tl.int64), mask=own != 0)
 
 
@@ -188,53 +171,9 @@ def _pick_digit(
     SHIFT: tl.constexpr,
 ) -> None:
     """Write the digit at the rank into the cut, and the rank among the keys that have it; at the end the number."""
-    digit, rank_within = _digit_at(tl.load(counts + tl.arange(0, 256)), tl.load(rank))
+    digit, rank_within = digit_at(tl.load(counts + tl.arange(0, 256)), tl.load(rank))
     key = tl.load(cut).to(KEY) | (digit.to(KEY) << SHIFT)
     tl.store(cut, key.to(tl.int64))
     tl.store(rank, rank_within)
     if SHIFT == 0:
-        tl.store(answer, _bits(key, BITS).to(answer.dtype.element_ty))
-
-
-@triton.jit
-def _keys(integers: tl.tensor, KEY: tl.constexpr, BITS: tl.constexpr, INFINITY: tl.constexpr) -> tl.tensor:
-    """Keys of floats whose bits are given as signed integers."""
-    TOP: tl.constexpr = 1 << (BITS - 1)
-    ONES: tl.constexpr = (1 << BITS) - 1
-    bits = integers.to(KEY) & ONES  # without the sign that widening repeats
-    magnitude = bits & (TOP - 1)
-    key = tl.where((bits & TOP) != 0, bits ^ ONES, bits | TOP)
-    key = tl.where(magnitude == 0, tl.full([], TOP, KEY), key)
-    return tl.where(magnitude > INFINITY, tl.full([], ONES, KEY), key)
-
-
-@triton.jit
-def _bits(key: tl.tensor, BITS: tl.constexpr) -> tl.tensor:
-    """The bits of the float with this key."""
-    TOP: tl.constexpr = 1 << (BITS - 1)
-    ONES: tl.constexpr = (1 << BITS) - 1
-    return tl.where((key & TOP) != 0, key ^ TOP, key ^ ONES)
-
-
-@triton.jit
-def _digit_counts(
-    key: tl.tensor, inside: tl.tensor, cut: tl.tensor, BITS: tl.constexpr, SHIFT: tl.constexpr, BLOCK: tl.constexpr
-) -> tl.tensor:
-    """[256]: how many of the keys that agree with the cut above this digit have each value of it."""
-    ABOVE: tl.constexpr = ((1 << BITS) - 1) ^ ((1 << (SHIFT + 8)) - 1)
-    agrees = inside & ((key & ABOVE) == cut)
-    digits = tl.where(agrees, (key >> SHIFT) & 255, 0).to(tl.int32)
-    others = BLOCK - tl.sum(agrees.to(tl.int32))  # counted as 0: the histogram takes no mask before Triton 3.3
-    return tl.histogram(digits, 256) - tl.where(tl.arange(0, 256) == 0, others, 0)
-
-
-@triton.jit
-def _digit_at(counts: tl.tensor, rank: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
-    """The digit of the rank-th largest key, and its rank among those with this digit."""
-    from_here_up = tl.sum(counts) - tl.cumsum(counts, 0) + counts
-    digit = tl.sum((from_here_up >= rank).to(tl.int32)) - 1
-    return digit, rank - tl.sum(tl.where(tl.arange(0, 256) > digit, counts, 0))
-
-
-def _warps(block: int) -> int:
-    return 8 if block >= 2048 else 4
+        tl.store(answer, bits_of(key, BITS).to(answer.dtype.element_ty))

@@ -17,9 +17,10 @@ COLUMNS = 128
 
 
 def weighted_row_sums(table_KD: Tensor, index_N: Tensor, weight_N: Tensor, offsets: Tensor) -> Tensor:
-    """Row s, in the table's dtype, is the sum of weight[n] * table[index[n]] over bag s; 0 where it is empty."""
+    """Row s is the sum of weight[n] * table[index[n]] over bag s, in the wider of both formats; 0 where it is empty."""
     bags, width = len(offsets) - 1, table_KD.shape[1]
-    out = table_KD.new_empty(bags, width)
+    dtype = torch.promote_types(table_KD.dtype, weight_N.dtype)
+    out = torch.empty(bags, width, dtype=dtype, device=table_KD.device)
     if out.numel():
         table_KD = _with_rows(table_KD)
         block = _column_block(width)
@@ -40,9 +41,10 @@ def weighted_row_sums(table_KD: Tensor, index_N: Tensor, weight_N: Tensor, offse
 
 
 def sampled_products(left_RD: Tensor, right_FD: Tensor, index_N: Tensor, offsets: Tensor) -> Tensor:
-    """[N], in left's dtype: left[row of n] . right[index[n]]; 0 for entries after the last offset."""
+    """[N]: left[row of n] . right[index[n]], in the wider of both formats; 0 for entries after the last offset."""
     rows, width = left_RD.shape
-    out = left_RD.new_zeros(index_N.shape)
+    dtype = torch.promote_types(left_RD.dtype, right_FD.dtype)
+    out = torch.zeros(index_N.shape, dtype=dtype, device=left_RD.device)
     if out.numel() and rows:
         left_RD, right_FD = _with_rows(left_RD), _with_rows(right_FD)
         with torch.cuda.device_of(left_RD):
@@ -129,6 +131,16 @@ def _row_sums(
 ) -> None:
     bag = tl.program_id(0).to(tl.int64)
     column_D = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    sums_D = bag_sum(table, index, weight, offsets, row_stride, width, bag, column_D, ENTRIES, COLUMNS, SUM)
+    tl.store(out + bag * width + column_D, sums_D, mask=column_D < width)
+
+
+@triton.jit
+def bag_sum(
+    table: tl.tensor, index: tl.tensor, weight: tl.tensor, offsets: tl.tensor, row_stride: tl.int64, width: int,
+    bag: tl.tensor, column_D: tl.tensor, ENTRIES: tl.constexpr, COLUMNS: tl.constexpr, SUM: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
+    """[COLUMNS]: some columns of a bag's weighted sum of rows."""
     inside_D = column_D < width
     begin = tl.load(offsets + bag).to(tl.int64)
     end = tl.load(offsets + bag + 1).to(tl.int64)
@@ -141,7 +153,7 @@ def _row_sums(
         inside_ND = inside_N[:, None] & inside_D[None, :]
         rows_ND = tl.load(table + (row_N[:, None] * row_stride + column_D[None, :]), mask=inside_ND, other=0)
         sums_ND += weight_N[:, None] * rows_ND.to(SUM)
-    tl.store(out + bag * width + column_D, tl.sum(sums_ND, axis=0), mask=inside_D)
+    return tl.sum(sums_ND, axis=0)
 
 
 @triton.jit

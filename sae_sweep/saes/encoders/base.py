@@ -7,6 +7,7 @@ computes only what may be chosen.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -33,7 +34,12 @@ class Encoder(ABC):
         """With room, lists are as long as that is, and it is told what they would have needed."""
         self._room = room
         self._x_BD, self._W_enc, self._bias_F, self._b_pre_MD, self._layout = x_BD, W_enc, bias_F, b_pre_MD, layout
-        self._offset_F = _offset(W_enc, bias_F, b_pre_MD, layout)
+        own = None if room is None else room.inputs
+        self._scaled = own if own is not None and own.whole_BD is x_BD else None
+
+    @cached_property
+    def _offset_F(self) -> Tensor:
+        return _offset(self._W_enc, self._bias_F, self._b_pre_MD, self._layout)
 
     @property
     def tokens(self) -> int:
@@ -66,6 +72,7 @@ class Encoder(ABC):
         """Codes of some entries of z."""
         late = None if self._room is None else self._room.rows
         codes = SparseCodes(entries.offsets, entries.column_N, self._layout, padded, late)
+        codes.scaled, codes.rows_in = self._scaled, None if self._room is None else self._room.rows_in
         return self._encoded(codes, entries.value_N)
 
     def _largest_of_members(

@@ -1,6 +1,7 @@
 """What the members of a bank read and reconstruct: a block's activations, centred and scaled as they ask."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -8,6 +9,8 @@ from torch import Tensor
 from sae_sweep.activations.block import Block
 from sae_sweep.activations.scaling import SiteStatistics, input_scale, joined
 from sae_sweep.activations.whitening import Whitening, whitened, whitening
+from sae_sweep.kernels.device import on_triton
+from sae_sweep.kernels.rows import Scaled
 from sae_sweep.plan.members import Member
 from sae_sweep.saes.bank import Bank, Batch
 from sae_sweep.saes.base import Before
@@ -81,14 +84,30 @@ class Inputs:
     def batch(self, block: Block, rows: slice) -> Batch:
         """Activations in the block's order."""
         found, tokens_B = block.take(self.hooks, rows)
-        x_BD, before = self.scaled(_end_to_end(found, self._site.reads)), None
+        raw_BD = _end_to_end(found, self._site.reads)
+        scaled, before = self._as_scaled(raw_BD), None
+        x_BD = self.scaled(raw_BD) if scaled is None else scaled.whole_BD
         if self._pairs:
             others, there_B = block.take_before(self.hooks, rows)
             before = Before(self.scaled(_end_to_end(others, self._site.reads)), there_B)
         if self.spaces.same:
-            return Batch(x_BD, tokens_B, before=before)
+            return Batch(x_BD, tokens_B, before=before, scaled=scaled)
         y_BD = self.scaled(_end_to_end(found, self._site.writes), self._target_units)
-        return Batch(x_BD, tokens_B, y_BD, before=before)
+        return Batch(x_BD, tokens_B, y_BD, before=before, scaled=scaled)
+
+    def _as_scaled(self, raw_BD: Tensor) -> Scaled | None:
+        """What is read, where a kernel reads it as it is: 16-bit numbers that only a number is multiplied with."""
+        units, raw_BD = self.units, raw_BD.to(self._device)
+        plain = units.mean_D is None and units.matrix_DD is None and isinstance(units.scale, float)
+        if not plain or raw_BD.itemsize != 2 or not on_triton(raw_BD):
+            return None
+        assert isinstance(units.scale, float)
+        return Scaled(raw_BD * self._factor, raw_BD, units.scale)  # converted on the way, without a pass of its own
+
+    @cached_property
+    def _factor(self) -> Tensor:
+        assert isinstance(self.units.scale, float)
+        return torch.full((1,), self.units.scale, dtype=self._dtype, device=self._device)
 
     def folded(self, bank: Bank, index: int) -> InferenceSae:
         """A member for raw activations."""

@@ -27,9 +27,11 @@ from sae_sweep.activations.sequences import Sequences
 from sae_sweep.config.schema import TrainingConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.tiles import kl_and_gradient
+from sae_sweep.kernels.device import moved
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.model.suffix import Suffix
 from sae_sweep.saes.base import squared_error
+from sae_sweep.saes.taking import taken
 
 CALIBRATION_ROWS = 32
 """Of the first block: those on which it is measured what predicting the mean costs."""
@@ -151,11 +153,11 @@ class _SplicedRows:
         final_RTD, later = of.run(rows, flat_PD.view_as(own_RTd))
         targets_N = _places(rows.targets(of.hook), own_RTd.device)
         clean_ND = rows.clean.final_RTD.flatten(0, 1).index_select(0, targets_N)
-        self._final_ND = final_RTD.flatten(0, 1).index_select(0, targets_N)
+        self._final_ND = taken(final_RTD.flatten(0, 1), targets_N, once=True)
         kl, self._kl_gradient_ND = kl_and_gradient(of.model, clean_ND, self._final_ND.detach())
         self.kl = kl.to(own_bD.dtype)
         self._changes = [
-            (after_RTd - rows.clean.activations[hook]).flatten(0, 1).index_select(0, places_b)
+            taken((after_RTd - rows.clean.activations[hook]).flatten(0, 1), places_b, once=True)
             for hook, after_RTd in later.items()
         ]
         means = [change_bD.detach().to(own_bD.dtype).square().mean(1).sum() for change_bD in self._changes]
@@ -221,4 +223,4 @@ def _counted(sequences: Sequences, hook: str) -> tuple[Tensor, Tensor]:
 
 def _places(mask_RT: Tensor, device: torch.device) -> Tensor:
     """Where a mask is true, in the flattened rows. Found on the CPU: no device has to wait for the number."""
-    return mask_RT.flatten().nonzero().squeeze(1).to(device)
+    return moved(mask_RT.flatten().nonzero().squeeze(1), device)

@@ -39,7 +39,7 @@ class Rooms:
             return None
         wanted = (crowd * int(SLACK * own) + LEAST for own in seen)
         entries = sum(map(min, most, wanted))
-        return Room(entries, (self._lost_M[members] > 0).any(), half, crowd)
+        return Room(entries, (self._lost_M[members] > 0).any(), half)
 
     def begin(self) -> None:
         """Count anew: what a turn lost that was taken back is nobody's."""

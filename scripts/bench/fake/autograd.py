@@ -9,13 +9,13 @@ from torch import Tensor
 
 def grad(
     outputs: Tensor | Sequence[Tensor],
-    inputs: Sequence[Tensor],
-    grad_outputs: Sequence[Tensor] | None = None,
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Tensor | Sequence[Tensor] | None = None,
     **_: Any,
 ) -> tuple[Tensor | None, ...]:
     """The gradients of the inputs, by walking the graph from the outputs, each node after all that depend on it."""
-    outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    given = [torch.ones_like(output) for output in outputs] if grad_outputs is None else list(grad_outputs)
+    outputs, inputs = _several(outputs), _several(inputs)
+    given = [torch.ones_like(output) for output in outputs] if grad_outputs is None else _several(grad_outputs)
     arrived: dict[Any, dict[int, Tensor]] = {}
     for output, pulled in zip(outputs, given, strict=True):
         arrived.setdefault(output.grad_fn, {})[output.output_nr] = pulled
@@ -32,6 +32,10 @@ def grad(
                 if gradient is not None:
                     _add(arrived.setdefault(following, {}), number, _fitted(gradient, following, number))
     return tuple(found.get(id(one)) for one in inputs)
+
+
+def _several(tensors: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    return [tensors] if isinstance(tensors, Tensor) else list(tensors)
 
 
 def _in_order(roots: Sequence[Any]) -> list[Any]:

@@ -112,16 +112,64 @@ def _update_row(grid: Any, arguments: Any, constants: Any, held: Held) -> Moved:
     return Moved(made.read + state, state, made.cached + grid[0] * (scale.element_size() + lost.element_size()))
 
 
-def _half_row(_: Any, arguments: Any, __: Any, ___: Held) -> Moved:
-    rows, out, norms = arguments[:3]
-    return Moved(_bytes(rows), _bytes(out) + _bytes(norms))
+def _half_row(_: Any, arguments: Any, constants: Any, __: Held) -> Moved:
+    rows, bias, pre, floor, member, out, offsets = arguments[:7]
+    of_latents = [(bias, constants["BIAS"]), (floor, constants["FLOOR"]), (member, constants["PRE"])]
+    read = _bytes(rows) + sum(len(rows) * each.element_size() for each, there in of_latents if there)
+    cached = rows.numel() * pre.element_size() if constants["PRE"] else 0
+    return Moved(read, _bytes(out) + _bytes(offsets), cached)
+
+
+def _half_input(grid: Any, arguments: Any, _: Any, __: Held) -> Moved:
+    inputs, largest, out, scale = arguments[:4]
+    return Moved(_bytes(inputs), _bytes(out) + _bytes(scale), grid[0] * _bytes(largest))
+
+
+def _count_kept(_: Any, arguments: Any, __: Any, held: Held) -> Moved:
+    offsets, kept, counts = arguments[:3]
+    return Moved(held(len(kept)) + 2 * len(counts) * offsets.element_size(), _bytes(counts))
+
+
+def _write_kept(grid: Any, arguments: Any, _: Any, held: Held) -> Moved:
+    offsets, column, value, kept, ends, columns, out = arguments[:7]
+    entries = held(len(columns))
+    read = held(len(kept)) + grid[0] * (2 * offsets.element_size() + ends.element_size())
+    one = value.element_size() + column.element_size()
+    return Moved(read + entries * one, entries * (out.element_size() + columns.element_size()))
+
+
+def _row_smallest(_: Any, arguments: Any, constants: Any, __: Held) -> Moved:
+    bits, smallest = arguments[:2]
+    return Moved((1 if constants["WHOLE"] else constants["BITS"] // 8) * _bytes(bits), _bytes(smallest))
+
+
+def _keep_largest(grid: Any, arguments: Any, constants: Any, held: Held) -> Moved:
+    offsets, columns, bits = arguments[:3]
+    once = held(len(columns)) * (columns.element_size() + bits.element_size())
+    return Moved(once + 2 * grid[0] * offsets.element_size(), held(len(columns)), once * (constants["BITS"] // 8))
+
+
+def _errors(grid: Any, arguments: Any, constants: Any, held: Held) -> Moved:
+    rows, index, weight, offsets, bias, target, out = arguments[:7]
+    one = _row_sums(grid, (rows, index, weight, offsets, out.flatten(0, 1)), constants, held)
+    of_targets = out.numel() * target.element_size()
+    cached = out.numel() * bias.element_size() + of_targets - _bytes(target)
+    return Moved(one.read + _bytes(target), one.written, one.cached + cached)
+
+
+def _products_and_sums(_: Any, arguments: Any, __: Any, held: Held) -> Moved:
+    table, rows, index, weight, order, offsets, products, out = arguments[:8]
+    entries, lists = _lists(index, weight, offsets, held)
+    read = entries * (rows.shape[1] * table.element_size() + order.element_size()) + lists + _bytes(rows)
+    return Moved(read, entries * products.element_size() + _bytes(out))
 
 
 BYTES: dict[str, Callable[[Any, Any, Any, Held], Moved]] = {
     each.__name__: each
     for each in (
         *(_row_sums, _products, _row_sum_pairs, _pairs, _row_top, _count_digits, _pick_digit),
-        *(_count_above, _write_above, _row_norms, _update_row, _half_row),
+        *(_count_above, _write_above, _row_norms, _update_row, _half_row, _half_input, _count_kept, _write_kept),
+        *(_row_smallest, _keep_largest, _errors, _products_and_sums),
     )
 }
 """By kernel."""
