@@ -152,9 +152,16 @@ class Bank:
         flat = torch.autograd.grad(
             losses.total(coefficient_M).sum(), list(leaves.values()), allow_unused=room is not None
         )
-        named = dict(zip(leaves, flat, strict=True))
-        sums = {} if room is None else room.rows
-        found: list[Gradients] = [
+        found = self._of_each(layout, dict(zip(leaves, flat, strict=True)), {} if room is None else room.rows)
+        for name, changed in losses.buffers.items():  # last: up to here nothing has changed, should memory not last
+            buffers[name].copy_(changed if room is None else torch.where(room.lost, buffers[name], changed))
+        return losses, found
+
+    def _of_each(
+        self, layout: Layout, named: Mapping[str, Tensor | None], sums: Mapping[str, RowSums]
+    ) -> list[Gradients]:
+        """Each member's part of the gradients of a chunk."""
+        return [
             {
                 **{
                     name: g[i] if name in PER_MEMBER else self._own(name, g, slice(i, i + 1), rows)
@@ -165,9 +172,6 @@ class Bank:
             }
             for i, rows in enumerate(layout.slices)
         ]
-        for name, changed in losses.buffers.items():  # last: up to here nothing has changed, should memory not last
-            buffers[name].copy_(changed if room is None else torch.where(room.lost, buffers[name], changed))
-        return losses, found
 
     def _inputs(self, batch: Batch, parameters: Parameters, buffers: Parameters) -> tuple[Tensor, Tensor]:
         """What the encoders see, and what the decoders are to give: [B, M or 1, D]."""

@@ -35,7 +35,7 @@ from sae_sweep.plan.memory import peak
 from sae_sweep.plan.placement import plan_passes
 from sae_sweep.training.run.checkpointing import Keeper
 from sae_sweep.training.run.sources import LanguageModelSource
-from sae_sweep.training.step.trainer import HALVES
+from sae_sweep.training.step.precision import HALVES
 from tests.config.every_key import OF_THE_STREAM, OPTIONS, RUNTIME, TABLE, Row
 from tests.config.every_key_places import Places, make_hub_cache, make_places
 from tests.model.adapters import stand_in

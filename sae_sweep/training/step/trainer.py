@@ -1,7 +1,6 @@
 """One bank in training: its members take their steps over each block of activations."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from math import nan
 from time import time
@@ -22,13 +21,10 @@ from sae_sweep.training.step.calibration import Calibration
 from sae_sweep.training.step.divergence import divergence
 from sae_sweep.training.step.member import TrainedMember
 from sae_sweep.training.step.objectives import SplicedLoss
+from sae_sweep.training.step.precision import HALVES, ROWS_IN, matrix_products
 from sae_sweep.training.step.resampling import SAMPLE_ROWS, resample
 from sae_sweep.training.step.rooms import MOST_CROWD, Rooms
 
-HALVES = {"auto": torch.float16, "bf16": torch.float16}
-"""By `training.precision`: no choice is different for it, and float16 leaves fewer candidates than bfloat16."""
-ROWS_IN = {"bf16": torch.bfloat16}
-"""Likewise: gradients are rounded so, and what is decoded; not what fires, nor how strongly."""
 ROUTE_EVERY = 16
 """Steps between a member's looks at its own density."""
 
@@ -213,7 +209,7 @@ class BankTrainer:
         ramp_M = beside(batch.x_BD, [clock.sparsity for clock in clocks])
         coefficient_M = own.coefficients.value_M[chunk.members].to(own.dtype) * ramp_M
         dead_F = torch.cat([member.silent_F >= member.dead_steps for member in members])
-        with _matrix_products(self._precision):
+        with matrix_products(self._precision):
             losses, gradients = self.bank.gradients(batch, chunk, coefficient_M, dead_F, own.variance, clocks)
         lost = None if chunk.room is None else chunk.room.lost
         self.whole = False
@@ -289,14 +285,3 @@ class BankTrainer:
         except FloatingPointError as error:
             member.failed = f"resampling after step {member.step}: {error}"
         self.whole = True
-
-
-@contextmanager
-def _matrix_products(precision: str) -> Iterator[None]:
-    """While this lasts a GPU multiplies float32 as `training.precision` says."""
-    settings = torch.backends.cuda.matmul
-    before, settings.allow_tf32 = settings.allow_tf32, precision == "tf32"
-    try:
-        yield
-    finally:
-        settings.allow_tf32 = before
