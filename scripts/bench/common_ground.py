@@ -55,8 +55,7 @@ class CommonGround:
     def points(self, side: str, run: Run, sweep: Sweep) -> list[Point]:
         """What our command wrote of its members; the same evaluation, same held-out tokens, of what a peer saved."""
         if side == OURS:
-            files = sorted(run.folder.glob("*/metrics.json"))
-            return [_point(file.parent.name, json.loads(file.read_text(encoding="utf-8"))) for file in files]
+            return own_points(run.folder)
         folders = {name: run.folder / name for name in sweep.members[side].named()}
         readers = {SAELENS: load_sae, DICTIONARY: lambda folder: _dictionary(folder, run)}
         found = self._evaluator.evaluate([self._spliced(name, readers[side](path)) for name, path in folders.items()])
@@ -68,9 +67,21 @@ class CommonGround:
         return SplicedSae(name, self._hook, sae)
 
 
+def own_points(sweep: Path) -> list[Point]:
+    """What our command wrote of the members in a sweep's folder; beside what is judged, what steering came to."""
+    metrics = {file.parent.name: json.loads(file.read_text(encoding="utf-8")) for file in sweep.glob("*/metrics.json")}
+    told = {
+        name: {key: finite(own[key]) for key in ("l0_untrimmed", "coefficient_final")} for name, own in metrics.items()
+    }
+    return [_point(name, metrics[name]) | told[name] for name in sorted(metrics)]
+
+
 def _dictionary(folder: Path, run: Run) -> InferenceSae:
     return load_dictionary_learning(folder, run.marks["dict_class"], run.marks["scale"])
 
 
 def _point(name: str, metrics: Mapping[str, Any]) -> Point:
-    return {"member": name, **{key: finite(metrics[key]) for key in ("l0", "ce_recovered", "fvu", "alive")}}
+    return {
+        "member": name,
+        **{key: finite(metrics[key]) for key in ("l0", "ce_recovered", "ce_recovered_se", "fvu", "alive")},
+    }

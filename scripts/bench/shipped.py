@@ -2,12 +2,15 @@
 
     python scripts/bench/shipped.py --model DIR --tokens FILE.npz --heldout FILE.npz --layer 2 --out shipped.json
     python scripts/bench/shipped.py ... --only topk,gated --lr null --seeds 3,4,5      adds to what the file holds
-    python scripts/bench/shipped.py ... --parts sae-lens/gated                         one part alone
+    python scripts/bench/shipped.py ... --parts sae-lens/gated,ours/gated              some parts alone
+    python scripts/bench/shipped.py ... --parts ours                                   all of one side
+    python scripts/bench/shipped.py ... --quick                                        does it run?
 
-Ours are trained in one pass for each seed, each peer's four members in one of its own. All are judged by our evaluation
-on held-out text. A peer's CE recovered at the L0 of one of our members is its frontier's, linear in log L0; no number
-where it does not reach that far. The table has the mean difference over seeds and its standard error. A part that is in
---out already, with the same settings, is not run again.
+Of each seed, all of ours are trained in one pass, and a peer's members of one architecture in one. All are judged by
+our evaluation on held-out text. A peer's CE recovered at the L0 of one of our members is read off its frontier; no
+number where it does not reach that far. The table has the mean difference over seeds and its standard error, and how
+far L0 was from what was asked for before the last correction. What is in --out already, with the same settings, is not
+run again; of a peer's members those that are not there are.
 
 sae-lens and dictionary_learning are as in their tutorials: inputs scaled to a mean norm of sqrt(d) (theirs of 1 where
 their trainer needs it), a warm-up of 1/20 of the run for lr and sparsity, lr falling in the last fifth.
@@ -16,32 +19,32 @@ their trainer needs it), a warm-up of 1/20 of the run for lr and sparsity, lr fa
 import argparse
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import torch
 
-from sae_sweep.reporting.pareto import interpolate
-from scripts.bench.common_ground import CommonGround, Point
+from scripts.bench.common_ground import CommonGround, Point, own_points
 from scripts.bench.language_model import named
-from scripts.bench.measure import Results, machine, show
+from scripts.bench.measure import Results, machine
 from scripts.bench.peers.client import Unavailable
-from scripts.bench.sides import run_side
+from scripts.bench.shipped_tables import print_differences, print_missed
+from scripts.bench.sides import run_ours, run_side
 from scripts.bench.sweeps import DICTIONARY, OURS, SAELENS, Members, Sweep
 
 PAIRS: Mapping[str, tuple[str, str]] = {
-    "standard": (DICTIONARY, "standard_bricken"),
-    "standard_april": (SAELENS, "standard"),
-    "p_anneal": (DICTIONARY, "p_anneal"),
-    "gated": (SAELENS, "gated"),
-    "gated_decoder_norm": (SAELENS, "gated"),
     "topk": (SAELENS, "topk"),
+    "gated": (SAELENS, "gated"),
+    "standard_april": (SAELENS, "standard"),
     "batchtopk": (SAELENS, "batchtopk"),
     "jumprelu": (SAELENS, "jumprelu"),
+    "gated_decoder_norm": (SAELENS, "gated"),
     "matryoshka": (SAELENS, "matryoshka"),
+    "standard": (DICTIONARY, "standard_bricken"),
+    "p_anneal": (DICTIONARY, "p_anneal"),
 }
 """By our name of a recipe: the peer and what it is called there. jumprelu_anthropic has no peer."""
 COEFFICIENTS: Mapping[tuple[str, str], tuple[float, ...]] = {
@@ -54,6 +57,8 @@ COEFFICIENTS: Mapping[tuple[str, str], tuple[float, ...]] = {
 }
 KNOBS = {"topk": "k", "batchtopk": "k", "matryoshka": "k", "jumprelu": "l0_coefficient"}
 DECAY = 0.2
+NUMBERS = {"layer": 2, "context": 256, "width": 1024, "steps": 732, "batch": 2048, "evaluation-tokens": 100_000}
+QUICK = {"width": 64, "steps": 40, "batch": 512, "evaluation_tokens": 2_000, "l0": (4.0, 8.0)}
 
 
 @dataclass(frozen=True)
@@ -67,12 +72,13 @@ class Shipped(Sweep):
     """`training.lr` of ours: null leaves it to the recipe."""
 
     def overrides(self, name: str, output: Path) -> list[str]:
+        own = self.members[OURS]
         return [
             *(f"name={name}", f"output_dir={output}", "tracking=none", *self.model.overrides, "model.device=cpu"),
             *("data=tokens", f"data.path={self.token_file}", f"data.heldout_path={self.heldout_file}"),
             *(f"data.context={self.context}", "site=resid_post", f"site.layer={self.model.layer}"),
             *(f"sae={self.recipe}", f"sae.width={self.width}", f"training.lr={self.own_lr}"),
-            f"sae.l0={','.join(f'{value:g}' for value in self.members[OURS].values)}",
+            f"sae.{own.knob}={','.join(f'{value:g}' for value in own.values)}",
             *(f"training.tokens={self.steps * self.batch}", f"training.batch_size={self.batch}"),
             *(f"evaluation.tokens={self.evaluation_tokens:g}", f"seed={self.seed}"),
         ]
@@ -80,17 +86,23 @@ class Shipped(Sweep):
 
 def part_names(recipes: Sequence[str]) -> list[str]:
     """Ours, then each peer that one of the recipes is beside, as side/architecture."""
-    return [OURS, *dict.fromkeys("/".join(PAIRS[recipe]) for recipe in recipes if recipe in PAIRS)]
+    own = [f"{OURS}/{recipe}" for recipe in recipes]
+    return [*own, *dict.fromkeys("/".join(PAIRS[recipe]) for recipe in recipes if recipe in PAIRS)]
 
 
-def sweep_of(asked: argparse.Namespace, part: str, seed: int) -> Shipped:
-    side, _, architecture = part.partition("/")
+def key_of(part: str, lr: str) -> str:
+    """What --out calls a part: ours are of a learning rate."""
+    return part if part.split("/")[0] in (SAELENS, DICTIONARY) else f"{part} {lr}"
+
+
+def sweep_of(asked: argparse.Namespace, seed: int, recipe: str, side: str = OURS, architecture: str = "") -> Shipped:
+    """Ours of one or more recipes, with commas; or a peer's, judged on the ground that a recipe of ours gives."""
     peers = {}
     if side != OURS:
         peers = {side: Members(KNOBS.get(architecture, "l1"), COEFFICIENTS[side, architecture])}
     return Shipped(
-        architecture=architecture or OURS,
-        recipe=",".join(asked.only),
+        architecture=architecture or recipe,
+        recipe=recipe,
         members={OURS: Members("l0", asked.l0)} | peers,
         width=asked.width,
         tokens=asked.steps * asked.batch,
@@ -109,52 +121,77 @@ def sweep_of(asked: argparse.Namespace, part: str, seed: int) -> Shipped:
     )
 
 
-def settings(sweep: Shipped) -> dict[str, Any]:
+def settings(sweep: Shipped, side: str) -> dict[str, Any]:
     """What all seeds of a part have in common, without places of this machine."""
     files = {"token_file": Path(sweep.token_file).name, "heldout_file": Path(sweep.heldout_file).name}
-    own = {"own_lr"} if sweep.architecture != OURS else {"lr", "decay"}
-    return {key: value for key, value in (sweep.entry() | files).items() if key not in {"seed", *own}}
+    others = {"lr", "decay"} if side == OURS else {"own_lr", "members"}
+    return {key: value for key, value in (sweep.entry() | files).items() if key not in {"seed", "recipe", *others}}
 
 
-def trained(sweep: Shipped, part: str, work: Path) -> list[Point]:
-    """Train and judge one part with one seed. Raises Unavailable."""
-    ground, side = CommonGround.of(replace(sweep, recipe=sweep.recipe.split(",")[0])), part.partition("/")[0]
-    name = f"{part.replace('/', '-')}-{sweep.own_lr}-seed{sweep.seed}"
-    rows = work / f"{name}.rows.npz"
-    if side != OURS:
+@dataclass(frozen=True)
+class Kept:
+    """What --out holds: of each part its settings, the machine, the peer's version, and points by seed."""
+
+    results: Results
+
+    def points(self, key: str, told: Mapping[str, Any], seed: int) -> list[Point]:
+        """Those of a seed that were measured with these settings."""
+        entry = self.results.entry(key)
+        return list(entry["seeds"].get(str(seed), [])) if entry and entry["settings"] == told else []
+
+    def add(self, key: str, told: Mapping[str, Any], seed: int, points: list[Point], version: str | None) -> None:
+        """In place of what the seed had; other settings' points go."""
+        entry = self.results.entry(key)
+        seeds = dict(entry["seeds"]) if entry and entry["settings"] == told else {}
+        facts = {"machine": machine(torch.device("cpu")), "version": version, "settings": dict(told)}
+        self.results.add(key, {**facts, "seeds": seeds | {str(seed): points}})
+
+
+@contextmanager
+def workplace() -> Iterator[Path]:
+    """A folder for as long as a part takes."""
+    with tempfile.TemporaryDirectory() as work:
+        yield Path(work).resolve()
+
+
+def train_ours(asked: argparse.Namespace, recipes: Sequence[str], seed: int, kept: Kept) -> None:
+    """Those of our recipes that are not there, in one pass. Raises Unavailable."""
+    told = {recipe: settings(sweep_of(asked, seed, recipe), OURS) for recipe in recipes}
+    keys = {recipe: key_of(f"{OURS}/{recipe}", asked.lr) for recipe in recipes}
+    missing = [recipe for recipe in recipes if not kept.points(keys[recipe], told[recipe], seed)]
+    if not missing:
+        return
+    with workplace() as work:
+        points = own_points(run_ours(sweep_of(asked, seed, ",".join(missing)), work, f"{OURS}-seed{seed}").folder)
+    for recipe in missing:
+        own = [point for point in points if point["member"].startswith(f"{recipe}-l0_")]
+        kept.add(keys[recipe], told[recipe], seed, own, None)
+
+
+def train_peer(asked: argparse.Namespace, part: str, seed: int, kept: Kept) -> None:
+    """Those members of a peer's part that are not there, in one pass. Raises Unavailable."""
+    side, _, architecture = part.partition("/")
+    recipe = next(recipe for recipe, pair in PAIRS.items() if pair == (side, architecture))
+    sweep = sweep_of(asked, seed, recipe, side, architecture)
+    told = settings(sweep, side)
+    there = kept.points(part, told, seed)
+    wanted, names = sweep.members[side], {point["member"] for point in there}
+    missing = tuple(value for name, value in wanted.named().items() if name not in names)
+    if not missing:
+        return
+    sweep = replace(sweep, members={**sweep.members, side: replace(wanted, values=missing)})
+    ground = CommonGround.of(sweep)
+    with workplace() as work:
+        rows = work / "rows.npz"
         ground.save_rows(sweep, rows)
-    return ground.points(side, run_side(side, sweep, work, name, rows, ground.config.data), sweep)
+        name = f"{part.replace('/', '-')}-seed{seed}"
+        run = run_side(side, sweep, work, name, rows, ground.config.data)
+        found = ground.points(side, run, sweep)
+    kept.add(part, told, seed, there + found, run.marks["version"])
 
 
-def differences(found: Mapping[str, Any], recipe: str, l0: float, lr: str) -> list[float]:
-    """Ours less the peer's CE recovered at the L0 of our member that aims at `l0`, of each seed that both have."""
-    ours, peer = found.get(f"{OURS} {lr}"), found.get("/".join(PAIRS[recipe]))
-    if ours is None or peer is None:
-        return []
-    told = []
-    for seed in ours["seeds"].keys() & peer["seeds"].keys():
-        mine = next((p for p in ours["seeds"][seed] if p["member"].startswith(f"{recipe}-l0_{l0:g}-")), None)
-        theirs = interpolate(peer["seeds"][seed], mine["l0"]) if mine is not None else None
-        if mine is not None and theirs is not None:
-            told.append(mine["ce_recovered"] - theirs)
-    return told
-
-
-def print_differences(found: Mapping[str, Any], recipes: Sequence[str], l0s: Sequence[float], lr: str) -> None:
-    rows = []
-    for recipe in (recipe for recipe in recipes if recipe in PAIRS):
-        cells = []
-        for l0 in l0s:
-            values = differences(found, recipe, l0, lr)
-            error = f" ±{stdev(values) / len(values) ** 0.5:.4f}" if len(values) > 1 else ""
-            cells.append(f"{mean(values):+.4f}{error}" if values else "-")
-        rows.append([recipe, " ".join(PAIRS[recipe]), *cells])
-    heads = ["ours", "beside", *(f"L0 {l0:g}" for l0 in l0s)]
-    show(f"CE recovered, ours (lr {lr}) less theirs, at the L0 of ours", heads, rows)
-
-
-def parsed(arguments: list[str] | None) -> argparse.Namespace:
-    first, _, rest = (__doc__ or "").partition("\n\n")
+def parser_of(text: str | None) -> argparse.ArgumentParser:
+    first, _, rest = (text or "").partition("\n\n")
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=first, epilog=rest, formatter_class=plain)
     parser.add_argument("--model", required=True, help="a folder, or demo")
@@ -162,44 +199,54 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--heldout", type=Path, required=True, help="rows of token ids to judge on")
     parser.add_argument("--out", type=Path, required=True, help="JSON that this adds to")
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(PAIRS), help="our recipes")
-    parser.add_argument("--parts", type=lambda text: text.split(","), help="ours, or a peer's as sae-lens/gated")
     parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[0, 1, 2])
     parser.add_argument("--l0", type=lambda text: tuple(map(float, text.split(","))), default=(4.0, 8.0, 16.0, 32.0))
     parser.add_argument("--lr", default="1e-3", help="ours; null is the recipe's (%(default)s)")
     parser.add_argument("--peer-lr", type=float, default=1e-3, help="theirs (%(default)g)")
-    numbers = {"layer": 2, "context": 256, "width": 1024, "steps": 732, "batch": 2048, "evaluation-tokens": 100_000}
-    for name, number in numbers.items():
+    parser.add_argument("--quick", action="store_true", help="does it run? (the numbers mean nothing)")
+    for name, number in NUMBERS.items():
         parser.add_argument(f"--{name}", type=int, default=number)
-    asked = parser.parse_args(arguments)
-    unknown = sorted(set(asked.parts or []) - set(part_names(asked.only)))
+    return parser
+
+
+def quickened(asked: argparse.Namespace) -> argparse.Namespace:
+    """What was asked for, small where it is only to be seen whether it runs."""
+    return argparse.Namespace(**vars(asked) | QUICK) if asked.quick else asked
+
+
+def parsed(arguments: list[str] | None) -> argparse.Namespace:
+    parser = parser_of(__doc__)
+    parser.add_argument("--parts", type=lambda text: text.split(","), help="as sae-lens/gated, or all of ours")
+    asked = quickened(parser.parse_args(arguments))
+    parts = part_names(asked.only)
+    unknown = sorted(set(asked.parts or []) - {name for part in parts for name in (part, part.split("/")[0])})
     if unknown:
-        parser.error(f"--parts: no {', '.join(unknown)} among {', '.join(part_names(asked.only))}")
+        parser.error(f"--parts: no {', '.join(unknown)} among {', '.join(parts)}")
+    asked.parts = [part for part in parts if not asked.parts or {part, part.split("/")[0]} & set(asked.parts)]
     return asked
 
 
 def main(arguments: list[str] | None = None) -> int:
     asked = parsed(arguments)
-    results = Results("shipped", asked.out)
-    found: dict[str, Any] = {}
-    for part in part_names(asked.only):
-        key = f"{OURS} {asked.lr}" if part == OURS else part
-        entry = results.entry(key)
-        for seed in asked.seeds if not asked.parts or part in asked.parts else ():
-            sweep = sweep_of(asked, part, seed)
-            told = settings(sweep)
-            seeds = entry["seeds"] if entry and entry["settings"] == told else {}
-            if str(seed) not in seeds:
-                with tempfile.TemporaryDirectory() as work:
-                    try:
-                        seeds = {**seeds, str(seed): trained(sweep, part, Path(work).resolve())}
-                    except Unavailable as reason:
-                        print(f"{part} was not measured: {reason}", file=sys.stderr)
-                        break
-            entry = {"machine": machine(torch.device("cpu")), "settings": told, "seeds": seeds}
-            results.add(key, entry)
-        if entry:
-            found[key] = entry
-    print_differences(found, asked.only, asked.l0, asked.lr)
+    kept = Kept(Results("shipped", asked.out))
+    own = [part.partition("/")[2] for part in asked.parts if part.startswith(f"{OURS}/")]
+    peers = [part for part in asked.parts if not part.startswith(f"{OURS}/")]
+    for seed in asked.seeds:
+        try:
+            train_ours(asked, own, seed, kept)
+        except Unavailable as reason:
+            print(f"{OURS}, seed {seed}, was not measured: {reason}", file=sys.stderr)
+        for part in peers:
+            try:
+                train_peer(asked, part, seed, kept)
+            except Unavailable as reason:
+                print(f"{part}, seed {seed}, was not measured: {reason}", file=sys.stderr)
+    keys = {recipe: key_of(f"{OURS}/{recipe}", asked.lr) for recipe in asked.only}
+    beside = {recipe: (keys[recipe], "/".join(PAIRS[recipe])) for recipe in asked.only if recipe in PAIRS}
+    entries = {key: kept.results.entry(key) for key in [*keys.values(), *(other for _, other in beside.values())]}
+    found = {key: entry for key, entry in entries.items() if entry}
+    print_differences(f"CE recovered, ours with lr {asked.lr}", found, beside, asked.l0)
+    print_missed(found, keys, asked.l0)
     return 0
 
 

@@ -5,7 +5,7 @@
 Its buffer of activations reads text; instead of it a generator runs the same Hugging Face model, stopped at the site,
 over the token rows that our stream reads in our order, in blocks that are permuted as ours are. The inputs are scaled
 here, since `trainSAE` knows the unit scale alone: so a coefficient means what it means on the other sides. The
-request's `marks` file gets the same times as `clocked_command.py` writes, and the scale.
+request's `marks` file gets the same times as `clocked_command.py` writes, the scale and the version.
 """
 
 import json
@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -49,6 +50,8 @@ THRESHOLD_START = 1000
 
 ANNEAL_START = 15_000
 """The step from which its p falls by default; a quarter of a run that is shorter."""
+ANNEALING = {"p_end": 0.2, "sparsity_function": "Lp^p"}
+"""As in the paper. With its defaults, p to 0 and the p-th root of the sum, it divides by 0 once the next p is 0."""
 
 
 class _Found(Exception):  # noqa: N818 - it reports no error
@@ -82,15 +85,16 @@ class Activations:
 
     @torch.no_grad()
     def _blocks(self) -> Iterator[Tensor]:
-        """[N, D] each, without special tokens, permuted."""
+        """[N, D] each, without special tokens and the first of each row, permuted."""
         generator = torch.Generator().manual_seed(self._request["seed"])
         for rows_RT in self._tokens_RT.split(self._request["block_rows"]):
             parts = []
             for tokens_RT in rows_RT.split(self._request["rows_per_forward"]):
                 with suppress(_Found):
                     self._model(input_ids=tokens_RT.to(self._device), use_cache=False)
-                counted_RT = ~torch.isin(tokens_RT, self._special).to(self._device)
-                parts.append(self._taken_RTD[counted_RT])
+                counted_RT = ~torch.isin(tokens_RT, self._special)
+                counted_RT[:, 0] = False  # an attention sink whatever its token
+                parts.append(self._taken_RTD[counted_RT.to(self._device)])
             x_ND = torch.cat(parts)
             yield self.scale * x_ND[torch.randperm(len(x_ND), generator=generator).to(self._device)]
 
@@ -131,7 +135,7 @@ def trainer_configs(request: Mapping[str, Any], steps: int) -> list[dict[str, An
     else:
         common["threshold_start_step"] = min(THRESHOLD_START, steps // 2)
     if architecture == "p_anneal":  # its default, 15,000 steps, is later than a short run ends
-        common["anneal_start"] = min(ANNEAL_START, steps // 4)
+        common |= {"anneal_start": min(ANNEAL_START, steps // 4), **ANNEALING}
     return [{**common, knob: value} for value in request["members"].values()]
 
 
@@ -139,7 +143,7 @@ def main() -> int:
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     torch.manual_seed(request["seed"])
     steps = request["tokens"] // request["batch"]
-    marks: dict[str, Any] = {"steps": []}
+    marks: dict[str, Any] = {"steps": [], "version": version("dictionary-learning")}
     activations, output = Activations(request), Path(request["output"])
     marks["scale"] = activations.scale
     trainSAE(

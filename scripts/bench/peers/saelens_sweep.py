@@ -2,9 +2,10 @@
 
     .venv-interop/bin/python scripts/bench/peers/saelens_sweep.py REQUEST.json
 
-It loads the model as any Hugging Face one (`AutoModelForCausalLM`, stopped at the site's module), reads the token rows
-that our stream reads in our order, trains all members in one pass, and saves each in its own format. The request's
-`marks` file gets the same times as `clocked_command.py` writes.
+It wraps the model as any Hugging Face one (`HookedProxyLM`, stopped at the site's module; a tokenizer is not needed),
+reads the token rows that our stream reads in our order and counts the same positions, trains all members in one pass,
+and saves each in its own format. The request's `marks` file gets the same times as `clocked_command.py` writes, and
+the version.
 """
 
 import json
@@ -25,13 +26,16 @@ from sae_lens import (  # type: ignore[import-not-found]
     StandardTrainingSAEConfig,
     TopKTrainingSAEConfig,
     TrainingSAEConfig,
+    __version__,
 )
 from sae_lens.config import LoggingConfig  # type: ignore[import-not-found]
+from sae_lens.load_model import HookedProxyLM  # type: ignore[import-not-found]
 from sae_lens.multi_sae_training_runner import (  # type: ignore[import-not-found]
     MultiSAETrainingRunner,
     MultiSAETrainingRunnerConfig,
 )
 from sae_lens.training.multi_sae_trainer import MultiSAETrainer  # type: ignore[import-not-found]
+from transformers import AutoModelForCausalLM
 
 CONFIGS: Mapping[str, Callable[..., TrainingSAEConfig]] = {
     "standard": StandardTrainingSAEConfig,
@@ -45,6 +49,8 @@ CONFIGS: Mapping[str, Callable[..., TrainingSAEConfig]] = {
 KNOBS = {"standard": "l1_coefficient", "gated": "l1_coefficient", "jumprelu": "l0_coefficient"}
 WARMUPS = {"standard": "l1_warm_up_steps", "gated": "l1_warm_up_steps", "jumprelu": "l0_warm_up_steps"}
 SCALES = {"sqrt_d": "expected_average_only_in"}
+GROUPS = 5
+"""Of matryoshka: the prefixes are those of our recipe."""
 
 
 def watch(marks: dict[str, Any]) -> None:
@@ -82,26 +88,28 @@ def members(request: Mapping[str, Any]) -> dict[str, TrainingSAEConfig]:
     if architecture == "jumprelu":
         common["jumprelu_bandwidth"] = request["bandwidth"]
     if architecture == "matryoshka":
-        common["matryoshka_widths"] = [request["width"] // share for share in (16, 8, 4, 2)]
+        width = request["width"]
+        inner = [width * (2**group - 1) // 2**GROUPS for group in range(1, GROUPS)]
+        common["matryoshka_widths"] = [*inner, width]
     config, knob = CONFIGS[architecture], KNOBS.get(architecture, "k")
     return {name: config(**{knob: value}, **common) for name, value in request["members"].items()}
 
 
-def runner_config(request: Mapping[str, Any]) -> MultiSAETrainingRunnerConfig:
+def runner_config(request: Mapping[str, Any], special: list[int]) -> MultiSAETrainingRunnerConfig:
     steps = request["tokens"] // request["batch"]
     return MultiSAETrainingRunnerConfig(
         saes=members(request),
         hook_names=request["module"],
         model_name=request["model"],
         model_class_name="AutoModelForCausalLM",
-        model_from_pretrained_kwargs={"dtype": "float32"},
         context_size=request["context"],
         # Its unit is a row: as many activations are mixed as one of our blocks has.
         n_batches_in_buffer=request["block_rows"],
         store_batch_size_prompts=request["rows_per_forward"],
         training_tokens=steps * request["batch"],
         train_batch_size_tokens=request["batch"],
-        exclude_special_tokens=True,
+        exclude_special_tokens=special,
+        seqpos_slice=(1, None),  # the first of a row is an attention sink whatever its token
         streaming=False,
         lr=request["lr"],
         lr_warm_up_steps=request["lr_warmup_steps"],
@@ -118,10 +126,14 @@ def runner_config(request: Mapping[str, Any]) -> MultiSAETrainingRunnerConfig:
 def main() -> int:
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     torch.manual_seed(request["seed"])
-    marks: dict[str, Any] = {"steps": []}
+    marks: dict[str, Any] = {"steps": [], "version": __version__}
     watch(marks)
-    rows = Dataset.from_dict({"tokens": np.load(request["rows"])["tokens"]})
-    MultiSAETrainingRunner(runner_config(request), override_dataset=rows).run()
+    rows = np.load(request["rows"])
+    tokens = Dataset.from_dict({"tokens": rows["tokens"]})
+    model = AutoModelForCausalLM.from_pretrained(request["model"], dtype=torch.float32, local_files_only=True)
+    hooked = HookedProxyLM(model.to(request["device"]), None, hook_names=[request["module"]])
+    config = runner_config(request, rows["special"].tolist())
+    MultiSAETrainingRunner(config, override_dataset=tokens, override_model=hooked).run()
     Path(request["marks"]).write_text(json.dumps(marks), encoding="utf-8")
     return 0
 
