@@ -10,7 +10,7 @@ Of each seed, all of ours are trained in one pass, and a peer's members of one a
 our evaluation on held-out text. A peer's CE recovered at the L0 of one of our members is read off its frontier; no
 number where it does not reach that far. The table has the mean difference over seeds and its standard error, and how
 far L0 was from what was asked for before the last correction. What is in --out already, with the same settings, is not
-run again; of a peer's members those that are not there are.
+run again; members that are not there are.
 
 sae-lens and dictionary_learning are as in their tutorials: inputs scaled to a mean norm of sqrt(d) (theirs of 1 where
 their trainer needs it), a warm-up of 1/20 of the run for lr and sparsity, lr falling in the last fifth.
@@ -31,7 +31,7 @@ from scripts.bench.common_ground import CommonGround, Point, own_points
 from scripts.bench.language_model import named
 from scripts.bench.measure import Results, machine
 from scripts.bench.peers.client import Unavailable
-from scripts.bench.shipped_tables import print_differences, print_missed
+from scripts.bench.shipped_tables import aimed, print_differences, print_missed
 from scripts.bench.sides import run_ours, run_side
 from scripts.bench.sweeps import DICTIONARY, OURS, SAELENS, Members, Sweep
 
@@ -57,7 +57,7 @@ COEFFICIENTS: Mapping[tuple[str, str], tuple[float, ...]] = {
 }
 KNOBS = {"topk": "k", "batchtopk": "k", "matryoshka": "k", "jumprelu": "l0_coefficient"}
 DECAY = 0.2
-NUMBERS = {"layer": 2, "context": 256, "width": 1024, "steps": 732, "batch": 2048, "evaluation-tokens": 100_000}
+NUMBERS = {"layer": 2, "context": 256, "width": 1024, "steps": 732, "batch": 2048, "evaluation-tokens": 50_000}
 QUICK = {"width": 64, "steps": 40, "batch": 512, "evaluation_tokens": 2_000, "l0": (4.0, 8.0)}
 
 
@@ -124,8 +124,8 @@ def sweep_of(asked: argparse.Namespace, seed: int, recipe: str, side: str = OURS
 def settings(sweep: Shipped, side: str) -> dict[str, Any]:
     """What all seeds of a part have in common, without places of this machine."""
     files = {"token_file": Path(sweep.token_file).name, "heldout_file": Path(sweep.heldout_file).name}
-    others = {"lr", "decay"} if side == OURS else {"own_lr", "members"}
-    return {key: value for key, value in (sweep.entry() | files).items() if key not in {"seed", "recipe", *others}}
+    left_out = {"seed", "recipe", "members", *({"lr", "decay"} if side == OURS else {"own_lr"})}
+    return {key: value for key, value in (sweep.entry() | files).items() if key not in left_out}
 
 
 @dataclass(frozen=True)
@@ -155,17 +155,22 @@ def workplace() -> Iterator[Path]:
 
 
 def train_ours(asked: argparse.Namespace, recipes: Sequence[str], seed: int, kept: Kept) -> None:
-    """Those of our recipes that are not there, in one pass. Raises Unavailable."""
+    """Those members of our recipes that are not there, in one pass where all lack the same. Raises Unavailable."""
     told = {recipe: settings(sweep_of(asked, seed, recipe), OURS) for recipe in recipes}
     keys = {recipe: key_of(f"{OURS}/{recipe}", asked.lr) for recipe in recipes}
-    missing = [recipe for recipe in recipes if not kept.points(keys[recipe], told[recipe], seed)]
-    if not missing:
-        return
-    with workplace() as work:
-        points = own_points(run_ours(sweep_of(asked, seed, ",".join(missing)), work, f"{OURS}-seed{seed}").folder)
-    for recipe in missing:
-        own = [point for point in points if point["member"].startswith(f"{recipe}-l0_")]
-        kept.add(keys[recipe], told[recipe], seed, own, None)
+    there = {recipe: kept.points(keys[recipe], told[recipe], seed) for recipe in recipes}
+    lacking: dict[tuple[float, ...], list[str]] = {}
+    for recipe in recipes:
+        lacking.setdefault(tuple(l0 for l0 in asked.l0 if aimed(there[recipe], l0) is None), []).append(recipe)
+    for l0s, some in lacking.items():
+        if not l0s:
+            continue
+        sweep = replace(sweep_of(asked, seed, ",".join(some)), members={OURS: Members("l0", l0s)})
+        with workplace() as work:
+            points = own_points(run_ours(sweep, work, f"{OURS}-seed{seed}").folder)
+        for recipe in some:
+            own = [point for point in points if point["member"].startswith(f"{recipe}-l0_")]
+            kept.add(keys[recipe], told[recipe], seed, there[recipe] + own, None)
 
 
 def train_peer(asked: argparse.Namespace, part: str, seed: int, kept: Kept) -> None:

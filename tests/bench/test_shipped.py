@@ -144,6 +144,8 @@ def test_what_is_there_is_not_run_again(tmp_path: Path, trained: Trained, monkey
     monkeypatch.setattr(script, "COEFFICIENTS", more)
     assert script.main(command(out, "--only", "gated", "--seeds", "1")) == 0
     assert trained.asked() == [("sae-lens/gated", "1e-3", 1, (30.0,))], "a coefficient more is one member more"
+    assert script.main(command(out, "--only", "gated,topk", "--seeds", "1", "--l0", "4,6", "--parts", "ours")) == 0
+    assert trained.asked() == [("gated", "1e-3", 1, (6.0,)), ("topk", "1e-3", 1, (4.0, 6.0))], "and so is an L0"
     assert script.main(command(out, "--only", "gated", "--seeds", "0", "--steps", "100", "--lr", "null")) == 0
     assert [run[0] for run in trained.asked()] == ["gated", "sae-lens/gated"], "other settings are measured anew"
 
