@@ -48,7 +48,7 @@ PAIRS: Mapping[str, tuple[str, str]] = {
 }
 """By our name of a recipe: the peer and what it is called there. jumprelu_anthropic has no peer."""
 COEFFICIENTS: Mapping[tuple[str, str], tuple[float, ...]] = {
-    (SAELENS, "standard"): (1.0, 2.5, 6.0, 15.0),
+    (SAELENS, "standard"): (0.7, 2.0, 5.0, 13.0),
     (SAELENS, "gated"): (1.5, 4.0, 8.0, 16.0),
     **{(SAELENS, name): (4, 8, 16, 32) for name in ("topk", "batchtopk", "matryoshka")},
     (SAELENS, "jumprelu"): (0.02, 0.1, 0.5, 2.5),
