@@ -9,6 +9,8 @@ import pytest
 
 from scripts.bench import shipped as script
 from scripts.bench import steered
+from scripts.bench.common_ground import CommonGround
+from scripts.bench.peers.client import Unavailable
 from scripts.bench.shipped_tables import print_differences, print_missed, read_off, with_error
 from scripts.bench.sides import Run
 from scripts.bench.sweeps import OURS
@@ -82,7 +84,7 @@ class Trained:
             monkeypatch.setattr(module, "run_ours", lambda sweep, work, name: self.run(OURS, sweep, work))
             monkeypatch.setattr(module, "own_points", lambda folder: self.points())
         monkeypatch.setattr(script, "run_side", lambda side, sweep, work, *rest: self.run(side, sweep, work))
-        monkeypatch.setattr(script.CommonGround, "of", lambda sweep: self)
+        monkeypatch.setattr(CommonGround, "of", lambda sweep: self)
         self.config = self
         self.data = None
 
@@ -91,7 +93,7 @@ class Trained:
 
     def run(self, side: str, sweep: script.Shipped, work: Path) -> Run:
         if self.failing:
-            raise script.Unavailable("it fails")
+            raise Unavailable("it fails")
         what = sweep.recipe if side == OURS else f"{side}/{sweep.architecture}"
         self.runs.append((what, sweep.own_lr, sweep.seed, sweep.members[side].values))
         self.last = sweep, side
