@@ -2,12 +2,15 @@
 packages that are installed for one test."""
 
 import gc
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
@@ -20,6 +23,9 @@ from transformers import (
 )
 
 from sae_sweep.host import kinds
+
+if TYPE_CHECKING:
+    from sae_sweep.analyses.session.finished import FinishedSae
 
 VOCABULARY = 300
 SPECIALS = ("<eos>", "<bos>", "<pad>")  # ids 0, 1, 2; bytes follow
@@ -89,6 +95,34 @@ def gpt2_folder(build_model: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="session")
 def llama_folder(build_model: Callable[..., Path]) -> Path:
     return build_model("llama", LlamaConfig, num_key_value_heads=2)
+
+
+def tuned(folder: Path, source: Path) -> Path:
+    """A model with the weights of another, moved at random as training might move them."""
+    shutil.copytree(source, folder)
+    file, generator = folder / "model.safetensors", torch.Generator().manual_seed(1)
+    weights = {
+        name: tensor + 0.4 * tensor.std() * torch.randn(tensor.shape, generator=generator)
+        for name, tensor in load_file(file).items()
+    }
+    save_file(weights, file, {"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tuned_folder(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """To the llama what a chat model is to its base."""
+    return tuned(tmp_path_factory.mktemp("models") / "tuned", llama_folder)
+
+
+@pytest.fixture(scope="session")
+def two_models(
+    llama_folder: Path, tuned_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> "Mapping[str, FinishedSae]":
+    """Crosscoders over both, by name, finished."""
+    from tests.two_models import trained
+
+    return trained(tmp_path_factory.mktemp("two"), llama_folder, tuned_folder)
 
 
 @pytest.fixture(scope="session")

@@ -44,14 +44,14 @@ ACTIVATIONS = "activations"
 log = logging.getLogger(__name__)
 
 
-def open_cache(members: Sequence[MemberConfig], model: LanguageModel) -> "BlockCache | None":
+def open_cache(members: Sequence[MemberConfig], models: Sequence[LanguageModel]) -> "BlockCache | None":
     """The cache of the stream that members of these configs read; None where `data.cache` is null."""
-    config = members[0]
+    config, device = members[0], models[0].device
     if config.data.cache is None:
         return None
-    folder = Path(config.data.cache).expanduser() / f"{cache_key(config)}-{_device_name(model.device)}"
-    commit = getattr(model.module.config, "_commit_hash", None)
-    return BlockCache(folder, cache_entries(config), model.device, str(commit), members)
+    folder = Path(config.data.cache).expanduser() / f"{cache_key(config)}-{_device_name(device)}"
+    commits = [str(getattr(model.module.config, "_commit_hash", None)) for model in models]
+    return BlockCache(folder, cache_entries(config), device, "-".join(commits), members)
 
 
 class BlockCache:

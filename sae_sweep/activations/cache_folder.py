@@ -17,6 +17,7 @@ from urllib.parse import quote
 from sae_sweep.config.schema import MemberConfig, ModelConfig
 from sae_sweep.model.adapters import FILES, adapter_folder
 from sae_sweep.model.facts import model_folder
+from sae_sweep.model.second import models_of
 from sae_sweep.plan.fingerprints import weight_files
 from sae_sweep.plan.groups import stream_entries
 from sae_sweep.plan.members import digest
@@ -46,9 +47,13 @@ def cache_entries(config: MemberConfig) -> dict[str, Any]:
     weights = _weights(config.model)
     if weights is not None:
         entries["model"]["path"] = weights["folder"]
+    second = [_weights(one) for one in models_of(config)[1:]]
+    if second and second[0] is not None:
+        entries["model"]["second"] = second[0]["folder"]
     libraries = ["torch", "transformers", *(["transformer-lens"] if config.model.backend == "transformer_lens" else [])]
     versions = {library: version(library) for library in libraries}
-    return {"layout": LAYOUT, **entries, "weights": weights, "versions": versions}
+    made = {"layout": LAYOUT, **entries, "weights": weights, "versions": versions}
+    return {**made, "second": second[0]} if second else made
 
 
 def block_file(folder: Path, index: int, name: str) -> Path:

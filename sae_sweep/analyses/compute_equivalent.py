@@ -43,6 +43,9 @@ class Config:
 
 def run(session: Session, saes: Sequence[FinishedSae], config: Config) -> Reading[Batch]:
     """CE of members and of errors at random; then of each model of the family, in a pass of its own."""
+    for sae in saes:
+        if sae.spliced.models > 1:
+            raise ConfigError(f"{KEY}: {sae.label} is of two models, which are of no one family; --member the others")
     table, stream = _check(config), _only(session)
     models = {path: other_model(f"{KEY}.models", stream.model.config, path) for path in config.models}
     means = {sae.label: session.means(sae.label) for sae in saes}

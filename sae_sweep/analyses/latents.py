@@ -109,7 +109,8 @@ class _Shown:
     def __init__(self, session: Session, sae: FinishedSae, seen: _Seen, config: Config) -> None:
         self._session, self._sae, self._seen, self._config = session, sae, seen, config
         stream = session.stream(sae.label)
-        self._model, self._one = stream.model, stream.saes[sae.label]
+        self._one = stream.saes[sae.label]
+        self._model = stream.evaluator.model_at(self._one.hooks[-1])
         self._tokens_RT = stream.evaluator.tokens_RT
         self.latents: list[int] = seen.latents_L.tolist()
         self._near = neighbours(self._one, seen.latents_L, config.tokens) if self.latents else []

@@ -33,7 +33,7 @@ class HeldOutCodes:
         first_block = read_first_block([sae.home.folder] if own else [])
         self._spliced = sae.spliced(model.running.device)
         hooks = self._spliced.sites
-        source = LanguageModelSource(config, hooks, model=model.running, first_block=first_block)
+        source = LanguageModelSource(config, hooks, loaded=sae.home.models(model), first_block=first_block)
         self._evaluator = source.evaluator(config.evaluation.positions, no_means)
         self._kept: list[Batch] | None = None
 

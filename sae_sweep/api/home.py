@@ -9,7 +9,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sae_sweep.api.model import Model, open_model
+from sae_sweep.api.model import Model, open_model, open_second
 from sae_sweep.config.files import config_folder, config_of, saved_config
 from sae_sweep.config.schema import MemberConfig, ModelConfig
 from sae_sweep.data.kinds import modelless_kind
@@ -17,7 +17,9 @@ from sae_sweep.errors import ConfigError
 from sae_sweep.folder import names
 from sae_sweep.folder.record import read_record
 from sae_sweep.host.json_files import read_object
-from sae_sweep.model.sites import parse_hook
+from sae_sweep.model.language_model import LanguageModel
+from sae_sweep.model.second import models_of
+from sae_sweep.model.sites import model_of, parse_hook
 from sae_sweep.plan.fingerprints import MODEL_KEYS, check_same
 from sae_sweep.saes.inference import InferenceSae
 
@@ -74,13 +76,41 @@ class Home:
         except (OSError, ValueError) as error:
             raise ConfigError(f"{self.folder}: {names.PROVENANCE} cannot be read ({error})") from error
 
-    def model(self, device: str | None, dtype: str | None) -> Model:
-        """The language model, on another device or in another dtype where these are given. Raises ConfigError where a
-        sweep trained the SAE, and the model is no longer what it was then."""
+    def model(self, device: str | None, dtype: str | None, second: bool = False) -> Model:
+        """The language model, on another device or in another dtype where these are given; or the second of two. Raises
+        ConfigError where there is no such, and where a sweep trained the SAE, and the model is no longer what it was
+        then."""
         config = self._model_config()
         if self.is_member:
             self._check_model()
-        return open_model(replace(config, device=device or config.device, dtype=dtype or config.dtype))
+        config = replace(config, device=device or config.device, dtype=dtype or config.dtype)
+        if not second:
+            return open_model(config)
+        found = self.second(config)
+        if not found:
+            raise ConfigError(f"{self.folder}: this SAE is of one model")
+        return open_second(found[0])
+
+    def second(self, first: ModelConfig) -> tuple[ModelConfig, ...]:
+        """Of a crosscoder over two models the second, run as the first is; else nothing. Raises ConfigError where
+        nothing says it."""
+        if not any(map(model_of, self.hooks)):
+            return ()
+        found = models_of(self.config)[1:]
+        return tuple(replace(one, device=first.device, dtype=first.dtype, backend=first.backend) for one in found)
+
+    def models(self, model: Model) -> tuple[LanguageModel, ...]:
+        """All models that it reads, given one of them."""
+        run = model.running
+        if self.number(run):
+            return self.model(run.config.device, run.config.dtype).running, run
+        return (run, *(open_second(one).running for one in self.second(run.config)))
+
+    def number(self, model: LanguageModel) -> int:
+        """Which of the models that it reads this one is."""
+        path = model.config.path
+        second = [one.path for one in self.second(model.config)]
+        return int(path != self.metadata.get("model_name") and path in second)
 
     def _check_model(self) -> None:
         place = self._config_file.parent

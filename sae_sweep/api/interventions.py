@@ -14,6 +14,7 @@ from sae_sweep.errors import ConfigError
 from sae_sweep.model.intervene import changing
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.model.observe import check_hook, observing
+from sae_sweep.model.sites import model_of, own_hook
 
 if TYPE_CHECKING:
     from sae_sweep.api.sae import Sae
@@ -60,18 +61,22 @@ class Splices(Mapping[str, Tensor]):
 
 @contextmanager
 def steering(model: Model | LanguageModel, sae: "Sae", amounts: Mapping[int, float]) -> Iterator[None]:
-    """While this lasts, amount x W_dec[i] is added for every latent i at every counted position."""
+    """While this lasts, amount x W_dec[i] is added for every latent i at every counted position; of a crosscoder over
+    two models what W_dec[i] has for this one."""
     run, inference = running(model), sae.frozen(sae.device)
     sae.check_latents(amounts)
     nothing_D = torch.zeros_like(inference.tensors["b_dec"])
     added_D = sum((amount * inference.row(i) for i, amount in amounts.items()), nothing_D)
     with following(run) as reading, ExitStack() as stack:
+        number = sae.home.number(run)
         for hook, part_d in zip(sae.writes, added_D.chunk(len(sae.writes)), strict=True):
+            if model_of(hook) != number:
+                continue
 
             def add(x_RTd: Tensor, part_d: Tensor = part_d) -> Tensor:
                 return reading.where_counted(x_RTd + part_d.to(x_RTd), x_RTd)
 
-            stack.enter_context(changing(run, check_hook(run, hook), add))
+            stack.enter_context(changing(run, check_hook(run, own_hook(hook)), add))
         yield
 
 

@@ -20,10 +20,12 @@ from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import SplicedSae
 from sae_sweep.evaluation.places import check_widths, placed
 from sae_sweep.kernels.entries import Entries, above
+from sae_sweep.model.facts import model_facts
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.model.load import resolve_device
 from sae_sweep.model.observe import check_hook
-from sae_sweep.model.sites import Site, later_sites, modelless_site, parse_hook, resolve_site, site_width
+from sae_sweep.model.second import later_in_models
+from sae_sweep.model.sites import Site, model_of, modelless_site, parse_hook, resolve_site, site_width
 from sae_sweep.plan.groups import stream_key
 from sae_sweep.saes.forms.relu import ReluForm
 from sae_sweep.saes.inference import InferenceSae
@@ -186,10 +188,12 @@ def _spliced(sae: nn.Module, run: LanguageModel, config: MemberConfig, hook: str
         one = sae.spliced(run.device)
     else:
         one = placed(sae.home.folder.name, sae.frozen(run.device), _completed(sae, at))
-    places = [check_hook(run, each) for each in one.hooks]
+    places = [parse_hook(each) if model_of(each) else check_hook(run, each) for each in one.hooks]
     check_widths(one, {site.hook: site_width(site, run.facts) for site in places}, "judge it at another site")
-    last = max(places, key=lambda each: -1 if each.layer is None else each.layer)
-    return replace(one, watched=later_sites(last, run.facts.n_layers, config.evaluation.later_sites))
+    facts = [run.facts]
+    if one.models > 1 and isinstance(sae, Sae):
+        facts += map(model_facts, sae.home.second(run.config))
+    return replace(one, watched=later_in_models(places, facts, config.evaluation.later_sites))
 
 
 def _completed(sae: Sae, at: Site) -> Site:

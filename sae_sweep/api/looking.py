@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from sae_sweep.analyses.contexts.effects import logit_effects as row_effects
-from sae_sweep.api.harvesting import harvested
 from sae_sweep.api.heldout import HeldOutCodes
 from sae_sweep.api.model import Model
 from sae_sweep.errors import ConfigError
+from sae_sweep.model.sites import model_of
+from sae_sweep.model.together import harvest_together
 
 if TYPE_CHECKING:
     from sae_sweep.api.sae import Sae
@@ -115,7 +116,8 @@ class Effects:
 def latents_of(sae: "Sae", model: Model, text: str) -> Latents:
     """The codes of an SAE on a text."""
     tokens_RT = model.tokens(text)
-    x_TD = torch.cat([harvested(model.running, hook, tokens_RT)[0] for hook in sae.home.hooks], dim=1)
+    found = harvest_together(sae.home.models(model), tokens_RT, sae.home.hooks)
+    x_TD = torch.cat([found[hook][0] for hook in sae.home.hooks], dim=1)
     with torch.no_grad():
         codes_TF = sae.encode(x_TD, tokens_RT[0])
     return Latents(codes_TF, model.strings(tokens_RT))
@@ -142,12 +144,14 @@ def top_contexts(sae: "Sae", model: Model, latent: int, n: int, quantiles: int, 
 
 
 def logit_effects(sae: "Sae", model: Model, latent: int, n: int) -> Effects:
-    """W_dec[latent] through the unembedding; of several sites that of the last."""
+    """W_dec[latent] through the unembedding; of several sites that of the last in this model."""
     sae.check_latents([latent])
-    row_D = sae.inference.row(latent).detach().chunk(len(sae.writes))[-1]
+    rows = zip(sae.writes, sae.inference.row(latent).detach().chunk(len(sae.writes)), strict=True)
+    number = sae.home.number(model.running)
+    hook, row_D = [(hook, row_D) for hook, row_D in rows if model_of(hook) == number][-1]
     found = row_effects(model.running, row_D, n)
     if found is None:
-        raise ConfigError(f"{sae.writes[-1]} is {len(row_D)} wide, and the unembedding reads another width")
+        raise ConfigError(f"{hook} is {len(row_D)} wide, and the unembedding reads another width")
     raised, lowered = (
         list(zip(model.strings([token for token, _ in each]), (effect for _, effect in each), strict=True))
         for each in found

@@ -84,6 +84,12 @@ def open_model(config: ModelConfig) -> Model:
     return Model(load_model(config))
 
 
+@lru_cache(maxsize=1)
+def open_second(config: ModelConfig) -> Model:
+    """The same of the second model of a crosscoder over two, which is kept beside the first."""
+    return Model(load_model(config))
+
+
 def running(model: Model | LanguageModel) -> LanguageModel:
     """The model as sweeps run it."""
     return model.running if isinstance(model, Model) else model

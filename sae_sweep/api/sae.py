@@ -149,8 +149,9 @@ class Sae(nn.Module):
         """[..., D]: the reconstructions of activations [..., D]."""
         return self.decode(self.encode(x, tokens), tokens, x)
 
-    def model(self, device: str | None = None, dtype: str | None = None) -> Model:
-        """The language model that it was trained on, with its tokenizer, in the dtype it was trained with.
+    def model(self, device: str | None = None, dtype: str | None = None, second: bool = False) -> Model:
+        """The language model that it was trained on, with its tokenizer, in the dtype it was trained with; of a
+        crosscoder over two models the first, or the second.
 
         >>> model = sae.model()
         >>> model("def f(x):").shape  # [R, T, V]
@@ -158,7 +159,7 @@ class Sae(nn.Module):
 
         Raises ConfigError where what it was loaded from does not say which, or it cannot be loaded.
         """
-        return self.home.model(device, dtype)
+        return self.home.model(device, dtype, second)
 
     def latents(self, model: Model, text: str) -> Latents:
         """Its codes on a text, [T, F], with token strings beside."""

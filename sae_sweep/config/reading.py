@@ -21,7 +21,10 @@ from sae_sweep.config.values import SCALARS, shown
 from sae_sweep.errors import ConfigError
 
 DEFAULT_L0 = 32.0
-PATHS = ("output_dir", "init_from", "model.path", "model.adapter", "data.path", "data.heldout_path", "data.cache")
+PATHS = (
+    *("output_dir", "init_from", "model.path", "model.adapter", "site.models"),
+    *("data.path", "data.heldout_path", "data.cache"),
+)
 MAPPINGS = ("data.filter",)
 """Keys whose values are mappings, not groups of keys."""
 GROUPS = (*(field.name for field in fields(MemberConfig) if is_dataclass(field.type)), "experiment", "analysis")
@@ -34,11 +37,11 @@ def member_config(entries: Mapping[str, Any] | DictConfig) -> MemberConfig:
     """The typed config of one composed config, or of a saved config.yaml.
 
     What has two spellings gets one: `sae.width` wins over `sae.expansion`, `site.hook` over `site.kind` (which toy data
-    has not either), and a member that states neither its knob nor `sae.l0` has `sae.l0` = 32. Ranges are checked by
-    the plan, not here.
+    has not either), the first of `site.models` is `model.path`, and a member that states neither its knob nor `sae.l0`
+    has `sae.l0` = 32. Ranges are checked by the plan, not here.
     Raises ConfigError for an unknown key, a key left out, a wrong type, and for a knob together with `sae.l0`.
     """
-    config: MemberConfig = typed(MemberConfig, _plain(entries), "")
+    config: MemberConfig = typed(MemberConfig, _with_first_model(_plain(entries)), "")
     _check_homes(config)
     kindless = config.site.hook is not None or config.data.toy is not None
     site = replace(config.site, kind=None) if kindless else config.site
@@ -121,6 +124,17 @@ def _plain(entries: Mapping[str, Any] | DictConfig) -> Mapping[str, Any]:
         raise ConfigError(f"{key}: cannot be resolved ({str(error).splitlines()[0]})") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def _with_first_model(entries: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The entries with `model.path` and `model.name` from `site.models`, where that alone says the models."""
+    model, site = entries.get("model"), entries.get("site")
+    models = site.get("models") if isinstance(site, Mapping) else None
+    if not isinstance(model, Mapping) or model.get("path") not in (None, "???"):
+        return entries
+    if not isinstance(models, list) or not models or not isinstance(models[0], str):
+        return entries
+    return {**entries, "model": {**model, "path": models[0], "name": models[0]}}
 
 
 def typed(cls: Any, entries: Any, prefix: str) -> Any:

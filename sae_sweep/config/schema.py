@@ -64,6 +64,9 @@ class SiteConfig:
     across: list[int | str] | str | None
     """One SAE over several places (a crosscoder): layers of the kind, or hook names; all is every layer. With an output
     each layer's latents write to the outputs of that layer and of later ones (a cross-layer transcoder)."""
+    models: list[str] | None = field(default=None, kw_only=True)
+    """One SAE over two models that read the same tokens (a crosscoder): their folders or hub ids; the first is
+    `model.path`, the second may have a revision (`ID@REVISION`)."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ class ToyConfig:
 
 LATER: dict[str, Any] = {
     "model.adapter": None,
+    "site.models": None,
     "data.weights": None,
     "data.filter": None,
     "data.packing": "concat",

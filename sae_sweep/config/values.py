@@ -85,7 +85,7 @@ def _numbers(value: Any) -> list[float]:
 def _lines(value: Any) -> list[str]:
     if isinstance(value, list) and all(isinstance(line, str) for line in value):
         return value
-    raise ValueError("a list of lines of text")
+    raise ValueError("a list of texts")
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sae_sweep.activations.first_block import FirstBlock
+from sae_sweep.model.sites import model_of
 from sae_sweep.saes.inference import InferenceSae
 
 
@@ -50,6 +51,11 @@ class SplicedSae:
     def sites(self) -> tuple[str, ...]:
         """What it reads and reconstructs: a position whose activation is too long at one of them counts at none."""
         return tuple(dict.fromkeys((*self.inputs, *self.hooks)))
+
+    @property
+    def models(self) -> int:
+        """How many models these sites are in."""
+        return 1 + max(map(model_of, self.hooks))
 
     def on(self, device: torch.device) -> "SplicedSae":
         """The same, with its tensors on a device."""

@@ -10,7 +10,8 @@ from sae_sweep.activations.finite import check_finite
 from sae_sweep.activations.outliers import row_norms
 from sae_sweep.data.positions import counted_positions, readable, target_positions
 from sae_sweep.model.parting import Parting
-from sae_sweep.model.suffix import CleanPass, Suffix
+from sae_sweep.model.suffix import CleanPass
+from sae_sweep.model.together import Suffixes
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,13 @@ class HeldOutBatch:
 
 
 @torch.no_grad()
-def heldout_batches(heldout: HeldOut, suffix: Suffix, start: int = 0) -> Iterator[HeldOutBatch]:
+def heldout_batches(heldout: HeldOut, suffix: Suffixes, start: int = 0) -> Iterator[HeldOutBatch]:
     """The held-out rows in their order, each batch after its clean pass, with what is too long at every hook that is
     recorded; those from the batch of that number on.
 
     Raises ConfigError where the model gives what is no number.
     """
-    device = suffix.model.device
+    device = suffix.device
     special_ids = heldout.special_ids.to(device)
     for first in range(start * heldout.rows_per_forward, len(heldout.tokens_RT), heldout.rows_per_forward):
         tokens_RT = heldout.tokens_RT[first : first + heldout.rows_per_forward].to(device)

@@ -7,12 +7,13 @@ and one spliced suffix pass per member. Only counted positions are replaced (`ev
 averages run over counted positions whose target is not special. A crosscoder is spliced at each of its sites in turn,
 as are the ablations it is measured by, and its numbers are averages over them: all at once, the last site of a residual
 stream would be all that counts. A cross-layer transcoder takes the place of all its MLPs at once, with the codes of the
-clean pass.
+clean pass. Of a crosscoder over two models each pass is measured against the clean pass of its own.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -21,36 +22,59 @@ from sae_sweep.activations.first_block import FirstBlock
 from sae_sweep.evaluation.evaluator import Evaluation, SplicedSae
 from sae_sweep.evaluation.heldout import HeldOut, HeldOutBatch, Places, heldout_batches
 from sae_sweep.evaluation.later import LaterSites
+from sae_sweep.evaluation.metrics import MODELS
 from sae_sweep.evaluation.splice import PassLosses, accumulate, average, splice_metrics
 from sae_sweep.evaluation.sums import SaeSums
 from sae_sweep.host.cores import side_by_side, workers
 from sae_sweep.kernels.entries import Entries, joined, rows_where
 from sae_sweep.model.language_model import LanguageModel
-from sae_sweep.model.suffix import Suffix
+from sae_sweep.model.sites import model_of
+from sae_sweep.model.together import Models, Suffixes
 from sae_sweep.plan.constants import CODE_ELEMENTS
+
+Hooks: TypeAlias = tuple[str, ...]
+"""Of one model, where a pass has other activations."""
+Finals: TypeAlias = Mapping[tuple[str, Hooks], Tensor]
+"""By kind of pass, or an SAE's label, and hooks."""
 
 
 class _Losses:
     """What passes lose at sites where the same positions count."""
 
-    def __init__(self, sequences: int, device: torch.device) -> None:
-        self.clean = PassLosses(sequences, device)
+    def __init__(self, sequences: int, device: torch.device, models: int) -> None:
+        self.clean = [PassLosses(sequences, device) for _ in range(models)]
         self.passes: dict[str, PassLosses] = {}
         self._targets_R = torch.zeros(sequences, dtype=torch.int64, device=device)
         self.outliers = torch.zeros((), dtype=torch.float64, device=device)
         self.counted = torch.zeros((), dtype=torch.float64, device=device)
 
-    def add(self, model: LanguageModel, batch: HeldOutBatch, places: Places, finals: Mapping[str, Tensor]) -> None:
-        """Take in a batch; `finals` are the final hidden states [N, D] at its targets, by pass."""
+    def add(self, models: Models, batch: HeldOutBatch, places: Places, finals: Finals) -> None:
+        """Take in a batch; `finals` are the final hidden states [N, D] at its targets."""
         row_N, position_N = places.target_RT.nonzero(as_tuple=True)
         next_N = batch.clean.tokens_RT[row_N, position_N + 1]
-        for name in finals.keys() - self.passes.keys():
-            self.passes[name] = PassLosses(len(self._targets_R), self._targets_R.device)
-        sums = {"clean": self.clean, **self.passes}
-        accumulate(model, batch.clean.final_RTD[places.target_RT], finals, next_N, row_N + batch.first, sums)
+        for number, (model, clean) in enumerate(zip(models, (batch.clean, *batch.clean.others), strict=True)):
+            own = {_name(kind, at): x_ND for (kind, at), x_ND in finals.items() if model_of(at[0]) == number}
+            if not own:
+                continue  # nothing is measured in this one
+            for name in own.keys() - self.passes.keys():
+                self.passes[name] = PassLosses(len(self._targets_R), self._targets_R.device)
+            sums = {"clean": self.clean[number], **self.passes}
+            accumulate(model, clean.final_RTD[places.target_RT], own, next_N, row_N + batch.first, sums)
         self._targets_R.index_add_(0, row_N + batch.first, torch.ones_like(row_N))
         self.outliers += places.outliers_RT.sum()
         self.counted += places.counted_RT.sum()
+
+    def metrics(self, label: str, passes: Sequence[Hooks]) -> dict[str, float | None]:
+        """Of an SAE that was spliced in by these passes, averaged over them."""
+        return splice_metrics(*self.averages(label, passes), self.targets_R)
+
+    def averages(self, label: str, passes: Sequence[Hooks]) -> tuple[PassLosses, PassLosses, PassLosses, PassLosses]:
+        """Of the clean, zero, mean and spliced passes; the clean ones are those of the models that these are of."""
+        clean = average([self.clean[number] for number in sorted({model_of(hooks[0]) for hooks in passes})])
+        zero, mean, own = (
+            average([self.passes[_name(kind, hooks)] for hooks in passes]) for kind in ("zero", "mean", label)
+        )
+        return clean, zero, mean, own
 
     @property
     def targets_R(self) -> Tensor:
@@ -66,11 +90,11 @@ class _Losses:
 class LanguageModelEvaluator:
     """Evaluates any number of SAEs at the given sites, on the same tokens each time."""
 
-    def __init__(self, model: LanguageModel, heldout: HeldOut, means: Mapping[str, Tensor], read: Sequence[str] = ()):
-        """`means` are the mean activations [d] by hook, which mean ablation puts in place; `read` are hooks that
-        SAEs read or watch, if not only those."""
-        self._model, self._heldout, self._means, self._read = model, heldout, means, read
-        self._suffix = Suffix(model, tuple(means), read)
+    def __init__(self, models: Models, heldout: HeldOut, means: Mapping[str, Tensor], read: Sequence[str] = ()):
+        """`models` are one, or several that read the same tokens; `means` are the mean activations [d] by hook, which
+        mean ablation puts in place; `read` are hooks that SAEs read or watch, if not only those."""
+        self._models, self._heldout, self._means, self._read = tuple(models), heldout, means, read
+        self._suffix = Suffixes(models, tuple(means), read)
 
     @property
     def first_block(self) -> FirstBlock:
@@ -82,18 +106,22 @@ class LanguageModelEvaluator:
         self, saes: Sequence[SplicedSae], done: Callable[[float], None] = lambda share: None
     ) -> dict[str, Evaluation]:
         """Metrics of every SAE, by label; `done` is told the share of held-out rows that have been read."""
-        sequences, device = len(self._heldout.tokens_RT), self._model.device
+        sequences, device = len(self._heldout.tokens_RT), self._suffix.device
         groups: dict[tuple[str, ...], list[SplicedSae]] = {}
         for one in saes:
             groups.setdefault(self._heldout.guarded(one.sites), []).append(one)
-        losses = {sites: _Losses(sequences, device) for sites in groups}
-        sums = {one.label: SaeSums(one.sae, sequences, device, self._heldout.core) for one in saes}
-        later = {one.label: LaterSites(one.watched, self._model.facts.d_model, device) for one in saes}
+        losses = {sites: _Losses(sequences, device, len(self._models)) for sites in groups}
+        sums = {one.label: SaeSums(one.sae, sequences, device, self._heldout.core, one.models) for one in saes}
+        later = {one.label: LaterSites(self._widths(one.watched), device) for one in saes}
         for batch in self.batches():
             for sites, own in groups.items():
                 places = batch.places(sites)
                 passes = sorted({hooks for one in own for hooks in one.passes})
-                finals = {name: x_ND for hooks in passes for name, x_ND in self._ablated(batch, hooks, places).items()}
+                finals = {
+                    (kind, hooks): x_ND
+                    for hooks in passes
+                    for kind, x_ND in self._ablated(batch, hooks, places).items()
+                }
                 for one, spliced in zip(own, self._spliced(own, batch, sums), strict=True):
                     for hooks in one.passes:
                         values = {hook: spliced[hook] for hook in hooks}
@@ -101,8 +129,8 @@ class LanguageModelEvaluator:
                             batch.clean, values, places.replaced_RT, one.watched
                         )
                         later[one.label].update(batch.clean.activations, found, places.counted_RT)
-                        finals[_name(one.label, hooks)] = final_RTD[places.target_RT]
-                losses[sites].add(self._model, batch, places, finals)
+                        finals[one.label, hooks] = final_RTD[places.target_RT]
+                losses[sites].add(self._models, batch, places, finals)
             done((batch.first + len(batch.clean.tokens_RT)) / sequences)
         return {
             one.label: _evaluation(one, sums[one.label], later[one.label], losses[sites])
@@ -114,7 +142,8 @@ class LanguageModelEvaluator:
         self, saes: Sequence[SplicedSae], batch: HeldOutBatch, sums: Mapping[str, SaeSums]
     ) -> Iterator[dict[str, Tensor]]:
         """Each SAE's activations, by hook, with reconstructions in place; side by side where it pays."""
-        device, count = self._model.device, workers(self._model.device, len(saes))
+        device = self._suffix.device
+        count = workers(device, len(saes))
         for first in range(0, len(saes), count):
             some = saes[first : first + count]
             yield from side_by_side(lambda one: _reconstructed(one, batch, sums[one.label]), some, device)
@@ -125,8 +154,12 @@ class LanguageModelEvaluator:
         if rows == 1:
             return None
         return LanguageModelEvaluator(
-            self._model, replace(self._heldout, rows_per_forward=rows // 2), self._means, self._read
+            self._models, replace(self._heldout, rows_per_forward=rows // 2), self._means, self._read
         )
+
+    def model_at(self, hook: str) -> LanguageModel:
+        """The model that a hook is of."""
+        return self._models[model_of(hook)]
 
     def over(self, tokens_RT: Tensor, rows_per_forward: int) -> "LanguageModelEvaluator":
         """The same evaluator, on other rows [R, T] int64; a position that does not count holds ~id."""
@@ -184,11 +217,11 @@ class LanguageModelEvaluator:
 
     def finals(self, one: SplicedSae, batch: HeldOutBatch) -> dict[str, Tensor]:
         """The final hidden states [R, T, D] with an SAE's reconstructions in place, by the hook they are put at."""
-        sums = SaeSums(one.sae, len(self._heldout.tokens_RT), self._model.device)
+        sums = SaeSums(one.sae, len(self._heldout.tokens_RT), self._suffix.device)
         spliced = _reconstructed(one, batch, sums)
         return {hook: self._suffix.run(hook, batch.clean, value_RTd) for hook, value_RTd in spliced.items()}
 
-    def _ablated(self, batch: HeldOutBatch, hooks: tuple[str, ...], places: Places) -> dict[str, Tensor]:
+    def _ablated(self, batch: HeldOutBatch, hooks: Hooks, places: Places) -> dict[str, Tensor]:
         """Final hidden states at the targets with the activations of some sites zeroed, and at their means."""
         finals, where_RT = {}, places.replaced_RT
         for kind, share in (("zero", 0.0), ("mean", 1.0)):
@@ -196,11 +229,15 @@ class LanguageModelEvaluator:
                 hook: _replaced(batch.clean.activations[hook], where_RT, share * self._means[hook]) for hook in hooks
             }
             final_RTD, _ = self._suffix.run_together(batch.clean, spliced, where_RT)
-            finals[_name(kind, hooks)] = final_RTD[places.target_RT]
+            finals[kind] = final_RTD[places.target_RT]
         return finals
 
+    def _widths(self, hooks: Sequence[str]) -> dict[str, int]:
+        """Of the residual stream at hooks."""
+        return {hook: self.model_at(hook).facts.d_model for hook in hooks}
 
-def _name(kind: str, hooks: tuple[str, ...]) -> str:
+
+def _name(kind: str, hooks: Hooks) -> str:
     return f"{kind} {' + '.join(hooks)}"
 
 
@@ -233,11 +270,13 @@ def _reconstructed(one: SplicedSae, batch: HeldOutBatch, sums: SaeSums) -> dict[
 
 
 def _evaluation(one: SplicedSae, sums: SaeSums, later: LaterSites, losses: _Losses) -> Evaluation:
-    zero, mean, own = (
-        average([losses.passes[_name(kind, hooks)] for hooks in one.passes]) for kind in ("zero", "mean", one.label)
-    )
-    metrics = sums.metrics() | splice_metrics(losses.clean, zero, mean, own, losses.targets_R) | later.metrics()
-    rows = {"ce": own.ce_R, "kl": own.kl_R, "ce_clean": losses.clean.ce_R, "ce_zero": zero.ce_R}
+    clean, zero, _, own = losses.averages(one.label, one.passes)
+    metrics = sums.metrics() | losses.metrics(one.label, one.passes) | later.metrics()
+    if one.models > 1:
+        for number, name in enumerate(MODELS):
+            passes = [hooks for hooks in one.passes if model_of(hooks[0]) == number]
+            metrics[f"ce_recovered_{name}"] = losses.metrics(one.label, passes)["ce_recovered"]
+    rows = {"ce": own.ce_R, "kl": own.kl_R, "ce_clean": clean.ce_R, "ce_zero": zero.ce_R}
     return Evaluation(
         one.sae,
         {**metrics, "outlier_fraction": losses.outlier_fraction},

@@ -13,6 +13,8 @@ from sae_sweep.config.values import finite
 
 VERSION = 1
 """Of metrics.json's format."""
+MODELS = ("first", "second")
+"""What numbers of a crosscoder over two models are called that are of one of them (`site.models`)."""
 
 
 class Shown(Flag):
@@ -214,6 +216,26 @@ _ROWS = (
         *(TABLES, None),
         better="lower",
     ),
+    *[
+        Metric(
+            *(f"ce_recovered_{which}", f"CE rec., {which}", f"CE recovered in the {which} model"),
+            f"Of a crosscoder over two models, CE recovered where the {which} one's activations are replaced, against "
+            "its own clean pass.",
+            *(TABLES, None),
+            unit="fraction",
+            better="higher",
+        )
+        for which in MODELS
+    ],
+    *[
+        Metric(
+            *(f"fvu_{which}", f"FVU, {which}", f"fraction of variance unexplained in the {which} model"),
+            f"Of a crosscoder over two models, FVU of the {which} one's activations.",
+            *(REPORT, None),
+            better="lower",
+        )
+        for which in MODELS
+    ],
     Metric("density_over_1pct", "over 1%", "latents that fire on over 1% of tokens", "As a share of all latents."),
     Metric("l1", "L1", "L1", "Sum of activation x decoder norm per token.", toy=MAP, better="lower"),
     Metric("mse", "MSE", "squared error", "Squared error, summed over d and averaged over tokens.", better="lower"),

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from sae_sweep.evaluation.core_sums import CoreSums
+from sae_sweep.evaluation.metrics import MODELS
 from sae_sweep.evaluation.reconstruction import Reconstruction
 from sae_sweep.evaluation.sparsity import Sparsity
 from sae_sweep.kernels.entries import rows_where
@@ -14,13 +15,16 @@ from sae_sweep.saes.inference import InferenceSae
 
 
 class SaeSums:
-    """Sums over R held-out sequences, of which ratios are taken once at the end; `core` asks for SAEBench's too."""
+    """Sums over R held-out sequences, of which ratios are taken once at the end."""
 
-    def __init__(self, sae: InferenceSae, sequences: int, device: torch.device, core: bool = False):
+    def __init__(self, sae: InferenceSae, sequences: int, device: torch.device, core: bool = False, models: int = 1):
+        """`core` asks for SAEBench's too; `models` is how many the SAE's sites are in, each in as many of them."""
         self._sae, self._core = sae, CoreSums(device) if core else None
         self.reconstruction = Reconstruction(sae.d_out, device)
         layers = sae.layers if isinstance(sae, CrossLayerSae) else 0
         self._layers = [Reconstruction(sae.d_out // layers, device) for _ in range(layers)]
+        each = MODELS if models > 1 else ()
+        self._of_models = {name: Reconstruction(sae.d_out // models, device) for name in each}
         self.sparsity = Sparsity(sae.width, sae.decoder_norms, sequences, device)
         self._error2_R = torch.zeros(sequences, dtype=torch.float64, device=device)
 
@@ -42,6 +46,8 @@ class SaeSums:
             self.reconstruction.update(y_BD, x_hat_BD)
             for layer, own in enumerate(self._layers):
                 own.update(*(each.chunk(len(self._layers), dim=1)[layer] for each in (y_BD, x_hat_BD)))
+            for number, sums in enumerate(self._of_models.values()):
+                sums.update(*(each_BD.chunk(len(self._of_models), dim=1)[number] for each_BD in (y_BD, x_hat_BD)))
             self.sparsity.update(fired, sequence_N[part][counts_B])
             error2_B = (y_BD.double() - x_hat_BD.double()).square().sum(1)
             add_at(self._error2_R, sequence_N[part][counts_B], error2_B)
@@ -74,5 +80,6 @@ class SaeSums:
         return {
             **self.sparsity.metrics(),
             **self.reconstruction.metrics(),
+            **{f"fvu_{name}": sums.metrics()["fvu"] for name, sums in self._of_models.items()},
             "tokens_evaluated": self.sparsity.tokens,
         }

@@ -22,9 +22,9 @@ from sae_sweep.config.reading import config_entries
 from sae_sweep.data.kinds import data_kind
 from sae_sweep.folder.files import write_json_atomic
 from sae_sweep.folder.names import PROVENANCE
-from sae_sweep.model.facts import model_facts
+from sae_sweep.model.facts import FACTS, model_facts
 from sae_sweep.plan.fingerprints import file_states, fingerprints, hashed
-from sae_sweep.plan.members import FACTS, Member
+from sae_sweep.plan.members import Member
 
 LIBRARIES = ("sae-sweep", "torch", "transformers", "datasets", "tokenizers", "safetensors", "numpy", "numba")
 OPTIONAL = ("transformer-lens",)

@@ -49,7 +49,8 @@ def write(
 ) -> None:
     """Write a TopK SAE or transcoder. Raises ValueError for what they have not."""
     if not isinstance(sae.form, TopKForm) or sae.sites > 1 or sae.lookup is not None or sae.d != sae.d_out:
-        raise ValueError("sparsify has TopK alone, without a lookup table, that gives as many numbers as it reads")
+        what = "no crosscoder, no lookup table, and as many numbers given as read"
+        raise ValueError(f"sparsify has TopK alone: {what}")
     form, sae = sae.form, sae.plain() if sae.transcodes else sae.subtracting()
     skip = "W_skip" in sae.tensors
     tensors = to_theirs(sae.tensors, TENSORS | SKIP if skip else TENSORS, dtype)

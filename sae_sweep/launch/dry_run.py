@@ -13,6 +13,7 @@ from sae_sweep.host.machine import gpu_bytes, host_bytes
 from sae_sweep.host.terminal import tell
 from sae_sweep.launch.plan_tables import print_banks, print_members
 from sae_sweep.model.facts import longest_row
+from sae_sweep.model.second import models_of
 from sae_sweep.plan.axes import KIND, SIZE, SPARSITY, axes
 from sae_sweep.plan.costs import PassCost, pass_cost
 from sae_sweep.plan.devices import DEVICES, GPU, SHARE, on_gpu
@@ -86,8 +87,9 @@ def _title(group: Group) -> str:
     if made is not None:
         told = f"{made.title(asdict(config.data))}, {config.model.dtype}, {config.model.device}"
         return f"group {group.key}: {made.NOUN} ({told})"
+    model = " and ".join(one.name for one in models_of(config))
     return (
-        f"group {group.key}: model {config.model.name} ({config.model.backend}, {config.model.dtype},"
+        f"group {group.key}: model {model} ({config.model.backend}, {config.model.dtype},"
         f" {config.model.device}), data {config.data.kind}, context {config.data.context},"
         f" sites {', '.join(group.hooks)}"
     )

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from math import prod
 from pathlib import Path
@@ -28,6 +28,8 @@ _ALIASES = {
     "d_mlp": ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
     "vocab_size": ("vocab_size",),
 }
+FACTS = tuple(_ALIASES)
+"""The keys of `model` that are facts, which a folder's config.json says."""
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 _LINEAR_HEADS = ("linear_num_value_heads", "linear_value_head_dim")
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
@@ -96,6 +98,19 @@ def model_facts(config: ModelConfig) -> ModelFacts:
     known: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
     whole = {**entries, **_text_part(entries)}
     return ModelFacts(**known, n_experts=_first_integer(whole, _EXPERTS), linear_z=_linear_z(whole))
+
+
+def own_facts(config: ModelConfig) -> ModelConfig:
+    """A local folder's config.json is right about it, whatever the yaml that named another model says."""
+    if model_folder(config) is None:
+        return config
+    nothing: dict[str, Any] = dict.fromkeys(FACTS)
+    unstated = replace(config, **nothing)
+    try:
+        model_facts(unstated)
+    except ConfigError:
+        return config  # a config.json that leaves sizes out: the stated ones are all there is
+    return unstated
 
 
 def _linear_z(entries: Mapping[str, Any]) -> dict[int, int]:

@@ -11,7 +11,7 @@ from sae_sweep.errors import ConfigError
 from sae_sweep.model.blocks import BlockMap
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.model.places import missing, place_of
-from sae_sweep.model.sites import HOOK_OF_KIND, INNER, Site, parse_hook, site_width
+from sae_sweep.model.sites import HOOK_OF_KIND, INNER, Site, own_hook, parse_hook, site_width
 
 Sink = Callable[[str, Tensor], None]
 """Takes a hook's name and its activation [R, T, d], which the model may go on to change in place."""
@@ -19,6 +19,8 @@ Sink = Callable[[str, Tensor], None]
 
 def check_hook(model: LanguageModel, hook: str) -> Site:
     """The site of a hook that this model serves. ConfigError, saying what would be right, for any other."""
+    if own_hook(hook) != hook:
+        raise ConfigError(f"site.hook={hook} is of another model than {model.config.name}, which is read with this one")
     site = parse_hook(hook)
     if site.layer is not None and site.layer >= model.facts.n_layers:
         raise ConfigError(f"site.hook={hook} is beyond the model: blocks 0 to {model.facts.n_layers - 1}")

@@ -28,6 +28,7 @@ ALL = "all"
 KIND_OF_HOOK = {hook: kind for kind, hook in HOOK_OF_KIND.items()}
 
 _BLOCK_HOOK = re.compile(r"blocks\.(\d+)\.(.+)")
+_OF_ANOTHER = re.compile(r"models\.(\d+)\.(.+)")
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def _output_site(output: str, site: Site, facts: ModelFacts) -> Site:
         if site.layer is None:
             raise ConfigError(f"{key} is a kind in the block of {site.hook}, which is in none; give a hook name")
         output = f"blocks.{site.layer}.{HOOK_OF_KIND[output]}"
-    found = parse_hook(output)
+    found = _parse_own(key, output)
     if found.kind is None or found.layer is None:
         raise ConfigError(
             f"{key} is no known kind; give one of {', '.join(HOOK_OF_KIND)}, or the hook name of one"
@@ -188,9 +189,26 @@ def all_layers(facts: ModelFacts) -> list[int | str]:
     return list(range(facts.n_layers))
 
 
+def model_of(hook: str) -> int:
+    """Which of the models that are read together a hook is of: `models.1.blocks.3...` of the one after the first."""
+    match = _OF_ANOTHER.fullmatch(hook)
+    return 0 if match is None else int(match[1])
+
+
+def own_hook(hook: str) -> str:
+    """A hook as its model calls it."""
+    match = _OF_ANOTHER.fullmatch(hook)
+    return hook if match is None else match[2]
+
+
+def of_model(hook: str, number: int) -> str:
+    """A model's hook, as it is called where several models are read together: those of the first as it calls them."""
+    return hook if number == 0 else f"models.{number}.{hook}"
+
+
 def parse_hook(hook: str) -> Site:
-    """The site of a hook name; kind None when it is none of the kinds."""
-    match = _BLOCK_HOOK.fullmatch(hook)
+    """The site of a hook name; kind None when it is none of the kinds. One of another model is parsed as its own."""
+    match = _BLOCK_HOOK.fullmatch(own_hook(hook))
     if match is None:
         return Site(None, None, hook)
     return Site(KIND_OF_HOOK.get(match[2]), int(match[1]), hook)
@@ -214,7 +232,7 @@ def site_width(site: Site, facts: ModelFacts) -> int | None:
 
 
 def _site_of_hook(hook: str, layer: int | None, facts: ModelFacts) -> Site:
-    site = parse_hook(hook)
+    site = _parse_own(f"site.hook={hook}", hook)
     if layer is not None and layer != site.layer:
         raise ConfigError(
             f"site.layer={layer} with site.hook={hook}: a hook names its own layer; leave site.layer null"
@@ -222,6 +240,12 @@ def _site_of_hook(hook: str, layer: int | None, facts: ModelFacts) -> Site:
     if site.layer is not None:
         _check_layer(f"site.hook={hook}", site.layer, facts)
     return site
+
+
+def _parse_own(named: str, hook: str) -> Site:
+    if own_hook(hook) != hook:
+        raise ConfigError(f"{named} is one model's of several; give it as its model calls it, {own_hook(hook)}")
+    return parse_hook(hook)
 
 
 def _check_layer(named: str, layer: int, facts: ModelFacts) -> None:

@@ -21,7 +21,7 @@ from sae_sweep.model.intervene import changing
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.model.observe import check_hook, observing
 from sae_sweep.model.places import place_of
-from sae_sweep.model.sites import HOOK_OF_KIND, Site, parse_hook
+from sae_sweep.model.sites import HOOK_OF_KIND, Site, model_of, parse_hook
 
 # What a suffix pass needs of the clean one, in the site's own block, by kind: where the residual stream enters it and,
 # for sites in the MLP, what attention added to it.
@@ -48,6 +48,12 @@ class CleanPass:
     activations: Mapping[str, Tensor]
     """Of the sites asked for, and of what their suffix passes start from."""
     final_RTD: Tensor
+    others: "tuple[CleanPass, ...]" = ()
+    """Of further models over the same tokens. Their activations are among these too (`sites.of_model`)."""
+
+    def of(self, hook: str) -> "CleanPass":
+        """That of the model which a hook is of."""
+        return (self, *self.others)[model_of(hook)]
 
 
 class Suffix:

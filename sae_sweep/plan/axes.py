@@ -45,7 +45,7 @@ def axes(configs: Mapping[str, Entries]) -> list[Axis]:
 
 def _kind_words(config: Entries) -> str:
     site = config["site"]
-    output, across = bool(site.get("output")), bool(site.get("across"))
+    output, across = bool(site.get("output")), bool(site.get("across") or site.get("models"))
     form = {(True, False): " transcoder", (False, True): " crosscoder", (True, True): " clt"}.get((output, across), "")
     return architecture_label(config) + form
 

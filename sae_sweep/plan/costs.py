@@ -12,7 +12,14 @@ from sae_sweep.plan.flops import encoder_flops, harvest_flops, judging_flops, pr
 from sae_sweep.plan.members import Member
 from sae_sweep.plan.placement import Pass, at
 from sae_sweep.plan.schedules import blocks_needed
-from sae_sweep.plan.sizes import FROZEN_BYTES, STATE_BYTES, block_bytes, facts_of, member_numbers, member_parameters
+from sae_sweep.plan.sizes import (
+    FROZEN_BYTES,
+    STATE_BYTES,
+    block_bytes,
+    facts_of_models,
+    member_numbers,
+    member_parameters,
+)
 from sae_sweep.plan.spread import shares
 
 SILENT_BYTES = 8
@@ -144,14 +151,14 @@ def _rows(config: MemberConfig, forwards: range) -> int:
 def _device_cost(made: Pass, device: int, rows: int, blocks: int) -> DeviceCost:
     """`rows` of each block are the device's to harvest."""
     group, members = made.group, [member for wave in made.at(device) for member in wave.members]
-    config, facts = group.members[0].config, facts_of(group)
+    config, models = group.members[0].config, facts_of_models(group)
     own = block_bytes(at(group, made.sites(device))) if members else 0
     budgets = [(member.config.training.tokens, member) for member in members]
     harvest = splicing = judging = received = 0.0
-    if facts is not None:  # each device draws synthetic data for itself
-        harvest = blocks * rows * config.data.context * harvest_flops(group, facts)
-        splicing = sum(tokens * splicing_flops(member, facts) for tokens, member in budgets)
-        judging = _judged_tokens(config, blocks) * judging_flops(members, facts) if members else 0.0
+    if models:  # each device draws synthetic data for itself
+        harvest = blocks * rows * config.data.context * harvest_flops(group, models)
+        splicing = sum(tokens * splicing_flops(member, models[0]) for tokens, member in budgets)
+        judging = _judged_tokens(config, blocks) * judging_flops(members, models) if members else 0.0
         of_others = (config.data.block_rows - rows) * counted_positions(config)
         received = own // (config.data.block_rows * config.data.context) * of_others
     beside = sum(m.schedule.total_steps * m.config.sae.step_flops(m.d_out, m.width) for m in members)

@@ -20,11 +20,15 @@ from sae_sweep.data.origin import Origin, origins, sources_of
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.adapters import FILES, adapter_folder
 from sae_sweep.model.facts import WEIGHTS, model_folder
+from sae_sweep.model.second import models_of
 
 WEIGHT_FILES = (*WEIGHTS, "config.json", "*.py")
 """What makes a local folder the model it is; its tokenizer shows in the tokens."""
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "*.model")
-MODEL_KEYS = ("model.path", "model.path (its tokenizer)", "model.adapter")
+MODEL_KEYS = (
+    *("model.path", "model.path (its tokenizer)", "model.adapter"),
+    *("site.models", "site.models (the second's tokenizer)"),
+)
 SMALL_BYTES = 2**26
 """Files up to this size are read again even where their time has not changed."""
 READ_BYTES = 2**22
@@ -45,6 +49,9 @@ def fingerprints(config: MemberConfig) -> dict[str, Fingerprint]:
             found[key] = _model(config.model, patterns)
         if config.model.adapter is not None:
             found[MODEL_KEYS[2]] = _adapter(config.model, config.model.adapter)
+        for second in models_of(config)[1:]:
+            for key, patterns in zip(MODEL_KEYS[3:], (WEIGHT_FILES, TOKENIZER_FILES), strict=True):
+                found[key] = _model(second, patterns)
     if "path" in kind.READS and config.data.path:
         sources = sources_of(config.data)
         for number, (source, _) in enumerate(sources, 1):

@@ -1,22 +1,24 @@
 """Floating-point operations of the language model and of SAEs: what training and judging members takes. No torch."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from sae_sweep.model.facts import ModelFacts
-from sae_sweep.model.sites import Site
+from sae_sweep.model.sites import Site, model_of
 from sae_sweep.plan.groups import Group
 from sae_sweep.plan.members import Member
 from sae_sweep.plan.sizes import block_parameters
 
 
-def harvest_flops(group: Group, facts: ModelFacts) -> float:
-    """Per token of a forward pass: up to the last site that members read or reconstruct, or, where an objective needs
-    what comes after, to the end. Logits are not made."""
-    context = group.members[0].config.data.context
+def harvest_flops(group: Group, models: Sequence[ModelFacts]) -> float:
+    """Per token of a forward pass of each model: up to the last site that members read or reconstruct, or, where an
+    objective needs what comes after, to the end. Logits are not made."""
+    context, total = group.members[0].config.data.context, 0.0
     places = [place for bank in group.banks for place in bank.site.places]
     sites = [site for place in places for site in (place, place.written)]
-    last = facts.n_layers if group.spliced else max(_blocks_until(site, facts) for site in sites)
-    return last * _block_flops(facts, context)
+    for number, facts in enumerate(models):
+        own = [_blocks_until(site, facts) for site in sites if model_of(site.hook) == number]
+        total += (facts.n_layers if group.spliced else max(own)) * _block_flops(facts, context)
+    return total
 
 
 def splicing_flops(member: Member, facts: ModelFacts) -> float:
@@ -27,17 +29,20 @@ def splicing_flops(member: Member, facts: ModelFacts) -> float:
     return 2 * _suffix_flops(member.site, facts, member.config.data.context) + 3 * _logit_flops(facts)
 
 
-def judging_flops(members: Iterable[Member], facts: ModelFacts) -> float:
-    """Per held-out token: one clean pass, two ablations at each site that is reconstructed, a spliced pass at each of
-    a member's, the logits of all of them, and the members' inference forms. Layers are spliced together, from the first
-    one on."""
+def judging_flops(members: Iterable[Member], models: Sequence[ModelFacts]) -> float:
+    """Per held-out token: one clean pass of each model, two ablations at each site that is reconstructed, a spliced
+    pass at each of a member's, the logits of all of them, and the members' inference forms. Layers are spliced
+    together, from the first one on."""
     members = list(members)
     context = members[0].config.data.context
     of_members = [place.written for member in members for place in member.site.spliced]
     ablated = {site.hook: site for site in of_members}.values()
     passes = [*of_members, *ablated, *ablated]
-    model = facts.n_layers * _block_flops(facts, context) + sum(_suffix_flops(s, facts, context) for s in passes)
-    return model + (1 + len(passes)) * _logit_flops(facts) + sum(map(product_flops, members))
+    total = sum(map(product_flops, members))
+    for number, facts in enumerate(models):
+        own = [_suffix_flops(site, facts, context) for site in passes if model_of(site.hook) == number]
+        total += facts.n_layers * _block_flops(facts, context) + sum(own) + (1 + len(own)) * _logit_flops(facts)
+    return total
 
 
 def product_flops(member: Member) -> float:

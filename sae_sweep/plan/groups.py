@@ -133,9 +133,11 @@ def stream_key(config: MemberConfig) -> str:
 
 def stream_entries(config: MemberConfig) -> dict[str, Any]:
     """What determines the activation stream."""
-    model = {key: getattr(config.model, key) for key in STREAM_MODEL_KEYS}
+    model: dict[str, Any] = {key: getattr(config.model, key) for key in STREAM_MODEL_KEYS}
     if config.model.adapter is not None:
         model["adapter"] = config.model.adapter
+    if config.site.models is not None:
+        model["second"] = config.site.models[1]
     return {"model": model, "data": data_entries(config), "reserved": config.evaluation.tokens}
 
 

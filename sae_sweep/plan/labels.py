@@ -30,8 +30,8 @@ def base_label(config: MemberConfig) -> str:
     """The member's name before its axes, e.g. gated-l1_0.0006-x16, or topk-k_32-x8-e2e."""
     knob, value = sparsity(config)
     size = f"w{config.sae.width}" if config.sae.width is not None else f"x{_short(config.sae.expansion)}"
-    output, across = config.site.output is not None, config.site.across is not None
-    form = {(True, False): "_transcoder", (False, True): "_crosscoder", (True, True): "_clt"}.get((output, across), "")
+    output, several = config.site.output is not None, bool(config.site.across or config.site.models)
+    form = {(True, False): "_transcoder", (False, True): "_crosscoder", (True, True): "_clt"}.get((output, several), "")
     objective = "" if config.training.local else f"-{config.training.objective}"
     origin = "" if config.init_from is None else "-finetuned"
     return f"{config.sae.method()}{form}-{knob}_{_short(value)}-{size}{objective}{origin}"
@@ -87,7 +87,8 @@ def _kind(config: Mapping[str, Any]) -> tuple[object, ...]:
     sae, site = saved_sae(config["sae"]), config["site"]
     method = config["sae"]["architecture"] if sae is None else sae.method()
     objective = config["training"].get("objective", "local")
-    return method, site.get("output") is None, site.get("across") is None, objective, "init_from" in config
+    places = (site.get(key) is None for key in ("output", "across", "models"))
+    return method, *places, objective, "init_from" in config
 
 
 def _head(axis: str) -> str:

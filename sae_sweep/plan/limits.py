@@ -33,6 +33,7 @@ def check_config(config: MemberConfig) -> None:
     _check_model(config)
     check_data(config.data)
     _check_synthetic(config)
+    _check_models(config)
     _check_map(config)
     _check_whitening(config)
     _check_pairs(config)
@@ -75,10 +76,10 @@ def _check_synthetic(config: MemberConfig) -> None:
     made = modelless_kind(kind)
     if made is None:
         return
-    sites = ("layer", "hook", "width", "output", "across")
+    sites = ("layer", "hook", "width", "output", "across", "models")
     unread = {
-        "model": ("path", "revision", "adapter"),
         "site": sites,
+        "model": ("path", "revision", "adapter"),
         "data": () if made.STORED else ("max_norm_ratio",),
     }
     for group, keys in unread.items():
@@ -90,14 +91,34 @@ def _check_synthetic(config: MemberConfig) -> None:
         raise ConfigError(f"sae.lookup={config.sae.lookup} looks tokens up, and data.kind={kind} has none; take none")
 
 
+def _check_models(config: MemberConfig) -> None:
+    """What members of two models go with."""
+    models = config.site.models
+    if models is None:
+        return
+    key = f"site.models={shown(models)}"
+    if len(models) != 2 or not all(models):
+        raise ConfigError(f"{key}: one SAE is over two models, the one that is read first and another; give [A,B]")
+    if config.model.path != models[0]:
+        raise ConfigError(f"{key}: its first is model.path={config.model.path}; give that first, or leave that out")
+    if config.model.adapter is not None:
+        raise ConfigError(
+            f"model.adapter={config.model.adapter} with {key}: merge it into a model, and give that one's folder"
+        )
+    if config.site.output is not None:
+        raise ConfigError(f"site.output={config.site.output} is a transcoder's; leave it null with {key}")
+
+
 def _check_map(config: MemberConfig) -> None:
     """What members of several places go with."""
     site, sae = config.site, config.sae
     if sae.skip and site.output is None:
         raise ConfigError("sae.skip=true is a transcoder's; give site.output too, or choose site=mlp")
-    if site.output is None and site.across is None:
+    told = {key: getattr(site, key) for key in ("models", "across", "output") if getattr(site, key) is not None}
+    if not told:
         return
-    named = f"site.output={site.output}" if site.across is None else f"site.across={shown(site.across)}"
+    key, value = next(iter(told.items()))
+    named = f"site.{key}={shown(value)}"
     if site.output is not None and site.across is not None:
         _check_cross_layer(config)
     if sae.lookup != "none":
@@ -128,6 +149,7 @@ def _check_whitening(config: MemberConfig) -> None:
         return
     named = {
         "site.across": None if config.site.across is None else shown(config.site.across),
+        "site.models": None if config.site.models is None else shown(config.site.models),
         "training.objective": None if config.training.local else config.training.objective,
         "init_from": config.init_from,
     }

@@ -17,13 +17,13 @@ from sae_sweep.config.values import shown
 from sae_sweep.data.kinds import modelless_kind
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.adapters import adapter_folder
-from sae_sweep.model.facts import ModelFacts, check_context, model_facts, model_folder, stated_dtype
+from sae_sweep.model.facts import FACTS, ModelFacts, check_context, model_facts, own_facts, stated_dtype
+from sae_sweep.model.second import in_models, later_in_models, models_of
 from sae_sweep.model.sites import ALL, INNER, Site, all_layers, later_sites, modelless_site, resolve_site, site_width
 from sae_sweep.plan.limits import AUTO, check_config, check_width
 from sae_sweep.plan.origin import check_origin, weights_hash
 from sae_sweep.plan.schedules import Schedule, decay_fraction, resolve_schedule
 
-FACTS = ("d_model", "n_layers", "n_heads", "d_head", "d_mlp", "vocab_size")
 LINES, MOST_STEPS = 200, 100
 """Of a member's curves: at least so many lines where it has as many steps, and at most so many steps between two."""
 RUNTIME_KEYS = ("name", "output_dir", "dry_run", "tracking", "launcher")
@@ -150,14 +150,18 @@ def resolve_member(config: MemberConfig, identity: str) -> Member:
         site = modelless_site(config.data.kind)
         d = d_out = made.dimensions(config.data)
     else:
-        config = replace(config, model=_own_facts(config.model))
-        facts = model_facts(config.model)
-        check_context(config.model, config.data.context)
+        config = replace(config, model=own_facts(config.model))
+        models = models_of(config)
+        for one in models:
+            check_context(one, config.data.context)
         adapter_folder(config.model)
-        site = resolve_site(config.site, facts)
+        facts, *others = map(model_facts, models)
+        site = in_models(resolve_site(config.site, facts), config, [facts, *others])
         d = _width_at(config.site, site, facts)
         d_out = (site_width(site.output, facts) if site.output else None) or d
-        later, watched = _compared(config, site, facts), _watched(config, site, facts)
+        later = _compared(config, site, facts)
+        written = [place.written for place in site.places]
+        watched = later_in_models(written, [facts, *others], config.evaluation.later_sites)
     key = "expansion" if config.sae.width is None else "width"
     width = check_width(f"sae.{key}", getattr(config.sae, key), d)
     width *= site.layers
@@ -176,7 +180,7 @@ def with_layers(config: MemberConfig) -> MemberConfig:
     """The config with `site.across=all` as the layers that those are."""
     if config.site.across != ALL or modelless_kind(config.data.kind) is not None:
         return config
-    return replace(config, site=replace(config.site, across=all_layers(model_facts(_own_facts(config.model)))))
+    return replace(config, site=replace(config.site, across=all_layers(model_facts(own_facts(config.model)))))
 
 
 def with_dtype(config: MemberConfig) -> MemberConfig:
@@ -234,19 +238,6 @@ def digest(entries: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
-def _own_facts(model: ModelConfig) -> ModelConfig:
-    """A local folder's config.json is right about it, whatever the yaml that named another model says."""
-    if model_folder(model) is None:
-        return model
-    nothing: dict[str, Any] = dict.fromkeys(FACTS)
-    unstated = replace(model, **nothing)
-    try:
-        model_facts(unstated)
-    except ConfigError:
-        return model  # a config.json that leaves sizes out: the stated ones are all there is
-    return unstated
-
-
 def _compared(config: MemberConfig, site: Site, facts: ModelFacts) -> tuple[str, ...]:
     """The hooks at which e2e_downstream compares. Raises ConfigError where there is none."""
     if config.training.objective != "e2e_downstream":
@@ -258,13 +249,6 @@ def _compared(config: MemberConfig, site: Site, facts: ModelFacts) -> tuple[str,
             " site in an earlier block"
         )
     return later
-
-
-def _watched(config: MemberConfig, site: Site, facts: ModelFacts) -> tuple[str, ...]:
-    """The hooks at which evaluation compares."""
-    written = [place.written for place in site.places]
-    last = max(written, key=lambda each: -1 if each.layer is None else each.layer)
-    return later_sites(last, facts.n_layers, config.evaluation.later_sites)
 
 
 def _width_at(config: SiteConfig, site: Site, facts: ModelFacts) -> int:

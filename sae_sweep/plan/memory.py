@@ -27,6 +27,7 @@ from sae_sweep.plan.members import Member
 from sae_sweep.plan.sizes import (
     block_bytes,
     facts_of,
+    facts_of_models,
     forward_positions,
     group_widths,
     member_numbers,
@@ -194,12 +195,12 @@ def _tile(group: Group, vocabulary: int) -> tuple[int, int]:
 
 def _heldout_bytes(group: Group, members: Sequence[Member]) -> int:
     """Of a batch of held-out rows: activations, and final hidden states of every pass that is judged."""
-    facts = facts_of(group)
-    if facts is None:
+    models = facts_of_models(group)
+    if not models:
         return 0
-    passes = sum(len(member.site.spliced) for member in members) + 2 * len(group.hooks) + 4
+    passes = sum(len(member.site.spliced) for member in members) + 2 * len(group.hooks) + 3 + len(models)
     watched = 2 * len({hook for member in members for hook in member.watched})  # clean ones, and those of a pass
-    numbers = 2 * sum(group_widths(group)) + (passes + watched) * facts.d_model
+    numbers = 2 * sum(group_widths(group)) + (passes + watched) * max(facts.d_model for facts in models)
     return forward_positions(group) * numbers * number_bytes(group)
 
 
@@ -211,19 +212,17 @@ def _code_bytes(group: Group, members: Sequence[Member]) -> int:
 
 
 def _logit_bytes(group: Group) -> int:
-    facts = facts_of(group)
-    if facts is None:
-        return 0
-    logits, tiles = _tile(group, facts.vocab_size)
-    return LOGIT_BYTES * logits * tiles
+    tiles = [_tile(group, facts.vocab_size) for facts in facts_of_models(group)]
+    return max((LOGIT_BYTES * logits * count for logits, count in tiles), default=0)
 
 
 def _forward_bytes(group: Group) -> int:
-    """Of the model's forward pass at its fullest: hidden states, the inside of one MLP, what is taken out of it."""
-    facts = facts_of(group)
-    if facts is None:
+    """Of the model's forward pass at its fullest: hidden states, the inside of one MLP, what is taken out of it. Two
+    models take turns, and what was taken out of the first is there still."""
+    models = facts_of_models(group)
+    if not models:
         return 0
-    inside = 4 * facts.d_model + 4 * facts.n_heads * facts.d_head + 4 * facts.d_mlp
+    inside = max(4 * facts.d_model + 4 * facts.n_heads * facts.d_head + 4 * facts.d_mlp for facts in models)
     return forward_positions(group) * (inside + sum(group_widths(group))) * number_bytes(group)
 
 

@@ -4,6 +4,7 @@ from math import prod
 
 from sae_sweep.data.kinds import data_kind
 from sae_sweep.model.facts import ModelFacts, model_facts
+from sae_sweep.model.second import models_of
 from sae_sweep.model.sites import parse_hook, site_width
 from sae_sweep.plan.groups import Group
 from sae_sweep.plan.members import Member
@@ -68,9 +69,8 @@ def forward_positions(group: Group) -> int:
 
 
 def model_bytes(group: Group) -> int:
-    """Of the model; synthetic data has none."""
-    facts = facts_of(group)
-    return model_parameters(facts) * number_bytes(group) if facts else 0
+    """Of the model, or of both that read the tokens; synthetic data has none."""
+    return sum(map(model_parameters, facts_of_models(group))) * number_bytes(group)
 
 
 def model_parameters(facts: ModelFacts) -> int:
@@ -89,9 +89,14 @@ def number_bytes(group: Group) -> int:
 
 
 def facts_of(group: Group) -> ModelFacts | None:
-    """Of the group's model; synthetic data has none."""
+    """Of the group's model, the first of two; synthetic data has none."""
+    return next(iter(facts_of_models(group)), None)
+
+
+def facts_of_models(group: Group) -> list[ModelFacts]:
+    """Of every model that reads the group's tokens; synthetic data has none."""
     config = group.members[0].config
-    return model_facts(config.model) if data_kind(config.data.kind).MODEL else None
+    return [*map(model_facts, models_of(config))] if data_kind(config.data.kind).MODEL else []
 
 
 def bytes_text(number: float) -> str:

@@ -74,11 +74,14 @@ def _provenance(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _license(model: str) -> dict[str, str]:
-    """The base model as the hub knows it, and the licence that a local folder's README says."""
+def _license(models: str) -> dict[str, Any]:
+    """The base model as the hub knows it, or all that members are of; and the licence that a local folder's README
+    says."""
+    model, *others = models.split(" + ")
     file = Path(model).expanduser() / "README.md"
     if not Path(model).expanduser().exists():
-        return {"base_model": model} if "/" in model else {}
+        named = [each for each in (model, *others) if "/" in each and not Path(each).expanduser().exists()]
+        return {"base_model": named[0] if len(named) == 1 else named} if named else {}
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
     stated = [line.partition(":")[2].strip() for line in lines[:40] if line.startswith("license:")]
     return {"license": stated[0]} if stated else {}

@@ -24,7 +24,7 @@ def cell_key(
     if kind.MODEL:
         hook, output = _hook(config["site"], exported_hook), config["site"].get("output")
     return {
-        "model": _model(model) if kind.MODEL else data["kind"],
+        "model": _model(model, config["site"]) if kind.MODEL else data["kind"],
         "revision": model.get("revision"),
         "dtype": model.get("dtype"),
         "site": {"in": hook, "out": hook if output is None else exported_output or _in_blocks(output, hook)},
@@ -65,9 +65,10 @@ def fidelity(key: Mapping[str, Any]) -> str:
     return "ce_recovered" if modelless(key) is None else "explained_variance"
 
 
-def _model(model: Mapping[str, Any]) -> str:
-    """Where its weights are, and those of its adapter."""
-    return " + ".join(filter(None, (str(model.get("path") or DEMO_MODEL), model.get("adapter"))))
+def _model(model: Mapping[str, Any], site: Mapping[str, Any]) -> str:
+    """Where its weights are, and those of its adapter, or of the second of two."""
+    beside = (site.get("models") or [None])[1:]
+    return " + ".join(filter(None, (str(model.get("path") or DEMO_MODEL), model.get("adapter"), *beside)))
 
 
 def _hook(site: Mapping[str, Any], exported: str | None) -> str:

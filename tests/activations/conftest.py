@@ -13,8 +13,8 @@ from sae_sweep.activations.block import Block
 from sae_sweep.activations.cache_folder import cache_key
 from sae_sweep.config.files import config_of
 from sae_sweep.config.schema import MemberConfig
+from sae_sweep.model import together
 from sae_sweep.model.harvest import harvest
-from sae_sweep.training.run import sources
 from sae_sweep.training.run.sources import LanguageModelSource
 from tests.evaluation.groups import small
 
@@ -66,7 +66,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
         calls.append(tuple(hooks))
         return real(model, tokens_RT, hooks)
 
-    monkeypatch.setattr(sources, "harvest", counted)
+    monkeypatch.setattr(together, "harvest", counted)
     return calls
 
 

@@ -222,6 +222,7 @@ STREAM = [
     Row("site.kind", "parameters", "site=mlp_out"),
     Row("site.layer", "parameters", "site.layer=2"),
     Row("site.across", "parameters", "site.across=[0,1,2]", "site.layer=null"),
+    Row("site.models", "parameters", "site.models=[{llama},{tuned}]", "site.models=[{llama},{llama}]"),
     Row("site.output", "parameters", "site.output=mlp_out", "site=mlp_in"),
     Row("site.hook", "parameters", "site.hook=blocks.0.hook_resid_post", "site.layer=null"),
     Row("data.kind", "parameters", "data=demo data.path=null"),
@@ -324,7 +325,7 @@ RUNTIME = (
     *("training.checkpoint_minutes", "training.checkpoint_tokens", "training.milestones"),
 )
 """Keys, and beginnings of keys, that are no part of what a member is; the sizes of a model are none either."""
-OF_THE_STREAM = ("model.", "data.", "evaluation.tokens")
+OF_THE_STREAM = ("model.", "site.models", "data.", "evaluation.tokens")
 """The same of the keys, among the others, that part the members of a sweep into streams of activations."""
 
 

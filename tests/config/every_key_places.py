@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from sae_sweep.interop import saelens
 from sae_sweep.saes.forms.relu import ReluForm
 from sae_sweep.saes.inference import InferenceSae
+from tests.conftest import tuned
 from tests.model.adapters import save_lora
 
 Places = dict[str, Path | str]
@@ -54,6 +55,7 @@ def make_places(folder: Path, llama: Path, gpt2: Path) -> Places:
         "saved": _saved(folder / "saved", texts),
         "llama": llama,
         "gpt2": gpt2,
+        "tuned": tuned(folder / "tuned", llama),
         "adapter": save_lora(folder / "adapter", llama),
         "custom": _with_own_code(folder / "custom", llama),
         "finished": _finished(folder / "finished"),

@@ -29,8 +29,9 @@ from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder.names import WEIGHTS
 from sae_sweep.launch.local import Outcome, run_sweep
+from sae_sweep.model.facts import FACTS
 from sae_sweep.plan.groups import plan_sweep, stream_key
-from sae_sweep.plan.members import FACTS, identity_entries, member_identity
+from sae_sweep.plan.members import identity_entries, member_identity
 from sae_sweep.plan.memory import peak
 from sae_sweep.plan.placement import plan_passes
 from sae_sweep.training.run.checkpointing import Keeper

@@ -85,6 +85,7 @@ def small(experiment: str) -> list[str]:
         "site.layer": None if toy or "site: clt" in text else "1,2" if "range(" in text else "1",
         "seed": "0,1" if "seed:" in text else None,
         "training.lr": "1e-3,null" if experiment == "lr_width" else None,
+        "data.chat": "false" if "chat: true" in text else None,
     }
     rows = () if toy else ("data.context=16", "data.block_rows=32", "data.rows_per_forward=16")
     budget = (
@@ -114,7 +115,9 @@ def test_it_runs_on_a_tiny_model_of_its_class(
     experiment: str, folders: dict[str, Path], text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = next(path for name, path in folders.items() if model_of(experiment).startswith(name))
-    data = ("data=text", f"data.path={text_file}", "data.name=null", f"model.path={folder}", f"output_dir={tmp_path}")
+    data = ["data=text", f"data.path={text_file}", "data.name=null", f"model.path={folder}", f"output_dir={tmp_path}"]
+    if re.search(r"^  models:", (FOLDER / f"{experiment}.yaml").read_text(encoding="utf-8"), re.MULTILINE):
+        data.append(f"site.models=[{folder},{folder}]")
     code = main([f"+experiment={experiment}", *data, *small(experiment)])
     assert code == 0, capsys.readouterr()
     assert len(list((tmp_path / experiment).glob("*/metrics.json"))) >= 2
@@ -211,6 +214,8 @@ PAPERS: dict[str, dict[str, Any]] = {
     "saebench_pythia": {"lr": {3e-4}, "batch": {2048}, "context": {1024}, "lr_decay_steps": {48_828}},
     # arXiv 2502.17332 and its code
     "tokenized_gpt2": {"lr": {1e-4}, "batch": {4096}, "context": {256}, "width": {12288}, "lr_schedule": {"cosine"}},
+    # arXiv 2504.02922, section 3 and appendix
+    "crosscoder_chat": {"lr": {1e-4}, "batch": {2048}, "context": {1024}, "width": {73728}},
     # arXiv 2405.12241, appendix
     "e2e_gpt2": {"lr": {5e-4}, "clip": {10.0}, "batch": {16384}, "context": {1024}, "width": {46080}},
 }

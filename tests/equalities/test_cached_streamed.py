@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from sae_sweep.config.files import config_of
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.launch.local import Outcome, run_sweep
+from sae_sweep.model import together
 from sae_sweep.model.harvest import harvest
-from sae_sweep.training.run import sources
 from tests.evaluation.groups import small
 
 MEMBERS = [
@@ -41,7 +41,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> Passes:
         made.count += tokens_RT.shape[1] == 16  # not the pairs that a lookup begins with
         return real(model, tokens_RT, hooks)
 
-    monkeypatch.setattr(sources, "harvest", counted)
+    monkeypatch.setattr(together, "harvest", counted)
     return made
 
 

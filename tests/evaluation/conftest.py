@@ -1,19 +1,16 @@
-import json
-import random
-import string
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sae_sweep.config.schema import ModelConfig
 from sae_sweep.interop.saelens import FORMS
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.model.load import load_model
 from sae_sweep.saes.inference import InferenceSae
+from tests.evaluation.texts import as_expected
 
 EOS, BOS, PAD = 0, 1, 2
 
@@ -89,20 +86,5 @@ def tokens_RT() -> Tensor:
 @pytest.fixture(scope="session")
 def text_file(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Documents of letters that follow each other as the model expects, so that ablating it costs something."""
-    letters = string.ascii_letters + " .,"
-    tokenizer = AutoTokenizer.from_pretrained(llama_folder)
-    ids_V = torch.tensor([tokenizer.encode(letter, add_special_tokens=False)[0] for letter in letters])
-    model = AutoModelForCausalLM.from_pretrained(llama_folder).eval()
-    with torch.no_grad():
-        logits_VV = model(input_ids=torch.stack([torch.full_like(ids_V, BOS), ids_V], dim=1)).logits[:, 1, ids_V]
-    after_VV = logits_VV.mul(2).softmax(-1).tolist()
-    generator = random.Random(0)
-    texts = []
-    for _ in range(300):
-        chain = [generator.randrange(len(letters))]
-        while len(chain) < 100:
-            chain += generator.choices(range(len(letters)), after_VV[chain[-1]])
-        texts.append("".join(letters[i] for i in chain))
     file = tmp_path_factory.mktemp("text") / "documents.jsonl"
-    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
-    return file
+    return as_expected(file, llama_folder)

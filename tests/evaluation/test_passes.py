@@ -36,7 +36,7 @@ def model(llama_folder: Path, load_float64: Callable[[Path], LanguageModel]) -> 
 @pytest.fixture
 def evaluator(model: LanguageModel, tokens_RT: Tensor) -> LanguageModelEvaluator:
     heldout = HeldOut(tokens_RT, torch.tensor([0, 1, 2]), 1, ROWS_PER_FORWARD, every_position=False)
-    return LanguageModelEvaluator(model, heldout, {hook: torch.zeros(32, dtype=torch.float64) for hook in HOOKS})
+    return LanguageModelEvaluator([model], heldout, {hook: torch.zeros(32, dtype=torch.float64) for hook in HOOKS})
 
 
 @pytest.mark.parametrize("sites", [1, 2, 3])
@@ -112,7 +112,7 @@ def test_candidates_of_several_places_have_their_metrics_in_any_company_and_batc
     heldout = HeldOut(tokens_RT, torch.tensor([0, 1, 2]), 1, 2, every_position=False)
     watched = "blocks.3.hook_resid_post"
     saes = [replace(spliced, watched=(watched,)) for spliced in saes]
-    evaluator = LanguageModelEvaluator(model, heldout, means, [reads, watched])
+    evaluator = LanguageModelEvaluator([model], heldout, means, [reads, watched])
     together = evaluator.evaluate(saes)
     assert model.passes.suffix == 4 * (2 * 2 + 1 + 2 + 1)
     smaller = evaluator.in_smaller_batches()

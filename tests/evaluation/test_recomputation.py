@@ -106,7 +106,7 @@ def judged(
         if ratio
     }
     heldout = HeldOut(tokens_RT, torch.tensor([EOS, BOS, PAD]), BOS, 3, every_position, largest)  # rows: 3, 3 and 2
-    evaluations = LanguageModelEvaluator(load_float64(folder), heldout, means, READ).evaluate(list(saes.values()))
+    evaluations = LanguageModelEvaluator([load_float64(folder)], heldout, means, READ).evaluate(list(saes.values()))
     return Judged(plain, saes, means, evaluations, every_position, largest)
 
 
@@ -150,7 +150,7 @@ def test_the_two_policies_differ_where_they_should(
     special = torch.tensor([EOS, BOS, PAD])
     label = label_of("resid_post", "standard")
     counted, every = (
-        LanguageModelEvaluator(model, HeldOut(tokens_RT, special, BOS, 4, every_position), means, READ)
+        LanguageModelEvaluator([model], HeldOut(tokens_RT, special, BOS, 4, every_position), means, READ)
         .evaluate([saes[label]])[label]
         .metrics
         for every_position in (False, True)
@@ -175,7 +175,7 @@ def test_batches_change_nothing(
     heldout = HeldOut(
         tokens_RT, torch.tensor([EOS, BOS, PAD]), BOS, rows_per_forward, judged.every_position, judged.largest_norms
     )
-    again = LanguageModelEvaluator(model, heldout, judged.means, READ).evaluate(list(judged.saes.values()))
+    again = LanguageModelEvaluator([model], heldout, judged.means, READ).evaluate(list(judged.saes.values()))
     for label, evaluation in judged.evaluations.items():
         assert again[label].metrics == pytest.approx(evaluation.metrics, rel=1e-9, abs=1e-12)
 
@@ -193,7 +193,8 @@ def test_a_perfect_sae_loses_nothing(
     }
     hook = "blocks.2.hook_resid_post"
     heldout = HeldOut(tokens_RT, torch.tensor([EOS, BOS, PAD]), BOS, 4, every_position=False)
-    evaluator = LanguageModelEvaluator(load_float64(llama_folder), heldout, {hook: torch.ones(32, dtype=torch.float64)})
+    ones = {hook: torch.ones(32, dtype=torch.float64)}
+    evaluator = LanguageModelEvaluator([load_float64(llama_folder)], heldout, ones)
     metrics = evaluator.evaluate([SplicedSae("identity", hook, InferenceSae(ReluForm(), tensors, False))])["identity"]
     expected = {
         **dict.fromkeys(("mse", "fvu", "ce_delta", "kl"), 0.0),
@@ -210,7 +211,7 @@ def test_an_sae_that_is_zero_is_zero_ablation(
     hook = "blocks.1.hook_mlp_out"
     mean_D = torch.linspace(-1, 1, 32, dtype=torch.float64)
     heldout = HeldOut(tokens_RT, torch.tensor([EOS, BOS, PAD]), BOS, 4, every_position=False)
-    evaluator = LanguageModelEvaluator(load_float64(gpt2_folder), heldout, {hook: mean_D})
+    evaluator = LanguageModelEvaluator([load_float64(gpt2_folder)], heldout, {hook: mean_D})
 
     def dead(b_dec: Tensor) -> InferenceSae:
         never = torch.full((4,), -1.0, dtype=torch.float64)

@@ -225,7 +225,7 @@ def test_toy_data_is_planned_without_a_model(monkeypatch: pytest.MonkeyPatch) ->
 
     for name in (
         "sae_sweep.plan.members.model_facts",
-        "sae_sweep.plan.members.model_folder",
+        "sae_sweep.plan.members.own_facts",
         "sae_sweep.plan.sizes.model_facts",
     ):
         monkeypatch.setattr(name, looked)

@@ -11,7 +11,7 @@ from sae_sweep.analyses.session.session import Stream
 from sae_sweep.data.positions import counted_positions
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import SplicedSae
-from sae_sweep.model.harvest import harvest
+from sae_sweep.model.together import harvest_together
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def _read(stream: Stream, task: Task, hooks: Sequence[str], ids: Sequence[Sequen
     else:
         counted_RT = counted_positions(tokens_RT, model.special_ids.to(model.device), model.bos_id)
         pooled_RT = counted_RT & inside_RT
-    return Texts(tokens_RT, pooled_RT, harvest(model, tokens_RT, hooks))
+    return Texts(tokens_RT, pooled_RT, harvest_together(stream.source.models, tokens_RT, hooks))
 
 
 def _pooled(values_ND: Tensor, texts: Texts) -> Tensor:

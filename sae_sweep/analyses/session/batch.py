@@ -141,7 +141,8 @@ class Batch:
         finals = [self.final(hook, value_ND, where_RT)[target_RT] for value_ND in values.values()]
         row_N, position_N = target_RT.nonzero(as_tuple=True)
         next_N = self.rows.clean.tokens_RT[row_N, position_N + 1]
-        ce, kl = measured(self.model, self.rows.clean.final_RTD[target_RT], finals, next_N)
+        clean_RTD = self.rows.clean.of(hook).final_RTD
+        ce, kl = measured(self._evaluator.model_at(hook), clean_RTD[target_RT], finals, next_N)
         names = (CLEAN, *values)
         by_name = (dict(zip(names, each, strict=True)) for each in (ce, kl))
         return Lost(row_N + self.first, position_N, *by_name)

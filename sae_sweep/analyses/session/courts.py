@@ -99,8 +99,8 @@ class LanguageModelCourt:
         self._hooks = tuple(dict.fromkeys(hook for one in saes for hook in one.hooks))
         reads = tuple(dict.fromkeys(hook for one in saes for hook in one.inputs))
         self._watched = tuple(dict.fromkeys(hook for one in saes for hook in one.watched))
-        hooks = tuple(dict.fromkeys((*self._hooks, *reads)))
-        self._source = LanguageModelSource(trained, hooks, members, model=model, first_block=first_block)
+        hooks, loaded = tuple(dict.fromkeys((*self._hooks, *reads))), () if model is None else (model,)
+        self._source = LanguageModelSource(trained, hooks, members, loaded=loaded, first_block=first_block)
         self.device = self._source.device
         judged = self._source.judged_rows(asked)
         self._rows_RT, self.account, self.stamp = judged.rows, judged.account, judged.rows.tobytes()

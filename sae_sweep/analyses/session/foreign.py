@@ -21,7 +21,7 @@ from sae_sweep.model.facts import model_facts
 from sae_sweep.model.sites import parse_hook, resolve_site
 from sae_sweep.saes.inference import InferenceSae
 
-PLAIN = ("site.across=null", "site.output=null")
+PLAIN = ("site.across=null", "site.output=null", "site.models=null")
 """Where an autoencoder is, whatever members are."""
 
 
@@ -52,7 +52,8 @@ class ForeignSae:
         if self.spliced.reads is not None:
             hooks["hook_name_out"] = self.spliced.hook
         saelens.write(folder, sae, {**self.metadata, **hooks}, evaluation.frequency_F)
-        site = {**config["site"], "hook": hooks["hook_name"], "output": hooks.get("hook_name_out"), "across": None}
+        places = {"hook": hooks["hook_name"], "output": hooks.get("hook_name_out"), "across": None, "models": None}
+        site = {**config["site"], **places}
         judged = {key: config[key] for key in ("model", "data", "evaluation")} | {"site": site}
         source = self.source if self.source.startswith(HUB) else str(Path(self.source).expanduser().resolve())
         about = {"source": source, "form": sae.form.saelens, "width": sae.width}

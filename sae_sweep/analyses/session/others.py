@@ -5,9 +5,8 @@ from typing import Any
 
 from sae_sweep.config.schema import ModelConfig
 from sae_sweep.errors import ConfigError
-from sae_sweep.model.facts import model_facts
+from sae_sweep.model.facts import FACTS, model_facts
 from sae_sweep.model.load import load_tokenizer
-from sae_sweep.plan.members import FACTS
 
 
 def other_model(key: str, config: ModelConfig, path: str) -> ModelConfig:

@@ -25,7 +25,8 @@ from sae_sweep.evaluation.language_model import LanguageModelEvaluator
 from sae_sweep.evaluation.toy import ToyEvaluator
 from sae_sweep.model.harvest import harvest
 from sae_sweep.model.language_model import LanguageModel
-from sae_sweep.model.load import load_model, resolve_device, resolve_dtype
+from sae_sweep.model.load import resolve_device, resolve_dtype
+from sae_sweep.model.together import harvest_together, load_models, smallest_vocabulary
 from sae_sweep.model.within import within_documents
 from sae_sweep.tracking.progress import Progress, quiet
 from sae_sweep.training.devices.gathering import together
@@ -100,30 +101,34 @@ class LanguageModelSource:
         members: Sequence[MemberConfig] = (),
         spliced: Sequence[str] = (),
         ranks: Ranks = ALONE,
-        model: LanguageModel | None = None,
+        loaded: Sequence[LanguageModel] = (),
         progress: Progress | None = None,
         first_block: FirstBlock | None = None,
     ) -> None:
-        """`members` say how much of the stream will be read; where there are none, the config does. `model` is the
-        config's where that is loaded already, `first_block` what is kept of that."""
+        """`members` say how much of the stream will be read; where there are none, the config does. `loaded` are those
+        of the config's models that are loaded already, `first_block` what is kept of that."""
         self._config, progress = config, progress or quiet()
         progress.stage("loading the model")
-        model = model or load_model(config.model)
-        self._parting = parting(config.data, model.tokenizer)
-        self.model = within_documents(model, self._parting)
+        models = load_models(config, loaded)
+        self._parting = parting(config.data, models[0].tokenizer)
+        self.models = tuple(within_documents(one, self._parting) for one in models)
+        self.model = self.models[0]
         self.device = self.model.device
-        vocabulary = self.model.facts.vocab_size
+        self._vocabulary = smallest_vocabulary(models)
         progress.stage("tokenising")
-        self._tokens = open_tokens(config.data, config.evaluation.tokens, self.model.tokenizer, vocabulary)
+        self._tokens = open_tokens(config.data, config.evaluation.tokens, self.model.tokenizer, self._vocabulary)
         self._hooks = tuple(hooks)
-        self._cache = open_cache(members or [config], self.model)
+        self._cache = open_cache(members or [config], self.models)
         recall = together(ranks, None if self._cache is None else self._cache.recall, config.data.rows_per_forward)
         self.splicing = Splicing(self.model, spliced, config.data.rows_per_forward, hooks) if spliced else None
         whole = WholePasses(self.splicing.suffix) if self.splicing else None
         largest = (first_block or FirstBlock()).largest_norms
         self._stream = ActivationStream(
-            self.model, self._tokens.training, hooks, config.data, harvest, recall, whole, progress.read, largest
+            self.model, self._tokens.training, hooks, config.data, self._harvest, recall, whole, progress.read, largest
         )
+
+    def _harvest(self, model: LanguageModel, tokens_RT: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
+        return harvest_together(self.models, tokens_RT, hooks)
 
     def calibration(self) -> Block:
         try:
@@ -154,9 +159,8 @@ class LanguageModelSource:
 
     def judged_rows(self, config: MemberConfig) -> Judged:
         """Rows of the config's data to judge on, of which training on this source read none. Raises ConfigError."""
-        tokenizer, vocabulary = self.model.tokenizer, self.model.facts.vocab_size
         asked = config.data, config.evaluation.tokens
-        return judged_rows(self._tokens, self._config.data, *asked, tokenizer, vocabulary)
+        return judged_rows(self._tokens, self._config.data, *asked, self.model.tokenizer, self._vocabulary)
 
     def evaluator(
         self,
@@ -177,7 +181,7 @@ class LanguageModelSource:
             parting=self._parting,
             core=core,
         )
-        return LanguageModelEvaluator(self.model, heldout, means, tuple(dict.fromkeys((*self._hooks, *watched))))
+        return LanguageModelEvaluator(self.models, heldout, means, tuple(dict.fromkeys((*self._hooks, *watched))))
 
     def metadata(self) -> dict[str, Any]:
         data, bos_id = self._config.data, self.model.bos_id
@@ -185,6 +189,7 @@ class LanguageModelSource:
         return {
             "model_name": self._config.model.path or self._config.model.name,
             **({} if adapter is None else {"model_adapter": adapter}),
+            **({} if self._config.site.models is None else {"model_names": self._config.site.models}),
             "dataset_path": data.path or data.kind,
             "context_size": data.context,
             "prepend_bos": bos_id is not None and bool((self._tokens.heldout[:, 0] == bos_id).all()),

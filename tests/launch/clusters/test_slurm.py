@@ -60,7 +60,7 @@ def test_every_key_is_in_the_script(program: Any, cluster: Cluster) -> None:
         ("hydra.launcher.time=90", "hydra.launcher.time=90 is not a time as SLURM writes it, in quotes"),
         ("hydra.launcher.cpus=0", "hydra.launcher.cpus=0 must be at least 1"),
         ("hydra.launcher.gpus=two", "hydra.launcher.gpus=two is not a whole number"),
-        ("hydra.launcher.setup=module", "hydra.launcher.setup=module is not a list of lines of text"),
+        ("hydra.launcher.setup=module", "hydra.launcher.setup=module is not a list of texts"),
         ("hydra.launcher.targets=[l0]", "hydra.launcher.wait=false: the sweeper needs the results"),
         ("hydra.launcher.partitions=x", "hydra.launcher.partitions: no such key"),
         ("launcher.devices=2", "hydra.launcher.gpus=1, and launcher.devices=2 share a group; ask for as many"),

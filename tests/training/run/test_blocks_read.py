@@ -8,8 +8,8 @@ import pytest
 
 from sae_sweep.config.files import config_of
 from sae_sweep.launch.local import run_sweep
+from sae_sweep.model import together
 from sae_sweep.model.language_model import LanguageModel, Passes
-from sae_sweep.training.run import sources
 
 FORWARDS, HELD_OUT = 4, 3
 """Of 8 rows, in a block of 32, and in 20 rows that are held out."""
@@ -22,14 +22,14 @@ FIXED, STEERED = ["sae=topk", "sae.l0=3"], ["sae=gated", "sae.l0=3"]
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[Passes]:
     """Of each model that is loaded, in order."""
     found: list[Passes] = []
-    real = sources.load_model
+    real = together.load_model
 
     def load(*arguments: Any) -> LanguageModel:
         made = real(*arguments)
         found.append(made.passes)
         return made
 
-    monkeypatch.setattr(sources, "load_model", load)
+    monkeypatch.setattr(together, "load_model", load)
     return found
 
 
