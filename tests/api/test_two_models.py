@@ -41,7 +41,7 @@ def test_it_reads_both(sae: ss.Sae, llama_folder: Path, tuned_folder: Path) -> N
         with sae.steer(model, {latent: 2.0}):
             steered = ss.harvest(model, "blocks.2.hook_resid_pre", "def f(x):")
         torch.testing.assert_close(steered[1:] - clean[1:], (2 * row).expand_as(clean[1:]), rtol=1e-3, atol=1e-3)
-    told = "a crosscoder reads sites that the model has not computed yet"
+    told = "a crosscoder .* is of several sites, some of which the model has not computed yet"
     with pytest.raises(ss.ConfigError, match=told), sae.splice(first):
         first("def f(x):")
 
