@@ -20,8 +20,7 @@ from sae_sweep.plan.members import (
     digest,
     member_identity,
     resolve_member,
-    with_dtype,
-    with_layers,
+    stated,
 )
 
 SHARED_KEYS = (
@@ -118,7 +117,7 @@ def plan_sweep(configs: Sequence[MemberConfig]) -> Plan:
     """
     _check_shared(configs)
     members: dict[str, Member] = {}
-    for config in map(with_layers, map(with_dtype, configs)):
+    for config in map(stated, configs):
         key = member_identity(config)
         if key not in members:
             members[key] = resolve_member(config, key)

@@ -176,25 +176,22 @@ def resolve_member(config: MemberConfig, identity: str) -> Member:
     return Member(config, identity, "", site, sites * d, width, schedule, sites * d_out, later, watched)
 
 
-def with_layers(config: MemberConfig) -> MemberConfig:
-    """The config with `site.across=all` as the layers that those are."""
-    if config.site.across != ALL or modelless_kind(config.data.kind) is not None:
-        return config
-    return replace(config, site=replace(config.site, across=all_layers(model_facts(own_facts(config.model)))))
-
-
-def with_dtype(config: MemberConfig) -> MemberConfig:
-    """The config with `model.dtype=auto` as what the checkpoint's own is. Raises ConfigError where nothing says it."""
-    if config.model.dtype != AUTO:
-        return config
-    if modelless_kind(config.data.kind) is not None:
-        raise ConfigError(f"model.dtype=auto is a checkpoint's own, and data.kind={config.data.kind} has no model")
-    return replace(config, model=replace(config.model, dtype=stated_dtype(config.model)))
+def stated(config: MemberConfig) -> MemberConfig:
+    """The config with what words of it stand for: `model.dtype=auto`, which is the checkpoint's own, and
+    `site.across=all`. Raises ConfigError where nothing says it."""
+    model, site, modelless = config.model, config.site, modelless_kind(config.data.kind) is not None
+    if model.dtype == AUTO:
+        if modelless:
+            raise ConfigError(f"model.dtype=auto is a checkpoint's own, and data.kind={config.data.kind} has no model")
+        model = replace(model, dtype=stated_dtype(model))
+    if site.across == ALL and not modelless:
+        site = replace(site, across=all_layers(model_facts(own_facts(model))))
+    return replace(config, model=model, site=site)
 
 
 def member_identity(config: MemberConfig) -> str:
-    """Hash of the config without its runtime keys: 16 hex digits."""
-    return digest(identity_entries(config))[:16]
+    """Hash of the config without its runtime keys: 16 hex digits. Raises ConfigError as `stated` does."""
+    return digest(identity_entries(stated(config)))[:16]
 
 
 def identity_entries(config: MemberConfig) -> dict[str, Any]:

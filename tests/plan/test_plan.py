@@ -187,6 +187,14 @@ def test_a_crosscoder_is_planned_at_all_of_its_sites() -> None:
     assert member.label == "topk_crosscoder-l0_32-x16"
 
 
+def test_a_word_is_what_it_stands_for() -> None:
+    """A member that is asked for in words is the one that is planned."""
+    for word, value in ((("site=clt",), "site.across=[0,1,2,3]"), (("model.dtype=auto",), "model.dtype=float16")):
+        asked = config("sae=batchtopk", *word)
+        assert member_identity(asked) == member_identity(config("sae=batchtopk", *word, value))
+        assert plan_sweep([asked]).members[0].identity == member_identity(asked)
+
+
 def test_a_cross_layer_transcoder_has_latents_of_each_layer() -> None:
     """Of the demo model's four blocks: a latent of layer l has 4 - l decoder rows, ten for four latents."""
     overrides = ("sae=batchtopk", "sae.width=64", "training.batch_size=64")
