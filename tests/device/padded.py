@@ -16,7 +16,7 @@ def padded(monkeypatch: pytest.MonkeyPatch) -> None:
         return sparse.weighted_row_sums(table_KD, index_N[:count], weight_N[:count], offsets)
 
     def products(left_RD: Tensor, right_FD: Tensor, index_N: Tensor, offsets: Tensor) -> Tensor:
-        found = left_RD.new_zeros(index_N.shape)
+        found = right_FD.new_zeros(index_N.shape)
         count = int(offsets[-1])
         found[:count] = sparse.sampled_products(left_RD, right_FD, index_N[:count], offsets)
         return found

@@ -13,6 +13,7 @@ from sae_sweep.saes.encoders.dense import DenseEncoder
 from sae_sweep.saes.encoders.halved import HalvedEncoder
 from sae_sweep.saes.encoders.whole import WholeEncoder
 from sae_sweep.training.step import rooms
+from sae_sweep.training.step import trainer as trainer_module
 from sae_sweep.training.step.trainer import BankTrainer
 from tests.device.padded import padded
 from tests.training.fabricate import block, member, parameters, trainer
@@ -90,3 +91,28 @@ def test_stopped_between_two_steps_is_where_it_was_before_a_lost_one(monkeypatch
     assert (one.step, one.batches, one.dense) == (3, 0, True)
     for name, tensor in made.trained.tensors().items():
         torch.testing.assert_close(tensor, before[name], rtol=0, atol=0, equal_nan=True, msg=name)
+
+
+@pytest.mark.parametrize("kind", ["gated", "topk"])
+def test_rows_in_16_bits_change_gradients_and_little_else(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses are those of float32 to three percent all the way, at a rate with which few codes flip."""
+    members = [member(kind, training_lr=1e-3, seed=i, **keys) for i, keys in enumerate(KNOBS[kind])]
+    padded(monkeypatch)
+    monkeypatch.setattr(base, "encoder_of", encoder)
+    monkeypatch.setattr(trainer_module, "DENSE_ABOVE", {"cpu": 1.0})  # sparse after the first step
+    made: list[BankTrainer] = []
+    for precision in ("auto", "bf16"):
+        one = trainer(members, log_every=5)
+        one._rooms.asked, one._precision = False, precision
+        made.append(train(one))
+    exact, rounded = made
+    first = exact.records[0].step
+    for own, other in zip(exact.records, rounded.records, strict=True):
+        assert (own.label, own.step) == (other.label, other.step)
+        assert own.step > first or own.values == other.values, "the first step is dense"
+        assert other.values["reconstruction"] == pytest.approx(own.values["reconstruction"], rel=0.03)
+        assert other.values["l0"] == pytest.approx(own.values["l0"], rel=0.03, abs=0.05)
+    for index in range(len(members)):
+        own, other = parameters(exact, index), parameters(rounded, index)
+        assert not torch.equal(own["W_dec"], other["W_dec"])
+        torch.testing.assert_close(other["W_dec"], own["W_dec"], rtol=0, atol=0.03)

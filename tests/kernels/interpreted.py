@@ -166,7 +166,7 @@ def in_16_bits(made: Problem) -> Problem:
 
 
 def bank_step(
-    kind: str, density: str, room: int, dead: bool, halved: bool = False
+    kind: str, density: str, room: int, dead: bool, halved: bool = False, rows_in: torch.dtype | None = None
 ) -> tuple[list[dict[str, Tensor]], Tensor, Tensor, bool]:
     """Gradients of a bank's members as a GPU makes them: lists in a room, rows that are summed late, nothing waited
     for; products of 16 bits that choose, if `halved`. And which latents fired, which had a gradient, and whether the
@@ -189,6 +189,7 @@ def bank_step(
         batch = Batch(made.x_BD, made.token_B, scaled=Scaled(made.x_BD, raw_BD, SCALE))
     bank, members = made.bank(), len(made.configs)
     asked = Room(room, torch.tensor(False), torch.float16 if halved else None)
+    asked.rows_in = rows_in
     chunk = Chunk(0, members, False, asked, tuple(int(each.sum()) + 2 * dead for each in made.dead))
     owners = (sparse, selection, entries, codes, sparse_codes, kernels_halved)
     patches = [patch.object(owner, "on_triton", lambda tensor: True) for owner in owners]

@@ -51,6 +51,19 @@ def test_gradients_where_16_bits_choose(interpret: Interpret, kind: str) -> None
             )
 
 
+def test_gradients_of_rows_in_16_bits(interpret: Interpret) -> None:
+    """The same codes; gradients that are a rounding away."""
+    found, fired_F, *_ = interpret(STEP, "bricken", "half", ROOM + 7, False, True, torch.bfloat16)
+    made = in_16_bits(problem("bricken", "half", dead=False))
+    double = [{name: tensor.double() for name, tensor in own.items()} for own in made.parameters]
+    losses, expected = replace(made, x_BD=made.x_BD.double(), parameters=double).gradients(dense=True)
+    assert torch.equal(fired_F, losses.fired_F)
+    for own, theirs in zip(found, expected, strict=True):
+        for name, gradient in theirs.items():
+            torch.testing.assert_close(own[name].double(), gradient, rtol=0.05, atol=0.02 * float(gradient.abs().max()))
+    assert any((own["W_dec"] - theirs["W_dec"]).abs().max() > 1e-4 for own, theirs in zip(found, expected, strict=True))
+
+
 @pytest.mark.parametrize("kind", ["gated", pytest.param("batchtopk", marks=pytest.mark.evidence)])
 def test_too_small_a_room_is_told(interpret: Interpret, kind: str) -> None:
     _, _, support_F, lost = interpret(STEP, kind, "half", 50, False)
