@@ -10,6 +10,7 @@ import torch
 from sae_sweep.errors import ConfigError
 from sae_sweep.training.devices.ranks import ALONE
 from sae_sweep.training.run.loop import GroupRun
+from sae_sweep.training.run.opening import _first_block
 
 
 class Machine:
@@ -84,3 +85,19 @@ def test_other_errors_are_raised() -> None:
 
     with pytest.raises(RuntimeError, match="shapes differ"):
         made(SimpleNamespace(block=block, leave=None))
+
+
+@pytest.mark.parametrize("passes", [2, 1])
+def test_the_first_block_is_made_by_smaller_passes(passes: int) -> None:
+    machine, told = Machine(["smaller", "smaller"], passes=passes), list[str]()
+    source: Any = SimpleNamespace(calibration=lambda: machine.block(0), in_smaller_passes=machine.in_smaller_passes)
+    progress: Any = SimpleNamespace(message=told.append)
+    if passes == 1:
+        with pytest.raises(torch.OutOfMemoryError):
+            _first_block(source, ALONE, progress)
+        assert len(told) == 1
+        return
+    assert str(_first_block(source, ALONE, progress)) == "block 0"
+    assert [line.partition(";")[0] for line in told] == [
+        "launcher.memory_gb: out of memory while the first block is made"
+    ] * 2
