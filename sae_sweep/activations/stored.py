@@ -52,7 +52,7 @@ class StoredStream:
         x_BD[places_B] = rows.activations_RTD[rows.counted_RT].to(self._dtype)
         tokens_B = torch.empty(count, dtype=torch.int64)
         tokens_B[places_B] = rows.tokens_RT[rows.counted_RT]
-        check_finite(x_BD, self.data.label, f"block {index}")
+        check_finite(x_BD, self.data.label, f"block {index}", stored=True)
         return Block(index, epoch, {self.hook: x_BD.to(self.device)}, {self.hook: tokens_B.to(self.device)})
 
     def heldout(self, data: Feed, rows: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -63,5 +63,5 @@ class StoredStream:
             row_R = torch.arange(first, first + len(found.counted_RT))
             row_b = row_R[:, None].expand_as(found.counted_RT)[found.counted_RT]
             x_bD = found.activations_RTD[found.counted_RT].to(self._dtype)
-            check_finite(x_bD, data.label, f"held-out row {first} and those after it")
+            check_finite(x_bD, data.label, f"held-out row {first} and those after it", stored=True)
             yield x_bD.to(self.device), row_b.to(self.device), found.tokens_RT[found.counted_RT].to(self.device)

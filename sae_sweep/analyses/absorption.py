@@ -44,6 +44,8 @@ class Config:
 
 def run(session: Session, saes: Sequence[FinishedSae], config: Config) -> Reading[Batch]:
     """The share of words absorbed, and how many latents a letter takes, of each member."""
+    if config.fewest < 1:
+        raise ConfigError(f"analysis.absorption.fewest={config.fewest} must be at least 1")
     sites = {sae.label: _site(session, sae.label) for sae in saes}
     samples, letters = dict[str, Sample](), dict[str, Tensor]()
     for sae in saes:

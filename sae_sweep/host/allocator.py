@@ -13,6 +13,8 @@ back to the system, and each page of the next one is faulted in again: judging t
 gain nothing by it, and a heap that they are in comes to twice what is in use."""
 KEPT_TOGETHER = 2**28
 """Bytes at the end of the heap from which freed memory is handed back after all."""
+REFUSED = ("can't allocate memory", "bad_alloc", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""Words of torch's errors where the system, or a device, gives no more."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """glibc's names for the two, in malloc.h."""
 
@@ -27,6 +29,11 @@ def tune() -> None:
 def hand_back() -> None:
     """Give the system what freed blocks hold, where the C library can."""
     _of_libc("malloc_trim", 0)
+
+
+def refused(said: str) -> str | None:
+    """Which of REFUSED an error says; None where it says something else."""
+    return next((words for words in REFUSED if words in said), None)
 
 
 def _of_libc(function: str, *arguments: int) -> None:

@@ -8,13 +8,12 @@ from sae_sweep.host import allocator as process
 
 OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError, RuntimeError)
 """What to catch, before `is_out_of_memory` looks closer."""
-SAID = ("can't allocate memory", "bad_alloc", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory was refused: torch has a type for it on a GPU only."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(said in str(error) for said in SAID)
+        isinstance(error, RuntimeError) and process.refused(str(error)) is not None
     )
 
 

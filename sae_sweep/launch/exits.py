@@ -73,6 +73,8 @@ def _told(error: BaseException) -> int:
             return _refused(str(error), error.exit_code)
         case MemoryError():
             return _refused(f"the machine's memory is used up ({str(error) or 'no more is given'}); ask for less", 1)
+        case RuntimeError() if (found := allocator.refused(str(error))) is not None:
+            return _refused(f"the machine's memory is used up ({found}); ask for less", 1)
         case RuntimeError() if _NO_HOME in str(error):
             return _refused("this machine knows no such user, or no home of yours: give paths without ~", 2)
         case OSError(strerror=str() as reason):

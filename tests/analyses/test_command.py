@@ -229,3 +229,27 @@ def test_what_cannot_be_asked(trained: Path, words: list[str], said: str, capsys
     assert main(["eval", str(trained), *words]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"sae-sweep: error: {said}")
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("clusters.within=nan", "must be finite, and at most 1e+18 in size"),
+        ("clusters.ngram_tokens=.inf", "must be finite, and at most 1e+18 in size"),
+        ("connections.l1=[.nan]", "must be finite, and at most 1e+18 in size"),
+        ("connections.together=-1", "must be at least 0, and below 2^31"),
+        ("connections.clusters=1000000000000000", "must be at least 0, and below 2^31"),
+        ("latents.seed=100000000000000000000", "must be at least 0, and below 2^31"),
+        ("inference_topn.n=[4,-2]", "must be at least 0, and below 2^31"),
+        ("absorption.fewest=0", "analysis.absorption.fewest=0 must be at least 1"),
+    ],
+)
+def test_numbers_that_nothing_can_go_by(
+    asked: str, said: str, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(trained.rglob("*"))
+    assert main(["eval", str(trained), "--analysis", asked.partition(".")[0], f"analysis.{asked}"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("sae-sweep: error: analysis.")
+    assert line.endswith(said)
+    assert sorted(trained.rglob("*")) == before

@@ -149,6 +149,14 @@ def arrays(name: str, **found: npt.NDArray[Any]) -> Write:
     return lambda folder: np.savez(folder / name, **found)  # type: ignore[func-returns-value,arg-type]
 
 
+def saev_of(metadata: bytes) -> Write:
+    def write(folder: Path) -> None:
+        (folder / "metadata.json").write_bytes(metadata)
+        np.zeros(24, np.float32).tofile(folder / "acts000000.bin")
+
+    return write
+
+
 @pytest.mark.parametrize(
     ("write", "changed", "told"),
     [
@@ -172,6 +180,10 @@ def arrays(name: str, **found: npt.NDArray[Any]) -> Write:
         ),
         (lambda folder: np.save(folder / "a.npy", X[:1]), {}, "too few to train and to judge on"),
         (lambda folder: np.save(folder / "a.npy", np.array([{}], dtype=object)), {}, "cannot be read"),
+        (lambda folder: np.save(folder / "a.npy", X[..., :0]), {}, "there is no activation in its files"),
+        (saev_of(b"[1]"), {}, "cannot be read"),
+        (saev_of(b'{"layers": [1], "cls_token": 0}'), {}, "cannot be read"),
+        (saev_of(b'{"layers": [1], "cls_token": 0, "n_patches_per_img": 0, "d_vit": 0}'), {}, "cannot be read"),
     ],
 )
 def test_what_cannot_be_read_is_one_line(

@@ -28,6 +28,11 @@ RAISED = {
     ),
     "the disk": (StorageError("it is full"), 1, "it is full"),
     "no memory": (MemoryError(), 1, "the machine's memory is used up (no more is given); ask for less"),
+    "no memory for torch": (
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 800 bytes."),
+        1,
+        "the machine's memory is used up (can't allocate memory); ask for less",
+    ),
     "a rank": (ProcessLost("rank 1 is gone"), 75, "rank 1 is gone"),
 }
 

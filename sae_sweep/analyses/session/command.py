@@ -22,8 +22,12 @@ from sae_sweep.analyses.session.session import Session
 from sae_sweep.analyses.session.told import Told
 from sae_sweep.analyses.session.writing import write_result
 from sae_sweep.config.command_line import read_value
+from sae_sweep.config.values import LARGEST, shown
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder import names
+
+MOST = 2**31
+"""Below which whole numbers are: a larger one of something would not end."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +109,22 @@ def analysis_config(name: str, given: Mapping[str, Any], folder: Path) -> Any:
             raise ConfigError(f"analysis.{name}.{key}: no such key; its keys are {', '.join(known) or 'none'}")
     try:
         shipped: Any = OmegaConf.load(file) if file.is_file() else {}
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), shipped, given))
+        made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), shipped, given))
     except OmegaConfBaseException as error:
         raise ConfigError(f"analysis.{name}.{error.full_key}: {str(error).splitlines()[0]}") from error
+    for key in known:
+        _check_numbers(f"analysis.{name}.{key}", getattr(made, key))
+    return made
+
+
+def _check_numbers(key: str, value: Any) -> None:
+    """Raises ConfigError for a number, or one of a list, that no analysis can go by: what is whole counts something, or
+    is a seed."""
+    for one in value if isinstance(value, list) else [value]:
+        if isinstance(one, float) and not abs(one) <= LARGEST:  # nor is NaN
+            raise ConfigError(f"{key}={shown(value)} must be finite, and at most {LARGEST:.0e} in size")
+        if isinstance(one, int) and not 0 <= one < MOST:
+            raise ConfigError(f"{key}={shown(value)} must be at least 0, and below 2^31")
 
 
 def _state(root: Path, name: str) -> Path:

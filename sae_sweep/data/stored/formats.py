@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from sae_sweep.data.origin import Origin, check_glob, check_regular, walked
 from sae_sweep.data.stored.shard import FIELD, Array, Arrays, Bfloat16, Shard, shard
@@ -66,10 +65,11 @@ def shards(origin: Origin) -> list[Shard]:
             raise ConfigError(f"{origin.label}: {file} has none of the suffixes {', '.join(SUFFIXES)}")
         try:
             found += _OPENED.get(file.suffix, _saev)(file, origin.field)
-        except (OSError, ValueError, EOFError, KeyError, BadZipFile, SafetensorError) as error:
-            reason = one_line(error)
-            raise ConfigError(f"{origin.label}: {file} cannot be read: {reason}") from error
-    if not found:
+        except ConfigError:
+            raise
+        except Exception as error:  # numpy, pyarrow and safetensors raise types of their own, by input
+            raise ConfigError(f"{origin.label}: {file} cannot be read: {one_line(error)}") from error
+    if not found or not all(one.shape[-1] for one in found):
         raise ConfigError(f"{origin.label}: there is no activation in its files")
     return found
 
