@@ -71,14 +71,15 @@ def test_candidates_are_nearly_as_good() -> None:
 
 
 def test_what_an_assignment_holds_is_known_before_it_begins(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All pairs of 10,000 latents are 2 GB. Of 131,072 each has 32 candidates, both ways: 160 bytes for each of 8.4
+    """All pairs of 10,000 latents are 1.6 GB. Of 131,072 each has 32 candidates, both ways: 56 bytes for each of 8.4
     million, and a block of 2^24 cosines."""
-    assert held_bytes(10_000, 10_000, 32) == 2 * 10**9
-    assert held_bytes(131_072, 131_072, 32) == 160 * 2**23 + 2**26
-    assert held_bytes(2**15, 16, 32) == 160 * 16 * (2**15 + 16) + 2**26
-    monkeypatch.setattr("sae_sweep.analyses.matching.host_bytes", lambda: 11_519)  # 20 bytes for each of 24 x 24
+    assert held_bytes(10_000, 10_000, 32) == 16 * 10**8
+    assert held_bytes(131_072, 131_072, 32) == 56 * 2**23 + 2**26
+    assert held_bytes(2**15, 16, 32) == 56 * 16 * (2**15 + 16) + 2**26
+    monkeypatch.setattr("sae_sweep.analyses.matching.host_bytes", lambda: 9_215)  # 16 bytes for each of 24 x 24
     with pytest.raises(
-        ConfigError, match=r"s1 have 24 and 24 latents, whose assignment holds 11\.5 kB, and this machine has 11\.5 kB;"
+        ConfigError,
+        match=r"s1 have 24 and 24 latents, whose assignment holds 9\.2\d* kB, and this machine has 9\.2\d* kB;",
     ) as told:
         found_in(trained, ["topk-l0_3-w24-L1-s0", "topk-l0_3-w24-L1-s1"])
     assert "\n" not in str(told.value)

@@ -5,7 +5,7 @@ Up to `EXACT` latents it is exact (Jonker and Volgenant, in scipy). Beyond, each
 
 Measured on one core: 10,000 random directions with as many others, exactly, 11 s and 1.9 GB; 32,768 with their noisy
 copies among 32 candidates 17 s and 0.5 GB. 131,072 have 16 times as many cosines and four times as many candidates:
-some five minutes, and what `held_bytes` says.
+some five minutes, and 0.5 GB beside the dictionaries (`held_bytes`).
 """
 
 import numpy as np
@@ -17,14 +17,14 @@ from sae_sweep.plan.constants import COSINE_ELEMENTS
 
 EXACT = 10_000
 """Latents of the larger dictionary: 10^8 numbers of 8 bytes."""
-EXACT_BYTES = 20
-"""Of a pair of latents where all are weighed: the cosine in float32 and float64, and what scipy makes of that."""
-CANDIDATE_BYTES = 160
+EXACT_BYTES = 16
+"""Of a pair of latents where all are weighed: the cosine in float64, and its negative."""
+CANDIDATE_BYTES = 56
 """Of a candidate, of which each latent of both dictionaries has as many: as measured."""
 
 
 def held_bytes(F: int, G: int, candidates: int, exact: int = EXACT) -> int:
-    """What an assignment of F latents to G holds at its fullest, beside the dictionaries."""
+    """What an assignment of F latents to G holds at its fullest, beside the dictionaries and their unit rows."""
     if max(F, G) <= exact:
         return EXACT_BYTES * F * G
     return CANDIDATE_BYTES * min(candidates, F, G) * (F + G) + 4 * COSINE_ELEMENTS
