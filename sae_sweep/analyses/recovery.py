@@ -128,7 +128,8 @@ def _recovered(session: Session, saes: Sequence[FinishedSae], config: Config) ->
     every = [each for sae in saes for each in (sae, *_milestones(sae).values())]
     found = {}
     for number, sae in enumerate(every):
-        session.told("recovery: matching latents", number, len(every))
+        if f"by chance/{sae.label}" not in session.kept:
+            session.told("recovery: matching latents", number, len(every))
         rows_FD = sae.sae.tensors["W_dec"]
         matched, chance = (
             Matched.kept(session.kept, f"{name}/{sae.label}", data.truth_GD, each_FD, sae.alive_F)

@@ -64,6 +64,10 @@ class Kept:
             self.save_now_and_then()
         return self._tensors[name]
 
+    def __contains__(self, name: str) -> bool:
+        """Whether there is one of that name, of this process or of one that it goes on from."""
+        return name in self._tensors
+
     def folder(self) -> Path:
         """A folder for what is kept in files of its own: beside the file, or as long as the process lasts."""
         if self._file is not None:
