@@ -23,7 +23,7 @@ from sae_sweep.analyses.session.session import Session
 from sae_sweep.errors import ConfigError
 from sae_sweep.interop import told
 from sae_sweep.kernels.entries import rows_where
-from sae_sweep.kernels.sparse import sampled_products
+from sae_sweep.kernels.sparse import add_at, sampled_products
 
 BINS = 20
 SUMS = ("squares", "error_first", "error_second", "reconstruction_first", "reconstruction_second")
@@ -136,11 +136,11 @@ def _add(sums: Tensor, batch: Batch, label: str, rows_FD: Tensor, scale_D: Tenso
     y_ND = batch.written(label, where_RT)[counts_N].to(y_hat_ND) * scale_D.to(y_hat_ND)
     second_FD = rows_FD.chunk(2, dim=1)[1].to(y_hat_ND).contiguous()
     column_N = codes.column_N.long()
-    sums[0].index_add_(0, column_N, codes.value_N.double().square())
+    add_at(sums[0], column_N, codes.value_N.double().square())
     fitted = (y_ND - y_hat_ND).chunk(2, dim=1) + y_hat_ND.chunk(2, dim=1)
     for own_F, part_ND in zip(sums[1:], fitted, strict=True):
         along_N = sampled_products(part_ND.contiguous(), second_FD, codes.column_N, codes.offsets)
-        own_F.index_add_(0, column_N, (along_N * codes.value_N).double())
+        add_at(own_F, column_N, (along_N * codes.value_N).double())
 
 
 def _share(chosen: Tensor, control: Tensor | None) -> Number:
