@@ -18,7 +18,7 @@ ARCHITECTURES = Kinds("sae_sweep.architectures", "sae_sweep.architectures", insi
 """The facts of every architecture, by the name that `sae.architecture` takes."""
 INPUT_SCALES = ("none", "sqrt_d", "unit", "whiten")
 COEFFICIENT_UNITS = ("sum", "mean_d", "mean_d_norm", "mean_square", "variance")
-DECODER_INITS = ("random", "data", "pca", "kmeans")
+DECODER_INITS = ("random", "data", "covariance", "pca", "kmeans")
 ENCODER_INITS = ("transpose", "matched_transpose", "scaled_transpose", "divided_transpose", "random")
 B_DEC_INITS = ("zero", "mean", "geometric_median")
 LOOKUPS = ("none", "learned", "frozen")
@@ -54,8 +54,8 @@ class SaeConfig(ABC):
     centre: bool
     """Train on c (x - mean) instead; the mean is folded into the biases afterwards."""
     decoder_init: str
-    """Directions of the first decoder rows: random, data (sampled inputs about their mean), pca (principal components,
-    up and down) or kmeans (centroids about the mean)."""
+    """Directions of the first decoder rows: random, data (sampled inputs about their mean), covariance (draws of a
+    normal distribution of theirs), pca (principal components, up and down) or kmeans (centroids about the mean)."""
     encoder_init: str
     """First encoder rows: the decoder's (transpose), those times min(1, 2 d / F) (scaled_transpose), divided by
     the expansion (divided_transpose), or times what makes first reconstructions as large as the inputs

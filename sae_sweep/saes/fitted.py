@@ -1,4 +1,4 @@
-"""Directions that are fitted to activations without a gradient: principal components and centroids."""
+"""Directions that are fitted to activations without a gradient: principal components, draws, and centroids."""
 
 import torch
 from torch import Tensor
@@ -12,12 +12,26 @@ DISTANCES = 2**24
 def principal_rows(x_ND: Tensor, width: int) -> Tensor:
     """[F, D]: the principal components of centred activations, each and its negative, those of the largest variance
     first; F is at most 2 D."""
-    x_ND = x_ND.double()
-    _, vectors_DD = torch.linalg.eigh(x_ND.T @ x_ND)
-    components_FD = vectors_DD.flip(1).T[: (width + 1) // 2]
-    largest_F1 = components_FD.gather(1, components_FD.abs().argmax(1, keepdim=True))
-    components_FD = components_FD * largest_F1.sign()  # which of the two comes first is no accident of the solver's
+    components_FD = _components(x_ND)[0][: (width + 1) // 2]
     return torch.stack([components_FD, -components_FD], dim=1).flatten(0, 1)[:width].float()
+
+
+def drawn_rows(x_ND: Tensor, width: int, generator: torch.Generator) -> Tensor:
+    """[F, D]: draws of a normal distribution about 0 that has the covariance of centred activations (arXiv
+    2602.14111)."""
+    components_DD, variance_D = _components(x_ND)
+    noise_FD = torch.randn(width, len(variance_D), generator=generator, dtype=torch.float64)
+    return (noise_FD * variance_D.sqrt() @ components_DD).float()
+
+
+def _components(x_ND: Tensor) -> tuple[Tensor, Tensor]:
+    """[D, D] and [D] float64: the principal components of centred activations, a row each, and their variances, the
+    largest first."""
+    x_ND = x_ND.double()
+    values_D, vectors_DD = torch.linalg.eigh(x_ND.T @ x_ND / len(x_ND))
+    components_DD = vectors_DD.flip(1).T
+    largest_D1 = components_DD.gather(1, components_DD.abs().argmax(1, keepdim=True))
+    return components_DD * largest_D1.sign(), values_D.flip(0).clamp(min=0)  # no sign is an accident of the solver's
 
 
 def centroids(x_ND: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sae_sweep.saes.fitted import centroids, principal_rows
+from sae_sweep.saes.fitted import centroids, drawn_rows, principal_rows
 from sae_sweep.saes.spaces import AUTOENCODER, Spaces
 
 MEDIAN_STEPS = 200
@@ -68,7 +68,8 @@ class Start:
 
         data: targets drawn without replacement, about their mean; random rows where there are too few (Sharkey et
         al. 2022, "Taking features out of superposition", comments). pca: their components, those of the largest
-        variance first, each up and down. kmeans: centroids of them about their mean.
+        variance first, each up and down. kmeans: centroids of them about their mean. covariance: draws of a normal
+        distribution of their covariance.
         """
         if how == "pca":
             return principal_rows(self.targets_ND - self.mean_D, width)
@@ -76,6 +77,9 @@ class Start:
         if how == "kmeans":
             centroids_KD = centroids(self.targets_ND - self.mean_D, width, generator)
             rows_FD[: len(centroids_KD)] = unit_rows(centroids_KD)
+        if how == "covariance":
+            drawn_FD = drawn_rows(self.targets_ND - self.mean_D, width, generator)
+            rows_FD = torch.where(drawn_FD.norm(dim=1, keepdim=True) > 0, unit_rows(drawn_FD), rows_FD)
         if how == "data":
             about_ND = self.targets_ND - self.mean_D
             about_ND = about_ND[about_ND.norm(dim=1) > 0]

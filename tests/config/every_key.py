@@ -126,6 +126,7 @@ SAE = [
     *_in(ARCHITECTURES, "decoder_init", "data", "sae.decoder_init=random"),
     *_in(("topk",), "decoder_init", "pca", "sae.decoder_init=random"),
     *_in(("topk",), "decoder_init", "kmeans", "sae.decoder_init=random"),
+    *_in(("frozen_decoder",), "decoder_init", "covariance"),
     *_in(ARCHITECTURES, "trained", "none"),
     *_in(("topk",), "trained", "encoder"),
     *_in(("gated",), "trained", "decoder"),

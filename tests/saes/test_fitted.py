@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from sae_sweep.cli import main
 from sae_sweep.folder.names import WEIGHTS
-from sae_sweep.saes.fitted import centroids, principal_rows
+from sae_sweep.saes.fitted import centroids, drawn_rows, principal_rows
 
 TOY = (
     *("data=toy", "data.block_rows=32", "data.context=64", "data.toy.dimensions=24", "data.toy.latents=40"),
@@ -24,6 +24,15 @@ def test_components_are_those_of_the_covariance_each_up_and_down() -> None:
     expected = torch.tensor([[0.0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1], [1, 0, 0], [-1, 0, 0]])
     assert torch.allclose(rows_FD, expected, atol=0.02)
     assert principal_rows(x_ND, 3).equal(rows_FD[:3])
+
+
+def test_draws_have_the_covariance_of_what_they_are_of() -> None:
+    """Of numbers that go together: their covariance is [[2, 1, 0], [1, 1, 0], [0, 0, 0]], exactly."""
+    x_ND = 2**0.5 * torch.tensor([[1.0, 1, 0], [-1, -1, 0], [1, 0, 0], [-1, 0, 0]])
+    covariance_DD = torch.tensor([[2.0, 1, 0], [1, 1, 0], [0, 0, 0]])
+    rows_FD = drawn_rows(x_ND, 100_000, torch.Generator().manual_seed(0))
+    assert torch.allclose(rows_FD.T @ rows_FD / len(rows_FD), covariance_DD, atol=0.03)
+    assert torch.allclose(rows_FD.mean(0), torch.zeros(3), atol=0.02)
 
 
 def test_centroids_are_the_means_of_clusters() -> None:
