@@ -42,7 +42,7 @@ class RowSums:
     @staticmethod
     def made(gradient_FD: Tensor) -> "RowSums":
         """A gradient that is there, and no sums."""
-        index_N = torch.zeros(0, dtype=torch.int32, device=gradient_FD.device)
+        index_N = torch.empty(0, dtype=torch.int32, device=gradient_FD.device)
         offsets = torch.zeros(len(gradient_FD) + 1, dtype=torch.int32, device=gradient_FD.device)
         return RowSums(gradient_FD, index_N, gradient_FD[0, :0], offsets, added_FD=gradient_FD)
 

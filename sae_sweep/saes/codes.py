@@ -79,6 +79,11 @@ class Codes(ABC):
     def inside(self, values: Tensor) -> Tensor:
         """The same values; outside the support 0, and without gradient."""
 
+    def summable(self, g: Tensor) -> Tensor:
+        """A gradient of values as sums over tokens or latents may take it: 0 outside the support, but where they leave
+        that out by themselves."""
+        return self.inside(g)
+
     @abstractmethod
     def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
         """[B, M, D]: for each token and member, its values times its decoder rows, summed."""
@@ -154,7 +159,7 @@ class _Encode(torch.autograd.Function):
         (g,) = gradients
         x_BD, W_enc, b_pre_MD = ctx.saved_tensors
         codes: Codes = ctx.codes
-        g = codes.inside(g)
+        g = codes.summable(g)
         g_x = codes.times(g, W_enc) if ctx.needs_input_grad[0] else None
         if ctx.defers:
             sums, g_bias = codes.row_sums(g, x_BD)

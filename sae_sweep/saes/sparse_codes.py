@@ -124,6 +124,9 @@ class SparseCodes(Codes):
     def inside(self, values: Tensor) -> Tensor:
         return torch.where(self._real_N, values, 0) if self._padded else values
 
+    def summable(self, g: Tensor) -> Tensor:
+        return g
+
     def dense(self, values: Tensor, latents: slice) -> Tensor:
         own_N = (self.latent_N >= latents.start) & (self.latent_N < latents.stop)
         if self._padded or values.device.type != "cpu":

@@ -70,7 +70,7 @@ def variants() -> list[tuple[object, dict[str, str], dict[str, object]]]:
 def updates(width: int) -> list[tuple[object, dict[str, str], dict[str, object]]]:
     """Those of rows of such a width, in fp32."""
     tensors = ("table", "weight", "factor", "subtracted", "added", "rows", "first", "second", "scale", "out")
-    pointers = {**dict.fromkeys(tensors, "*fp32"), **dict.fromkeys(("index", "offsets", "lost"), "*i32")}
+    pointers = {**dict.fromkeys(tensors, "*fp32"), **dict.fromkeys(("index", "offsets"), "*i32"), "lost": "*i8"}
     pointers |= dict.fromkeys(("rate", "beta1", "beta2", "eps", "root"), "fp32")
     block = triton.next_power_of_2(width)
     constants = {"SUBTRACTS": True, "ADDS": False, "BLOCK": block, "SUM": tl.float32, "UNIT": True}

@@ -43,7 +43,7 @@ def update(
             rows_FD,
             *moments,
             scale,
-            lost.to(torch.int32),
+            lost.view(torch.int8),
             numbers.rate,
             numbers.beta1,
             numbers.beta2,
