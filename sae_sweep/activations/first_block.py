@@ -54,8 +54,10 @@ def read_first_block(folders: Iterable[Path]) -> FirstBlock:
         except (OSError, SafetensorError):
             continue
         for name, tensor in found.items():
-            if name.startswith(_MEAN):
+            if tensor.dtype != torch.float64 or not bool(tensor.isfinite().all()):
+                continue
+            if name.startswith(_MEAN) and tensor.ndim == 1:
                 means.setdefault(name.removeprefix(_MEAN), tensor)
-            elif name.startswith(_LARGEST):
+            elif name.startswith(_LARGEST) and tensor.numel() == 1 and tensor.item() > 0:
                 largest.setdefault(name.removeprefix(_LARGEST), tensor.item())
     return FirstBlock(means, largest)

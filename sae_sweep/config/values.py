@@ -18,7 +18,7 @@ LARGEST = 10**18
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int):
+    if isinstance(value, bool) or not isinstance(value, str | int) or (isinstance(value, int) and abs(value) > LARGEST):
         raise ValueError("text (quote it)")
     text = shown(value)
     if len(text) > MOST_TEXT or "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import sae_sweep as ss
 from sae_sweep import cli
@@ -17,6 +17,8 @@ from sae_sweep.activations.stream import ActivationStream
 from sae_sweep.training.run.sources import LanguageModelSource
 
 HOOK = "blocks.2.hook_resid_post"
+X = torch.tensor(1.0)
+"""In single precision, which none is kept in."""
 
 
 @pytest.fixture
@@ -68,8 +70,11 @@ def test_judged_without_a_block(folder: Path, read: list[int]) -> None:
     assert (ss.evaluate(sweep)["ce_recovered_mean"] == sweep.frame()["ce_recovered_mean"]).all()
     assert sweep["topk-l0_8-w256"].top_contexts(3).density >= 0
     assert not read
-    for number, file in enumerate(folder.glob("*/first_block.safetensors")):
-        file.write_bytes(b"damaged") if number else file.unlink()
+    files = list(folder.glob("*/first_block.safetensors"))
+    files[0].write_bytes(b"damaged")
+    files[1].unlink()
+    save_file({f"mean {HOOK}": torch.full((128,), torch.nan).double(), f"largest_norm {HOOK}": X}, files[2])
+    save_file({f"mean {HOOK}": torch.ones(3).double(), f"largest_norm {HOOK}": -X}, files[3])
     assert judged(folder) == own
     assert set(read) == {0}
 

@@ -36,6 +36,7 @@ from tests.plan.test_plan import config, refusal
         ),
         ("data=text", "data.path is needed with data.kind=text"),
         ("evaluation.positions=some", "evaluation.positions=some is not one of counted, all"),
+        (f"name={'9' * 400}", "name=a number of 40"),
         ("evaluation.tokens=100", "evaluation.tokens=100 is less than one row, data.context=128; raise it"),
         ("evaluation.every=0.5", "evaluation.every=0.5 must be at least 1"),
         ("model.dtype=int8", "model.dtype=int8 is not one of float32, bfloat16, float16, float64, auto"),

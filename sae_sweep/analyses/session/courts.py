@@ -104,8 +104,10 @@ class LanguageModelCourt:
         self.device = self._source.device
         judged = self._source.judged_rows(asked)
         self._rows_RT, self.account, self.stamp = judged.rows, judged.account, judged.rows.tobytes()
+        widths = self.widths(self._hooks)
         kept = first_block.of(self._hooks).means
-        self._means = kept if len(kept) == len(self._hooks) else None
+        fit = all(widths[hook] in (None, len(mean_D)) for hook, mean_D in kept.items())
+        self._means = kept if fit and len(kept) == len(self._hooks) else None
 
     def widths(self, hooks: Sequence[str]) -> dict[str, int | None]:
         return {hook: site_width(parse_hook(hook), self._source.model.facts) for hook in hooks}
