@@ -18,7 +18,7 @@ from sae_sweep.errors import ConfigError
 from sae_sweep.folder.names import LOG
 from sae_sweep.host.signals import Interrupted
 from sae_sweep.launch.clusters import Verdict, at_least
-from sae_sweep.launch.standing import settle
+from sae_sweep.launch.standing import settle, wait_for
 from sae_sweep.launch.tables import say
 from sae_sweep.launch.tasks import Task
 
@@ -74,6 +74,8 @@ class Gpus:
         self._options, self.gpus = options, options.gpus
         self._places: list[tuple[str, ...]] = []
         """GPUs that nobody has, as many in each as one group gets."""
+        self._given: list[Task] = []
+        """What this command has handed over and not started."""
         self._running: dict[subprocess.Popen[bytes], tuple[Task, tuple[str, ...]]] = {}
 
     def place(self, number: int) -> str:
@@ -95,23 +97,26 @@ class Gpus:
             )
         for number, task in enumerate(tasks):
             task.write_job("gpus", f"{os.getpid()}-{number}", str(task.folder / LOG))
+        self._given = list(tasks)
         say(
             f"{counted(len(tasks), 'group')}, {min(len(tasks), len(self._places))} at once, on GPUs"
             f" {', '.join(devices)}"
         )
 
     def wait(self, tasks: Sequence[Task]) -> None:
-        """Run every task, each on the GPUs that are free first. Told to stop, tells the workers, who leave a
-        checkpoint."""
-        left = list(tasks)
+        """Run every task that was submitted, each on the GPUs that are free first, and wait for those that workers of
+        another command have. Told to stop, tells the workers, who leave a checkpoint."""
+        left, total = self._given, len(self._given)
+        others = [task for task in tasks if task not in left]
         try:
             while left or self._running:
                 while left and self._places:
                     self._start(left.pop(0), self._places.pop(0))
                 if self._collect():
-                    say(f"{len(tasks) - len(left) - len(self._running)} of {len(tasks)} groups are over")
+                    say(f"{total - len(left) - len(self._running)} of {counted(total, 'group')} are over")
                 elif self._running:
                     sleep(POLL_SECONDS)
+            wait_for(others, say)
         except Interrupted as interrupted:
             self._tell()
             say(f"{interrupted.name}: the workers were told to stop; the same command goes on from there")

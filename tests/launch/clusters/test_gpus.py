@@ -9,6 +9,7 @@ import pytest
 
 from sae_sweep.host.signals import Interrupted
 from sae_sweep.launch.clusters import gpus
+from sae_sweep.launch.tasks import Task
 
 GPUS = ("hydra/launcher=gpus", "sae=topk", "data.seed=0,1,2")
 ALONE = "echo $CUDA_VISIBLE_DEVICES $CUDA_DEVICE_ORDER >> {seen}"
@@ -106,3 +107,14 @@ def test_who_is_told_to_stop_tells_the_workers(
     assert program(*GPUS) == 143
     assert sorted(seen.read_text().split()) == ["begun", "begun", "told", "told"]
     assert "SIGTERM: the workers were told to stop; the same command goes on from there" in program.err
+
+
+def test_what_another_command_has_is_waited_for_and_not_begun(
+    program: Any, host: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, waited = host(ALONE), list[str]()
+    others = Task(Path("outputs/sweep"), "its-own")
+    monkeypatch.setattr(gpus, "wait_for", lambda tasks, say: waited.extend(task.name for task in tasks))
+    gpus.Gpus(gpus.GpuOptions(None, 1)).wait([others])
+    assert waited == ["its-own"]
+    assert not seen.exists()
