@@ -50,7 +50,7 @@ def test_a_module_of_another_kind_is_judged_beside_ours(sweep):
 def test_other_tokens_are_read_where_they_are_given(sweep, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("def f(x):\n    return x + 1\n" * 2000)
-    data = ["data=text", f"data.path={text}", "data.context=32", "data.block_rows=32", "evaluation.tokens=500"]
+    data = ["data=text", f"data.path={text}", "data.context=32", "evaluation.tokens=500"]
     sae = sweep["topk-l0_8-w256"]
     found = ss.evaluate([sae], data=data).iloc[0]
     assert 400 < found["tokens_evaluated"] < 600
