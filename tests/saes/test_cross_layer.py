@@ -6,19 +6,23 @@ TopK, which chooses layer by layer, is written out from Ameisen et al. 2025, and
 """
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from sae_sweep.architectures.maths import maths_of
-from sae_sweep.kernels.entries import Entries, side_by_side
+from sae_sweep.kernels.entries import Entries, Room, side_by_side
 from sae_sweep.saes.bank import Bank, Batch, Chunk
 from sae_sweep.saes.base import Losses, Parameters
 from sae_sweep.saes.cross_layer import CrossLayerSae
+from sae_sweep.saes.encoders import layered
+from sae_sweep.saes.encoders.whole import WholeEncoder
 from sae_sweep.saes.initial import Start
 from sae_sweep.saes.layered_start import first_parameters
 from sae_sweep.saes.spaces import Spaces
+from tests.device.padded import padded
 from tests.saes import reference
 from tests.saes.kinds import BATCH_KINDS, KINDS, NO_PRE_BIAS, TOPK_KINDS, config
 from tests.saes.problems import CLOCKS, COEFFICIENTS, THRESHOLDS, TOKENS, VARIANCE, D, Problem, problem, terms_of
@@ -254,3 +258,34 @@ def test_entries_side_by_side() -> None:
     assert made.offsets.diff().tolist() == (whole_RF > 0).sum(1).tolist()
     assert made.column_N.tolist() == whole_RF.nonzero()[:, 1].tolist()
     assert made.value_N.tolist() == whole_RF[whole_RF > 0].tolist()
+
+
+@pytest.mark.parametrize("kind", ["april", "batchtopk", "topk", "jumprelu_anthropic"])
+def test_lists_of_a_known_length_give_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a GPU has them, which no step waits for: each layer's lists fill their room, and padding changes nothing."""
+
+    def whole_encoder(*arguments: Any) -> WholeEncoder:
+        x_BD, W_enc, bias_F, b_pre_MD, layout, _, room = arguments
+        return WholeEncoder(x_BD, W_enc, bias_F, b_pre_MD, layout, room)
+
+    made, y_BD = cross_layer(kind, dead=kind in TOPK_KINDS)
+    if kind == "topk":
+        made = replace(made, configs=[replace(made.configs[0], k=6)])
+    dense_losses, dense_gradients = found(made, y_BD, dense=True)
+    padded(monkeypatch)
+    monkeypatch.setattr(layered, "encoder_of", whole_encoder)
+    room, batch = Room(TOKENS * WIDTH, torch.zeros((), dtype=torch.bool)), Batch(made.x_BD, made.token_B, y_BD)
+    chunk = Chunk(0, 1, dense=False, room=room, most_dead=(5,))
+    losses, (gradients,) = bank_of(made).gradients(
+        batch, chunk, made.coefficient_M, torch.cat(made.dead), VARIANCE, CLOCKS[:1]
+    )
+    assert not room.lost
+    assert close(losses.total(made.coefficient_M), dense_losses.total(made.coefficient_M), 1e-12)
+    assert losses.fired_F.equal(dense_losses.fired_F)
+    for name, gradient in gradients.items():
+        assert close(gradient, dense_gradients[name], 1e-12), name
+    small = Room(3, torch.zeros((), dtype=torch.bool))
+    bank_of(made).gradients(
+        batch, replace(chunk, room=small), made.coefficient_M, torch.cat(made.dead), 1.0, CLOCKS[:1]
+    )
+    assert small.lost or kind == "topk", "of which every list has its length beforehand"
