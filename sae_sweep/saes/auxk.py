@@ -7,6 +7,8 @@ latents' pre-activations, ReLU'd, a the coefficient and V = E||x - mean||^2. The
 V and adds this one without it; multiplied by V it is in the same unit as every other architecture's loss.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -27,7 +29,7 @@ def _auxk(p: Parameters, x_BD: Tensor, error_BD: Tensor, member: int, step: Step
     config, latents = step.configs[member], step.layout.slices[member]
     assert isinstance(config, TopKConfig)
     auxk = config.auxk_latents(error_BD.shape[1])
-    if step.most_dead is not None and step.spaces.layers == 1:
+    if step.most_dead is not None:
         return _without_waiting(p, x_BD, error_BD, member, step)
     dead_K = step.dead_F[latents].nonzero().squeeze(1) + latents.start
     if auxk == 0 or len(dead_K) == 0:
@@ -36,19 +38,17 @@ def _auxk(p: Parameters, x_BD: Tensor, error_BD: Tensor, member: int, step: Step
     if spread == 0:
         return x_BD.new_zeros(())
     own = step.spaces.in_tables(dead_K, len(p["W_enc"]))
-    inputs = step.spaces.centred(x_BD, p["b_dec"][member]).chunk(step.spaces.layers, dim=1)
-    encoders, decoders = p["W_enc"].chunk(step.spaces.layers), step.spaces.tables(p["W_dec"])
-    products = [x_Bd @ W.index_select(0, own_k).T for x_Bd, W, own_k in zip(inputs, encoders, own, strict=True)]
-    pre_BK = torch.cat(products, dim=1) + p["b_enc"].index_select(0, dead_K)
+    encoders = [W.index_select(0, own_K) for W, own_K in zip(step.spaces.encoders(p["W_enc"]), own, strict=True)]
+    decoders = [W.index_select(0, own_K) for W, own_K in zip(step.spaces.tables(p["W_dec"]), own, strict=True)]
+    pre_BK = _products(x_BD, encoders, p["b_dec"][member], step) + p["b_enc"].index_select(0, dead_K)
     top = pre_BK.topk(min(auxk, len(dead_K)), dim=1, sorted=False)
     z_BK = torch.zeros_like(pre_BK).scatter(1, top.indices, top.values.relu())
-    parts = zip(z_BK.split([len(own_k) for own_k in own], dim=1), decoders, own, strict=True)
-    modelled_BD = ends_summed([z_Bk @ W.index_select(0, own_k) for z_Bk, W, own_k in parts])
-    return config.auxk_coefficient * step.variance * (error_BD + modelled_BD).square().sum() / spread
+    return config.auxk_coefficient * step.variance * _squared(error_BD, z_BK, decoders) / spread
 
 
 def _without_waiting(p: Parameters, x_BD: Tensor, error_BD: Tensor, member: int, step: Step) -> Tensor:
-    """The same where only the device knows how many are dead: as many rows as can be, the dead ones first."""
+    """The same where only the device knows how many are dead: of each layer as many rows as can be, the dead ones
+    first."""
     config, latents = step.configs[member], step.layout.slices[member]
     assert isinstance(config, TopKConfig)
     assert step.most_dead is not None
@@ -56,13 +56,29 @@ def _without_waiting(p: Parameters, x_BD: Tensor, error_BD: Tensor, member: int,
     if auxk == 0 or most == 0:
         return x_BD.new_zeros(())
     dead_F = step.dead_F[latents]
-    own_K = dead_F.to(torch.int8).sort(descending=True, stable=True).indices[:most]
-    dead_K = own_K + latents.start
+    layers = dead_F.chunk(step.spaces.layers)
+    firsts = [dead_f.to(torch.int8).sort(descending=True, stable=True).indices[:most] for dead_f in layers]
+    dead_K = torch.cat([own_K + layer * len(layers[0]) for layer, own_K in enumerate(firsts)])
+    rows = [own_K + latents.start for own_K in firsts]
     spread = (error_BD - error_BD.mean(0)).square().sum()
-    W_enc, W_dec = (taken(p[name], dead_K, once=True) for name in ("W_enc", "W_dec"))
-    pre_BK = step.spaces.centred(x_BD, p["b_dec"][member]) @ W_enc.T + taken(p["b_enc"], dead_K, once=True)
-    top = torch.where(dead_F[own_K], pre_BK, -torch.inf).topk(min(auxk, most), dim=1, sorted=False)
+    encoders = [taken(W, own_K, once=True) for W, own_K in zip(step.spaces.encoders(p["W_enc"]), rows, strict=True)]
+    decoders = [taken(W, own_K, once=True) for W, own_K in zip(step.spaces.tables(p["W_dec"]), rows, strict=True)]
+    pre_BK = _products(x_BD, encoders, p["b_dec"][member], step)
+    pre_BK = pre_BK + taken(p["b_enc"], dead_K + latents.start, once=True)
+    top = torch.where(dead_F[dead_K], pre_BK, -torch.inf).topk(min(auxk, len(dead_K)), dim=1, sorted=False)
     z_BK = torch.zeros_like(pre_BK).scatter(1, top.indices, top.values.relu())
-    error = (error_BD + z_BK @ W_dec).square().sum()
+    error = _squared(error_BD, z_BK, decoders)
     loss = config.auxk_coefficient * step.variance * error / spread.clamp(min=torch.finfo(spread.dtype).tiny)
     return torch.where(dead_F.any() & (spread > 0), loss, 0)
+
+
+def _products(x_BD: Tensor, encoders: Sequence[Tensor], b_dec_D: Tensor, step: Step) -> Tensor:
+    """[B, K]: what encoder rows of each layer read."""
+    inputs = step.spaces.centred(x_BD, b_dec_D).chunk(step.spaces.layers, dim=1)
+    return torch.cat([x_Bd @ W_Kd.T for x_Bd, W_Kd in zip(inputs, encoders, strict=True)], dim=1)
+
+
+def _squared(error_BD: Tensor, z_BK: Tensor, decoders: Sequence[Tensor]) -> Tensor:
+    """Of what decoder rows of each layer leave of the residual, summed."""
+    parts = zip(z_BK.split([len(W_KD) for W_KD in decoders], dim=1), decoders, strict=True)
+    return (error_BD + ends_summed([z_Bk @ W_KD for z_Bk, W_KD in parts])).square().sum()

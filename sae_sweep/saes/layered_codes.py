@@ -71,6 +71,8 @@ class LayeredCodes(Codes):
 
 def ends_summed(parts_BD: Sequence[Tensor]) -> Tensor:
     """[B, D]: what each layer's latents write, of which the first is the widest and all end together, added up."""
+    if len(parts_BD) == 1:
+        return parts_BD[0]
     summed_BD: Tensor = _EndsSummed.apply(*parts_BD)
     return summed_BD
 

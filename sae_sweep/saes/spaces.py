@@ -42,6 +42,10 @@ class Spaces:
         """How many rows of W_dec so many latents have; they are those of whole members."""
         return latents * (self.layers + 1) // 2
 
+    def encoders(self, W_enc: Tensor) -> list[Tensor]:
+        """One member's encoder rows, by the layer that they read."""
+        return [W_enc] if self.layers == 1 else list(W_enc.chunk(self.layers))
+
     def tables(self, W_dec: Tensor) -> list[Tensor]:
         """One member's decoder with a row for each latent: a table for each layer that is read, whose rows are what a
         latent writes to that layer and to those after it, end to end."""

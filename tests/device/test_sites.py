@@ -1,4 +1,4 @@
-"""Steps of members of every kind of site on a fake GPU: transcoders, with a skip and without, and crosscoders."""
+"""Steps of members of every kind of site on a fake GPU: transcoders, crosscoders, and those of several layers."""
 
 from collections import Counter
 from dataclasses import replace
@@ -19,22 +19,27 @@ from tests.training.fabricate import SAE
 OTHER = Site("resid_post", 1, "blocks.1.hook_resid_post")
 OUTPUT, D_OUT = Site("mlp_out", 0, "blocks.0.hook_mlp_out"), 6
 TRANSCODER, CROSSCODER = replace(SITE, output=OUTPUT), replace(SITE, beside=(OTHER,))
-CASES = [("gated", TRANSCODER), ("batchtopk", CROSSCODER)]
+LAST = replace(OTHER, output=Site("mlp_out", 1, "blocks.1.hook_mlp_out"))
+CROSS_LAYER = replace(TRANSCODER, beside=(LAST,))
+CASES = [("gated", TRANSCODER), ("batchtopk", CROSSCODER), ("batchtopk", CROSS_LAYER)]
 OTHERS = ("standard", "topk", "jumprelu", "jumprelu_anthropic", "matryoshka", "p_anneal")
 SLOW = [pytest.param(kind, site, marks=pytest.mark.evidence) for kind in OTHERS for site in (TRANSCODER, CROSSCODER)]
+SLOW += [
+    pytest.param(kind, CROSS_LAYER, marks=pytest.mark.evidence) for kind in ("topk", "gated", "jumprelu_anthropic")
+]
 STEPS = 3
 
 
 def notes(kind: str, site: Site, *, centred: bool = False, **keys: object) -> list[tuple[Counter[str], Counter[str]]]:
     """Waits and unordered sums of each of the first steps."""
-    widths = {SITE.hook: D, **{each.hook: D for each in site.beside}, **({OUTPUT.hook: D_OUT} if site.output else {})}
+    widths = dict.fromkeys(site.reads, D) | (dict.fromkeys(site.writes, D_OUT) if site.output else {})
     found: list[tuple[Counter[str], Counter[str]]] = []
     with fake_cuda(item={"training/step/trainer:_look_at": 0}.get) as log:
         own = {"sae_width": WIDTH, "training_batch_size": BATCH, "training_tokens": BATCH * 4000.0, **keys}
         wide = D * (1 + len(site.beside))
         plan = member(wide, SAE[kind], kind, **own, **knobs(kind, l0=kind in STEERED))
-        plan = replace(plan, site=site, d=wide, d_out=D_OUT if site.output else wide)
-        targets = (statistics(D_OUT, centred),) if site.output else ()
+        plan = replace(plan, site=site, d=wide, d_out=D_OUT * len(site.places) if site.output else wide)
+        targets = (statistics(D_OUT, centred),) * len(site.places) if site.output else ()
         read = (statistics(D, centred),) * (1 + len(site.beside))
         trainer = BankTrainer(BankPlan(site, (plan,)), Calibration(read, DEVICE, torch.float32, targets))
         tokens_B = torch.zeros(BATCH * STEPS, dtype=torch.int64, device=DEVICE)
