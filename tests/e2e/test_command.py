@@ -27,6 +27,7 @@ MEMBER_FILES = {
     "metrics.jsonl",
     "times.jsonl",
     "rows.safetensors",
+    "first_block.safetensors",
     "log.txt",
 }
 
