@@ -28,6 +28,7 @@ SWEEPS: dict[str, tuple[tuple[str, ...], int]] = {
     "steered, resampled, with lookup tables, judged on the way": (MIXED, 12),
     "transcoders, with milestones": (("site=mlp", "site.layer=1,2", *MILESTONES), 2),
     "crosscoders, with milestones": (("site.across=[1,2],[0,1]", *MILESTONES), 2),
+    "crosscoders over two models, with milestones": (("site.models=[{0},{1}]", "site.layer=1,2", *MILESTONES), 2),
 }
 
 
@@ -55,8 +56,11 @@ def trained(folder: Path, *arguments: str) -> tuple[Path, str]:
 @pytest.mark.parametrize(
     "sweep", [name if SWEEPS[name][0] is MIXED else pytest.param(name, marks=pytest.mark.evidence) for name in SWEEPS]
 )
-def test_two_processes_are_one(sweep: str, read: tuple[str, ...], tmp_path: Path) -> None:
-    asked, members = SWEEPS[sweep]
+def test_two_processes_are_one(
+    sweep: str, read: tuple[str, ...], tmp_path: Path, llama_folder: Path, tuned_folder: Path
+) -> None:
+    words, members = SWEEPS[sweep]
+    asked = [word.format(llama_folder, tuned_folder) for word in words]
     alone, _ = trained(tmp_path / "one", *read, *GROUP, *asked)
     both, _ = trained(tmp_path / "two", *read, *GROUP, *asked, "launcher.devices=2")
     assert len(list(alone.glob("*/metrics.json"))) == members
