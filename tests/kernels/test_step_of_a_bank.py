@@ -34,7 +34,9 @@ def test_gradients(interpret: Interpret, kind: str, density: str) -> None:
             )
 
 
-@pytest.mark.parametrize("kind", ["bricken", "topk", pytest.param("gated", marks=pytest.mark.evidence)])
+@pytest.mark.parametrize(
+    "kind", ["bricken", *(pytest.param(kind, marks=pytest.mark.evidence) for kind in ("gated", "topk"))]
+)
 def test_gradients_where_16_bits_choose(interpret: Interpret, kind: str) -> None:
     """Codes and gradients in float32, against float64's."""
     found, fired_F, _, lost = interpret(STEP, kind, "half", ROOM + 7, False, True)
@@ -51,6 +53,7 @@ def test_gradients_where_16_bits_choose(interpret: Interpret, kind: str) -> None
             )
 
 
+@pytest.mark.evidence
 def test_gradients_of_rows_in_16_bits(interpret: Interpret) -> None:
     """The same codes; gradients that are a rounding away."""
     found, fired_F, *_ = interpret(STEP, "bricken", "half", ROOM + 7, False, True, torch.bfloat16)
