@@ -29,6 +29,7 @@ SWEEPS: dict[str, tuple[tuple[str, ...], int]] = {
     "transcoders, with milestones": (("site=mlp", "site.layer=1,2", *MILESTONES), 2),
     "crosscoders, with milestones": (("site.across=[1,2],[0,1]", *MILESTONES), 2),
     "crosscoders over two models, with milestones": (("site.models=[{0},{1}]", "site.layer=1,2", *MILESTONES), 2),
+    "cross-layer transcoders, with milestones": (("site=clt", "site.across=[1,2,3],[0,1,3]", *MILESTONES), 2),
 }
 
 

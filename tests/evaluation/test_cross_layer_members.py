@@ -281,6 +281,10 @@ def test_the_folder_of_circuit_tracer(trained: dict[str, Path], tmp_path: Path, 
     torch.testing.assert_close(again.decode(again.encode(x_BD)), own.decode(own.encode(x_BD)))
     assert told(out)["hook_names_out"] == [f"blocks.{layer}.hook_mlp_out" for layer in range(3)]
     assert ss.load(out, model="org/small").writes == tuple(told(out)["hook_names_out"])
+    assert main(["import", str(out), "--out", str(tmp_path / "imported"), "--model", "org/small"]) == 0
+    imported = ss.load(tmp_path / "imported")
+    assert (imported.home.hooks, imported.writes) == (ss.load(out).home.hooks, ss.load(out).writes)
+    assert torch.equal(imported.encode(x_BD), again.encode(x_BD))
 
 
 def circuit_tracer_numbering(folder: Path, made: Path) -> Path:
