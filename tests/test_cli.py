@@ -97,7 +97,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (("hydra.mode=RUN", "sae.l1=1,2"), "sae.l1=1,2: hydra.mode=RUN trains one member"),
         (("hydra.mode=RUN", "sae.l1=abc"), "sae.l1=abc is not a number or null"),
-        (("hydra/launcher=nope",), "hydra/launcher=nope: no such option; there is basic, local"),
+        (("hydra/launcher=nope",), "hydra/launcher=nope: no such option; there is basic, gpus, local"),
         (("hydra.sweeper.grids=3",), "hydra.sweeper.grids=3 is not a list"),
         (("--config-dir", "gone"), "gone' not found"),
         (("hydra.searchpath=[file:///gone]", "dry_run=true"), "path=/gone is not available"),

@@ -146,7 +146,7 @@ def test_an_sae_trained_elsewhere_is_told_where_it_belongs(sweep, tmp_path):
     assert torch.allclose(copied[name].W_dec, ours.W_dec)
     found = ss.evaluate(
         [ours, theirs],
-        data=["data=demo", "data.context=32", "evaluation.tokens=500", "data.window_rows=64", "data.block_rows=64"],
+        data=["data=demo", "data.context=32", "evaluation.tokens=500"],
     )
     assert found["l0"].tolist() == [8.0, 8.0]
     assert found["mse"].iloc[1] == pytest.approx(found["mse"].iloc[0], rel=1e-5)

@@ -34,6 +34,10 @@ KEYS = {
         "threshold_mode",
         "l0_untrimmed",
         "later_fvu",
+        "ce_recovered_first",
+        "ce_recovered_second",
+        "fvu_first",
+        "fvu_second",
     ),
     *(
         "version",
