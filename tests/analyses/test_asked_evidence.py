@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -20,14 +21,22 @@ from sae_sweep.analyses import ANALYSES
 
 pytestmark = pytest.mark.evidence
 
+DEMO_FOLDER = files("sae_sweep") / "assets" / "demo_lm"
 NAMES = sorted(ANALYSES)
 OPTIONS = {"positions": ["analysis.positions.context=512"]}
 TABLE = "compute,ce\n1,8\n10,4\n100,2\n1000,1\n"
 """Of a family of models, lies beside the sweep."""
 FEW = ",".join(f"topk-l0_16-{one}" for one in ("w256-L1-s0", "w256-L1-s1", "w512-L1-s0", "w256-L2-s0"))
 """Members that differ in each way that analyses ask for."""
-TOY = ("toy_hierarchy", "sae=topk,matryoshka", "sae.width=256", "training.tokens=1e5")
-"""What is asked of analyses that need to know the true latents."""
+ASKED = ("+experiment=asked",)
+OTHERS = {
+    "recovery": ("+experiment=toy_hierarchy", "sae=topk,matryoshka", "sae.width=256", "training.tokens=1e5"),
+    "diffing": (
+        *("name=two", "model=demo", "data=demo", f"site.models=[{DEMO_FOLDER},{DEMO_FOLDER}]"),
+        *("sae=topk,batchtopk", "sae.l0=16", "sae.width=256", "training.tokens=1e5"),
+    ),
+}
+"""Sweeps for analyses that need to know the true latents, or compare two models."""
 SECONDS, GROWTH = 120, 1.15
 CODE = """
 import resource, sys
@@ -60,8 +69,8 @@ def command(root: Path, name: str, *more: str) -> list[str]:
 
 
 def few(name: str) -> list[str]:
-    """Those of `FEW`; all of the toy sweep's."""
-    return [] if name == "recovery" else ["--member", FEW]
+    """Those of `FEW`; all of another sweep's."""
+    return [] if name in OTHERS else ["--member", FEW]
 
 
 def asked_of(root: Path, name: str, *more: str) -> Done:
@@ -85,12 +94,12 @@ def sweeps(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     (outputs / "table.csv").write_text(TABLE)
 
     @cache
-    def trained(experiment: str, *more: str) -> Path:
-        words = [f"+experiment={experiment}", *more, f"output_dir={outputs}", "tracking=none"]
+    def trained(*asked: str) -> Path:
+        words = [*asked, f"output_dir={outputs}", "tracking=none"]
         subprocess.run([sys.executable, "-m", "sae_sweep.cli", *words], capture_output=True, check=True)
-        return outputs / experiment
+        return outputs / asked[0].rpartition("=")[2]
 
-    return lambda name: trained(*TOY) if name == "recovery" else trained("asked")
+    return lambda name: trained(*OTHERS.get(name, ASKED))
 
 
 def with_tokens(sweep: Path, tokens: float) -> Path:
