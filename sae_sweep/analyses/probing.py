@@ -58,7 +58,8 @@ def run(session: Session, saes: Sequence[FinishedSae], config: Config) -> Result
         for stream in session.streams.opened:
             asked = _Asked(session, stream, task, config)
             for label in stream.saes:
-                session.told(f"probing: {task.name}", done, total)
+                if not asked.known(label):
+                    session.told(f"probing: {task.name}", done, total)
                 done += 1
                 codes, raw, chance = asked.codes(label), asked.raw(label), asked.chance(label)
                 members[label] |= _numbers(task, codes, raw, config.k)
@@ -85,6 +86,10 @@ class _Asked:
         one = self._stream.saes[label]
         return one.reads or "+".join(one.hooks)
 
+    def known(self, label: str) -> bool:
+        """Whether a member was probed before the analysis was killed."""
+        return self._key(label) in self._session.kept
+
     def codes(self, label: str) -> Tensor:
         """[K + 1, reseeds]: AUCs of probes on k latents, and on all."""
         return self._once(label, lambda: self._aucs(features(self._stream.saes[label], self._texts)[0]))
@@ -101,7 +106,10 @@ class _Asked:
         return features(self._stream.saes[label], self._texts)[1]
 
     def _once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
-        return self._session.kept.once(f"{self._task.name}/{self._number}/{name}", make)
+        return self._session.kept.once(self._key(name), make)
+
+    def _key(self, name: str) -> str:
+        return f"{self._task.name}/{self._number}/{name}"
 
     def _aucs(self, x_RF: Tensor, at_random: bool = False) -> Tensor:
         config = self._config

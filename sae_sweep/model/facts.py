@@ -266,6 +266,6 @@ def _check_folder(folder: Path, path: str | None) -> None:
 
 def _read_json(file: Path, path: str | None) -> Mapping[str, Any]:
     try:
-        return read_object(file)
+        return read_object(file, finite=False)
     except ValueError as error:
         raise ConfigError(f"model.path={path}: config.json is not valid JSON ({error})") from error
