@@ -96,18 +96,26 @@ def small(experiment: str) -> list[str]:
     return [*(f"{key}={value}" for key, value in settings.items() if value is not None), *budget]
 
 
+def planned(experiment: str, outputs: Path) -> float:
+    """Seconds of a core."""
+    more = {"e2e_finetune": ["init_from=null"]}.get(experiment, [])
+    begun = process_time()
+    assert main([f"+experiment={experiment}", *more, "dry_run=true", f"output_dir={outputs}"]) == 0
+    return process_time() - begun
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_it_plans_without_a_network(experiment: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    more = {"e2e_finetune": ["init_from=null"]}.get(experiment, [])
-    words = [f"+experiment={experiment}", *more, "dry_run=true", f"output_dir={tmp_path}"]
-    took = []
-    while not took or (min(took) >= PLAN_SECONDS and len(took) < 3):
-        begun = process_time()
-        assert main(words) == 0
-        took.append(process_time() - begun)
-    assert min(took) < PLAN_SECONDS, took
+    planned(experiment, tmp_path)
     assert re.search(rf"{experiment}: \d+ members? in \d+ group", capsys.readouterr().out)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.evidence
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_it_plans_within_seconds(experiment: str, tmp_path: Path) -> None:
+    """The least of three: others on the machine make it longer."""
+    assert min(planned(experiment, tmp_path) for _ in range(3)) < PLAN_SECONDS
 
 
 @pytest.mark.parametrize("experiment", some_quick(ON_MODELS))
