@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,20 @@ def judge(root: Path, arguments: Sequence[str], only: Sequence[str] = ()) -> Non
     opened = [_Stream(members, asked) for members in streams.values()]
     for stream in opened:
         tell(stream.court.account, sys.stderr)
-        stream.write(root, stream.judged())
+        found = stream.judged()
+        check_finite(found)
+        stream.write(root, found)
+
+
+def check_finite(found: Mapping[str, Evaluation]) -> None:
+    """Raises ConfigError for a number that no sound SAE has."""
+    for label, evaluation in found.items():
+        for key, value in evaluation.metrics.items():
+            if isinstance(value, float) and not isfinite(value):
+                raise ConfigError(
+                    f"eval: {key} of {label} comes out as {value}: a file of it is damaged, or its weights are far too"
+                    " large for these activations; train it anew"
+                )
 
 
 class _Stream:
