@@ -76,12 +76,12 @@ def model_of(experiment: str) -> str:
 def small(experiment: str) -> list[str]:
     """Overrides that make seconds of it: what its grids list is replaced in them."""
     text = (FOLDER / f"{experiment}.yaml").read_text(encoding="utf-8")
-    toy = "/data: toy" in text
+    toy, by_l0, by_k = "/data: toy" in text, "l0:" in text, re.search(r"\bk:|sae\.k:", text) is not None
     settings = {
         "sae.width": "32,64" if experiment == "widths" else "64" if "width:" in text else None,
         "sae.expansion": "2" if "expansion:" in text else None,
-        "sae.l0": "4" if re.search(r"l0:", text) else None,
-        "sae.k": "4" if re.search(r"\bk:|sae\.k:", text) else None,
+        "sae.l0": "4" if by_l0 and not by_k else None,
+        "sae.k": "4" if by_k and not by_l0 else None,
         "site.layer": None if toy or "site: clt" in text else "1,2" if "range(" in text else "1",
         "seed": "0,1" if "seed:" in text else None,
         "training.lr": "1e-3,null" if experiment == "lr_width" else None,
