@@ -143,7 +143,7 @@ def read_metrics(file: Path) -> dict[str, Any]:
     Raises ValueError where the file cannot be read, or holds something else than a number.
     """
     try:
-        raw = read_object(file)
+        raw = read_object(file, finite=False)
     except OSError as error:
         raise ValueError(f"metrics.json cannot be read ({error.strerror})") from error
     except ValueError as error:
@@ -158,7 +158,7 @@ def read_metrics(file: Path) -> dict[str, Any]:
 def _read_export(file: Path) -> dict[str, Any]:
     """Width and hook as the exported weights' cfg.json states them; empty where it does not."""
     try:
-        raw = read_object(file)
+        raw = read_object(file, finite=False)
     except (OSError, ValueError):
         return {}
     metadata = raw.get("metadata")
