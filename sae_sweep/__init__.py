@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sae_sweep.api.model import Model
     from sae_sweep.api.sae import Sae
     from sae_sweep.api.sweep import Sweep
-    from sae_sweep.api.sweep import open_sweep as open  # noqa: A004 - users write `ss.open`
+    from sae_sweep.api.sweep import open_sweep as open  # noqa: A004 - hides the builtin in this module alone, which opens no file; users write `ss.open`
     from sae_sweep.api.training import train
 
 __version__ = "0.1.0"

@@ -15,7 +15,7 @@ def load(
     source: str | Path,
     hook: str | None = None,
     model: str | None = None,
-    format: str | None = None,  # noqa: A002 - `--format` of the command has this name
+    format: str | None = None,  # noqa: A002 - it is a keyword that users write, named as the command's `--format`
     **given: Any,
 ) -> Sae:
     """The SAE in a folder or file, or of `hub:USER/REPO/MEMBER@REVISION` (the member and the revision may be left out).

@@ -44,6 +44,6 @@ def read_value(key: str, text: str) -> Any:
 
     try:
         found: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=True)
-    except Exception as error:  # YAML's parsers raise ValueError, RecursionError and more, by input
+    except Exception as error:  # what PyYAML, its constructors and OmegaConf raise of hostile text shares no type
         raise ConfigError(f"{key}={text}: the value cannot be read ({first_line(error)})") from error
     return found["value"]

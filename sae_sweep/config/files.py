@@ -46,7 +46,7 @@ def saved_config(file: Path) -> MemberConfig:
     ConfigError as `member_config` does."""
     try:
         entries: Any = OmegaConf.load(file)
-    except Exception as error:  # YAML's parsers raise ValueError, RecursionError and more, by input
+    except Exception as error:  # what PyYAML, its constructors and OmegaConf raise of hostile text shares no type
         raise ConfigError(f"{file} cannot be read ({first_line(error)}); train the member again") from error
     if not isinstance(entries, DictConfig):
         raise ConfigError(f"{file} holds no config; train the member again")

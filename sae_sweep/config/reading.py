@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sae_sweep.architectures.base import ARCHITECTURES, SaeConfig
 from sae_sweep.config.schema import LATER, MemberConfig
 from sae_sweep.config.values import SCALARS, shown
-from sae_sweep.errors import ConfigError
+from sae_sweep.errors import ConfigError, first_line
 
 DEFAULT_L0 = 32.0
 PATHS = (
@@ -121,7 +121,7 @@ def _plain(entries: Mapping[str, Any] | DictConfig) -> Mapping[str, Any]:
         plain = OmegaConf.to_container(entries, resolve=True)
     except OmegaConfBaseException as error:
         key = error.full_key or "the config"
-        raise ConfigError(f"{key}: cannot be resolved ({str(error).splitlines()[0]})") from error
+        raise ConfigError(f"{key}: cannot be resolved ({first_line(error)})") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from sae_sweep.data.companions import encoded, told_companions
 from sae_sweep.data.origin import Origin
 from sae_sweep.data.packing import RowFormat, TokenRows
-from sae_sweep.errors import ConfigError
+from sae_sweep.errors import ConfigError, first_line
 
 _HEADER_MAGIC, _HEADER_BYTES = 20240520, 1024
 
@@ -22,7 +22,7 @@ def array_rows(origin: Origin, form: RowFormat) -> TokenRows:
     try:
         ids, beside = _load_bin(file, origin, form) if file.suffix == ".bin" else _load(file, origin)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise ConfigError(f"{origin.label} cannot be read as a numpy file of plain numbers: {reason}") from error
     if ids.ndim not in (1, 2):
         raise ConfigError(

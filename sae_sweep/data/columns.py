@@ -18,7 +18,7 @@ from sae_sweep.data.hub_commit import ask_commit
 from sae_sweep.data.origin import Origin
 from sae_sweep.data.packing import Ids, PackedText, RowFormat, RowSource, Tokenizer, TokenRows
 from sae_sweep.data.records import Bad, Ledger
-from sae_sweep.errors import ConfigError
+from sae_sweep.errors import ConfigError, first_line
 from sae_sweep.host.network import look_at_hub
 
 _BATCH_ROWS = 256
@@ -96,8 +96,8 @@ class Column:
                     yield number, row
         except ConfigError:
             raise
-        except Exception as error:  # the library and its backends raise types of their own
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        except Exception as error:  # datasets hands on what pyarrow, fsspec and the hub raise, which share no type
+            reason = first_line(error)
             raise ConfigError(
                 f"{self.origin.label} cannot be read after row {number} ({reason}); data=text reads files of text and"
                 " skips bad records"
@@ -146,8 +146,8 @@ def _open(origin: Origin) -> tuple[Any, list[dict[str, Any]]]:
         return dataset, _first_rows(dataset, origin.field)  # much of what can be wrong shows only when it is read
     except ConfigError:
         raise
-    except Exception as error:  # the library, its backends and the hub raise types of their own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except Exception as error:  # the same, and what builders raise of files that they do not understand
+        reason = first_line(error)
         raise ConfigError(
             f"{origin.label} ({origin.split_key}={origin.split}) could not be opened: {reason}"
         ) from error

@@ -11,7 +11,7 @@ def ask_commit(repository: str) -> str | None:
     if repository not in _ASKED:
         try:
             _ASKED[repository] = HfApi().dataset_info(repository, timeout=10).sha
-        except Exception:  # whoever opens the dataset says what is wrong
+        except Exception:  # hub, HTTP and network errors share no type; opening it says what is wrong
             _ASKED[repository] = None
     return _ASKED[repository]
 

@@ -169,7 +169,7 @@ class PackedText:
         options = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False, **more}
         try:
             return self._tokenizer(batch, add_special_tokens=False, **options)
-        except Exception as error:  # the library raises bare ones
+        except Exception as error:  # tokenizers is Rust, whose errors arrive as bare Exception
             what = one_line(error)
             raise ConfigError(
                 f"{self.label}: the model's tokenizer cannot read it ({type(error).__name__}: {what})"

@@ -1,7 +1,7 @@
 """The records of a source: which hold a document, which are empty, and which are bad and skipped, up to a share."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -10,7 +10,7 @@ from sae_sweep.errors import ConfigError
 _SETTLED = 10_000
 """Records after which the share of bad ones is known well enough to stop before the end."""
 
-Document = TypeVar("Document")
+Document = TypeVar("Document", bound=Sized)
 log = logging.getLogger(__name__)
 
 
@@ -53,7 +53,7 @@ class Ledger:
                 self._tell(record)
             elif isinstance(record, LeftOut):
                 self.left_out += 1
-            elif record is None or len(record) == 0:  # type: ignore[arg-type]  # a text, a list or an array
+            elif record is None or len(record) == 0:
                 self.empty += 1
             else:
                 yield record

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from sae_sweep.errors import first_line
 from sae_sweep.saes.form import InferenceForm
 from sae_sweep.saes.inference import InferenceSae, Lookup
 
@@ -30,7 +31,7 @@ def read_json(file: Path, needed: Iterable[str] = ()) -> dict[str, Any]:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not valid JSON: {_line(error)}") from error
+        raise ValueError(f"{file} is not valid JSON: {first_line(error)}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{file} holds no object")
     check_keys(file, config, needed)
@@ -60,7 +61,7 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except SafetensorError as error:
-        raise ValueError(f"{file} is damaged: {_line(error)}") from error
+        raise ValueError(f"{file} is damaged: {first_line(error)}") from error
 
 
 def read_torch(file: Path, after: int = 0, *, mapped: bool = False) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def read_torch(file: Path, after: int = 0, *, mapped: bool = False) -> dict[str,
             source = file if not after else io.BytesIO(stream.read())
             found = torch.load(source, map_location="cpu", weights_only=True, mmap=mapped or None)
     except Exception as error:  # a damaged pickle may raise anything
-        raise ValueError(f"{file} is damaged, or holds more than plain tensors: {_line(error)}") from error
+        raise ValueError(f"{file} is damaged, or holds more than plain tensors: {first_line(error)}") from error
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
         raise ValueError(f"{file} holds no tensors by name")
     return found
@@ -87,7 +88,7 @@ def read_npz(file: Path) -> dict[str, Tensor]:
         with np.load(file, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
     except Exception as error:  # a damaged archive may raise anything, a .npy file has no names
-        raise ValueError(f"{file} is damaged, or holds more than plain arrays: {_line(error)}") from error
+        raise ValueError(f"{file} is damaged, or holds more than plain arrays: {first_line(error)}") from error
 
 
 def tensors_alone(file: Path, found: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -160,8 +161,3 @@ def _check_upright(file: Path, W_enc: Tensor, W_dec: Tensor) -> None:
 def _present(file: Path) -> None:
     if not file.is_file():
         raise ValueError(f"{file} is missing")
-
-
-def _line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]

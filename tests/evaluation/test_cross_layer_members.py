@@ -1,8 +1,6 @@
 """Cross-layer transcoders trained for real: what was saved, judged anew by whole forward passes without their MLPs."""
 
 import json
-import os
-import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -27,6 +25,7 @@ from sae_sweep.launch.local import run_sweep
 from sae_sweep.training.run.sources import LanguageModelSource
 from tests.evaluation.definitions import counted, targets
 from tests.evaluation.groups import small
+from tests.training.run.toy_sweeps import sigterm, strike
 
 EOS, BOS, PAD = 0, 1, 2
 ACROSS, BATCH, STEPS, D, WIDTH = (0, 1, 3), 48, 60, 32, 40
@@ -237,16 +236,10 @@ def test_a_stopped_sweep_goes_on_bit_for_bit(
     trained: dict[str, Path], llama_folder: Path, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And one that was trained with others is what it is alone."""
-    real, calls = LanguageModelSource.block, iter(range(1, 1_000))
     config = config_of(overrides(tmp_path, llama_folder, text_file, "batchtopk"))
 
-    def block(source: LanguageModelSource, index: int) -> Any:
-        if next(calls) == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(source, index)
-
     with monkeypatch.context() as patch:
-        patch.setattr(LanguageModelSource, "block", block)
+        strike(patch, LanguageModelSource, "block", 4, sigterm)
         with pytest.raises(Interrupted):
             run_sweep([config])
     (outcome,) = run_sweep([config])

@@ -1,8 +1,6 @@
 """A group of autoencoders and transcoders trained for real: what was saved, judged anew by whole forward passes."""
 
 import json
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from sae_sweep.training.run.sources import LanguageModelSource
 from tests.e2e.kills import assert_same
 from tests.evaluation.definitions import PlainSae, counted, targets
 from tests.evaluation.groups import Planned, planned, small
+from tests.training.run.toy_sweeps import sigterm, strike
 
 EOS, BOS, PAD = 0, 1, 2
 LAYER, BATCH, STEPS = 2, 48, 120
@@ -176,15 +175,9 @@ def test_a_stopped_sweep_goes_on_bit_for_bit(
         assert {outcome.state for outcome in outcomes} == {"finished"}
 
     sweep(tmp_path / "alone")
-    real, calls = LanguageModelSource.block, iter(range(1, 1_000))
-
-    def block(source: LanguageModelSource, index: int) -> Any:
-        if next(calls) == 6:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(source, index)
 
     with monkeypatch.context() as patch:
-        patch.setattr(LanguageModelSource, "block", block)
+        strike(patch, LanguageModelSource, "block", 6, sigterm)
         with pytest.raises(Interrupted):
             sweep(tmp_path)
     sweep(tmp_path)

@@ -1,8 +1,6 @@
 """Crosscoders over two models trained for real: what was saved, judged anew in each of them by plain hooks."""
 
 import json
-import os
-import signal
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +23,7 @@ from sae_sweep.training.run.sources import LanguageModelSource
 from tests.e2e.kills import assert_same
 from tests.evaluation.definitions import PlainSae, targets
 from tests.evaluation.groups import planned
+from tests.training.run.toy_sweeps import sigterm, strike
 from tests.two_models import BOS, LAYER, MEMBERS, SPECIAL, PlainPair, overrides
 
 HOOKS = [f"blocks.{LAYER}.hook_resid_post", f"models.1.blocks.{LAYER}.hook_resid_post"]
@@ -150,15 +149,9 @@ def test_a_stopped_sweep_goes_on_bit_for_bit(
         return folder / "small"
 
     alone = sweep(tmp_path / "alone")
-    real, calls = LanguageModelSource.block, iter(range(1, 1_000))
-
-    def block(source: LanguageModelSource, index: int) -> Any:
-        if next(calls) == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(source, index)
 
     with monkeypatch.context() as patch:
-        patch.setattr(LanguageModelSource, "block", block)
+        strike(patch, LanguageModelSource, "block", 4, sigterm)
         with pytest.raises(Interrupted):
             sweep(tmp_path / "stopped")
     assert_same(sweep(tmp_path / "stopped"), alone)

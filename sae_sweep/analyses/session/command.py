@@ -23,7 +23,7 @@ from sae_sweep.analyses.session.told import Told
 from sae_sweep.analyses.session.writing import write_result
 from sae_sweep.config.command_line import read_value
 from sae_sweep.config.values import LARGEST, shown
-from sae_sweep.errors import ConfigError
+from sae_sweep.errors import ConfigError, first_line
 from sae_sweep.folder import names
 
 MOST = 2**31
@@ -111,7 +111,7 @@ def analysis_config(name: str, given: Mapping[str, Any], folder: Path) -> Any:
         shipped: Any = OmegaConf.load(file) if file.is_file() else {}
         made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), shipped, given))
     except OmegaConfBaseException as error:
-        raise ConfigError(f"analysis.{name}.{error.full_key}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"analysis.{name}.{error.full_key}: {first_line(error)}") from error
     for key in known:
         _check_numbers(f"analysis.{name}.{key}", getattr(made, key))
     return made

@@ -67,7 +67,7 @@ def shards(origin: Origin) -> list[Shard]:
             found += _OPENED.get(file.suffix, _saev)(file, origin.field)
         except ConfigError:
             raise
-        except Exception as error:  # numpy, pyarrow and safetensors raise types of their own, by input
+        except Exception as error:  # numpy, pyarrow and safetensors raise types of their own for a damaged file
             raise ConfigError(f"{origin.label}: {file} cannot be read: {one_line(error)}") from error
     if not found or not all(one.shape[-1] for one in found):
         raise ConfigError(f"{origin.label}: there is no activation in its files")

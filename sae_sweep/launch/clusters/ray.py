@@ -13,7 +13,7 @@ from typing import Any
 
 from sae_sweep.config.reading import typed
 from sae_sweep.config.values import shown
-from sae_sweep.errors import ConfigError, ProcessLost
+from sae_sweep.errors import ConfigError, ProcessLost, first_line
 from sae_sweep.folder.lock import JOB_VARIABLES
 from sae_sweep.folder.names import LOG
 from sae_sweep.host.signals import Interrupted
@@ -102,7 +102,7 @@ class RayCluster:
                 log_to_driver=False,  # each worker has a log of its own
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ConfigError(f"hydra.launcher.address={shown(options.address)}: {_line(error)}") from error
+            raise ConfigError(f"hydra.launcher.address={shown(options.address)}: {first_line(error)}") from error
         if options.address is None:
             _check_fits(options, ray.cluster_resources())
         needs: dict[str, Any] = {
@@ -156,8 +156,8 @@ def _ending(ray: Any, reference: Any) -> Verdict | None:
     """How a task ended that has no result."""
     try:
         ray.get(reference)
-    except Exception as error:  # Ray raises of many kinds
-        return Verdict("over", _line(error))
+    except Exception as error:  # a task's own error comes back as the type that it was, whatever that is
+        return Verdict("over", first_line(error))
     return None
 
 
@@ -170,7 +170,3 @@ def _check_fits(options: RayOptions, there: Mapping[str, float]) -> None:
                 f"hydra.launcher.{key}={shown(amount)}: this machine has {there.get(name, 0):g}; ask for no more, or"
                 " give the address= of a cluster"
             )
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

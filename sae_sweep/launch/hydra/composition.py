@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from sae_sweep.config.reading import unknown_key
-from sae_sweep.errors import ConfigError
+from sae_sweep.errors import ConfigError, first_line
 
 
 def compose_jobs(loader: ConfigLoader, master: DictConfig, jobs: Sequence[Sequence[str]]) -> list[DictConfig]:
@@ -75,5 +75,5 @@ def _merged(composed: DictConfig, values: Sequence[Override]) -> DictConfig:
                 max(error.full_key or "", override.key_or_group, key=len), config.sae.architecture
             ) from error
         except OmegaConfBaseException as error:
-            raise ConfigError(f"{override.input_line}: {str(error).splitlines()[0]}") from error
+            raise ConfigError(f"{override.input_line}: {first_line(error)}") from error
     return config
