@@ -18,7 +18,7 @@ from sae_sweep.reporting.pareto import cells
 from sae_sweep.reporting.points import read_sweep
 from sae_sweep.reporting.published import of_cell, read_all, shipped
 from sae_sweep.reporting.report import write_overlay, write_report
-from sae_sweep.reporting.sections.member import density
+from sae_sweep.reporting.sections.member import density, layers
 from tests.reporting.conftest import write_sweep
 from tests.reporting.synthetic import write_many
 from tests.reporting.test_report import Page, quiet
@@ -133,6 +133,22 @@ def test_any_result_of_an_analysis_has_a_section(many: Path) -> None:
     one, other = list(json.loads((many / "analyses" / "seeds.json").read_text())["members"])[:2]
     assert f"<th scope=row>{one}</th><td>like {other}</td><td class=number>0.5 ±0.01</td>" in text, "no column each"
     assert "<b>by</b>" not in text.replace("\\u003c", "<").partition('id="data"')[0], "only ever text"
+
+
+def test_a_cross_layer_transcoders_page_has_its_layers(many: Path, tmp_path: Path) -> None:
+    layer = {"reads": "blocks.0.hook_resid_mid", "writes": "blocks.0.hook_mlp_out", "fvu": 0.1, "l0": 8.0, "alive": 0.5}
+    label = "topk-k_12-x8-L6-lr_0.0003-s1"
+    file = many / label / "layers.json"
+    file.write_text(json.dumps({"layers": [layer, {**layer, "fvu": "<b>"}, {"reads": 1}, 3]}))
+    assert layers(file) == [layer]
+    write_report(many, quiet())
+    members = data_of(many / "report.html")["sections"]["member"]["members"]
+    assert members[label]["layers"] == [layer]
+    assert all(own["layers"] == [] for name, own in members.items() if name != label)
+    file.unlink()
+    for broken in ("{", "[]", '{"layers": 3}', '{"layers": [NaN]}'):
+        (tmp_path / "layers.json").write_text(broken)
+        assert layers(tmp_path / "layers.json") == []
 
 
 def test_a_members_page_has_what_sets_it_apart(many: Path) -> None:

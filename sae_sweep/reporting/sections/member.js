@@ -16,6 +16,11 @@ function numbers(point) {
   return pairs(found.map(metric => [metric.scale === 100 ? metrics[metric.key].name : metric.heading, text(metric)]), "numbers");
 }
 
+const byLayer = layers => h("table", { class: "numbers" },
+  h("thead", {}, h("tr", {}, ["reads", "FVU", "L0", "alive %"].map(name => h("th", { scope: "col" }, name)))),
+  h("tbody", {}, layers.map(layer => h("tr", {}, h("th", { scope: "row", title: `writes to ${layer.writes} and those of later layers` }, layer.reads),
+    [layer.fvu.toPrecision(3), layer.l0.toPrecision(3), (100 * layer.alive).toFixed(1)].map(text => h("td", {}, text))))));
+
 function histogram(counts) {
   const place = h("div", { class: "chart density", role: "img", "aria-label": "How often latents fire" });
   const step = -data.lowest / data.bins, edges = [...Array(data.bins).keys()].map(bin => data.lowest + step * bin);
@@ -61,7 +66,7 @@ function latents(found) {
 }
 
 openMember = label => {
-  const point = pointOf.get(label), { folder, config, made, density } = data.members[label];
+  const point = pointOf.get(label), { folder, config, made, density, layers } = data.members[label];
   const close = h("button", { type: "button", class: "close", "aria-label": "close", onclick: () => dialog.close() }, "✕");
   const chart = density ? histogram(density) : null;
   const own = Object.entries(config), common = Object.entries(data.common);
@@ -70,7 +75,7 @@ openMember = label => {
     h("p", { class: "quiet" }, folder),
     h("div", { class: "pair" },
       h("div", {}, part("Numbers", numbers(point))),
-      h("div", {}, snippet(label, folder), ...(chart ? [part("Density", chart.place, h("p", { class: "quiet" }, `${density[0]} latents never fired on the held-out tokens.`))] : []))),
+      h("div", {}, snippet(label, folder), ...(chart ? [part("Density", chart.place, h("p", { class: "quiet" }, `${density[0]} latents never fired on the held-out tokens.`))] : []), ...(layers.length ? [part("Layers", byLayer(layers))] : []))),
     latents(data.latents[label]),
     part("Config", ...(own.length ? [h("p", { class: "quiet" }, "In this it differs from other members:"), pairs(own, "config")] : []),
       h("details", {}, h("summary", {}, `${common.length} keys that all members share`), pairs(common, "config"))),

@@ -8,6 +8,7 @@ from typing import Any
 from sae_sweep.config.reading import flat_entries
 from sae_sweep.config.values import shown
 from sae_sweep.folder import names
+from sae_sweep.host.json_files import read_object
 from sae_sweep.reporting.latents import has_latents, read_latents
 from sae_sweep.reporting.page import Cell, Page
 from sae_sweep.reporting.sections.header import provenance
@@ -17,6 +18,11 @@ BINS, LOWEST = 28, -7.0
 """Of a density histogram: so many between 10^LOWEST and 1."""
 SILENT = -9.5
 """log10 of a frequency below which a latent never fired: files hold log10(frequency + 1e-10)."""
+LAYER: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("reads", "writes"), str),
+    **dict.fromkeys(("fvu", "l0", "alive"), (int, float)),
+}
+"""What `layers.json` has of a layer."""
 MADE = ("host", "device", "started", "ended", "wall_seconds", "commit")
 LATENTS_BYTES = 2_500_000
 """What latents may take of the page, all members together; each shows fewer of them where there are many."""
@@ -43,6 +49,7 @@ def data(page: Page) -> dict[str, Any]:
             "config": {key: value for key, value in configs.get(label, {}).items() if key not in common},
             "made": {key: made[label][key] for key in MADE if made[label].get(key) is not None},
             "density": density(folder / names.SPARSITY),
+            "layers": layers(folder / names.LAYERS),
         }
         for label, folder in folders.items()
     }
@@ -68,6 +75,17 @@ def density(file: Path) -> list[int] | None:
     for place in places.tolist():
         counts[place] += 1
     return [int((log_F <= SILENT).sum()), *counts]
+
+
+def layers(file: Path) -> list[dict[str, Any]]:
+    """Of a cross-layer transcoder, what each layer's latents read and write, its FVU, L0 and share of latents alive;
+    nothing of other members, or where the file does not say it."""
+    try:
+        found = read_object(file).get("layers") if file.is_file() else None
+    except (OSError, ValueError):
+        return []
+    some = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    return [one for one in some if all(isinstance(one.get(key), kind) for key, kind in LAYER.items())]
 
 
 def _alike(configs: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
