@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, Self
 
-from sae_sweep.architectures.recipe import RECIPES, Recipe, Run, tuned
+from sae_sweep.architectures.recipe import RECIPES, Recipe, Run, balanced, tuned
 from sae_sweep.errors import ConfigError
 from sae_sweep.host.kinds import Kinds
 
@@ -73,7 +73,7 @@ class SaeConfig(ABC):
     skip: bool
     """A transcoder's linear path beside the latents, W_skip x (Paulo et al. 2025, arXiv 2501.18823)."""
     recipe: str = field(default="paper", kw_only=True)
-    """What `training` keys that are null stand for: tuned or paper, which members were before there was a choice."""
+    """What `training` keys that are null stand for, one of `RECIPES`. Before there was a choice it was paper."""
     trained: str = field(default="all", kw_only=True)
     """What training changes: all, encoder (decoder rows stay as they began), decoder (encoder rows do; biases and
     thresholds are trained) or none. All but `all` are controls, which say what a number is worth (arXiv 2602.14111)."""
@@ -153,12 +153,15 @@ class SaeConfig(ABC):
         """The paper's training recipe."""
 
     def tuned_recipe(self, run: Run) -> Recipe:
-        """What works best for a run like this one."""
+        """The paper's, cut to a run like this one."""
         return tuned(run, self.paper_recipe(run))
 
     def training_recipe(self, run: Run) -> Recipe:
         """The one that `recipe` names."""
-        return self.paper_recipe(run) if self.recipe == "paper" else self.tuned_recipe(run)
+        if self.recipe == "paper":
+            return self.paper_recipe(run)
+        found = self.tuned_recipe(run)
+        return balanced(run, found) if self.recipe == "balanced" else found
 
     def resolved(self, d: int) -> dict[str, Any]:
         """What keys that may be null stand for where they are, by key."""

@@ -3,9 +3,10 @@
 from dataclasses import dataclass, replace
 from math import sqrt
 
-RECIPES = ("tuned", "paper")
-"""tuned: what was measured to work best for a run of this length and width (docs/recipes.md). paper: the paper's. What
-a name stands for never changes, since members are known by it: other numbers get another name."""
+RECIPES = ("balanced", "tuned", "paper")
+"""balanced: what was measured to work best for a run of this length and width (docs/recipes.md). paper: the paper's.
+tuned: what worked best when biases had the lr of weights. What a name stands for never changes, since members are known
+by it: other numbers get another name."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Recipe:
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
+    bias_lr: float = 1.0
+    """lr of biases and thresholds, as a multiple of lr."""
     clip: float = 0.0
     """Largest gradient norm of a member; 0 is none."""
     lr_warmup_steps: int = 1_000
@@ -59,8 +62,9 @@ class Steering:
     """Log-coefficient per unit by which log L0 moved: of a coefficient that goes with L0, less comes late."""
 
 
-STEERING = {"tuned": Steering(0.08, 0.25, 1.0, 1.0), "paper": Steering(0.02, 0.0, 0.8, 0.0)}
-"""By recipe. No paper steers: the second is how it was done before there was a choice."""
+DAMPED = Steering(0.08, 0.25, 1.0, 1.0)
+STEERING = {"balanced": DAMPED, "tuned": DAMPED, "paper": Steering(0.02, 0.0, 0.8, 0.0)}
+"""By recipe. No paper steers: the last is how it was done before there was a choice."""
 TUNED_LR = 3.0
 """lr times the square root of d x steps."""
 LARGEST_LR = 0.02
@@ -76,3 +80,12 @@ def tuned(run: Run, paper: Recipe) -> Recipe:
     """
     lr = min(LARGEST_LR, TUNED_LR / sqrt(run.d * run.steps))
     return replace(paper, lr=lr, beta1=0.9, lr_decay_fraction=TUNED_DECAY)
+
+
+def balanced(run: Run, tuned: Recipe) -> Recipe:
+    """The same, with biases and thresholds as quick as weights are.
+
+    Adam moves every number by about lr a step. Those of a unit row are of size 1 / sqrt(d); biases are in the unit of
+    inputs, and thresholds are logarithms: both of size 1, so they would be slower by sqrt(d).
+    """
+    return replace(tuned, bias_lr=sqrt(run.d))

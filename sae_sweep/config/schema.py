@@ -109,6 +109,7 @@ LATER: dict[str, Any] = {
     "data.max_bad_records": 0.001,
     "training.lr_schedule": None,
     "training.precision": "auto",
+    "training.bias_lr": None,
     **{f"data.toy.{key.name}": key.default for key in fields(ToyConfig) if key.default is not MISSING},
 }
 """Keys that came later, and what they are for a sweep that was written before: such a value changes no identity. Those
@@ -200,6 +201,8 @@ class TrainingConfig:
     lr_schedule: str | None = field(default=None, kw_only=True)
     """How lr falls over that share: linear (null too), cosine, or constant, which does not; over all of the run where
     it is given and the share is neither here nor in the recipe."""
+    bias_lr: float | None = field(default=None, kw_only=True)
+    """lr of biases and thresholds, as a multiple of that of the weights."""
     precision: str = field(default="auto", kw_only=True)
     """How a GPU multiplies: auto chooses latents by products of 16 bits and computes what may be chosen in float32,
     which is exact; bf16 reads rows of decoders and of errors in bfloat16 besides: the same codes, rounded gradients;

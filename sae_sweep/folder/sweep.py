@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from omegaconf import OmegaConf
 
-from sae_sweep.config.reading import config_entries, flat_entries
+from sae_sweep.config.reading import config_entries
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.config.values import shown
 from sae_sweep.errors import ConfigError
@@ -36,7 +36,7 @@ from sae_sweep.host.json_files import read_object
 from sae_sweep.plan.fingerprints import fingerprints, hashed
 from sae_sweep.plan.groups import Plan, stream_key
 from sae_sweep.plan.labels import base_label, new_labels
-from sae_sweep.plan.members import Member, identity_entries
+from sae_sweep.plan.members import Member, changed
 
 State = Literal["planned", "running", "interrupted", "finished", "failed"]
 
@@ -225,10 +225,9 @@ class SweepFolder:
 
 
 def _held(folder: Path, old: Mapping[str, Any], member: Member) -> ConfigError:
-    before, after = flat_entries(old), flat_entries(identity_entries(member.config))
-    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-    changes = [f"{key}: {shown(before.get(key))} -> {shown(after.get(key))}" for key in keys[:SHOWN_DIFFERENCES]]
-    more = f", and {len(keys) - len(changes)} more" if len(keys) > len(changes) else ""
+    every = [f"{key}: {shown(was)} -> {shown(now)}" for key, (was, now) in changed(old, member.config).items()]
+    changes = every[:SHOWN_DIFFERENCES]
+    more = f", and {len(every) - len(changes)} more" if len(every) > len(changes) else ""
     return ConfigError(
         f"name={member.config.name}: {folder} holds a member of another config ({', '.join(changes)}{more});"
         " give another name=, or the old values, or ask for old and new together"

@@ -181,7 +181,7 @@ def _check_training(config: MemberConfig) -> None:
         raise ConfigError(
             f"training.tokens={shown(training.tokens)} is less than one step, training.batch_size={training.batch_size}"
         )
-    for key, value in (("lr", training.lr), ("eps", training.eps)):
+    for key, value in (("lr", training.lr), ("bias_lr", training.bias_lr), ("eps", training.eps)):
         if value is not None:
             _above(f"training.{key}", value, 0)
     for key, number in (("lr_warmup_steps", training.lr_warmup_steps), ("clip", training.clip)):

@@ -11,6 +11,7 @@ from math import prod
 from typing import Any
 
 from sae_sweep.architectures.recipe import Run
+from sae_sweep.config.reading import flat_entries
 from sae_sweep.config.saved import later_keys
 from sae_sweep.config.schema import LATER, OBJECTIVE_KEYS, MemberConfig, ModelConfig, SiteConfig
 from sae_sweep.config.values import shown
@@ -85,7 +86,7 @@ class Member:
         config, schedule = self.config, self.schedule
         run = Run(schedule.total_steps, config.training.batch_size, self.d, self.width)
         share = decay_fraction(config.training, config.sae.training_recipe(run))
-        same = ("lr", "beta1", "beta2", "eps", "clip", "lr_warmup_steps", "sparsity_warmup_steps")
+        same = ("lr", "bias_lr", "beta1", "beta2", "eps", "clip", "lr_warmup_steps", "sparsity_warmup_steps")
         decay = {"lr_decay_fraction": share, "lr_schedule": schedule.lr_schedule if share else "constant"}
         found = {**decay, **{key: getattr(schedule, key) for key in same}}
         if config.training.objective == "e2e_downstream":
@@ -211,6 +212,14 @@ def identity_entries(config: MemberConfig) -> dict[str, Any]:
     if not config.training.local:  # which is how members were before there was another objective
         entries["training"] |= config.training.objective_keys
     return entries
+
+
+def changed(before: Mapping[str, Any], now: MemberConfig) -> dict[str, tuple[Any, Any]]:
+    """By key, in what identity entries differ from those of a config: the old value, then the new one. A key that came
+    later is what it stood for."""
+    later = later_keys(now.sae.architecture)
+    old, new = ({**later, **flat_entries(entries)} for entries in (before, identity_entries(now)))
+    return {key: (old.get(key), new.get(key)) for key in {**old, **new} if old.get(key) != new.get(key)}
 
 
 def sparsity(config: MemberConfig) -> tuple[str, float]:

@@ -48,6 +48,8 @@ class Schedule:
     """After which steps the member is kept as it is then."""
     lr_schedule: str = "linear"
     """How lr falls over the last `lr_decay_steps`: linear or cosine."""
+    bias_lr: float = 1.0
+    """lr of biases and thresholds, as a multiple of lr."""
 
     def milestones_at(self, step: int) -> list[Milestone]:
         """Those that are reached after this many steps."""
@@ -132,6 +134,7 @@ def resolve_schedule(config: MemberConfig, d: int, width: int) -> Schedule:
         hold_from=int(steering.hold_share * total),
         steering=steering,
         milestones=resolve_milestones(training, total),
+        bias_lr=own(training.bias_lr, recipe.bias_lr),
         lr_schedule="cosine" if training.lr_schedule == "cosine" else "linear",
     )
 

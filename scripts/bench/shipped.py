@@ -13,7 +13,8 @@ far L0 was from what was asked for before the last correction. What is in --out 
 run again; members that are not there are.
 
 sae-lens and dictionary_learning are as in their tutorials: inputs scaled to a mean norm of sqrt(d) (theirs of 1 where
-their trainer needs it), a warm-up of 1/20 of the run for lr and sparsity, lr falling in the last fifth.
+their trainer needs it), a warm-up of 1/20 of the run for lr and sparsity, lr falling in the last fifth. With
+--peer-scale none sae-lens reads inputs as they are, which is its default; --peer-values are coefficients for that.
 """
 
 import argparse
@@ -70,6 +71,11 @@ class Shipped(Sweep):
     context: int
     own_lr: str
     """`training.lr` of ours: null leaves it to the recipe."""
+    peer_scale: str = "sqrt_d"
+    """Of sae-lens's inputs."""
+
+    def input_scale(self, side: str) -> str:
+        return self.peer_scale if side == SAELENS else super().input_scale(side)
 
     def overrides(self, name: str, output: Path) -> list[str]:
         own = self.members[OURS]
@@ -90,16 +96,19 @@ def part_names(recipes: Sequence[str]) -> list[str]:
     return [*own, *dict.fromkeys("/".join(PAIRS[recipe]) for recipe in recipes if recipe in PAIRS)]
 
 
-def key_of(part: str, lr: str) -> str:
-    """What --out calls a part: ours are of a learning rate."""
-    return part if part.split("/")[0] in (SAELENS, DICTIONARY) else f"{part} {lr}"
+def key_of(part: str, lr: str, scale: str = "sqrt_d") -> str:
+    """What --out calls a part: ours are of a learning rate, sae-lens's of how its inputs are scaled."""
+    side = part.split("/")[0]
+    if side in (SAELENS, DICTIONARY):
+        return f"{part} {scale}" if side == SAELENS and scale != "sqrt_d" else part
+    return f"{part} {lr}"
 
 
 def sweep_of(asked: argparse.Namespace, seed: int, recipe: str, side: str = OURS, architecture: str = "") -> Shipped:
     """Ours of one or more recipes, with commas; or a peer's, judged on the ground that a recipe of ours gives."""
     peers = {}
     if side != OURS:
-        peers = {side: Members(KNOBS.get(architecture, "l1"), COEFFICIENTS[side, architecture])}
+        peers = {side: Members(KNOBS.get(architecture, "l1"), asked.peer_values or COEFFICIENTS[side, architecture])}
     return Shipped(
         architecture=architecture or recipe,
         recipe=recipe,
@@ -118,6 +127,7 @@ def sweep_of(asked: argparse.Namespace, seed: int, recipe: str, side: str = OURS
         heldout_file=str(asked.heldout.resolve()),
         context=asked.context,
         own_lr=asked.lr,
+        peer_scale=asked.peer_scale,
     )
 
 
@@ -125,6 +135,8 @@ def settings(sweep: Shipped, side: str) -> dict[str, Any]:
     """What all seeds of a part have in common, without places of this machine."""
     files = {"token_file": Path(sweep.token_file).name, "heldout_file": Path(sweep.heldout_file).name}
     left_out = {"seed", "recipe", "members", *({"lr", "decay"} if side == OURS else {"own_lr"})}
+    if side != SAELENS or sweep.peer_scale == "sqrt_d":
+        left_out |= {"peer_scale"}
     return {key: value for key, value in (sweep.entry() | files).items() if key not in left_out}
 
 
@@ -179,7 +191,8 @@ def train_peer(asked: argparse.Namespace, part: str, seed: int, kept: Kept) -> N
     recipe = next(recipe for recipe, pair in PAIRS.items() if pair == (side, architecture))
     sweep = sweep_of(asked, seed, recipe, side, architecture)
     told = settings(sweep, side)
-    there = kept.points(part, told, seed)
+    key = key_of(part, asked.lr, asked.peer_scale)
+    there = kept.points(key, told, seed)
     wanted, names = sweep.members[side], {point["member"] for point in there}
     missing = tuple(value for name, value in wanted.named().items() if name not in names)
     if not missing:
@@ -192,7 +205,12 @@ def train_peer(asked: argparse.Namespace, part: str, seed: int, kept: Kept) -> N
         name = f"{part.replace('/', '-')}-seed{seed}"
         run = run_side(side, sweep, work, name, rows, ground.config.data)
         found = ground.points(side, run, sweep)
-    kept.add(part, told, seed, there + found, run.marks["version"])
+    kept.add(key, told, seed, there + found, run.marks["version"])
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """With commas between."""
+    return tuple(map(float, text.split(",")))
 
 
 def parser_of(text: str | None) -> argparse.ArgumentParser:
@@ -205,9 +223,11 @@ def parser_of(text: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="JSON that this adds to")
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(PAIRS), help="our recipes")
     parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[0, 1, 2])
-    parser.add_argument("--l0", type=lambda text: tuple(map(float, text.split(","))), default=(4.0, 8.0, 16.0, 32.0))
+    parser.add_argument("--l0", type=numbers, default=(4.0, 8.0, 16.0, 32.0))
     parser.add_argument("--lr", default="1e-3", help="ours; null is the recipe's (%(default)s)")
     parser.add_argument("--peer-lr", type=float, default=1e-3, help="theirs (%(default)g)")
+    parser.add_argument("--peer-scale", choices=("sqrt_d", "none"), default="sqrt_d", help="of sae-lens's inputs")
+    parser.add_argument("--peer-values", type=numbers, help="in place of a peer's coefficients, of one part")
     parser.add_argument("--quick", action="store_true", help="does it run? (the numbers mean nothing)")
     for name, number in NUMBERS.items():
         parser.add_argument(f"--{name}", type=int, default=number)
@@ -247,7 +267,8 @@ def main(arguments: list[str] | None = None) -> int:
             except Unavailable as reason:
                 print(f"{part}, seed {seed}, was not measured: {reason}", file=sys.stderr)
     keys = {recipe: key_of(f"{OURS}/{recipe}", asked.lr) for recipe in asked.only}
-    beside = {recipe: (keys[recipe], "/".join(PAIRS[recipe])) for recipe in asked.only if recipe in PAIRS}
+    paired = {recipe: "/".join(PAIRS[recipe]) for recipe in asked.only if recipe in PAIRS}
+    beside = {recipe: (keys[recipe], key_of(part, asked.lr, asked.peer_scale)) for recipe, part in paired.items()}
     entries = {key: kept.results.entry(key) for key in [*keys.values(), *(other for _, other in beside.values())]}
     found = {key: entry for key, entry in entries.items() if entry}
     print_differences(f"CE recovered, ours with lr {asked.lr}", found, beside, asked.l0)

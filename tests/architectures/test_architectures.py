@@ -77,6 +77,14 @@ def test_recipes_of_the_papers(option: str) -> None:
     assert {key: getattr(recipe, key) for key in RECIPES[option]} == RECIPES[option]
 
 
+@pytest.mark.parametrize("option", ["standard", "gated", "jumprelu", "topk"])
+def test_biases_keep_up_with_weights_in_the_shipped_recipe_alone(option: str) -> None:
+    """A unit row's d numbers are of size 1 / sqrt(d), a bias is of size 1."""
+    found = {name: replace(ALL[option], recipe=name).training_recipe(run(WIDTH)) for name in ("balanced", "tuned")}
+    assert found["balanced"] == replace(found["tuned"], bias_lr=run(WIDTH).d ** 0.5)
+    assert found["tuned"].bias_lr == replace(ALL[option], recipe="paper").training_recipe(run(WIDTH)).bias_lr == 1.0
+
+
 @pytest.mark.parametrize("option", ["matryoshka", "ortsae", "temporal"])
 def test_what_is_built_on_batchtopk_is_shipped_with_its_recipe(option: str) -> None:
     assert ALL[option].training_recipe(run(WIDTH)) == ALL["batchtopk"].training_recipe(run(WIDTH))

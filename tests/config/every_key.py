@@ -106,6 +106,7 @@ SAE = [
     *_in(ARCHITECTURES, "expansion", "0.5", "sae.width=null sae.expansion=0.75"),
     *_in(ARCHITECTURES, "width", "20"),
     *_in(tuple(option for option in OPTIONS if option.endswith("_paper")), "recipe", "tuned"),
+    *_in(("gated", "jumprelu"), "recipe", "tuned"),
     *[
         Row("sae.l0", "parameters", "sae.l0=8", f"sae={option} sae.l0=3")
         for option in ("standard", "standard_april", "p_anneal", "gated", "gated_decoder_norm", "topk", "batchtopk")
@@ -199,6 +200,7 @@ TRAINING = [
     Row("training.downstream_coefficient", "parameters", "training.downstream_coefficient=9", DOWNSTREAM),
     Row("training.downstream_sites", "parameters", "training.downstream_sites=1", DOWNSTREAM),
     Row("training.lr", "parameters", "training.lr=2e-3"),
+    Row("training.bias_lr", "parameters", "training.bias_lr=3"),
     Row("training.lr_warmup_steps", "parameters", "training.lr_warmup_steps=9"),
     Row("training.lr_decay_fraction", "parameters", "training.lr_decay_fraction=0.5"),
     Row("training.lr_schedule", "parameters", "training.lr_schedule=cosine", "training.lr_decay_fraction=0.5"),

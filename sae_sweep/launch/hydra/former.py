@@ -5,12 +5,13 @@ default is another. Where the folder holds a member as the same command asked fo
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from sae_sweep.config.reading import flat_entries, member_config
+from sae_sweep.config.reading import member_config
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.config.values import shown
 from sae_sweep.data.kinds import data_kind
@@ -20,7 +21,7 @@ from sae_sweep.folder.sweep import sweep_root
 from sae_sweep.launch.hydra.composition import compose_jobs
 from sae_sweep.launch.hydra.grids import PRESET
 from sae_sweep.launch.tables import say
-from sae_sweep.plan.members import identity_entries, member_identity
+from sae_sweep.plan.members import changed, identity_entries, member_identity
 
 OF_MODELS = ("data.max_norm_ratio=null",)
 """Other values that were defaults, of members on a language model."""
@@ -40,16 +41,14 @@ def kept(
     here = {entry["identity"] for entry in read_record(root)["members"].values()}
     if all(member_identity(config) in here for config in configs):
         return list(configs)
-    before = [
-        member_config(config)
-        for config in compose_jobs(
-            loader, master, [_former(loader, job, config) for job, config in zip(jobs, configs, strict=True)]
-        )
-    ]
-    chosen = [
-        old if member_identity(now) not in here and member_identity(old) in here else now
-        for now, old in zip(configs, before, strict=True)
-    ]
+    chosen = list(configs)
+    for state in (_tuned, _former):  # the later one first
+        overrides = [state(loader, job, config) for job, config in zip(jobs, configs, strict=True)]
+        before = map(member_config, compose_jobs(loader, master, overrides))
+        chosen = [
+            old if member_identity(now) not in here and member_identity(old) in here else now
+            for now, old in zip(chosen, before, strict=True)
+        ]
     changes = dict[str, str]()
     for now, own in zip(configs, chosen, strict=True):
         if own is not now:
@@ -61,12 +60,21 @@ def kept(
     return chosen
 
 
+def _stated(loader: ConfigLoader, job: Sequence[str]) -> dict[str, Any]:
+    """By key, what the overrides of a job say."""
+    overrides = OverridesParser.create(loader).parse_overrides(list(job))
+    return {override.key_or_group: override.value() for override in overrides}
+
+
+def _tuned(loader: ConfigLoader, job: Sequence[str], config: MemberConfig) -> list[str]:
+    """The overrides of a job when biases had the lr of weights: what it states stays."""
+    own = config.sae.recipe != "balanced" or "sae.recipe" in _stated(loader, job)
+    return [*job, *(() if own else ("sae.recipe=tuned",))]
+
+
 def _former(loader: ConfigLoader, job: Sequence[str], config: MemberConfig) -> list[str]:
-    """The overrides of a job as they would have been: what it states stays."""
-    parsed = {
-        override.key_or_group: override.value()
-        for override in OverridesParser.create(loader).parse_overrides(list(job))
-    }
+    """The overrides of a job when papers' recipes were the defaults: what it states stays."""
+    parsed = _stated(loader, job)
     options = loader.get_group_options("sae")
     option = str(parsed.get("sae", "gated"))
     preset = [f"sae={option}{PRESET}"] if f"{option}{PRESET}" in options else []
@@ -83,9 +91,5 @@ def _former(loader: ConfigLoader, job: Sequence[str], config: MemberConfig) -> l
 
 def _changes(now: MemberConfig, own: MemberConfig) -> dict[str, str]:
     """What differs between two configs, in words, by key."""
-    after, before = flat_entries(identity_entries(now)), flat_entries(identity_entries(own))
-    return {
-        key: f"{key} {shown(before.get(key))} (now {shown(after[key])})"
-        for key in after
-        if before.get(key) != after[key]
-    }
+    found = changed(identity_entries(own), now)
+    return {key: f"{key} {shown(was)} (now {shown(today)})" for key, (was, today) in found.items()}

@@ -47,7 +47,12 @@ class Adam:
             numbers = adam_step(lr, schedule.beta1, schedule.beta2, schedule.eps, step)
             self._update_rows(member, sums, numbers, scale, lost)
         update = partial(self._update, member, schedule, step, lost)
-        update({n: g for n, g in gradients.items() if n not in (LOOKUP, SKIP)}, lr)
+        own = {name: g for name, g in gradients.items() if name not in (LOOKUP, SKIP)}
+        if schedule.bias_lr == 1:
+            update(own, lr)
+        else:
+            update({name: g for name, g in own.items() if g.dim() > 1}, lr)
+            update({name: g for name, g in own.items() if g.dim() == 1}, lr * schedule.bias_lr)
         if SKIP in gradients:
             # Every input number moves what a skip gives: with so much less for each it moves as b_dec does. With all
             # of lr, short runs diverge.

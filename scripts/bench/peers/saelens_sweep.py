@@ -48,7 +48,7 @@ CONFIGS: Mapping[str, Callable[..., TrainingSAEConfig]] = {
 """Its own defaults but for what the request says."""
 KNOBS = {"standard": "l1_coefficient", "gated": "l1_coefficient", "jumprelu": "l0_coefficient"}
 WARMUPS = {"standard": "l1_warm_up_steps", "gated": "l1_warm_up_steps", "jumprelu": "l0_warm_up_steps"}
-SCALES = {"sqrt_d": "expected_average_only_in"}
+SCALES = {"sqrt_d": "expected_average_only_in", "none": "none"}
 GROUPS = 5
 """Of matryoshka: the prefixes are those of our recipe."""
 

@@ -92,6 +92,21 @@ def test_lr_is_the_schedules() -> None:
     torch.testing.assert_close(moved, torch.full_like(moved, 3e-3 * 0.1), rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("kind", ["april", "gated", "jumprelu"])
+def test_biases_and_thresholds_have_their_own_lr(kind: str) -> None:
+    """Adam's first step of each number is its lr, and rows of a decoder have that of weights."""
+    bank = bank_of(kind)
+    weights = bank.member(bank.storage, 1)
+    before = {name: t.clone() for name, t in weights.items()}
+    Adam(bank).step(1, random_gradients(weights, 3), replace(PLAIN, bias_lr=7.0), 0)
+    for name, found in weights.items():
+        if name == "W_dec" and kind != "april":
+            continue  # on the unit sphere
+        lr = 3e-3 if name.startswith("W_") else 7 * 3e-3
+        moved = (found - before[name]).abs()
+        torch.testing.assert_close(moved, torch.full_like(moved, lr), rtol=1e-4, atol=0)
+
+
 def test_members_have_their_own_step_count() -> None:
     """Bias correction goes by the member's own step, not by the bank's."""
     bank = bank_of("april")
