@@ -28,6 +28,7 @@ from typing import Any
 
 import torch
 
+from sae_sweep.architectures.recipe import RECIPES
 from scripts.bench.common_ground import CommonGround, Point, own_points
 from scripts.bench.language_model import named
 from scripts.bench.measure import Results, machine
@@ -137,7 +138,8 @@ def settings(sweep: Shipped, side: str) -> dict[str, Any]:
     left_out = {"seed", "recipe", "members", *({"lr", "decay"} if side == OURS else {"own_lr"})}
     if side != SAELENS or sweep.peer_scale == "sqrt_d":
         left_out |= {"peer_scale"}
-    return {key: value for key, value in (sweep.entry() | files).items() if key not in left_out}
+    own = {"sae.recipe": RECIPES[0]} if side == OURS else {}
+    return {key: value for key, value in (sweep.entry() | files).items() if key not in left_out} | own
 
 
 @dataclass(frozen=True)
