@@ -47,7 +47,7 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 evidence: $(STAMP) $(patsubst %,.venv-%/.installed,$(PEERS)) $(BROWSER)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tensorboard,workspaces,peft]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tensorboard,workspaces,peft,bitsandbytes]'
 	$(BIN)/python -m pytest -m evidence
 	$(BIN)/sae-sweep +experiment=demo tracking=none
 	$(BIN)/sae-sweep +experiment=demo tracking=none name=long training.tokens=3e6

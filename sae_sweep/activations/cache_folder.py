@@ -50,7 +50,8 @@ def cache_entries(config: MemberConfig) -> dict[str, Any]:
     second = [_weights(one) for one in models_of(config)[1:]]
     if second and second[0] is not None:
         entries["model"]["second"] = second[0]["folder"]
-    libraries = ["torch", "transformers", *(["transformer-lens"] if config.model.backend == "transformer_lens" else [])]
+    beside = {"transformer-lens": config.model.backend == "transformer_lens", "bitsandbytes": config.model.quantize}
+    libraries = ["torch", "transformers", *(library for library, read in beside.items() if read)]
     versions = {library: version(library) for library in libraries}
     made = {"layout": LAYOUT, **entries, "weights": weights, "versions": versions}
     return {**made, "second": second[0]} if second else made

@@ -84,6 +84,7 @@ class Home:
         if self.is_member:
             self._check_model()
         config = replace(config, device=device or config.device, dtype=dtype or config.dtype)
+        config = replace(config, device_map=None if device else config.device_map)
         if not second:
             return open_model(config)
         found = self.second(config)
@@ -103,7 +104,8 @@ class Home:
         """All models that it reads, given one of them."""
         run = model.running
         if self.number(run):
-            return self.model(run.config.device, run.config.dtype).running, run
+            device = run.config.device if run.config.device_map is None else None
+            return self.model(device, run.config.dtype).running, run
         return (run, *(open_second(one).running for one in self.second(run.config)))
 
     def number(self, model: LanguageModel) -> int:

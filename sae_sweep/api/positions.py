@@ -49,8 +49,8 @@ def following(model: LanguageModel) -> Iterator[Reading]:
         past, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
         attended_RT = None
         if isinstance(mask, Tensor) and mask.ndim == 2:
-            attended_RT = mask[:, -tokens_RT.shape[1] :].bool()
-        reading.note(tokens_RT, past is not None and past.get_seq_length() > 0, attended_RT)
+            attended_RT = mask[:, -tokens_RT.shape[1] :].to(model.device, torch.bool)
+        reading.note(tokens_RT.to(model.device), past is not None and past.get_seq_length() > 0, attended_RT)
 
     with model.backbone.register_forward_pre_hook(note, with_kwargs=True):
         yield reading

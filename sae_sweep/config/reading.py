@@ -25,8 +25,8 @@ PATHS = (
     *("output_dir", "init_from", "model.path", "model.adapter", "site.models"),
     *("data.path", "data.heldout_path", "data.cache"),
 )
-MAPPINGS = ("data.filter",)
-"""Keys whose values are mappings, not groups of keys."""
+MAPPINGS = ("data.filter", "model.device_map")
+"""Keys whose values may be mappings, and are no groups of keys."""
 GROUPS = (*(field.name for field in fields(MemberConfig) if is_dataclass(field.type)), "experiment", "analysis")
 """Of `configs/`, whose options are files."""
 type_hints = cache(get_type_hints)

@@ -38,6 +38,10 @@ class ModelConfig:
     """Run code that the model's repository ships. Off unless asked for by name."""
     adapter: str | None = field(default=None, kw_only=True)
     """An adapter of the model, in peft's layout, that is merged into its weights: a local folder or a hub id."""
+    device_map: dict[str, int | str] | str | None = field(default=None, kw_only=True, hash=False)
+    """Where its modules are, if not on `device`: a word for accelerate, or a device by each module's name."""
+    quantize: str | None = field(default=None, kw_only=True)
+    """8bit or 4bit: how bitsandbytes keeps the matrices of its blocks; it computes in `dtype`."""
     d_model: int | None
     """This and the next five: facts for planning offline; null reads them from the folder's config.json."""
     n_layers: int | None
@@ -98,7 +102,7 @@ class ToyConfig:
 
 
 LATER: dict[str, Any] = {
-    "model.adapter": None,
+    **dict.fromkeys(("model.adapter", "model.device_map", "model.quantize")),
     "site.models": None,
     "data.weights": None,
     "data.filter": None,

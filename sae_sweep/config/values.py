@@ -94,6 +94,14 @@ def _mapping(value: Any) -> dict[str, Any]:
     raise ValueError("a mapping, like {key: value}")
 
 
+def _devices(value: Any) -> dict[str, int | str] | str:
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, dict) and value and all(type(device) in (int, str) for device in value.values()):
+        return {_text(name): device for name, device in value.items()}
+    raise ValueError("a word, or devices by the names of modules, like {model.layers.0: 0, model.layers.1: cpu}")
+
+
 def _milestones(value: Any) -> list[int] | str:
     wanted = "a list of token counts like [1e5,1e6], or log:8 for eight of them log-spaced (at most log:999)"
     if isinstance(value, str) and _LOG_SPACED.fullmatch(value):
@@ -117,6 +125,7 @@ SCALARS: dict[Any, Any] = {
     list[int | str]: _places,
     list[str]: _lines,
     dict[str, Any]: _mapping,
+    dict[str, int | str]: _devices,
     Any: _paths,
 }
 """Readers by the type of a key; each raises ValueError with the words for what it wanted."""

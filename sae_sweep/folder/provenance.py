@@ -27,7 +27,7 @@ from sae_sweep.plan.fingerprints import file_states, fingerprints, hashed
 from sae_sweep.plan.members import Member
 
 LIBRARIES = ("sae-sweep", "torch", "transformers", "datasets", "tokenizers", "safetensors", "numpy", "numba")
-OPTIONAL = ("transformer-lens",)
+OPTIONAL = ("transformer-lens", "bitsandbytes")
 ROOT = Path(__file__).parents[2]
 
 

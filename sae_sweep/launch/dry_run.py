@@ -12,6 +12,7 @@ from sae_sweep.errors import ConfigError
 from sae_sweep.host.machine import gpu_bytes, host_bytes
 from sae_sweep.host.terminal import tell
 from sae_sweep.launch.plan_tables import print_banks, print_members
+from sae_sweep.model.device_map import in_words
 from sae_sweep.model.facts import longest_row
 from sae_sweep.model.second import models_of
 from sae_sweep.plan.axes import KIND, SIZE, SPARSITY, axes
@@ -88,9 +89,10 @@ def _title(group: Group) -> str:
         told = f"{made.title(asdict(config.data))}, {config.model.dtype}, {config.model.device}"
         return f"group {group.key}: {made.NOUN} ({told})"
     model = " and ".join(one.name for one in models_of(config))
+    run = (config.model.backend, config.model.dtype, config.model.quantize, in_words(config.model))
     return (
-        f"group {group.key}: model {model} ({config.model.backend}, {config.model.dtype},"
-        f" {config.model.device}), data {config.data.kind}, context {config.data.context},"
+        f"group {group.key}: model {model} ({', '.join(filter(None, run))}), data {config.data.kind}, context"
+        f" {config.data.context},"
         f" sites {', '.join(group.hooks)}"
     )
 

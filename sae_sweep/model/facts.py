@@ -153,7 +153,7 @@ def check_unquantised(entries: Mapping[str, Any], config: ModelConfig) -> None:
             method = stated.get("quant_method", "of unknown method") if isinstance(stated, Mapping) else stated
             raise ConfigError(
                 f"model.path={config.path}: config.json has a {key} ({method}), and activations of quantised weights"
-                " are not supported; give the checkpoint it was made from, and model.dtype"
+                " are not supported; give the checkpoint it was made from, and model.quantize=8bit or 4bit"
             )
 
 
@@ -253,7 +253,7 @@ def _check_folder(folder: Path, path: str | None) -> None:
     if quantised := [name for name in QUANTISED if (folder / name).is_file()]:
         raise ConfigError(
             f"model.path={path}: the folder has {quantised[0]}, so its weights are quantised, and activations of such"
-            " are not supported; give the checkpoint it was made from, and model.dtype"
+            " are not supported; give the checkpoint it was made from, and model.quantize=8bit or 4bit"
         )
     if not (folder / "config.json").is_file():
         raise ConfigError(f"model.path={path}: the folder has no config.json, so it is not in Hugging Face layout")

@@ -37,7 +37,7 @@ class Head:
 
     def __call__(self, hidden_ND: Tensor, tokens: slice | None = None) -> Tensor:
         """Logits [N, V] of all tokens, or [N, v] of those in a tile."""
-        logits_NV = self._logits(hidden_ND, slice(0, self.width) if tokens is None else tokens)
+        logits_NV = self._logits(hidden_ND, slice(0, self.width) if tokens is None else tokens).to(hidden_ND.device)
         return logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
 
     def tiles(self, most: int) -> list[slice]:
@@ -78,7 +78,7 @@ def head_of(model: LanguageModel) -> Iterator[Head]:
 
 def _product(embedding: Any, hidden: Tensor, tokens: slice) -> Tensor:
     bias = getattr(embedding, "bias", None)
-    hidden = hidden.to(embedding.weight.dtype)  # a model may keep its residual stream in another
+    hidden = hidden.to(embedding.weight)  # a model may keep its residual stream in another dtype, or elsewhere
     return linear(hidden, embedding.weight[tokens], None if bias is None else bias[tokens])
 
 
@@ -91,6 +91,7 @@ def logits(model: LanguageModel, hidden_ND: Tensor) -> Tensor:
 @torch.no_grad()
 def check_head(model: LanguageModel, tokens_RT: Tensor) -> None:
     """Raise ConfigError unless `logits` of the final hidden states are the model's own; find `lm_head` and `tiled`."""
+    _check_there(model)
     own_NV: Tensor = model.module(input_ids=tokens_RT, use_cache=False).logits.flatten(0, 1)
     try:
         hidden_ND = model.final_hidden(tokens_RT).flatten(0, 1)
@@ -110,6 +111,15 @@ def check_head(model: LanguageModel, tokens_RT: Tensor) -> None:
             " (its logits are not a function of the final hidden states alone); choose another model"
         )
     model.tiled = model.lm_head is not None or _parts_as_whole(model, hidden_ND, ours_NV, own_NV.dtype)
+
+
+def _check_there(model: LanguageModel) -> None:
+    weight = getattr(model.module.get_output_embeddings(), "weight", None)  # type: ignore[operator]
+    if weight is not None and weight.is_meta:
+        raise ConfigError(
+            "model.device_map: the lm head is offloaded, and is read for each tile of logits; give it (and embeddings"
+            " that are one with it) a GPU, or the cpu where all is there"
+        )
 
 
 def _parts_as_whole(model: LanguageModel, hidden_ND: Tensor, whole_NV: Tensor, dtype: torch.dtype) -> bool:

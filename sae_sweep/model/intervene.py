@@ -11,7 +11,8 @@ from sae_sweep.model.places import place_of
 from sae_sweep.model.sites import HOOK_OF_KIND, Site
 
 Change = Callable[[Tensor], Tensor]
-"""Gives an activation [R, T, d] back as it is to be; it may not change what it is given in place."""
+"""Gives an activation [R, T, d] back as it is to be; it may not change what it is given in place. Both are on the
+model's device."""
 
 
 @contextmanager
@@ -24,7 +25,7 @@ def changing(model: LanguageModel, site: Site, change: Change) -> Iterator[None]
 
     def whole(activation: Tensor) -> Tensor:
         flat_RTd = activation.flatten(2) if activation.ndim > 3 else activation
-        return change(flat_RTd).to(activation.dtype).reshape(activation.shape)
+        return change(flat_RTd.to(model.device)).to(activation).reshape(activation.shape)
 
     if model.block_map is None:
         with model.bridge.hooks(fwd_hooks=_bridge_hooks(site, whole)):

@@ -33,6 +33,7 @@ class Within(Protocol):
 class LanguageModel:
     """A frozen causal language model on its device, and its tokenizer (None where the folder ships none).
 
+    With `model.device_map` its modules are elsewhere; what it is asked for is on its device all the same.
     Exactly one of `block_map` (model.backend=hf) and `bridge` (transformer_lens) is set. The bridge rebuilds `module`
     in place, so `module` is what runs with either.
     """
@@ -62,6 +63,13 @@ class LanguageModel:
         return backbone
 
     @property
+    def entrance(self) -> torch.device:
+        """Where it reads token ids."""
+        embedding: Any = None if self.config.device_map is None else self.module.get_input_embeddings()  # type: ignore[operator]
+        offloaded = embedding is None or embedding.weight.is_meta
+        return self.device if offloaded else embedding.weight.device
+
+    @property
     def special_ids(self) -> Tensor:
         """Token ids that are no text, int64 on the CPU; none without a tokenizer."""
         return torch.tensor(self.tokenizer.all_special_ids if self.tokenizer is not None else [], dtype=torch.int64)
@@ -78,10 +86,10 @@ class LanguageModel:
 
     def final_hidden(self, tokens_RT: Tensor) -> Tensor:
         """The final hidden states [R, T, D] of one whole forward pass: what the lm head reads. No KV cache."""
-        tokens_RT = tokens_RT.to(self.device, torch.int64)
+        tokens_RT = tokens_RT.to(self.entrance, torch.int64)
         if self.bridge is None:
             told = {} if self.within is None else self.within.arguments(tokens_RT)
-            return _hidden(self.backbone(input_ids=tokens_RT, use_cache=False, **told))
+            return _hidden(self.backbone(input_ids=tokens_RT, use_cache=False, **told)).to(self.device)
         caught: list[Tensor] = []
 
         def catch(_: object, __: object, output: Any) -> None:

@@ -22,6 +22,7 @@ from sae_sweep.errors import ConfigError, one_line
 from sae_sweep.host.network import look_at_hub
 from sae_sweep.model.adapters import adapter_folder, merged
 from sae_sweep.model.blocks import close
+from sae_sweep.model.device_map import check_placed, placing
 from sae_sweep.model.facts import (
     check_unquantised,
     check_weights,
@@ -34,6 +35,7 @@ from sae_sweep.model.facts import (
 from sae_sweep.model.head import check_head
 from sae_sweep.model.language_model import LanguageModel, Passes
 from sae_sweep.model.mapping import map_blocks
+from sae_sweep.model.quantised import check_library, quantised, quantising
 from sae_sweep.model.weights import check_files, check_tensors
 
 __all__ = ["LanguageModel", "Passes", "load_model", "load_tokenizer", "resolve_device", "resolve_dtype"]
@@ -61,10 +63,13 @@ def load_model(config: ModelConfig) -> LanguageModel:
     if (folder := model_folder(config)) is not None:
         check_files(folder, config)
     adapter_folder(config)
+    check_library(config)
     device, dtype = resolve_device(config.device), resolve_dtype(config.dtype)
     if config.backend not in ("hf", "transformer_lens"):
         raise ConfigError(f"model.backend={config.backend} is unknown; known: hf, transformer_lens")
-    module = merged(_load_module(config, dtype), config).to(device).eval().requires_grad_(False)
+    module = merged(_load_module(config, device, dtype), config).eval().requires_grad_(False)
+    if config.device_map is None and config.quantize is None:  # else it has been loaded to where it is to be
+        module = module.to(device)
     model = LanguageModel(module, load_tokenizer(config), device, config, facts)
     _check_facts(model)
     _check_tokenizer(model)
@@ -76,7 +81,10 @@ def load_model(config: ModelConfig) -> LanguageModel:
         ) from error
     except (TypeError, KeyError, IndexError, AttributeError, ValueError, AssertionError) as error:
         what = f"{type(error).__name__}: {one_line(error)}"  # of a model that is built like none that is known
-        raise ConfigError(f"model.path={config.path} is not supported: {what}, as it reads a few tokens") from error
+        how = "" if config.device_map is None else " by this model.device_map"
+        raise ConfigError(
+            f"model.path={config.path} is not supported: {what}, as it reads a few tokens{how}"
+        ) from error
     return model
 
 
@@ -143,10 +151,11 @@ def _loading_options(config: ModelConfig) -> dict[str, Any]:
     return options if local or config.revision is None else {**options, "revision": config.revision}
 
 
-def _load_module(config: ModelConfig, dtype: torch.dtype) -> nn.Module:
+def _load_module(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> nn.Module:
     # Left to itself transformers takes sdpa attention wherever the architecture computes the same with it, and weights
     # as safetensors where there are such. Pickled ones are read as tensors alone.
     options = {"dtype": dtype, "weights_only": True, "output_loading_info": True, **_loading_options(config)}
+    options |= quantising(config, device, dtype) | placing(config)
     try:
         loaded: Any = _kind(config).from_pretrained(
             _source(config),
@@ -163,7 +172,8 @@ def _load_module(config: ModelConfig, dtype: torch.dtype) -> nn.Module:
         # The grouped products of others have no float64. To mypy any attribute of a module is a tensor or a module.
         module.set_experts_implementation("eager")  # type: ignore[operator]
     check_tensors(module, info, config)
-    return module
+    check_placed(module, config)
+    return quantised(module, config)
 
 
 def _kind(config: ModelConfig) -> Any:
@@ -177,7 +187,8 @@ def _check_facts(model: LanguageModel) -> None:
     # To mypy any attribute of a module is a tensor or a module; this one is transformers' config.
     text_config = model.module.config.get_text_config()  # type: ignore[operator, union-attr]
     entries = text_config.to_dict()
-    check_unquantised(entries, model.config)
+    if model.config.quantize is None:
+        check_unquantised(entries, model.config)
     loaded = complete_sizes(read_sizes(entries), guess=True)
     for name, size in loaded.items():
         planned = getattr(model.facts, name)
@@ -241,7 +252,8 @@ def _check_causal(model: LanguageModel, tokens_RT: Tensor) -> None:
     """Raises ConfigError where what the model makes of a token depends on those after it, as an encoder's does."""
     other_RT = tokens_RT.clone()
     other_RT[:, -1] = (other_RT[:, -1] + 1) % model.facts.vocab_size
-    before_RTD, after_RTD = (model.final_hidden(each)[:, :-1] for each in (tokens_RT, other_RT))
+    # In one pass: what is rounded to 8 bits depends on all that is read together.
+    before_RTD, after_RTD = model.final_hidden(torch.cat([tokens_RT, other_RT]))[:, :-1].chunk(2)
     if not close(after_RTD.double(), before_RTD.double(), before_RTD.dtype):
         raise ConfigError(
             f"model.path={model.config.path}: {type(model.module).__name__} reads ahead: what it makes of a token"

@@ -191,7 +191,7 @@ def _is_sum(terms: Iterable[Tensor], total: Tensor, *, scaled: bool = False) -> 
     if any(_rows(term).shape != _rows(total).shape for term in terms):
         return False
     eps = max(torch.finfo(term.dtype).eps for term in (*terms, total))
-    rows = [_rows(term).double() for term in terms]
+    rows = [_rows(term).to(total.device).double() for term in terms]
     summed, wanted = torch.stack(rows).sum(0), _rows(total).double()
     size = torch.stack(rows).abs().sum(0)
     if scaled:
@@ -208,7 +208,7 @@ def _measured_router(router: Router | None, seen: _Seen) -> Router | None:
     if router.linear is not None:
         return router if router.linear in seen.outputs else None
     output, weight = seen.outputs[router.module], getattr(router.module, "weight", None)
-    if not isinstance(output, tuple) or not isinstance(weight, Tensor) or weight.ndim != 2:
+    if not isinstance(output, tuple) or not isinstance(weight, Tensor) or weight.ndim != 2 or weight.is_meta:
         return None
     if weight.shape[0] > weight.shape[1]:
         return None

@@ -40,10 +40,11 @@ def check_hook(model: LanguageModel, hook: str) -> Site:
 
 @contextmanager
 def observing(model: LanguageModel, sites: Sequence[Site], sink: Sink) -> Iterator[None]:
-    """While this lasts, every forward pass hands each site's activation to `sink`, as the model computes it."""
+    """While this lasts, every forward pass hands each site's activation to `sink`, as the model computes it, on the
+    model's device."""
 
     def flat(hook: str, activation: Tensor) -> None:
-        sink(hook, activation.flatten(2) if activation.ndim > 3 else activation)
+        sink(hook, (activation.flatten(2) if activation.ndim > 3 else activation).to(model.device))
 
     if model.block_map is None:
         with model.bridge.hooks(fwd_hooks=[(site.hook, _bridge_hook(site.hook, flat)) for site in sites]):

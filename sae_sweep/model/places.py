@@ -138,7 +138,7 @@ class _Middle:
             before.append(input_of(args, kwargs))
 
         def added(value: Tensor) -> Tensor | None:
-            middle = before.pop() + value
+            middle = before.pop().to(value.device) + value  # a block is given it from where the one before is
             changed = act(middle)
             return None if changed is None else value + (changed - middle)
 

@@ -181,7 +181,7 @@ def _cut(block_map: BlockMap, site: Site, clean: CleanPass, value: Tensor) -> It
         elif site.kind == "mlp_post" and block.mlp in block.direct:
             _return_from(block_map, block.mlp, _apply(block.mlp_projection, value), stack)
         elif site.kind in ("attn_z", *_IN_THE_MLP):
-            for handle in place_of(block_map, site.layer, site.kind).hooked(lambda _: value):
+            for handle in place_of(block_map, site.layer, site.kind).hooked(lambda live: value.to(live.device)):
                 stack.callback(handle.remove)
         yield
 
@@ -220,8 +220,12 @@ def _bypass(
 
 def _return_from(block_map: BlockMap, module: nn.Module | None, value: Tensor, stack: ExitStack) -> None:
     assert module is not None
-    output = block_map.as_output(module, value)
-    stack.enter_context(patched(module, lambda *_, **__: output))
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        given = (each.device for each in (*args, *kwargs.values()) if isinstance(each, Tensor))
+        return block_map.as_output(module, value.to(next(given, value.device)))
+
+    stack.enter_context(patched(module, forward))
 
 
 def _apply(module: nn.Module | None, value: Tensor) -> Tensor:

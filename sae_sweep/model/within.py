@@ -66,7 +66,7 @@ def within_documents(model: LanguageModel, parting: Parting | None) -> LanguageM
 @torch.no_grad()
 def _reads_each_alone(model: LanguageModel, way: WithinDocuments) -> bool:
     """Whether two documents in a row give what each gives alone."""
-    tokens_RT = model.probe_tokens()
+    tokens_RT = model.probe_tokens().to(model.entrance)
     begins_RT, half = torch.zeros_like(tokens_RT, dtype=torch.bool), tokens_RT.shape[1] // 2
     begins_RT[:, [0, half]] = True
     try:

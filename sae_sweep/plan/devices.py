@@ -2,6 +2,7 @@
 and memory, from their makers' data sheets. No torch.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,13 @@ DEVICES = (
 )
 GPU = Path("/dev/nvidiactl")
 """There is one where this file is: planning loads no torch to ask."""
+
+
+def gpu_count() -> int:
+    """How many this process may use; 1 where nothing says that there are more."""
+    said = os.environ.get("CUDA_VISIBLE_DEVICES")
+    found = GPU.parent.glob("nvidia[0-9]*") if said is None else filter(str.strip, said.split(","))
+    return max(1, len(list(found)))
 
 
 def on_gpu(config: MemberConfig) -> bool:

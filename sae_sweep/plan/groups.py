@@ -24,7 +24,7 @@ from sae_sweep.plan.members import (
 )
 
 SHARED_KEYS = (
-    *("name", "output_dir", "dry_run", "model.device"),
+    *("name", "output_dir", "dry_run", "model.device", "model.device_map"),
     *(f"data.{key}" for key in RUNTIME_DATA_KEYS),
     *(f"tracking.{field.name}" for field in fields(TrackingConfig)),
     *(f"launcher.{field.name}" for field in fields(LauncherConfig)),
@@ -32,6 +32,8 @@ SHARED_KEYS = (
 )
 """What the members of one command cannot differ in."""
 STREAM_MODEL_KEYS = ("path", "revision", "backend", "dtype", "trust_remote_code")
+LATER_MODEL_KEYS = ("adapter", "quantize")
+"""The same of a later version, which change nothing where they are null."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,7 @@ def stream_key(config: MemberConfig) -> str:
 def stream_entries(config: MemberConfig) -> dict[str, Any]:
     """What determines the activation stream."""
     model: dict[str, Any] = {key: getattr(config.model, key) for key in STREAM_MODEL_KEYS}
-    if config.model.adapter is not None:
-        model["adapter"] = config.model.adapter
+    model |= {key: value for key in LATER_MODEL_KEYS if (value := getattr(config.model, key)) is not None}
     if config.site.models is not None:
         model["second"] = config.site.models[1]
     return {"model": model, "data": data_entries(config), "reserved": config.evaluation.tokens}

@@ -22,7 +22,10 @@ MOST_CHARACTERS = 120
 _NAMED = {"sae.architecture", "sae.variant", "sae.l0", "sae.width", "sae.expansion", "training.objective"}
 """Keys that the first words of a name say, beside architectures' knobs."""
 _LETTERS = {"seed": "s", "site.layer": "L"}
-_SPEAKS = ("site.kind", "site.hook", "model.path", "model.adapter", "data.kind", "data.path", "init_from")
+_SPEAKS = (
+    *("site.kind", "site.hook", "model.path", "model.adapter", "model.quantize", "data.kind", "data.path"),
+    "init_from",
+)
 """Keys whose values say what they are."""
 
 

@@ -10,6 +10,7 @@ from sae_sweep.data.checks import check_data
 from sae_sweep.data.kinds import modelless_kind
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.facts import unknown_device
+from sae_sweep.plan.model_limits import check_large, check_ranks
 
 BACKENDS = ("hf", "transformer_lens")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -31,6 +32,7 @@ def check_config(config: MemberConfig) -> None:
     _check_name(config.name)
     _within("seed", config.seed, 0, 2**31, "from 0 to below 2^31")
     _check_model(config)
+    check_large(config)
     check_data(config.data)
     _check_synthetic(config)
     _check_models(config)
@@ -79,7 +81,7 @@ def _check_synthetic(config: MemberConfig) -> None:
     sites = ("layer", "hook", "width", "output", "across", "models")
     unread = {
         "site": sites,
-        "model": ("path", "revision", "adapter"),
+        "model": ("path", "revision", "adapter", "device_map", "quantize"),
         "data": () if made.STORED else ("max_norm_ratio",),
     }
     for group, keys in unread.items():
@@ -265,6 +267,7 @@ def _check_launcher(config: MemberConfig) -> None:
 
 def check_shared(config: MemberConfig, devices: int) -> None:
     """Raises ConfigError for a member that cannot be in a group that several devices share."""
+    check_ranks(config, devices)
     if devices > 1 and not config.training.local:
         raise ConfigError(
             f"training.objective={config.training.objective} is trained on one device only, and there are {devices}"

@@ -19,6 +19,7 @@ from sae_sweep.data.kinds import modelless_kind
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.adapters import adapter_folder
 from sae_sweep.model.facts import FACTS, ModelFacts, check_context, model_facts, own_facts, stated_dtype
+from sae_sweep.model.quantised import check_library
 from sae_sweep.model.second import in_models, later_in_models, models_of
 from sae_sweep.model.sites import ALL, INNER, Site, all_layers, later_sites, modelless_site, resolve_site, site_width
 from sae_sweep.plan.limits import AUTO, check_config, check_width
@@ -29,7 +30,7 @@ LINES, MOST_STEPS = 200, 100
 """Of a member's curves: at least so many lines where it has as many steps, and at most so many steps between two."""
 RUNTIME_KEYS = ("name", "output_dir", "dry_run", "tracking", "launcher")
 """Top-level keys that do not change what a member is."""
-RUNTIME_MODEL_KEYS = ("name", "device", *FACTS)
+RUNTIME_MODEL_KEYS = ("name", "device", "device_map", *FACTS)
 """The same under `model`; the facts follow from the path."""
 _NEVER = object()
 RUNTIME_DATA_KEYS = ("cache", "max_bad_records")
@@ -156,6 +157,7 @@ def resolve_member(config: MemberConfig, identity: str) -> Member:
         for one in models:
             check_context(one, config.data.context)
         adapter_folder(config.model)
+        check_library(config.model)
         facts, *others = map(model_facts, models)
         site = in_models(resolve_site(config.site, facts), config, [facts, *others])
         d = _width_at(config.site, site, facts)

@@ -3,9 +3,12 @@
 from math import prod
 
 from sae_sweep.data.kinds import data_kind
+from sae_sweep.model.device_map import blocks_here
 from sae_sweep.model.facts import ModelFacts, model_facts
+from sae_sweep.model.quantised import BYTES
 from sae_sweep.model.second import models_of
 from sae_sweep.model.sites import parse_hook, site_width
+from sae_sweep.plan.devices import gpu_count, on_gpu
 from sae_sweep.plan.groups import Group
 from sae_sweep.plan.members import Member
 
@@ -69,13 +72,15 @@ def forward_positions(group: Group) -> int:
 
 
 def model_bytes(group: Group) -> int:
-    """Of the model, or of both that read the tokens; synthetic data has none."""
-    return sum(map(model_parameters, facts_of_models(group))) * number_bytes(group)
-
-
-def model_parameters(facts: ModelFacts) -> int:
-    """Near enough: one embedding, and MLPs counted as gated ones (three matrices)."""
-    return facts.vocab_size * facts.d_model + facts.n_layers * block_parameters(facts)
+    """Of what the members' device has of the model, or of both that read the tokens; synthetic data has none. Near
+    enough: one embedding, and MLPs counted as gated ones (three matrices)."""
+    config = group.members[0].config
+    gpus, found = gpu_count() if on_gpu(config) else 1, 0.0
+    for facts in facts_of_models(group):
+        found += facts.vocab_size * facts.d_model * number_bytes(group)
+        held = BYTES[config.model.quantize] if config.model.quantize else number_bytes(group)
+        found += blocks_here(config.model, facts.n_layers, gpus) * block_parameters(facts) * held
+    return round(found)
 
 
 def block_parameters(facts: ModelFacts) -> int:

@@ -66,9 +66,9 @@ def fidelity(key: Mapping[str, Any]) -> str:
 
 
 def _model(model: Mapping[str, Any], site: Mapping[str, Any]) -> str:
-    """Where its weights are, and those of its adapter, or of the second of two."""
-    beside = (site.get("models") or [None])[1:]
-    return " + ".join(filter(None, (str(model.get("path") or DEMO_MODEL), model.get("adapter"), *beside)))
+    """Where its weights are, and those of its adapter, or of the second of two; and in how many bits, if fewer."""
+    beside = (model.get("adapter"), *(site.get("models") or [None])[1:], model.get("quantize"))
+    return " + ".join(filter(None, (str(model.get("path") or DEMO_MODEL), *beside)))
 
 
 def _hook(site: Mapping[str, Any], exported: str | None) -> str:

@@ -11,7 +11,7 @@ from typing import Literal
 
 Effect = Literal[
     *("parameters", "metrics", "curves", "passes", "plan", "refused", "place", "tracking", "card", "later", "kept"),
-    *("checkpoints", "turns", "hours", "bank"),
+    *("checkpoints", "turns", "hours", "bank", "elsewhere"),
 ]
 """What a key changes:
 
@@ -30,6 +30,7 @@ turns       which members are on the device together, and how often the model's 
 hours       how long a plan says that it takes
 bank        which members step together
 checkpoints how often there is one to go on from
+elsewhere   where the model is, for the same activations
 """
 
 
@@ -220,6 +221,7 @@ HOOK = "site=resid_post site.hook=blocks.1.ln1.hook_normalized site.layer=null"
 STREAM = [
     Row("model.path", "parameters", "model.path={gpt2}"),
     Row("model.adapter", "parameters", "model.adapter={adapter}"),
+    Row("model.quantize", "parameters", "model.quantize=8bit", "model.quantize=4bit"),
     Row("model.revision", "parameters", "model.revision=other", "model.path=some/model model.revision=main {sizes}"),
     Row("model.dtype", "parameters", "model.dtype=bfloat16"),
     Row("site.kind", "parameters", "site=mlp_out"),
@@ -280,6 +282,7 @@ TIGHT = "launcher.memory_gb=1.45 launcher.host_memory_gb=0.4 launcher.devices=2"
 
 REST = [
     Row("model.backend", "refused", "model.backend=transformer_lens", f"{HOOK} site.width=32"),
+    Row("model.device_map", "elsewhere", "model.device_map={device_map}"),
     Row("model.device", "refused", "model.device=cpu", "model.device=cuda:999"),
     Row("model.trust_remote_code", "refused", "model.trust_remote_code=true", "model.path={custom}"),
     Row("data.max_bad_records", "refused", "data.max_bad_records=0.1", "data=text data.path={damaged}"),
@@ -323,8 +326,8 @@ REST = [
 TABLE = [*SAE, *TRAINING, *STREAM, *REST]
 
 RUNTIME = (
-    *("name", "output_dir", "dry_run", "tracking.", "launcher.", "model.name", "model.device", "data.cache"),
-    "data.max_bad_records",
+    *("name", "output_dir", "dry_run", "tracking.", "launcher.", "model.name", "model.device", "model.device_map"),
+    *("data.cache", "data.max_bad_records"),
     *("training.checkpoint_minutes", "training.checkpoint_tokens", "training.milestones"),
 )
 """Keys, and beginnings of keys, that are no part of what a member is; the sizes of a model are none either."""

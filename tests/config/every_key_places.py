@@ -19,6 +19,10 @@ Places = dict[str, Path | str]
 
 HUB_SIZES = "model.d_model=32 model.n_layers=4 model.n_heads=4 model.d_head=8 model.d_mlp=80 model.vocab_size=300"
 """The sizes of the llama folder, stated."""
+ENDS, ON_DISK = ("model.embed_tokens", "model.norm", "lm_head"), "model.layers.1"
+DEVICE_MAP = ",".join(f"{name}:cpu" for name in (*ENDS, *(f"model.layers.{layer}" for layer in (0, 2, 3))))
+DEVICE_MAP = f"{{{DEVICE_MAP},{ON_DISK}:disk}}"
+"""Of the llama folder, one block on the disk."""
 OWN_CODE = """\
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -60,6 +64,7 @@ def make_places(folder: Path, llama: Path, gpt2: Path) -> Places:
         "custom": _with_own_code(folder / "custom", llama),
         "finished": _finished(folder / "finished"),
         "sizes": HUB_SIZES,
+        "device_map": DEVICE_MAP,
         "outputs": folder / "outputs",
         "elsewhere": folder / "elsewhere",
     }

@@ -38,7 +38,8 @@ from sae_sweep.training.run.checkpointing import Keeper
 from sae_sweep.training.run.sources import LanguageModelSource
 from sae_sweep.training.step.precision import HALVES
 from tests.config.every_key import OF_THE_STREAM, OPTIONS, RUNTIME, TABLE, Row
-from tests.config.every_key_places import Places, make_hub_cache, make_places
+from tests.config.every_key_places import ON_DISK, Places, make_hub_cache, make_places
+from tests.model import quantising
 from tests.model.adapters import stand_in
 
 LEARNED = 3e-3
@@ -132,6 +133,7 @@ def offline_hub(tmp_path_factory: pytest.TempPathFactory, llama_folder: Path) ->
         patch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", str(cached / "datasets"))
         patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(cached / "modules"))
+        quantising.stand_in(patch)
         yield from stand_in(patch)
 
 
@@ -236,6 +238,17 @@ def test_a_key_that_changes_how_the_model_is_read(row: Row, places: Places) -> N
     x_BD, again_BD = (source.block(0).activations["blocks.1.hook_resid_post"] for source in (before, after))
     assert torch.allclose(x_BD, again_BD, rtol=1e-5, atol=1e-6)
     assert (before.model.passes.harvest, after.model.passes.harvest) == (2, 4)
+
+
+def test_where_the_model_is(places: Places) -> None:
+    (row,) = [row for row in TABLE if row.effect == "elsewhere"]
+    hook = "blocks.1.hook_resid_post"
+    sources = [LanguageModelSource(made, [hook]) for made in before_and_after(row, places)]
+    x_BD, again_BD = (source.block(0).activations[hook] for source in sources)
+    assert torch.equal(x_BD, again_BD)
+    away = [{name for name, each in one.model.module.named_parameters() if each.is_meta} for one in sources]
+    assert away[0] == set()
+    assert away[1] == {name for name, _ in sources[0].model.module.named_parameters() if name.startswith(ON_DISK)}
 
 
 @pytest.mark.parametrize("row", rows("plan"))

@@ -14,6 +14,7 @@ from sae_sweep.plan.members import Member
 RECIPES = sorted(file.stem for file in (config_folder() / "sae").glob("*.yaml"))
 NOTHING = {
     *("init_from", "model.path", "model.revision", "model.adapter", "site.output", "site.across", "site.models"),
+    *("model.device_map", "model.quantize"),
     "evaluation.every",
     *(f"data.{key}" for key in ("toy", "path", "weights", "name", "filter", "heldout_path", "heldout_split", "cache")),
     *("training.checkpoint_tokens", "training.milestones", "training.downstream_sites"),

@@ -37,7 +37,7 @@ from sae_sweep.interop import told
 from sae_sweep.interop.saebench import core_config, core_result
 from sae_sweep.plan.groups import stream_key
 
-ALLOWED = ("data", "evaluation", "model.device", "site")
+ALLOWED = ("data", "evaluation", "model.device", "model.device_map", "site")
 SHOWN = ("l0", "ce_recovered", "kl", "fvu", "tokens_evaluated")
 
 
@@ -195,8 +195,8 @@ def _asked(arguments: Sequence[str]) -> Asked:
         key, equals, _ = word.partition("=")
         if not equals or not _allowed(key, ALLOWED):
             raise ConfigError(
-                f"eval: {word} is none of data=, site=, data.KEY=, site.KEY=, evaluation.KEY=, model.device=, and no"
-                " option"
+                f"eval: {word} is none of data=, site=, data.KEY=, site.KEY=, evaluation.KEY=, model.device=,"
+                " model.device_map=, and no option"
             )
     for option, key in (("tokens", "evaluation.tokens="), ("hook", "site.hook=")):
         if option in options and any(word.startswith(key) for word in words):

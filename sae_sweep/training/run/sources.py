@@ -185,10 +185,10 @@ class LanguageModelSource:
 
     def metadata(self) -> dict[str, Any]:
         data, bos_id = self._config.data, self.model.bos_id
-        adapter = self._config.model.adapter
+        told = {"model_adapter": self._config.model.adapter, "model_quantize": self._config.model.quantize}
         return {
             "model_name": self._config.model.path or self._config.model.name,
-            **({} if adapter is None else {"model_adapter": adapter}),
+            **{key: value for key, value in told.items() if value is not None},
             **({} if self._config.site.models is None else {"model_names": self._config.site.models}),
             "dataset_path": data.path or data.kind,
             "context_size": data.context,
