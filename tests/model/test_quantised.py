@@ -25,6 +25,7 @@ from sae_sweep.model.suffix import Suffix
 from sae_sweep.plan.groups import plan_sweep, stream_key
 from sae_sweep.plan.members import member_identity
 from sae_sweep.reporting.cell import cell_key, cell_title
+from tests.model.conftest import Case
 from tests.model.quantising import RoundingConfig, stand_in
 
 Config = Callable[..., ModelConfig]
@@ -110,6 +111,16 @@ def test_a_checkpoint_that_is_quantised_already(
     module = SimpleNamespace(hf_quantizer=SimpleNamespace(pre_quantized=True))
     with pytest.raises(ConfigError, match=r"model\.path=.* is quantised already; give the checkpoint"):
         quantised.quantised(module, model_config(llama_folder, quantize="8bit"))  # type: ignore[arg-type]
+
+
+@pytest.mark.evidence
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("bits", ["8bit", "4bit"])
+def test_bitsandbytes_in_each_architecture(case: Case, bits: str, dtype: str) -> None:
+    """Each kind of site is where it was, and the model goes on from it."""
+    few = load_model(replace(case.model.config, quantize=bits, dtype=dtype))
+    assert {type(part).__name__ for part in few.backbone.modules()} & {"Linear8bitLt", "Linear4bit"}
+    Suffix(few, [f"blocks.1.{HOOK_OF_KIND[kind]}" for kind in case.kinds])
 
 
 @pytest.mark.evidence
