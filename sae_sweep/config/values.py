@@ -95,11 +95,15 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _devices(value: Any) -> dict[str, int | str] | str:
+    wanted = "a word, or devices by the names of modules, like {model.layers.0: 0, model.layers.1: cpu}"
     if isinstance(value, str):
         return _text(value)
-    if isinstance(value, dict) and value and all(type(device) in (int, str) for device in value.values()):
-        return {_text(name): device for name, device in value.items()}
-    raise ValueError("a word, or devices by the names of modules, like {model.layers.0: 0, model.layers.1: cpu}")
+    if not isinstance(value, dict) or not value:
+        raise ValueError(wanted)
+    try:
+        return {_text(name): _text(at) if isinstance(at, str) else _whole_number(at) for name, at in value.items()}
+    except ValueError:
+        raise ValueError(wanted) from None
 
 
 def _milestones(value: Any) -> list[int] | str:
