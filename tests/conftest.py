@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from sae_sweep.host import kinds
+from tests.composing import compose_once
 
 if TYPE_CHECKING:
     from sae_sweep.analyses.session.finished import FinishedSae
@@ -31,6 +32,14 @@ VOCABULARY = 300
 SPECIALS = ("<eos>", "<bos>", "<pad>")  # ids 0, 1, 2; bytes follow
 
 torch.set_num_threads(1)  # the matrices are tiny, and several test processes share the cores
+
+
+@pytest.fixture(scope="session", autouse=True)
+def composed_once() -> Iterator[None]:
+    """Or most of what tests of the command cost would be Hydra's."""
+    with pytest.MonkeyPatch.context() as patch:
+        compose_once(patch)
+        yield
 
 
 def pytest_collection_finish() -> None:
