@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from sae_sweep.host import kinds
-from tests.composing import compose_once
+from tests.once import compose_once, find_medians_once
 
 if TYPE_CHECKING:
     from sae_sweep.analyses.session.finished import FinishedSae
@@ -35,10 +35,11 @@ torch.set_num_threads(1)  # the matrices are tiny, and several test processes sh
 
 
 @pytest.fixture(scope="session", autouse=True)
-def composed_once() -> Iterator[None]:
+def once() -> Iterator[None]:
     """Or most of what tests of the command cost would be Hydra's."""
     with pytest.MonkeyPatch.context() as patch:
         compose_once(patch)
+        find_medians_once(patch)
         yield
 
 

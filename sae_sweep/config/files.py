@@ -50,11 +50,17 @@ def saved_config(file: Path) -> MemberConfig:
         raise ConfigError(f"{file} cannot be read ({first_line(error)}); train the member again") from error
     if not isinstance(entries, DictConfig):
         raise ConfigError(f"{file} holds no config; train the member again")
-    now = config_entries(config_of([]))
-    for group in RUNTIME_GROUPS:
+    for group, now in _runtime().items():
         saved = entries.get(group) or {}
-        entries[group] = {key: saved.get(key, value) for key, value in now[group].items()}
+        entries[group] = {key: saved.get(key, value) for key, value in now.items()}
     return member_config(entries)
+
+
+@cache
+def _runtime() -> dict[str, dict[str, Any]]:
+    """The groups that say nothing of what a member is, as they are where nothing is asked for."""
+    entries = config_entries(config_of([]))
+    return {group: entries[group] for group in RUNTIME_GROUPS}
 
 
 def other_data(config: MemberConfig, asked: Iterable[str]) -> MemberConfig:

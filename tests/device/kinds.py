@@ -37,6 +37,7 @@ def steps(kind: str, count: int = 3, members: int = 1, dead: int = 0, l0: bool =
     said = {"training/step/trainer:_look_at": dead}
     with fake_cuda(item=said.get) as log:
         own = {"sae_width": WIDTH, "training_batch_size": BATCH, "training_tokens": BATCH * 4000.0}
+        own["sae_b_dec_init"] = "zero"  # a median takes longer than the steps
         plans = [
             member(D, SAE[kind], f"{kind}{i}", seed=i, **own, **knobs(kind, l0=l0), **keys) for i in range(members)
         ]

@@ -13,6 +13,7 @@ import pytest
 from sae_sweep.plan.costs import pass_cost
 from sae_sweep.plan.groups import plan_sweep
 from sae_sweep.plan.placement import plan_passes
+from tests.e2e.forked import run_forked
 from tests.e2e.kills import PATIENCE, checkpoints, finish, other_rank, start, wait
 from tests.plan.test_costs import config
 
@@ -62,7 +63,10 @@ def test_two_processes_are_one(
 ) -> None:
     words, members = SWEEPS[sweep]
     asked = [word.format(llama_folder, tuned_folder) for word in words]
-    alone, _ = trained(tmp_path / "one", *read, *GROUP, *asked)
+    (tmp_path / "one").mkdir()
+    done = run_forked((*read, *GROUP, *asked), tmp_path / "one")
+    assert done.returncode == 0, done.stderr
+    alone = tmp_path / "one" / "outputs" / "it"
     both, _ = trained(tmp_path / "two", *read, *GROUP, *asked, "launcher.devices=2")
     assert len(list(alone.glob("*/metrics.json"))) == members
     assert bool(list(alone.glob("*/milestones/*/metrics.json"))) == ("milestones" in sweep)

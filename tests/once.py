@@ -1,7 +1,11 @@
-"""What Hydra does again in every command, done once for all tests of a process: it parses the same files, composes the
-same choices of `configs/`, and copies its store of configs. What a command of a process of its own does (tests/e2e) is
-left as it is."""
+"""What is the same in most tests of a process, computed once: what Hydra does again in every command (it parses the
+same files, composes the same choices of `configs/`, copies its store), and the medians that decoder biases begin as.
 
+Nothing else is another's: what is kept is what the code itself has given for the same. A command in a process of its
+own (tests/e2e) does all of it.
+"""
+
+import hashlib
 import os
 import pickle
 import sys
@@ -16,8 +20,10 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra.core.config_store import ConfigStore
 from hydra.types import RunMode
+from torch import Tensor
 
 from sae_sweep.config.files import config_folder
+from sae_sweep.saes.initial import Start
 
 
 def compose_once(patch: pytest.MonkeyPatch) -> None:
@@ -28,6 +34,22 @@ def compose_once(patch: pytest.MonkeyPatch) -> None:
     loader = omegaconf._utils.get_yaml_loader()
     patch.setattr(omegaconf._utils, "get_yaml_loader", lambda: loader)
     patch.setattr(yaml, "load", _parsing(yaml.load, loader))
+
+
+def find_medians_once(patch: pytest.MonkeyPatch) -> None:
+    """As long as the patch lasts; of the same targets, to the bit."""
+    real, found = Start.geometric_median_D.func, dict[tuple[Any, ...], Tensor]()
+
+    def median(start: Start) -> Tensor:
+        targets_ND = start.targets_ND
+        if type(targets_ND) is not Tensor:  # without values, on a fake device
+            return real(start)
+        key = targets_ND.shape, hashlib.sha256(targets_ND.contiguous().numpy()).digest()
+        if key not in found:
+            found[key] = real(start)
+        return found[key].clone()
+
+    patch.setattr(Start, "geometric_median_D", property(median))
 
 
 def _mode(real: Callable[..., Any]) -> Callable[..., Any]:
