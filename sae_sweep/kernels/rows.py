@@ -46,6 +46,18 @@ class RowSums:
         offsets = torch.zeros(len(gradient_FD) + 1, dtype=torch.int32, device=gradient_FD.device)
         return RowSums(gradient_FD, index_N, gradient_FD[0, :0], offsets, added_FD=gradient_FD)
 
+    def contiguous(self) -> "RowSums":
+        """The same, as kernels read it."""
+        table_KD = self.table_KD
+        return replace(
+            self,
+            table_KD=table_KD if table_KD.stride(1) == 1 else table_KD.contiguous(),
+            index_N=self.index_N.contiguous(),
+            weight_N=self.weight_N.contiguous(),
+            subtracted_MD=None if self.subtracted_MD is None else self.subtracted_MD.contiguous(),
+            added_FD=None if self.added_FD is None else self.added_FD.contiguous(),
+        )
+
     def of(self, member: int, latents: slice, added_FD: Tensor | None) -> "RowSums":
         """The rows of one member, with a gradient that came another way."""
         added = [each_FD[latents] for each_FD in (self.added_FD, added_FD) if each_FD is not None]

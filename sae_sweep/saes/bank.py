@@ -7,9 +7,10 @@ architecture reconstructs, and where asked for its input. So is a transcoder's l
 2501.18823): what is left for the architecture is y - W_skip x.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -31,6 +32,8 @@ Gradients = dict[str, Tensor | RowSums]
 """Of one member, by name of the parameter; those of its two large weights may be sums that are not made."""
 PER_MEMBER = frozenset({"b_dec", LOOKUP, SKIP})
 """Parameters with one row per member; all others have one per latent."""
+Write: TypeAlias = Callable[[], object]
+"""A change that a step has prepared: it takes no memory. One that fails has changed nothing, and may be done again."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,17 @@ class Bank:
         views = self.views(tensors, member, member + 1)
         return {name: t[0] if name in PER_MEMBER else t for name, t in views.items()}
 
+    def rows(self, own: Parameters, latents_K: Tensor, names: Iterable[str]) -> list[tuple[Tensor, Tensor]]:
+        """Of one member's tensors those of these names, each with its rows that are the latents'; W_dec by table."""
+        found: list[tuple[Tensor, Tensor]] = []
+        for name in names:
+            if name == "W_dec":
+                tables, width = self.spaces.tables(own[name]), len(own["W_enc"])
+                found += zip(tables, self.spaces.in_tables(latents_K, width), strict=True)
+            else:
+                found.append((own[name], latents_K))
+        return found
+
     def gradients(
         self,
         batch: Batch,
@@ -129,7 +143,7 @@ class Bank:
         variance: float,
         clocks: Sequence[Clock],
     ) -> tuple[Losses, list[Gradients]]:
-        """Losses of a chunk's members, and each one's gradients shaped as its parameters; their buffers move on.
+        """Losses of a chunk's members, and each one's gradients shaped as its parameters. Nothing changes yet.
 
         `coefficient_M`, `dead_F` and `clocks` are the chunk's own.
         """
@@ -152,10 +166,15 @@ class Bank:
         flat = torch.autograd.grad(
             losses.total(coefficient_M).sum(), list(leaves.values()), allow_unused=room is not None
         )
-        found = self._of_each(layout, dict(zip(leaves, flat, strict=True)), {} if room is None else room.rows)
-        for name, changed in losses.buffers.items():  # last: up to here nothing has changed, should memory not last
-            buffers[name].copy_(changed if room is None else torch.where(room.lost, buffers[name], changed))
-        return losses, found
+        return losses, self._of_each(layout, dict(zip(leaves, flat, strict=True)), {} if room is None else room.rows)
+
+    def move(self, chunk: Chunk, losses: Losses, lost: Tensor | None) -> list[Write]:
+        """What moves the buffers of a chunk's members on, given their losses; nothing where the step is `lost`."""
+        writes: list[Write] = []
+        for name, changed in losses.buffers.items():
+            own = self.buffers[name][chunk.members]
+            writes.append(partial(own.copy_, changed if lost is None else torch.where(lost, own, changed)))
+        return writes
 
     def _of_each(
         self, layout: Layout, named: Mapping[str, Tensor | None], sums: Mapping[str, RowSums]

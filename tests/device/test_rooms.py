@@ -57,7 +57,7 @@ def test_lost_steps_are_taken_again(kind: str, half: torch.dtype | None, monkeyp
     made, lost = trainer(members, log_every=5), []
     made._rooms.asked, made._half = False, half
     real = made._rooms.lost
-    monkeypatch.setattr(made._rooms, "lost", lambda some: lost.append(real(some)) or lost[-1])
+    monkeypatch.setattr(made._rooms, "lost", lambda *some: lost.append(real(*some)) or lost[-1])
     train(made)
     assert any(any(steps) for steps in lost) or kind in ("topk", "batchtopk"), "these know how many there are"
     for index in range(len(members)):

@@ -1,7 +1,12 @@
 """Steps of every kind of member on a fake GPU: nothing in a plain one waits for it, and no sum is in random order."""
 
-import pytest
+from typing import Any
 
+import pytest
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+
+from sae_sweep.training.step.trainer import BankTrainer
+from scripts.bench.fake.log import Log
 from tests.device.kinds import KNOBS, STEERED, steps
 
 CASES = [*((kind, False) for kind in KNOBS), *((kind, True) for kind in STEERED)]
@@ -37,3 +42,20 @@ def test_nor_with_a_table_of_tokens(keys: dict[str, object]) -> None:
     _, second, third = steps("standard", sae_centre=True, **keys)
     assert not second[0]
     assert not third[0]
+
+
+@pytest.mark.parametrize("kind", KNOBS)
+def test_what_changes_something_takes_no_memory(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a step for which there is too little can be taken once more, or by fewer members."""
+    taken: list[int] = []
+    real = BankTrainer._change
+
+    def change(trainer: BankTrainer, *given: Any) -> None:
+        (log,) = (mode for mode in _get_current_dispatch_mode_stack() if isinstance(mode, Log))
+        log.peak = before = log.live
+        real(trainer, *given)
+        taken.append(log.peak - before)
+
+    monkeypatch.setattr(BankTrainer, "_change", change)
+    steps(kind, l0=kind in STEERED)
+    assert taken == [0, 0, 0]

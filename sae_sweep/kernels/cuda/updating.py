@@ -17,7 +17,7 @@ TINY = tl.constexpr(1.1754943508222875e-38)
 
 
 def squared_norms(sums: RowSums, rows_FD: Tensor, unit: bool) -> Tensor:
-    """[F]: of each row's gradient, without its part along the row where rows are at unit norm."""
+    """[F]: of each row's gradient, without its part along the row where rows are at unit norm. Sums are contiguous."""
     latents, width = rows_FD.shape
     out_F = torch.empty(latents, dtype=rows_FD.dtype, device=rows_FD.device)
     with torch.cuda.device_of(rows_FD):
@@ -34,7 +34,8 @@ def update(
     lost: Tensor,
     unit: bool,
 ) -> None:
-    """Update rows and both moments, in place, with gradients times `scale` []; nothing where the step is `lost` []."""
+    """Update rows and both moments, in place, with gradients times `scale` []; nothing where the step is `lost` [].
+    Sums are contiguous: it takes no memory."""
     latents, width = rows_FD.shape
     assert rows_FD.is_contiguous()
     with torch.cuda.device_of(rows_FD):
@@ -56,13 +57,11 @@ def update(
 
 def _given(sums: RowSums, rows_FD: Tensor) -> tuple[Any, ...]:
     """The gradient's arguments; what it has not is never read."""
-    table_KD = sums.table_KD if sums.table_KD.stride(1) == 1 else sums.table_KD.contiguous()
-    lists = (table_KD, sums.index_N.contiguous(), sums.weight_N.contiguous(), sums.offsets)
-    none = rows_FD
-    factor_F = none if sums.factor_F is None else sums.factor_F
-    subtracted_D = none if sums.subtracted_MD is None else sums.subtracted_MD.contiguous()
-    added_FD = none if sums.added_FD is None else sums.added_FD.contiguous()
-    return (*lists, factor_F, subtracted_D, added_FD, table_KD.stride(0), rows_FD.shape[1])
+    assert sums.table_KD.stride(1) == 1
+    lists = (sums.table_KD, sums.index_N, sums.weight_N, sums.offsets)
+    others = (sums.factor_F, sums.subtracted_MD, sums.added_FD)
+    given = (rows_FD if each is None else each for each in others)
+    return (*lists, *given, sums.table_KD.stride(0), rows_FD.shape[1])
 
 
 def _sizes(sums: RowSums, rows_FD: Tensor, width: int) -> dict[str, Any]:

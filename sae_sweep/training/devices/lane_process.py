@@ -15,7 +15,8 @@ from sae_sweep.activations.block import Block
 from sae_sweep.activations.shared_block import SharedBlock
 from sae_sweep.errors import travelling
 from sae_sweep.training.devices.turns import Stopped, Turns
-from sae_sweep.training.step.trainer import BankTrainer, StepRecord
+from sae_sweep.training.step.record import StepRecord
+from sae_sweep.training.step.trainer import BankTrainer
 
 TELL_SECONDS = 0.1
 """Between two messages on how far the members of a process are."""

@@ -136,6 +136,10 @@ class TrainedMember:
         except (OSError, SafetensorError) as error:
             raise Damaged(f"{label}: {error}") from error
 
+    def go_by(self, entries: int, most_dead: int, dense: bool) -> None:
+        """Take steps by what was seen when it last looked, from here on."""
+        self.entries, self.most_dead, self.dense = entries, most_dead, dense
+
     @property
     def schedule(self) -> Schedule:
         return self.plan.schedule
@@ -193,7 +197,11 @@ class TrainedMember:
     @property
     def dead_fraction(self) -> float:
         """Share of its latents that did not fire in its dead window. It waits for the device."""
-        tokens_F = self.silent_F * self.plan.config.training.batch_size
+        return self.dead_share(self.silent_F)
+
+    def dead_share(self, silent_F: Tensor) -> float:
+        """The same, were its latents silent for so many steps."""
+        tokens_F = silent_F * self.plan.config.training.batch_size
         return (tokens_F >= self.dead_window_tokens).double().mean().item()
 
     @property

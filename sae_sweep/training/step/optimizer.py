@@ -6,12 +6,11 @@ from functools import partial
 import torch
 from torch import Tensor
 from torch.linalg import vector_norm
-from torch.optim.adam import adam
 
 from sae_sweep.kernels import cpu
 from sae_sweep.kernels.rows import AdamStep, RowSums, adam_step
 from sae_sweep.plan.schedules import Schedule
-from sae_sweep.saes.bank import LOOKUP, SKIP, Bank, Gradients
+from sae_sweep.saes.bank import LOOKUP, SKIP, Bank, Gradients, Write
 from sae_sweep.saes.base import Parameters
 
 FIXED = {"all": (), "encoder": ("W_dec",), "decoder": ("W_enc",)}
@@ -26,15 +25,17 @@ class Adam:
         kinds = ("first_moment", "second_moment")
         self.moments = {kind: {name: torch.zeros_like(t) for name, t in bank.storage.items()} for kind in kinds}
 
-    def step(self, member: int, found: Gradients, schedule: Schedule, step: int, lost: Tensor | None = None) -> None:
-        """One update of one member at its step `step` (from 0); the gradients that are found are its own and may be
+    def update(
+        self, member: int, found: Gradients, schedule: Schedule, step: int, lost: Tensor | None = None
+    ) -> list[Write]:
+        """What updates one member at its step `step` (from 0); the gradients that are found are its own and may be
         changed. Where the step is `lost`, nothing else is."""
         weights = self._bank.member(self._bank.storage, member)
         trained = {name: g for name, g in found.items() if name not in self._fixed(member)}
         gradients = {name: g for name, g in trained.items() if isinstance(g, Tensor)}
-        sums = {name: g for name, g in trained.items() if isinstance(g, RowSums)}
+        sums = {name: g.contiguous() for name, g in trained.items() if isinstance(g, RowSums)}
         if not trained:
-            return
+            return []
         unit = self._bank.maths.unit_decoder and "W_dec" in gradients
         if unit:
             both = (self._bank.spaces.tables(each["W_dec"]) for each in (gradients, weights))
@@ -43,26 +44,30 @@ class Adam:
         lr, scale = schedule.lr_at(step), None
         if schedule.clip:
             scale = clip_norm(gradients, schedule.clip, self._norms(member, sums))
+        writes: list[Write] = []
         if sums:
             numbers = adam_step(lr, schedule.beta1, schedule.beta2, schedule.eps, step)
-            self._update_rows(member, sums, numbers, scale, lost)
+            writes += self._row_updates(member, sums, numbers, scale, lost)
         update = partial(self._update, member, schedule, step, lost)
         own = {name: g for name, g in gradients.items() if name not in (LOOKUP, SKIP)}
         if schedule.bias_lr == 1:
-            update(own, lr)
+            writes.append(update(own, lr))
         else:
-            update({name: g for name, g in own.items() if g.dim() > 1}, lr)
-            update({name: g for name, g in own.items() if g.dim() == 1}, lr * schedule.bias_lr)
+            biases = {name: g for name, g in own.items() if g.dim() == 1}
+            writes.append(update(biases, lr * schedule.bias_lr))
+            if own.keys() - biases.keys():
+                writes.append(update({name: g for name, g in own.items() if name not in biases}, lr))
         if SKIP in gradients:
             # Every input number moves what a skip gives: with so much less for each it moves as b_dec does. With all
             # of lr, short runs diverge.
-            update({SKIP: gradients[SKIP]}, lr / gradients[SKIP].shape[1])
+            writes.append(update({SKIP: gradients[SKIP]}, lr / gradients[SKIP].shape[1]))
         if LOOKUP in gradients:  # its own lr, on the member's schedule
             lookup_lr = lr * self._bank.configs[member].lookup_lr / schedule.lr
-            update({LOOKUP: gradients[LOOKUP]}, lookup_lr)
+            writes.append(update({LOOKUP: gradients[LOOKUP]}, lookup_lr))
         if unit:
             for rows_FD in self._bank.spaces.tables(weights["W_dec"]):
-                normalise_rows(rows_FD, lost)
+                writes.append(partial(normalise_rows, rows_FD, rows_FD.new_empty(len(rows_FD), 1), lost))
+        return writes
 
     def _norms(self, member: int, sums: Mapping[str, RowSums]) -> list[Tensor]:
         """Of gradients that are not made."""
@@ -74,24 +79,26 @@ class Adam:
         squares = [updating.squared_norms(one, weights[name], self._unit(name)) for name, one in sums.items()]
         return [each.sum().sqrt() for each in squares]
 
-    def _update_rows(
+    def _row_updates(
         self,
         member: int,
         sums: Mapping[str, RowSums],
         numbers: AdamStep,
         scale: Tensor | None,
         lost: Tensor | None,
-    ) -> None:
-        """Update the weights whose gradients are not made."""
+    ) -> list[Write]:
+        """What updates the weights whose gradients are not made."""
         from sae_sweep.kernels.cuda import updating
 
         weights = self._bank.member(self._bank.storage, member)
-        moments = [self._bank.member(moment, member) for moment in self.moments.values()]
-        for name, one in sums.items():
-            own = weights[name]
-            scale = own.new_ones(()) if scale is None else scale
-            lost = own.new_zeros((), dtype=torch.bool) if lost is None else lost
-            updating.update(one, own, (moments[0][name], moments[1][name]), numbers, scale, lost, self._unit(name))
+        m1, m2 = (self._bank.member(moment, member) for moment in self.moments.values())
+        any_weight = next(weights[name] for name in sums)
+        scale = any_weight.new_ones(()) if scale is None else scale
+        lost = any_weight.new_zeros((), dtype=torch.bool) if lost is None else lost
+        return [
+            partial(updating.update, one, weights[n], (m1[n], m2[n]), numbers, scale, lost, self._unit(n))
+            for n, one in sums.items()
+        ]
 
     def _unit(self, name: str) -> bool:
         return name == "W_dec" and self._bank.maths.unit_decoder
@@ -103,19 +110,18 @@ class Adam:
 
     def _update(
         self, member: int, schedule: Schedule, step: int, lost: Tensor | None, gradients: Parameters, lr: float
-    ) -> None:
+    ) -> Write:
         weights = self._bank.member(self._bank.storage, member)
         m1, m2 = (self._bank.member(moment, member) for moment in self.moments.values())
-        adam(
+        return partial(
+            torch._fused_adam_,  # what torch.optim.adam does more takes memory, and none of it is of use here
             [weights[name] for name in gradients],
             # Fused on a CPU it goes over memory as if all had one layout, and autograd may hand back a transpose.
             [gradient.contiguous() for gradient in gradients.values()],
             [m1[name] for name in gradients],
             [m2[name] for name in gradients],
             [],
-            list(torch.full((len(gradients),), float(step), device=weights["b_dec"].device)),
-            foreach=False,
-            fused=True,
+            list(torch.full((len(gradients),), float(step + 1), device=weights["b_dec"].device)),
             amsgrad=False,
             beta1=schedule.beta1,
             beta2=schedule.beta2,
@@ -146,14 +152,10 @@ class Adam:
 
     def forget(self, member: int, latents: Tensor, names: tuple[str, ...]) -> None:
         """Zero the moments of some latents of one member, as after resampling them."""
-        spaces, width = self._bank.spaces, self._bank.layout.widths[member]
-        for moment in self.moments.values():
-            own = self._bank.member(moment, member)
-            for name in set(names) - {"W_dec"}:
-                own[name][latents] = 0
-            if "W_dec" in names:
-                for table, own_K in zip(spaces.tables(own["W_dec"]), spaces.in_tables(latents, width), strict=True):
-                    table[own_K] = 0
+        own = [self._bank.member(moment, member) for moment in self.moments.values()]
+        found = [pair for moment in own for pair in self._bank.rows(moment, latents, names)]
+        for rows, own_K in found:  # memory may have been short until here
+            rows.index_fill_(0, own_K, 0)
 
 
 def remove_radial(gradient_FD: Tensor, unit_FD: Tensor) -> None:
@@ -168,10 +170,11 @@ def remove_radial(gradient_FD: Tensor, unit_FD: Tensor) -> None:
     gradient_FD.addcmul_(radial_F, unit_FD, value=-1)
 
 
-def normalise_rows(rows_FD: Tensor, lost: Tensor | None = None) -> None:
-    """Rows to unit norm, in place; a zero row stays zero, and all do in a step that is `lost`."""
-    norm_F = rows_FD.norm(dim=1, keepdim=True).clamp(min=torch.finfo(rows_FD.dtype).tiny)
-    rows_FD.div_(norm_F if lost is None else torch.where(lost, 1.0, norm_F))
+def normalise_rows(rows_FD: Tensor, norm_F1: Tensor, lost: Tensor | None = None) -> None:
+    """Rows to unit norm, in place; a zero row stays zero, and all do in a step that is `lost`. `norm_F1` is room."""
+    vector_norm(rows_FD, dim=1, keepdim=True, out=norm_F1)
+    norm_F1.clamp_(min=torch.finfo(rows_FD.dtype).tiny)
+    rows_FD.div_(norm_F1 if lost is None else norm_F1.masked_fill_(lost, 1.0))
 
 
 def clip_norm(gradients: Parameters, limit: float, others: Sequence[Tensor] = ()) -> Tensor:

@@ -10,7 +10,7 @@ its encoder row the direction of the input about the inputs' mean.
 import torch
 from torch import Tensor
 
-from sae_sweep.saes.bank import Bank, Batch
+from sae_sweep.saes.bank import PER_MEMBER, Bank, Batch
 from sae_sweep.saes.base import Parameters, SaeMaths
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.training.step.optimizer import Adam
@@ -29,6 +29,7 @@ def resample(
     """Set one member's dead latents anew on a batch as it trains on it; the latents [K] that were.
 
     All dead ones, unless there are fewer inputs with a loss. Raises FloatingPointError when losses are not finite.
+    Whatever it raises, nothing has changed then.
     """
     weights = bank.member(bank.storage, member)
     dead_K = dead_F.nonzero().squeeze(1)
@@ -48,17 +49,30 @@ def resample(
     norms_F = weights["W_enc"].norm(dim=1)
     alive_F = ~dead_F
     living_norm = (norms_F * alive_F).sum() / alive_F.sum() if alive_F.any() else norms_F.new_ones(())
-    encoder_norm = ENCODER_NORM_SHARE * living_norm
-    if bank.spaces.layers > 1:
-        names = _revive_layers(bank, weights, dead_K, directions, x_ND - batch.x_BD.mean(0), encoder_norm)
-    elif bank.spaces.same:
-        names = bank.maths.revive(weights, dead_K, directions, encoder_norm)
-    else:
-        elsewhere = {"W_enc": torch.zeros_like(weights["W_dec"])}
-        names = bank.maths.revive(weights | elsewhere, dead_K, directions, encoder_norm)
-        weights["W_enc"][dead_K] = encoder_norm * _unit(x_ND - batch.x_BD.mean(0))
-    adam.forget(member, dead_K, names)
+    about_ND, encoder_norm = x_ND - batch.x_BD.mean(0), ENCODER_NORM_SHARE * living_norm
+    kept = [(rows, own_K, rows[own_K]) for rows, own_K in bank.rows(weights, dead_K, weights.keys() - PER_MEMBER)]
+    try:
+        adam.forget(member, dead_K, _revive(bank, weights, dead_K, directions, about_ND, encoder_norm))
+    except BaseException:  # memory may be short half-way
+        for rows, own_K, before in kept:
+            rows.index_copy_(0, own_K, before)
+        raise
     return dead_K
+
+
+def _revive(
+    bank: Bank, weights: Parameters, dead_K: Tensor, directions: Tensor, about_KD: Tensor, encoder_norm: Tensor
+) -> tuple[str, ...]:
+    """Set dead latents anew, in place; the names of the tensors whose rows changed. `about_KD` are the inputs that they
+    are set on, about the mean."""
+    if bank.spaces.layers > 1:
+        return _revive_layers(bank, weights, dead_K, directions, about_KD, encoder_norm)
+    if bank.spaces.same:
+        return bank.maths.revive(weights, dead_K, directions, encoder_norm)
+    elsewhere = {"W_enc": torch.zeros_like(weights["W_dec"])}
+    names = bank.maths.revive(weights | elsewhere, dead_K, directions, encoder_norm)
+    weights["W_enc"][dead_K] = encoder_norm * _unit(about_KD)
+    return names
 
 
 def _revive_layers(

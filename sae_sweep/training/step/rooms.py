@@ -10,6 +10,7 @@ have twice the room that they had: more candidates than expected come with every
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from sae_sweep.kernels.entries import Room
 
@@ -46,15 +47,18 @@ class Rooms:
         if not self.asked:
             self._lost_M.zero_()
 
-    def note(self, members: slice, room: Room) -> None:
-        """Count a step of theirs, if it is lost."""
-        self._lost_M[members] += room.lost
+    def note(self, members: slice, lost: Tensor) -> None:
+        """Count a step of theirs, if it is `lost` []."""
+        self._lost_M[members].add_(lost)
 
-    def lost(self, members: slice) -> list[int]:
-        """Steps that each of some neighbours has lost; from here on they count anew. It waits for the device."""
+    def lost(self, members: slice, this: Tensor | None = None) -> list[int]:
+        """Steps that each of some neighbours has lost; with `this` one [], if it is. It waits for the device."""
         own_M = self._lost_M[members]
         if self.asked:
             return [0] * len(own_M)
-        found: list[int] = own_M.tolist()
-        own_M.zero_()
+        found: list[int] = (own_M if this is None else own_M + this).tolist()
         return found
+
+    def forget(self, members: slice) -> None:
+        """Count anew what these lose, from here on."""
+        self._lost_M[members].zero_()

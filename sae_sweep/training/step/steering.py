@@ -9,6 +9,7 @@ Everything stays on the device: no step waits for a number.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import log, sqrt
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from sae_sweep.kernels.device import beside
 from sae_sweep.plan.schedules import Schedule
+from sae_sweep.saes.bank import Write
 
 GAIN = 40.0
 """Log-coefficient per unit of log-L0 error, over a whole run: a time constant of about a fortieth of it. For one step
@@ -78,12 +80,12 @@ class Coefficients:
         steps: Sequence[int],
         l0_M: Tensor,
         lost: Tensor | None = None,
-    ) -> None:
-        """Take in the L0 of a step of some members; it moves no coefficient while lr rises, or from `hold_from` on, and
-        does nothing where the step is `lost`."""
+    ) -> list[Write]:
+        """What takes in the L0 of a step of some members; it moves no coefficient while lr rises, or from `hold_from`
+        on, and does nothing where the step is `lost`."""
         steered = self._steered[members]
         if not any(steered):
-            return
+            return []
         gain_M = beside(
             l0_M,
             [
@@ -96,15 +98,16 @@ class Coefficients:
         smoothed_M = self.smoothed_l0_M[members]
         before_M = torch.where(smoothed_M.isnan(), l0_M, smoothed_M).clamp(min=L0_FLOOR)
         now_M = torch.where(smoothed_M.isnan(), l0_M, smoothed_M + weight_M * (l0_M - smoothed_M))
-        smoothed_M.copy_(now_M if lost is None else torch.where(lost, smoothed_M, now_M))
-        above_M = (smoothed_M.clamp(min=L0_FLOOR) / self._target_M[members]).log()
+        now_M = now_M if lost is None else torch.where(lost, smoothed_M, now_M)
+        above_M = (now_M.clamp(min=L0_FLOOR) / self._target_M[members]).log()
         passed_M = (1 - fall_M) * self._first_M[members]  # what L0 may be above its target by
         error_M = above_M.clamp(max=0.0) + (above_M - passed_M).clamp(min=0.0)
         error_M = error_M.clamp(-ERROR_LIMIT, ERROR_LIMIT)
         damping_M = beside(l0_M, [s.steering.damping for s in schedules])
-        moved_M = (smoothed_M.clamp(min=L0_FLOOR) / before_M).log() * ((gain_M > 0) & (error_M != 0))
+        moved_M = (now_M.clamp(min=L0_FLOOR) / before_M).log() * ((gain_M > 0) & (error_M != 0))
         factor_M = (gain_M * error_M + damping_M * moved_M).exp()
-        self.value_M[members] *= factor_M if lost is None else torch.where(lost, 1.0, factor_M)
+        factor_M = factor_M if lost is None else torch.where(lost, 1.0, factor_M)
+        return [partial(smoothed_M.copy_, now_M), partial(self.value_M[members].mul_, factor_M)]
 
     def tensors(self) -> dict[str, Tensor]:
         """All that steps change, by name."""

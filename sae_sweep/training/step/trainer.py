@@ -1,9 +1,8 @@
 """One bank in training: its members take their steps over each block of activations."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from math import nan
-from time import time
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,31 +13,19 @@ from sae_sweep.kernels.device import beside
 from sae_sweep.kernels.facts import CACHE_BYTES, DENSE_ABOVE
 from sae_sweep.plan.constants import CHUNK_ELEMENTS
 from sae_sweep.plan.groups import BankPlan
-from sae_sweep.saes.bank import Batch, Chunk
+from sae_sweep.saes.bank import Batch, Chunk, Write
 from sae_sweep.saes.base import Losses
 from sae_sweep.training.step.bank import TrainedBank
 from sae_sweep.training.step.calibration import Calibration
-from sae_sweep.training.step.divergence import divergence
 from sae_sweep.training.step.member import TrainedMember
 from sae_sweep.training.step.objectives import SplicedLoss
 from sae_sweep.training.step.precision import HALVES, ROWS_IN, matrix_products
+from sae_sweep.training.step.record import StepRecord, recorded
 from sae_sweep.training.step.resampling import SAMPLE_ROWS, resample
 from sae_sweep.training.step.rooms import MOST_CROWD, Rooms
 
 ROUTE_EVERY = 16
 """Steps between a member's looks at its own density."""
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """What one logged step of one member looked like."""
-
-    label: str
-    step: int
-    tokens: int
-    values: dict[str, float]
-    moment: float = field(default_factory=time, compare=False)
-    """When it was taken, by the wall clock: no part of a result."""
 
 
 class BankTrainer:
@@ -55,7 +42,8 @@ class BankTrainer:
         self._half = HALVES.get(self._precision)
         """The format of products that say what may be chosen, on a GPU."""
         self.whole = True
-        """Whether members are between two steps, even where one raised: none is half done."""
+        """Whether members are between two steps, even where one raised: none is half done. A step makes all that takes
+        memory before it changes anything."""
         self._most_members = len(self.members)
         """Of a chunk, at most."""
         self.records: list[StepRecord] = []
@@ -112,7 +100,7 @@ class BankTrainer:
             for index in due:
                 member = self.members[index]
                 if member.running and member.step in member.schedule.resample_steps:
-                    self._resample(index, self.trained.inputs.batch(block, slice(0, SAMPLE_ROWS)))
+                    self._resample(index, block)
             if any(self.members[index].milestones for index in stepping):
                 return
             try:
@@ -131,17 +119,20 @@ class BankTrainer:
             if not self._go_back():
                 return []
 
-    def _go_back(self, members: Sequence[TrainedMember] | None = None) -> bool:
-        """Let members, all unless some are given, take the steps anew that they lost; whether there were any. It waits
-        for the device."""
-        some = range(len(self.members)) if members is None else [self.members.index(one) for one in members]
-        lost = self._rooms.lost(slice(some[0], some[-1] + 1))
-        for index, steps in zip(some, lost, strict=True):
+    def _go_back(self) -> bool:
+        """Let members take the steps anew that they lost; whether there were any. It waits for the device."""
+        some = slice(0, len(self.members))
+        if any(lost := self._rooms.lost(some)):
+            self._take_back(some, lost)
+        return any(lost)
+
+    def _take_back(self, some: slice, lost: Sequence[int]) -> None:
+        """Let neighbours be where they were before so many steps."""
+        self._rooms.forget(some)
+        for member, steps in zip(self.members[some], lost, strict=True):
             if steps:
-                member = self.members[index]
                 member.step, member.batches, member.dense = member.step - steps, member.batches - steps, True
                 member.crowd = min(2 * member.crowd, MOST_CROWD)
-        return any(lost)
 
     def _chunks(self, stepping: Sequence[int]) -> list[Chunk]:
         """Runs of neighbours among these members that take the same route, cut to the size that stays in cache."""
@@ -212,76 +203,97 @@ class BankTrainer:
         with matrix_products(self._precision):
             losses, gradients = self.bank.gradients(batch, chunk, coefficient_M, dead_F, own.variance, clocks)
         lost = None if chunk.room is None else chunk.room.lost
-        self.whole = False
+        writes = self.bank.move(chunk, losses, lost)
         for index, (gradient, member) in enumerate(zip(gradients, members, strict=True), chunk.first):
-            own.adam.step(index, gradient, member.schedule, member.step, lost)
+            writes += own.adam.update(index, gradient, member.schedule, member.step, lost)
         silent_F = own.silent_F[self.bank.latents(chunk.first, chunk.last)]
-        if lost is None:
-            silent_F.add_(1).masked_fill_(losses.fired_F > 0, 0)
-        else:
-            silent_F.copy_(torch.where(lost, silent_F, (silent_F + 1).masked_fill_(losses.fired_F > 0, 0)))
+        after_F = (silent_F + 1).masked_fill_(losses.fired_F > 0, 0)
+        writes.append(partial(silent_F.copy_, after_F if lost is None else torch.where(lost, silent_F, after_F)))
         widths = [member.plan.width for member in members]
         fired_M = torch.stack([own_F.sum() for own_F in losses.fired_F.split(widths)])
         l0_M = fired_M.double() / len(batch.x_BD)
-        own.coefficients.observe(chunk.members, schedules, steps, l0_M, lost)
-        if chunk.room is not None:
-            self._rooms.note(chunk.members, chunk.room)
-        self._look(members, losses, coefficient_M, l0_M)
+        writes += own.coefficients.observe(chunk.members, schedules, steps, l0_M, lost)
+        if lost is not None:
+            writes.append(partial(self._rooms.note, chunk.members, lost))
+        self._change(members, writes + self._looks(chunk, losses, lost, after_F, coefficient_M, l0_M))
+
+    def _change(self, members: Sequence[TrainedMember], writes: Sequence[Write]) -> None:
+        """Do what a step has prepared. None of it takes memory, but for a kernel's code when it is first launched."""
+        self.whole = False
+        for write in writes:
+            if not _done(write):
+                give_back()
+                write()
         for member in members:
             member.step += 1
             member.batches += 1
         self.whole = True
 
-    def _look(self, members: Sequence[TrainedMember], losses: Losses, coefficient_M: Tensor, l0_M: Tensor) -> None:
-        """At fixed steps only, since reading numbers makes the device wait: routes, log lines, divergence."""
+    def _looks(
+        self, chunk: Chunk, losses: Losses, this: Tensor | None, silent_F: Tensor, *numbers: Tensor
+    ) -> list[Write]:
+        """What is found at fixed steps only, since reading makes the device wait: routes, log lines, divergence.
+        `silent_F` is as the step leaves it."""
+        members = self.members[chunk.members]
         looking = [member.step % ROUTE_EVERY == 0 for member in members]
         recording = [one.step % one.plan.log_every == 0 or one.step + 1 == one.schedule.total_steps for one in members]
-        if not any(looking + recording) or self._go_back(members):
-            return
-        widths = [member.plan.width for member in members]
+        if not any(looking + recording):
+            return []
+        if any(lost := self._rooms.lost(chunk.members, this)):
+            return [partial(self._take_back, chunk.members, lost)]
+        widths, found = [member.plan.width for member in members], list[Write]()
+        support, silent = losses.support_F.split(widths), silent_F.split(widths)
         for i, member in enumerate(members):
             if looking[i]:
-                self._look_at(member, losses.support_F.split(widths)[i])
+                found.append(self._look_at(member, support[i], silent[i]))
             if recording[i]:
-                self._record(member, i, losses, coefficient_M, l0_M)
+                found.append(
+                    partial(self._keep, member, *recorded(self.trained, member, i, losses, silent[i], *numbers))
+                )
+        return found
 
-    def _look_at(self, member: TrainedMember, support_F: Tensor) -> None:
+    def _look_at(self, member: TrainedMember, support_F: Tensor, silent_F: Tensor) -> Write:
         """What a member's next steps go by: its route, and what they need room for."""
         kind = self.trained.device.type
         kind = "tf32" if kind == "cuda" and self._precision == "tf32" else kind
-        member.entries = int(support_F.sum().item())
-        member.dense = member.entries > DENSE_ABOVE[kind] * member.plan.width * self._batch_size
+        entries, most_dead = int(support_F.sum().item()), member.most_dead
+        dense = entries > DENSE_ABOVE[kind] * member.plan.width * self._batch_size
         if not self._rooms.asked:
-            member.most_dead = int((member.silent_F >= member.dead_steps - ROUTE_EVERY).sum().item())
+            most_dead = int((silent_F >= member.dead_steps - ROUTE_EVERY).sum().item())
+        return partial(member.go_by, entries, most_dead, dense)
 
-    def _record(self, member: TrainedMember, i: int, losses: Losses, coefficient_M: Tensor, l0_M: Tensor) -> None:
-        reconstruction, variance = losses.reconstruction_M[i].item(), self.trained.variance
-        squared = reconstruction if losses.squared_M is None else losses.squared_M[i].item()
-        mean = self.trained.worth * variance  # what it costs that the mean is in the place of activations
-        values = {
-            "loss": losses.total(coefficient_M)[i].item(),
-            "reconstruction": reconstruction,
-            "fvu": squared / variance if variance > 0 else nan,
-            **({} if losses.squared_M is None else {"unrecovered": reconstruction / mean if mean > 0 else nan}),
-            "sparsity": losses.sparsity_M[i].item() if losses.sparsity_M is not None else 0.0,
-            "auxiliary": losses.auxiliary_M[i].item() if losses.auxiliary_M is not None else 0.0,
-            "l0": l0_M[i].item(),
-            "lr": member.schedule.lr_at(member.step),
-            "coefficient": coefficient_M[i].item() / member.coefficient_unit,
-            "coefficient_optimised": coefficient_M[i].item(),
-            "dead_fraction": member.dead_fraction,
-        }
-        member.failed = divergence(values, mean, member.step)
-        self.records.append(StepRecord(member.plan.label, member.step, member.tokens + self._batch_size, values))
+    def _keep(self, member: TrainedMember, record: StepRecord, failed: str | None) -> None:
+        member.failed = failed
+        self.records.append(record)
 
-    def _resample(self, index: int, batch: Batch) -> None:
+    def _resample(self, index: int, block: Block) -> None:
+        """Set a member's dead latents anew; where memory does not last, once more with what can be given back."""
+        self.whole = False  # it is no state to go on from, in which this was not done
+        resampled = partial(self._resampled, index, block)
+        if not _done(resampled):
+            give_back()
+            resampled()
+        self.whole = True
+
+    def _resampled(self, index: int, block: Block) -> None:
         own, member = self.trained, self.members[index]
-        silent_F, self.whole = member.silent_F, False
-        dead_F = silent_F >= member.schedule.dead_window_steps
+        batch = own.inputs.batch(block, slice(0, SAMPLE_ROWS))
+        dead_F = member.silent_F >= member.schedule.dead_window_steps
         generator = torch.Generator().manual_seed(member.plan.config.seed * 1_000_003 + member.step)
         coefficient = own.coefficients.value_M[index].item() / own.worth
         try:
-            silent_F[resample(self.bank, own.adam, index, dead_F, batch, coefficient, generator)] = 0
+            dead_K = resample(self.bank, own.adam, index, dead_F, batch, coefficient, generator)
+            member.silent_F.index_fill_(0, dead_K, 0)
         except FloatingPointError as error:
             member.failed = f"resampling after step {member.step}: {error}"
-        self.whole = True
+
+
+def _done(write: Write) -> bool:
+    """Whether there was memory for it."""
+    try:
+        write()
+    except OUT_OF_MEMORY as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    return True

@@ -10,6 +10,7 @@ from sae_sweep.training.step.resampling import resample
 from tests.saes.problems import D
 from tests.saes.test_cross_layer import D_OUT, OWN, SPACES, WIDTH, bank_of, cross_layer, found
 from tests.training.fabricate import member
+from tests.training.step.test_optimizer import step_of
 from tests.training.step.test_resampling import NORMS
 
 DEAD = (1, 9, 15, 23)
@@ -58,7 +59,7 @@ def test_rows_stay_at_unit_norm_end_to_end() -> None:
     before = bank.storage["W_dec"].clone()
     _, gradients = found(made, y_BD, dense=False)
     adam = Adam(bank)
-    adam.step(0, gradients, schedule, 0)
+    step_of(adam, 0, gradients, schedule, 0)
     torch.testing.assert_close(SPACES.decoder_norms(bank.storage["W_dec"]), torch.ones(WIDTH, dtype=torch.float64))
     seen = SPACES.tables(adam.moments["first_moment"]["W_dec"])
     for moment, table in zip(seen, SPACES.tables(before), strict=True):

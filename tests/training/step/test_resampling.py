@@ -13,6 +13,7 @@ from sae_sweep.training.step.resampling import resample
 from tests.saes import problems, reference
 from tests.saes.kinds import KINDS as ALL_KINDS
 from tests.saes.kinds import TOPK_KINDS
+from tests.training.refusing import Refusing, count
 
 KINDS = [kind for kind in ALL_KINDS if kind not in TOPK_KINDS]
 NORMS = {"april": 0.1, "jumprelu_anthropic": 3**-0.5}
@@ -171,3 +172,22 @@ def test_revived_latents_are_no_twins(inputs: int) -> None:
     batch = batch_of(made.x_BD[:inputs])
     resample(bank, Adam(bank), 0, dead_F, batch, COEFFICIENT, torch.Generator().manual_seed(0))
     assert len({tuple(row.tolist()) for row in bank.storage["W_dec"]}) == width
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_where_memory_does_not_last_nothing_has_changed(kind: str) -> None:
+    """At any operator, those that change something among them."""
+    bank, adam, x_BD = filled(kind)
+    tensors = {**bank.storage, **adam.tensors()}
+    before = copies(tensors)
+    total = count(lambda: call(bank, adam, dead_mask(*DEAD), x_BD))
+    expected = copies(tensors)
+    for at in range(total):
+        for name, tensor in tensors.items():
+            tensor.copy_(before[name])
+        with pytest.raises(torch.OutOfMemoryError), Refusing(at):
+            call(bank, adam, dead_mask(*DEAD), x_BD)
+        names = [name for name, tensor in tensors.items() if not torch.equal(tensor, before[name])]
+        assert all(name.startswith(("first_moment/", "second_moment/")) for name in names), at
+        call(bank, adam, dead_mask(*DEAD), x_BD)
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in tensors.items()), at

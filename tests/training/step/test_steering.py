@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,13 @@ from sae_sweep.training.step.steering import Coefficients, first_guess
 from tests.training.step.test_optimizer import PLAIN
 
 CPU = torch.device("cpu")
+
+
+def observe(control: Coefficients, *given: Any) -> None:
+    for write in control.observe(*given):
+        write()
+
+
 VARIANCE = 50.0
 
 
@@ -43,7 +51,7 @@ def steer(targets: list[float], scales: list[float], total: int) -> tuple[Tensor
         coefficients.append(control.value_M.clone())
         l0 = [plant.respond(c) for plant, c in zip(plants, control.value_M.tolist(), strict=True)]
         seen.append(torch.tensor(l0, dtype=torch.float64))
-        control.observe(slice(0, len(targets)), schedules, [step] * len(targets), seen[-1])
+        observe(control, slice(0, len(targets)), schedules, [step] * len(targets), seen[-1])
     return torch.stack(coefficients), torch.stack(seen)
 
 
@@ -63,7 +71,7 @@ def test_a_short_run_does_not_wind_up() -> None:
     """L0 far above its target for as long as it lasts moves the coefficient of 100 steps by less than a factor of 2."""
     control = Coefficients([None], [10.0], 1.0, VARIANCE, CPU)
     for step in range(100):
-        control.observe(slice(0, 1), [schedule(100)], [step], torch.tensor([500.0], dtype=torch.float64))
+        observe(control, slice(0, 1), [schedule(100)], [step], torch.tensor([500.0], dtype=torch.float64))
     assert 1 < control.value_M.item() / first_guess(VARIANCE, 10.0, 1.0) < 2
 
 
@@ -74,7 +82,7 @@ def test_waits_while_lr_rises() -> None:
     moved = []
     for step in range(100):
         before = control.value_M.item()
-        control.observe(slice(0, 1), [warming], [step], torch.tensor([50.0], dtype=torch.float64))
+        observe(control, slice(0, 1), [warming], [step], torch.tensor([50.0], dtype=torch.float64))
         if control.value_M.item() != before:
             moved.append(step)
     assert moved == [*range(5, 40), *range(45, 80)]
@@ -88,9 +96,9 @@ def test_several_at_once_are_each_alone() -> None:
     alone = [Coefficients([None], [target], 1.0, VARIANCE, CPU) for target in targets]
     schedules = [schedule(total) for total in totals]
     for step, l0_M in enumerate(seen):
-        together.observe(slice(0, 3), schedules, [step] * 3, l0_M)
+        observe(together, slice(0, 3), schedules, [step] * 3, l0_M)
         for i, one in enumerate(alone):
-            one.observe(slice(0, 1), schedules[i : i + 1], [step], l0_M[i : i + 1])
+            observe(one, slice(0, 1), schedules[i : i + 1], [step], l0_M[i : i + 1])
     assert torch.equal(together.value_M, torch.cat([one.value_M for one in alone]))
     assert (together.value_M != torch.tensor([first_guess(VARIANCE, t, 1.0) for t in targets])).all()
 
@@ -101,7 +109,7 @@ def test_a_fixed_coefficient_stays_beside_a_steered_one() -> None:
     assert start.tolist() == [0.25, first_guess(VARIANCE, 16.0, 1.0), 0.0]
     for step in range(50):
         l0_M = torch.tensor([500.0, 500.0, 500.0], dtype=torch.float64)
-        control.observe(slice(0, 3), [schedule(100)] * 3, [step] * 3, l0_M)
+        observe(control, slice(0, 3), [schedule(100)] * 3, [step] * 3, l0_M)
     assert control.value_M[[0, 2]].tolist() == [0.25, 0.0]
     assert control.value_M[1] > start[1]  # too many fire: press harder
 
@@ -111,7 +119,7 @@ def test_direction(l0: float, sign: int) -> None:
     control = Coefficients([None], [16.0], 1.0, VARIANCE, CPU)
     start = control.value_M.item()
     for step in range(5):
-        control.observe(slice(0, 1), [schedule(100)], [step], torch.tensor([l0], dtype=torch.float64))
+        observe(control, slice(0, 1), [schedule(100)], [step], torch.tensor([l0], dtype=torch.float64))
     change = control.value_M.item() - start
     assert change == pytest.approx(0, abs=1e-15) if sign == 0 else change * sign > 0
     assert control.value_M.item() > 0
@@ -120,7 +128,7 @@ def test_direction(l0: float, sign: int) -> None:
 def test_members_that_finish_at_different_steps_hold_each_at_its_own() -> None:
     control = Coefficients([None, None], [16.0, 16.0], 1.0, VARIANCE, CPU)
     l0_M = torch.tensor([64.0, 64.0], dtype=torch.float64)
-    control.observe(slice(0, 2), [schedule(100), schedule(200)], [80, 80], l0_M)
+    observe(control, slice(0, 2), [schedule(100), schedule(200)], [80, 80], l0_M)
     guess = first_guess(VARIANCE, 16.0, 1.0)
     assert control.value_M[0].item() == guess
     assert control.value_M[1].item() > guess
@@ -139,7 +147,7 @@ TUNED = replace(PLAIN, total_steps=100, hold_from=100, steering=STEERING["tuned"
 def moved(l0: float, step: int, schedule: Schedule) -> float:
     """By what log-coefficient one step moves at an L0, of a member of 512 latents that is to reach 8."""
     control = Coefficients([1.0], [8.0], 1.0, VARIANCE, CPU, 1.0, [512])
-    control.observe(slice(0, 1), [schedule], [step], torch.tensor([l0], dtype=torch.float64))
+    observe(control, slice(0, 1), [schedule], [step], torch.tensor([l0], dtype=torch.float64))
     return control.value_M.log().item()
 
 
@@ -162,6 +170,6 @@ def test_the_coefficient_goes_with_l0_as_it_moves() -> None:
     """From 10 to 12 over a step of a run of 100: the average is of one step."""
     control = Coefficients([1.0], [8.0], 1.0, VARIANCE, CPU, 1.0, [512])
     for step, l0 in ((50, 10.0), (51, 12.0)):
-        control.observe(slice(0, 1), [TUNED], [step], torch.tensor([l0], dtype=torch.float64))
+        observe(control, slice(0, 1), [TUNED], [step], torch.tensor([l0], dtype=torch.float64))
     expected = 0.08 * (math.log(10 / 8) + min(0.35, math.log(12 / 8))) + math.log(12 / 10)
     assert control.value_M.log().item() == pytest.approx(expected, rel=1e-9)
