@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 import torch
 
 from sae_sweep.activations.block import Block
-from sae_sweep.host.memory import OUT_OF_MEMORY, give_back, is_out_of_memory
+from sae_sweep.host.memory import OUT_OF_MEMORY, is_out_of_memory
 
 
 class Prefetch:
@@ -32,16 +32,20 @@ class Prefetch:
         self._beside = True
         """Whether there is room for a block beside steps, as far as is known."""
 
+    def pays_ahead(self, index: int) -> bool:
+        """Whether a block is worth making ahead, and there is room."""
+        return self._beside and self._pays(index)
+
     def announce(self, index: int) -> None:
-        """Begin with a block, if that pays, there is room, and the one announced before was fetched."""
-        if self._ahead is None and self._beside and self._pays(index):
+        """Begin with a block, if that pays and the one announced before was fetched."""
+        if self._ahead is None and self.pays_ahead(index):
             if self._stream is not None:  # what is queued already may write what the block is made from
                 self._stream.wait_stream(torch.cuda.current_stream(self._device))
             self._ahead = (index, self._thread.submit(self._made, index))
 
     def block(self, index: int) -> Block:
         """The block at `index`, made ahead or now. Raises what making it raises; where memory ran out while steps were
-        taken, it is made now, and none ahead from then on."""
+        taken, none is made ahead from then on."""
         there, self._there = self._there, None
         if there is not None and there.index == index:
             return there
@@ -56,13 +60,8 @@ class Prefetch:
         try:
             block = future.result()
         except OUT_OF_MEMORY as error:
-            if not is_out_of_memory(error):
-                raise
-            self._beside = False
-        if not self._beside:
-            del future  # which holds the error, and that what was being made
-            give_back()
-            return self._make(index)
+            self._beside = not is_out_of_memory(error)
+            raise
         if self._stream is not None:
             current = torch.cuda.current_stream(self._device)
             current.wait_stream(self._stream)

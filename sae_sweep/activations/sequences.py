@@ -55,6 +55,10 @@ class WholePasses:
         self._kept.append(clean)
         return {hook: clean.activations[hook] for hook in hooks}
 
+    def forget(self) -> None:
+        """Let go of what was kept, as of a block for which memory did not last."""
+        self._kept = []
+
     def take(self) -> CleanPass:
         """What was kept since the last time, as one pass."""
         passes, self._kept = self._kept, []

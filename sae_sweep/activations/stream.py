@@ -119,6 +119,8 @@ class ActivationStream:
             )
         places_B = torch.from_numpy(permutation(count, BLOCK_ORDER, self._config.seed, index))
         taken = BlockRows(index, tokens_RT, counted_RT, places_B)
+        if self._whole is not None:
+            self._whole.forget()
         if self._recall is None:
             activations = self._gather(taken, self._hooks)
         else:

@@ -89,7 +89,10 @@ def test_a_block_without_memory_beside_steps_is_made_after_them(maker: Maker) ->
 
     blocks = Prefetch(make, CPU, lambda _: True)
     blocks.announce(3)
+    with pytest.raises(torch.OutOfMemoryError):
+        blocks.block(3)
     assert blocks.block(3).index == 3
+    assert not blocks.pays_ahead(4)
     blocks.announce(4)  # no more
     blocks.rest()
     assert tried == [3, 3]

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -55,22 +57,98 @@ def trained(folder: Path, *arguments: str) -> tuple[Path, str]:
     return folder / "outputs" / "it", said
 
 
+def by_one(folder: Path, *arguments: str) -> Path:
+    """A sweep by one process."""
+    folder.mkdir(exist_ok=True)
+    done = run_forked(arguments, folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "outputs" / "it"
+
+
+@pytest.fixture(scope="module")
+def mixed(read: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first of SWEEPS by one process."""
+    return by_one(tmp_path_factory.mktemp("mixed"), *read, *GROUP, *MIXED)
+
+
 @pytest.mark.parametrize(
     "sweep", [name if SWEEPS[name][0] is MIXED else pytest.param(name, marks=pytest.mark.evidence) for name in SWEEPS]
 )
 def test_two_processes_are_one(
-    sweep: str, read: tuple[str, ...], tmp_path: Path, llama_folder: Path, tuned_folder: Path
+    sweep: str, read: tuple[str, ...], tmp_path: Path, llama_folder: Path, tuned_folder: Path, mixed: Path
 ) -> None:
     words, members = SWEEPS[sweep]
     asked = [word.format(llama_folder, tuned_folder) for word in words]
-    (tmp_path / "one").mkdir()
-    done = run_forked((*read, *GROUP, *asked), tmp_path / "one")
-    assert done.returncode == 0, done.stderr
-    alone = tmp_path / "one" / "outputs" / "it"
+    alone = mixed if words is MIXED else by_one(tmp_path / "one", *read, *GROUP, *asked)
     both, _ = trained(tmp_path / "two", *read, *GROUP, *asked, "launcher.devices=2")
     assert len(list(alone.glob("*/metrics.json"))) == members
     assert bool(list(alone.glob("*/milestones/*/metrics.json"))) == ("milestones" in sweep)
     assert_same(both, alone)
+
+
+def refused(folder: Path, rank: int, places: dict[str, dict[str, int]], *arguments: str) -> tuple[list[int], list[str]]:
+    """Two ranks of which one is refused memory: their exit codes, and what they said."""
+    folder.mkdir(exist_ok=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ranks = []
+    for own in range(2):
+        mine = {"RANK": own, "LOCAL_RANK": own, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+        environment = os.environ | {name: str(value) for name, value in mine.items()} | {"MASTER_ADDR": "127.0.0.1"}
+        environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+        said = json.dumps(places if own == rank else {})
+        command = [sys.executable, "-m", "tests.e2e.refused_rank", said, *(arguments if own == 0 else ())]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        ranks.append(subprocess.Popen(command, cwd=folder, env=environment, **pipes))
+    try:
+        found = [one.communicate(timeout=120)[0] for one in ranks]  # none may wait for what will not come
+    finally:
+        for one in ranks:
+            one.kill()
+    return [one.returncode for one in ranks], found
+
+
+REFUSED = {
+    "harvest": {"1": 1},
+    "room": {"2": 1},
+    "after they met": {"3": 2},
+    "before they meet": {"4": 1},  # which is made for the last corrections
+    "step": {"2": 2},
+    "judging": {"2": 1},
+}
+WAYS = [*["with what was given back"] * 3, "members wait on the host", "with what was given back"]
+
+
+@pytest.mark.parametrize("rank", [1, pytest.param(0, marks=pytest.mark.evidence)])
+def test_a_rank_without_memory_changes_nothing(rank: int, read: tuple[str, ...], tmp_path: Path, mixed: Path) -> None:
+    """What ranks make together all make once more; what is its own it does again by itself."""
+    codes, said = refused(tmp_path, rank, REFUSED, *read, *GROUP, *MIXED, "launcher.memory_gb=100")
+    assert codes == [0, 0], said
+    assert {f"REFUSED {place} {block}" for place in REFUSED for block in REFUSED[place]} <= set(said[rank].splitlines())
+    told = re.findall(r"out of memory while a block is made; once more, (.*)", said[0])
+    assert told == WAYS
+    assert_same(tmp_path / "outputs" / "it", mixed)
+
+
+@pytest.mark.evidence
+def test_a_block_made_ahead_without_memory_on_one_rank(read: tuple[str, ...], tmp_path: Path, mixed: Path) -> None:
+    """Blocks are in a cache, so that they are made ahead; from then on they are not, on either rank."""
+    own = (*read, *GROUP, *MIXED, f"data.cache={tmp_path / 'kept'}")
+    assert refused(tmp_path / "first", 1, {}, *own)[0] == [0, 0]
+    codes, said = refused(tmp_path / "second", 1, {"made ahead": {"1": 1, "2": 1}}, *own)
+    assert codes == [0, 0], said
+    assert said[1].count("REFUSED made ahead") == 1
+    assert_same(tmp_path / "second" / "outputs" / "it", mixed)
+
+
+@pytest.mark.evidence
+@pytest.mark.parametrize("place", ["harvest", "room", "after they met", "before they meet"])
+def test_a_rank_that_never_has_memory_ends_all_in_one_line(place: str, read: tuple[str, ...], tmp_path: Path) -> None:
+    codes, said = refused(tmp_path, 1, {place: {"1": 99}}, *read, *GROUP, *MIXED)
+    assert codes == [2, 0], said
+    assert said[0].count("sae-sweep: error: launcher.memory_gb: memory does not last for a block") == 1
+    assert "Traceback" not in said[0] + said[1]
 
 
 @pytest.mark.evidence

@@ -22,6 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sae_sweep.errors import ConfigError, ProcessLost, travelling
+from sae_sweep.host.memory import OUT_OF_MEMORY, give_back, is_out_of_memory
 from sae_sweep.host.rank_processes import Role, Started
 from sae_sweep.model.load import resolve_device
 
@@ -103,16 +104,35 @@ class Ranks:
         try:
             value = make()
         except Exception as error:
-            self._say(_Raised(self.rank, error), channel)
-            self._told = error
+            self.fail(error, channel)
             raise
         return self.exchange(value, channel)
 
-    def ready(self, make: Callable[[], T]) -> T:
+    def fail(self, error: Exception, channel: Any = None) -> None:
+        """Say that this rank fails, in place of what it had to say."""
+        self._say(_Raised(self.rank, error), channel)
+        self._told = error
+
+    def ready(self, make: Callable[[], T], channel: Any = None) -> T:
         """What this rank makes, once all have made theirs. Where that raises on one of them, it does on all."""
         made: list[T] = []
-        self.collected(lambda: made.append(make()))
+        self.collected(lambda: made.append(make()), channel)
         return made[0]
+
+    def made_with(self, make: Callable[[], T], ways: Iterator[str], tell: Callable[[str], None]) -> T | None:
+        """What this rank makes, once all have made theirs. Where memory does not last on one of them all let go of
+        theirs, the next way is taken, which is told, and all make theirs again; None where no way is left. `ways` come
+        to the same on all ranks."""
+        while True:
+            found = _as_far_as_memory_lasts(make)
+            if not self.any(not found):
+                return found[0]
+            found.clear()  # where the error no longer holds what was made
+            how = next(ways, None)
+            if how is None:
+                return None
+            give_back()
+            tell(how)
 
     def shared(self, make: Callable[[], T]) -> T:
         """What rank 0 makes; the others do not."""
@@ -133,7 +153,7 @@ class Ranks:
                 if not self.first and not isinstance(error, ConfigError | OSError):
                     traceback.print_exc()  # of which the others hear one line
                 with suppress(Exception):
-                    self._say(_Raised(self.rank, error), None)
+                    self.fail(error)
             raise
 
     def dismiss(self) -> None:
@@ -194,6 +214,16 @@ class Ranks:
 
 
 ALONE = Ranks(Role())
+
+
+def _as_far_as_memory_lasts(make: Callable[[], T]) -> list[T]:
+    """What is made; nothing where memory does not last for it."""
+    try:
+        return [make()]
+    except OUT_OF_MEMORY as error:
+        if not is_out_of_memory(error):
+            raise
+    return []
 
 
 def _bytes(x: Tensor) -> Tensor:

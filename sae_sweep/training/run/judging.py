@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 from sae_sweep import __version__
 from sae_sweep.activations.block import Block
 from sae_sweep.activations.first_block import write_first_block
-from sae_sweep.activations.prefetch import Prefetch
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import Evaluation, Evaluator
 from sae_sweep.evaluation.metrics import VERSION, closed
@@ -26,6 +25,7 @@ from sae_sweep.plan.constants import TRIM_ROWS, rows_together
 from sae_sweep.plan.fingerprints import digests, fingerprints, hashed
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.training.devices.waves import Waves
+from sae_sweep.training.run.blocks import Blocks
 from sae_sweep.training.run.trim import mean_l0, trimmed
 from sae_sweep.training.run.work import Work
 from sae_sweep.training.step.member import TrainedMember
@@ -42,7 +42,7 @@ class Judging:
     """The court of one group: the same held-out rows for every member, on the way and at the end."""
 
     def __init__(
-        self, waves: Waves, evaluators: Mapping[str, Evaluator], blocks: Prefetch, source_metadata: Mapping[str, Any]
+        self, waves: Waves, evaluators: Mapping[str, Evaluator], blocks: Blocks, source_metadata: Mapping[str, Any]
     ) -> None:
         """`evaluators` by value of `evaluation.positions`; `source_metadata` is what cfg.json says of the source."""
         self._waves, self._evaluators, self._blocks = waves, dict(evaluators), blocks

@@ -5,11 +5,10 @@ from contextlib import closing
 from functools import partial
 
 from sae_sweep.activations.block import Block
-from sae_sweep.activations.prefetch import Prefetch
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.evaluator import Evaluator
 from sae_sweep.folder.sweep import MemberResult, SweepFolder
-from sae_sweep.host.memory import OUT_OF_MEMORY, give_back, is_out_of_memory
+from sae_sweep.host.memory import give_back
 from sae_sweep.host.signals import Interrupted, Stop
 from sae_sweep.plan.groups import Group
 from sae_sweep.tracking.described import member_run
@@ -19,6 +18,7 @@ from sae_sweep.tracking.tracker import Tracker
 from sae_sweep.training.devices.lanes import Lanes
 from sae_sweep.training.devices.ranks import ALONE, Ranks, nothing
 from sae_sweep.training.devices.waves import Waves
+from sae_sweep.training.run.blocks import Blocks
 from sae_sweep.training.run.checkpointing import Keeper
 from sae_sweep.training.run.judging import Judging
 from sae_sweep.training.run.sources import Source
@@ -46,7 +46,7 @@ class GroupRun:
         `group` is that of all ranks, `waves` and `evaluators` are this one's."""
         self.source, self._ranks, self._progress = source, ranks, progress
         self._group, self._waves, self._stamp = group, waves, stamp
-        self._blocks = Prefetch(source.block, source.device, source.pays_ahead, first)
+        self._blocks = Blocks(source, waves, ranks, first, progress.message)
         self._judging = Judging(waves, evaluators, self._blocks, source.metadata())
         self._members = waves.members
         self._block = 0
@@ -130,13 +130,13 @@ class GroupRun:
         while self._ranks.any(self._waves.running):
             with work.stop.at_once(self._ranks.alone):
                 try:
-                    block = self._next_block(work)
+                    block = self._blocks.block(self._block)
                 except Exception:  # bad data far into a source, say: what was trained is not lost with it
                     self._keep_alone(work)
                     raise
                 work.progress.read(self._block, 1.0)
                 self._judging.correct(self._members, block, work)
-            said = self._ranks.exchange((self._needed_after(block), self.source.pays_ahead(self._block + 1)))
+            said = self._ranks.exchange((self._needed_after(block), self._blocks.pays_ahead(self._block + 1)))
             if any(needed for needed, _ in said) and all(pays for _, pays in said):
                 self._blocks.announce(self._block + 1)
             self._consume(lanes, block, work)
@@ -151,26 +151,6 @@ class GroupRun:
                 work.tracker.log(member.plan.label, member.step, member.tokens, values)
                 work.judged(member.plan.label, evaluation.metrics)
             self._block += 1
-
-    def _next_block(self, work: Work) -> Block:
-        """The block that comes next. Where memory does not last for it, it is made with what can be given back; then
-        with members on the host meanwhile; then by passes of fewer rows. Raises ConfigError where nothing helps."""
-        ways = iter((("with what was given back", lambda: True), ("members wait on the host", self._waves.leave)))
-        while True:
-            try:
-                return self._blocks.block(self._block)
-            except OUT_OF_MEMORY as error:
-                if not is_out_of_memory(error) or not self._ranks.alone:
-                    raise
-            how = next((how for how, helps in ways if helps()), None)  # where the error no longer holds what was made
-            if how is None and self.source.in_smaller_passes():
-                how = "the model reads half as many rows at a time"
-            if how is None:
-                raise ConfigError(
-                    "launcher.memory_gb: memory does not last for a block beside the members; lower data.block_rows"
-                )
-            give_back()
-            work.progress.message(f"launcher.memory_gb: out of memory while a block is made; once more, {how}")
 
     def _consume(self, lanes: Lanes, block: Block, work: Work) -> None:
         """Train everyone on the block. For a checkpoint that falls due on the way all stop between two steps; at

@@ -12,7 +12,7 @@ from sae_sweep.activations.scaling import SiteStatistics, site_statistics
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.host.machine import host_bytes
-from sae_sweep.host.memory import OUT_OF_MEMORY, give_back, is_out_of_memory
+from sae_sweep.host.memory import give_back
 from sae_sweep.host.signals import Stop, stopping
 from sae_sweep.model.load import resolve_device
 from sae_sweep.plan.groups import BankPlan, Group, hooks_of
@@ -23,6 +23,7 @@ from sae_sweep.training.devices import joining
 from sae_sweep.training.devices.joining import join, joined
 from sae_sweep.training.devices.ranks import Ranks, nothing
 from sae_sweep.training.devices.waves import Paged, Waves, memory_limits
+from sae_sweep.training.run.blocks import first_block
 from sae_sweep.training.run.loop import GroupRun
 from sae_sweep.training.run.sources import Source, open_source
 from sae_sweep.training.step.calibration import Calibration
@@ -75,7 +76,7 @@ def _opened(group: Group, waves: Sequence[Wave], ranks: Ranks, progress: Progres
     configs = [member.config for member in group.members]
     source = ranks.ready(partial(open_source, configs, hooks, group.spliced, ranks, progress))
     progress.read(0, 0.0)
-    first = _first_block(source, ranks, progress)
+    first = first_block(source, ranks, progress.message)
     for bank in banks:
         _check_block(first, bank)
     for hook, inlier_B in first.inliers.items():
@@ -101,21 +102,6 @@ def _opened(group: Group, waves: Sequence[Wave], ranks: Ranks, progress: Progres
     give_back()  # tokenising a text and measuring a block take more than is left of them
     ranks.exchange(None)  # nothing is written before all are ready
     return GroupRun(group, source, turns, evaluators, first, progress, stamp, ranks)
-
-
-def _first_block(source: Source, ranks: Ranks, progress: Progress) -> Block:
-    """The first block; by passes of half as many rows, and again half, where memory does not last for one."""
-    while True:
-        try:
-            return source.calibration()
-        except OUT_OF_MEMORY as error:
-            if not is_out_of_memory(error) or not ranks.alone or not source.in_smaller_passes():
-                raise
-        give_back()  # where the error no longer holds what was made
-        progress.message(
-            "launcher.memory_gb: out of memory while the first block is made; once more, the model reads half as many"
-            " rows at a time"
-        )
 
 
 def _calibrated(banks: Sequence[BankPlan], source: Source, block: Block) -> tuple[list[Calibration], dict[str, Tensor]]:

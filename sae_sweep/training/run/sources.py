@@ -1,6 +1,7 @@
 """Where a group's activations come from: a language model at some sites, files, or a generator."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -29,7 +30,7 @@ from sae_sweep.model.load import resolve_device, resolve_dtype
 from sae_sweep.model.together import harvest_together, load_models, smallest_vocabulary
 from sae_sweep.model.within import within_documents
 from sae_sweep.tracking.progress import Progress, quiet
-from sae_sweep.training.devices.gathering import together
+from sae_sweep.training.devices.gathering import Gathering
 from sae_sweep.training.devices.ranks import ALONE, Ranks
 from sae_sweep.training.run.stored import StoredSource
 from sae_sweep.training.step.objectives import Splicing
@@ -119,12 +120,14 @@ class LanguageModelSource:
         self._tokens = open_tokens(config.data, config.evaluation.tokens, self.model.tokenizer, self._vocabulary)
         self._hooks = tuple(hooks)
         self._cache = open_cache(members or [config], self.models)
-        recall = together(ranks, None if self._cache is None else self._cache.recall, config.data.rows_per_forward)
+        memory = None if self._cache is None else self._cache.recall
+        self._gathering = Gathering(ranks, memory, config.data.rows_per_forward)
         self.splicing = Splicing(self.model, spliced, config.data.rows_per_forward, hooks) if spliced else None
         whole = WholePasses(self.splicing.suffix) if self.splicing else None
         largest = (first_block or FirstBlock()).largest_norms
         self._stream = ActivationStream(
-            self.model, self._tokens.training, hooks, config.data, self._harvest, recall, whole, progress.read, largest
+            *(self.model, self._tokens.training, hooks, config.data, self._harvest),
+            *(self._gathering.recall, whole, progress.read, largest),
         )
 
     def _harvest(self, model: LanguageModel, tokens_RT: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
@@ -140,7 +143,7 @@ class LanguageModelSource:
             ) from error
 
     def block(self, index: int) -> Block:
-        return self._stream.block(index)
+        return self._gathering.meeting(partial(self._stream.block, index))
 
     def pays_ahead(self, index: int) -> bool:
         if self.splicing is not None:

@@ -9,8 +9,7 @@ import torch
 
 from sae_sweep.errors import ConfigError
 from sae_sweep.training.devices.ranks import ALONE
-from sae_sweep.training.run.loop import GroupRun
-from sae_sweep.training.run.opening import _first_block
+from sae_sweep.training.run.blocks import Blocks, first_block
 
 
 class Machine:
@@ -38,9 +37,9 @@ class Machine:
 
 def made(machine: Any) -> tuple[Any, list[str]]:
     told: list[str] = []
-    run, work = object.__new__(GroupRun), SimpleNamespace(progress=SimpleNamespace(message=told.append))
-    vars(run).update(_blocks=machine, _waves=machine, source=machine, _ranks=ALONE, _block=3)
-    return run._next_block(work), told  # type: ignore[arg-type]
+    blocks = object.__new__(Blocks)
+    vars(blocks).update(_ahead=machine, _waves=machine, _source=machine, _ranks=ALONE, _tell=told.append)
+    return blocks.block(3), told
 
 
 @pytest.mark.parametrize(
@@ -91,13 +90,12 @@ def test_other_errors_are_raised() -> None:
 def test_the_first_block_is_made_by_smaller_passes(passes: int) -> None:
     machine, told = Machine(["smaller", "smaller"], passes=passes), list[str]()
     source: Any = SimpleNamespace(calibration=lambda: machine.block(0), in_smaller_passes=machine.in_smaller_passes)
-    progress: Any = SimpleNamespace(message=told.append)
     if passes == 1:
-        with pytest.raises(torch.OutOfMemoryError):
-            _first_block(source, ALONE, progress)
+        with pytest.raises(ConfigError, match=r"launcher\.memory_gb: memory does not last for the first block"):
+            first_block(source, ALONE, told.append)
         assert len(told) == 1
         return
-    assert str(_first_block(source, ALONE, progress)) == "block 0"
+    assert str(first_block(source, ALONE, told.append)) == "block 0"
     assert [line.partition(";")[0] for line in told] == [
         "launcher.memory_gb: out of memory while the first block is made"
     ] * 2
