@@ -251,7 +251,10 @@ def _turns(waves: Sequence[Wave], device: str, block: int) -> Iterator[str]:
         which = f", wave {turn} of {len(waves)}" if len(waves) > 1 else ""
         every = wave.members[0].config.dry_run == "members"
         labels = ", ".join(m.label for m in wave.members) if every else counted(len(wave.members), "member")
-        yield f"  {device}{which}: {bytes_text(wave.peak_bytes)} (block {bytes_text(block)}): {labels}"
+        held = f"block {bytes_text(block)}"
+        if wave.ahead:
+            held += f", the next wave {bytes_text(waves[turn].state_bytes)}"
+        yield f"  {device}{which}: {bytes_text(wave.peak_bytes)} ({held}): {labels}"
 
 
 def _cache(group: Group, block: int) -> str | None:

@@ -23,6 +23,8 @@ TRIM_ROWS, TRIM_FEWEST, TRIM_MARGINS = 2_048, 64, 2**23
 """Rows in the last correction of `sae.l0`: as many as have so many margins, but enough that their mean L0 is like that
 of all."""
 
+PINNED_ROUNDED_MB = 16
+"""MiB: pinned buffers of up to so many are powers of two, larger ones as long as they are asked for."""
 
 TRIMMED_SHARE = 0.1
 """A member whose L0, before its last correction, missed `sae.l0` by more than this share was cut to it, not trained to

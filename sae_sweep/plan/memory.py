@@ -63,6 +63,9 @@ LIBRARY_BYTES = 470_000_000
 """Of a process that has loaded torch and its company and compiled loops, in the host's memory."""
 TEXT_BYTES = 180_000_000
 """Of a model's code, a tokenizer, and what tokenising a text takes, in the host's memory."""
+CONTEXT_BYTES = 600_000_000
+"""Of a GPU, that a process takes beside torch's tensors: its context with the code of kernels, and the workspaces of
+cuBLAS. Assumed, not measured."""
 ALLOCATOR_BYTES = {"cpu": 180_000_000, "cuda": 64_000_000}
 """What a memory allocator keeps of blocks that were freed; small beside anything that does not fit."""
 HEAP_TENSOR = 2**25
@@ -100,7 +103,9 @@ def phases(group: Group, banks: Sequence[BankPlan], on_the_way: int = 0) -> list
     members = [member for bank in banks for member in bank.members]
     state = {"model": model_bytes(group), "members": sum(map(state_bytes, members))}
     state["allocator"] = ALLOCATOR_BYTES[_kind(group)]
-    if not on_gpu(first):
+    if on_gpu(first):
+        state["context"] = CONTEXT_BYTES
+    else:
         state["libraries"] = LIBRARY_BYTES
         state["allocator"] += sum(4 * member_numbers(m) for m in members if 4 * m.encoder_numbers < HEAP_TENSOR)
         if data_kind(first.data.kind).TOKENIZES:

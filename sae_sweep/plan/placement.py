@@ -7,14 +7,15 @@ the group is cut into several passes, each of which runs the model once over the
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.sites import Site
+from sae_sweep.plan.devices import on_gpu
 from sae_sweep.plan.groups import BankPlan, Group, hooks_of
 from sae_sweep.plan.members import Member
 from sae_sweep.plan.memory import peak, phases
-from sae_sweep.plan.sizes import block_bytes, bytes_text, state_bytes
+from sae_sweep.plan.sizes import block_bytes, bytes_text, pinned_bytes, state_bytes
 from sae_sweep.plan.spread import spread
 
 GB = 10**9
@@ -28,9 +29,11 @@ class Wave:
 
     banks: tuple[BankPlan, ...]
     peak_bytes: int
-    """What the device holds at its fullest while they are."""
+    """What the device holds at its fullest while they are; the next wave among it, if that comes in meanwhile."""
     device: int = 0
     """Which one, of those that share the pass."""
+    ahead: bool = False
+    """Whether the next one of its device comes in while this one is trained (`training/devices/ferry.py`)."""
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -41,6 +44,12 @@ class Wave:
     def state_bytes(self) -> int:
         """Of weights, moments and counters."""
         return sum(map(state_bytes, self.members))
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Of the same in the host's memory: a buffer for each chunk, pinned beside a GPU."""
+        chunks = [sum(map(state_bytes, bank.members)) for bank in self.banks]
+        return sum(map(pinned_bytes, chunks) if on_gpu(self.members[0].config) else chunks)
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,7 @@ class Pass:
     def waiting(self, device: int) -> int:
         """Bytes of one device's members in its host's memory."""
         waves = self.at(device)
-        return sum(wave.state_bytes for wave in waves) if len(waves) > 1 else 0
+        return sum(wave.waiting_bytes for wave in waves) if len(waves) > 1 else 0
 
     def sites(self, device: int) -> tuple[Site, ...]:
         """Where a device's members are."""
@@ -217,16 +226,40 @@ def _held(made: Pass, machine: _Machine) -> int:
 
 
 def _waves(group: Group, chunks: Sequence[BankPlan], machine: _Machine, device: int) -> list[Wave]:
-    """One device's members, as they take turns."""
+    """One device's members, as they take turns. A GPU has smaller waves than it could hold where that leaves room for
+    the next one meanwhile."""
     own = _of(group, chunks, machine)
     coming = on_the_way(group, own, machine.devices)
+    alone = [Wave(tuple(banks), _peak(own, banks, coming), device) for banks in _filled(own, chunks, machine, coming)]
+    if len(alone) == 1 or not on_gpu(group.members[0].config):
+        return alone
+    assert machine.device is not None
+    smaller = [Wave(tuple(banks), 0, device) for banks in _filled(own, chunks, machine, coming, twice=True)]
+    found = []
+    for wave, after in zip(smaller, [*smaller[1:], None], strict=True):
+        peak_bytes, more = _peak(own, wave.banks, coming), 0 if after is None else after.state_bytes
+        ahead = after is not None and peak_bytes + more <= machine.device
+        found.append(replace(wave, peak_bytes=peak_bytes + more * ahead, ahead=ahead))
+    return found if any(wave.ahead for wave in found) else alone
+
+
+def _filled(
+    own: Group, chunks: Sequence[BankPlan], machine: _Machine, coming: int, *, twice: bool = False
+) -> list[list[BankPlan]]:
+    """Chunks in waves, each as full as the device lets it be, where it holds the wave's state `twice` or once."""
     waves: list[list[BankPlan]] = []
     for chunk in chunks:
-        if waves and (machine.device is None or _peak(own, [*waves[-1], chunk], coming) <= machine.device):
+        banks = [*waves[-1], chunk] if waves else [chunk]
+        more = sum(map(_state, banks)) if twice else 0
+        if waves and (machine.device is None or _peak(own, banks, coming) + more <= machine.device):
             waves[-1].append(chunk)
         else:
             waves.append([chunk])
-    return [Wave(tuple(banks), _peak(own, banks, coming), device) for banks in waves]
+    return waves
+
+
+def _state(bank: BankPlan) -> int:
+    return sum(map(state_bytes, bank.members))
 
 
 def _peak(own: Group, banks: Sequence[BankPlan], coming: int) -> int:

@@ -8,6 +8,7 @@ from sae_sweep.model.facts import ModelFacts, model_facts
 from sae_sweep.model.quantised import BYTES
 from sae_sweep.model.second import models_of
 from sae_sweep.model.sites import parse_hook, site_width
+from sae_sweep.plan.constants import PINNED_ROUNDED_MB
 from sae_sweep.plan.devices import gpu_count, on_gpu
 from sae_sweep.plan.groups import Group
 from sae_sweep.plan.members import Member
@@ -39,6 +40,11 @@ def state_bytes(member: Member) -> int:
     """Of one member's state; a frozen lookup has no moments."""
     frozen = lookup_numbers(member) if member.config.sae.lookup == "frozen" else 0
     return member_parameters(member) * STATE_BYTES + frozen * FROZEN_BYTES
+
+
+def pinned_bytes(number: int) -> int:
+    """Of the host's memory, that a pinned buffer of so many bytes takes (`training/devices/flat.py`)."""
+    return number if number > PINNED_ROUNDED_MB * 2**20 else 1 << (number - 1).bit_length()
 
 
 def block_bytes(group: Group) -> int:

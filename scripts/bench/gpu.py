@@ -9,7 +9,7 @@ with as many latents firing as real ones have, by their biases; predictions stan
 
 import argparse
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 
 from scripts.bench.fake import costs
 from scripts.bench.fake.costs import CASES, Case
+from scripts.bench.fake.paging import DEVICES, paging
 from scripts.bench.gpu_parts import PARTS
 from scripts.bench.measure import machine, show, write
 
@@ -28,7 +29,9 @@ NOT_MEASURED = "not measured"
 def predicted() -> dict[str, Any]:
     """The costs of a step, by case, at the assumed rates."""
     rates = {"operations": costs.RATES, "memory": costs.MEMORY, "launch": costs.LAUNCH}
-    return {"benchmark": "cuda_model", "predicted": True, "rates": rates, "steps": costs.table()}
+    steps = costs.table()
+    turns = [paging(steps, gigabytes) for gigabytes in DEVICES]
+    return {"benchmark": "cuda_model", "predicted": True, "rates": rates, "steps": steps, "paging": turns}
 
 
 def measured(device: torch.device, cases: tuple[Case, ...] = CASES, budget: float = BUDGET) -> dict[str, Any]:
@@ -59,6 +62,14 @@ def told(steps: Mapping[str, Mapping[str, Any]]) -> None:
     show("One step, predicted and never timed", header, [[n, *(f"{s[k]:g}" for k in keys)] for n, s in steps.items()])
 
 
+def told_paging(turns: Sequence[Mapping[str, Any]]) -> None:
+    """The table of turns."""
+    header = ["GB of device", "waves", "with the next", "GB both ways", "s steps", "s copies", "s in turn", "s so"]
+    keys = ("device_gigabytes", "waves", "waves_ahead", "gigabytes", "steps_seconds", "copies_seconds")
+    keys += ("in_turn_seconds", "ahead_seconds")
+    show("A block of gated_gemma's members in turns, predicted", header, [[f"{t[k]:g}" for k in keys] for t in turns])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="JSON to write")
@@ -68,6 +79,7 @@ def main() -> None:
         return
     found = predicted()
     told(found["steps"])
+    told_paging(found["paging"])
     write(options.out, found)
 
 

@@ -9,6 +9,7 @@ import torch
 from scripts.bench import gpu, gpu_parts
 from scripts.bench.fake import costs
 from scripts.bench.fake.costs import CASES, Case
+from scripts.bench.fake.paging import DEVICES, paging, seconds
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
@@ -51,3 +52,26 @@ def test_no_prediction_has_grown() -> None:
     for case in CASES[:2]:
         assert said[case.name]["floors"] <= 1.8
     assert all(numbers["waits"] == 0 for numbers in said.values())
+
+
+def test_what_turns_cost_follows_from_steps_and_the_plan() -> None:
+    kept = json.loads((ROOT / "tests/evidence/bench/cuda_model.json").read_text())
+    assert kept["paging"] == [paging(kept["steps"], gigabytes) for gigabytes in DEVICES]
+    for turns in kept["paging"]:
+        assert turns["in_turn_seconds"] == pytest.approx(turns["steps_seconds"] + turns["copies_seconds"], abs=0.02)
+        assert turns["ahead_seconds"] < turns["in_turn_seconds"]
+
+
+@pytest.mark.parametrize(
+    ("copies", "steps", "ahead", "expected"),
+    [
+        ([1, 1, 1], [10, 10, 10], [False] * 3, 36.0),  # in, steps, out, three times
+        ([1, 1, 1], [10, 10, 10], [True, True, False], 32.0),  # the first in, the last out
+        # In at 4 and 8; steps from 4 to 5; out from 8 to 12, in to 16; steps of the second from 8 to 9, of the third
+        # from 16 to 17; out from 16 to 20, and to 24.
+        ([4, 4, 4], [1, 1, 1], [True, True, False], 24.0),
+        ([1, 1, 1], [10, 10, 10], [True, False, False], 34.0),  # the third waits for the second to be out
+    ],
+)
+def test_what_is_hidden(copies: list[float], steps: list[float], ahead: list[bool], expected: float) -> None:
+    assert seconds(copies, steps, ahead) == expected

@@ -5,9 +5,10 @@ import torch
 
 from sae_sweep.evaluation.splice import PassLosses
 from sae_sweep.evaluation.sums import SaeSums
-from sae_sweep.training.devices import waves
+from sae_sweep.training.devices.flat import host_buffer
 from sae_sweep.training.devices.lanes import Lanes
-from sae_sweep.training.devices.waves import Paged, Waves
+from sae_sweep.training.devices.paged import Paged
+from sae_sweep.training.devices.waves import Waves
 from sae_sweep.training.step.trainer import BankTrainer
 from scripts.bench.fake.device import DEVICE, fake_cuda
 from scripts.bench.fake.trainers import block, member, trainer
@@ -35,7 +36,7 @@ def test_resampling(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["gated", "batchtopk"])
 def test_turns(kind: str) -> None:
-    """Each tensor goes out and comes in without a wait; then the host waits once, for all that is on its way."""
+    """Members go out and come in without a wait; then the host waits once, for all that is on its way."""
     with fake_cuda() as log:
         paged = [Paged(one(kind)), Paged(one(kind))]
         turns = Waves([[each] for each in paged])
@@ -61,7 +62,7 @@ def test_pinned_memory_is_no_power_of_two(there: str, told: list[str], monkeypat
     monkeypatch.setattr(torch._C, "_accelerator_setAllocatorSettings", found.append)
     monkeypatch.setenv("PYTORCH_ALLOC_CONF", there)
     with fake_cuda():
-        waves._on_host(torch.zeros(3, device=DEVICE))
+        assert not host_buffer(3, DEVICE).is_cuda
     assert found == told
 
 

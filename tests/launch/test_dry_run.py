@@ -69,12 +69,10 @@ def test_a_dry_run_says_what_each_wave_holds(program: Any) -> None:
     assert program(*GEMMA, "launcher.memory_gb=80") == 0
     assert "; 67.7 GB wait in the host's memory" in program.out
     rest = [line for line in program.out.splitlines() if "wave" in line]
-    assert rest[0].startswith("  device 0, wave 1 of 3: ")
-    labels = [f"gated-l1_{value}-w131072" for value in ("0.001", "0.0008", "0.0007", "0.0005", "0.0003", "0.0002")]
-    assert [line.split(": ")[2] for line in rest] == [
-        *(", ".join(labels[n : n + 3]) for n in (0, 3)),
-        "gated-l1_0.0001-w131072",
-    ]
+    assert rest[0].startswith("  device 0, wave 1 of 7: 70.2 GB (block 1.61 GB, the next wave 9.67 GB): ")
+    assert rest[-1].startswith("  device 0, wave 7 of 7: 60.5 GB (block 1.61 GB): ")
+    values = ("0.001", "0.0008", "0.0007", "0.0005", "0.0003", "0.0002", "0.0001")
+    assert [line.split(": ")[2] for line in rest] == [f"gated-l1_{value}-w131072" for value in values]
     assert "in 1 group of one pass each" in program.out
     assert program.written == []
 
@@ -92,7 +90,7 @@ def test_a_dry_run_says_when_the_pass_is_repeated(program: Any) -> None:
 def test_an_sae_larger_than_a_device_is_refused(program: Any) -> None:
     assert program(*GEMMA, "launcher.memory_gb=40") == 2
     (line,) = program.err.splitlines()
-    assert line.startswith("sae-sweep: error: launcher.memory_gb=40: gated-l1_0.001-w131072 alone needs 59.9 GB")
+    assert line.startswith("sae-sweep: error: launcher.memory_gb=40: gated-l1_0.001-w131072 alone needs 60.5 GB")
 
 
 def test_members_that_fit_share_the_device(program: Any) -> None:
@@ -176,7 +174,7 @@ def test_a_plan_for_this_machines_gpu_knows_its_size(program: Any, monkeypatch: 
         monkeypatch.setattr(f"sae_sweep.{module}.GPU", gpu)
     monkeypatch.setattr("sae_sweep.launch.dry_run.gpu_bytes", lambda: 40 * 10**9 / 0.95)
     assert program(*GEMMA) == 2
-    assert "launcher.memory_gb=40: gated-l1_0.001-w131072 alone needs 59.9 GB" in program.err
+    assert "launcher.memory_gb=40: gated-l1_0.001-w131072 alone needs 60.5 GB" in program.err
 
 
 def test_a_line_for_each_bank_by_default(program: Any) -> None:

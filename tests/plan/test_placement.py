@@ -11,7 +11,8 @@ from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.plan.groups import Group, plan_sweep
 from sae_sweep.plan.memory import peak
-from sae_sweep.plan.placement import GB, Pass, plan_passes
+from sae_sweep.plan.placement import GB, Pass, Wave, plan_passes
+from sae_sweep.plan.sizes import pinned_bytes
 
 PAPER = ("+experiment=gated_gemma", "model.device=cuda")
 GATED = (1e-3, 8e-4, 7e-4, 5e-4, 3e-4, 2e-4, 1e-4)
@@ -49,10 +50,37 @@ def test_waves_fill_the_device_in_order() -> None:
     assert len(counts) > 1
     assert [m.label for wave in one.waves for m in wave.members] == [member.label for member in group.members]
     assert all(wave.peak_bytes <= 80 * GB for wave in one.waves)
-    parts = [part for bank in group.banks for part in bank.chunks()]
-    assert peak(group, parts[: counts[0] + 1]).total > 80 * GB, "one more would not have fit"
+    parts, one_more = [part for bank in group.banks for part in bank.chunks()], counts[0] + 1
+    assert peak(group, parts[:one_more]).total + one_more * STATE > 80 * GB, "one more would not have fit twice"
     assert one.host_bytes == 7 * STATE
     assert one.group == group
+
+
+def test_waves_leave_room_for_the_next_one_where_there_is_any() -> None:
+    group = gemma(7)
+    parts = [part for bank in group.banks for part in bank.chunks()]
+    alone = peak(group, parts[:1]).total
+    (one,) = plan_passes(group, alone + 1.1 * STATE, None)
+    assert [len(wave.members) for wave in one.waves] == [1] * 7
+    assert [wave.ahead for wave in one.waves] == [True] * 6 + [False]
+    assert [wave.peak_bytes for wave in one.waves] == [alone + STATE] * 6 + [alone]
+    (one,) = plan_passes(group, alone + 0.9 * STATE, None)
+    assert [len(wave.members) for wave in one.waves] == [1] * 7
+    assert not any(wave.ahead for wave in one.waves)
+    assert not plan_passes(group, 400 * GB, None)[0].waves[0].ahead, "one wave stays"
+    (on_cpu,) = plan_passes(gemma(7, "model.device=cpu"), 80 * GB, None)
+    assert not any(wave.ahead for wave in on_cpu.waves)
+
+
+def test_pinned_buffers_are_powers_of_two_where_they_are_small() -> None:
+    assert [pinned_bytes(n) for n in (1, 4096, 4097, 2**24, 2**24 + 1)] == [1, 4096, 8192, 2**24, 2**24 + 1]
+    wave = Wave(tuple(gemma(1).banks), 0)
+    assert wave.waiting_bytes == STATE
+    small = (*PAPER, "sae=topk", "sae.k=8", "sae.width=64")
+    (group,) = plan_sweep([config(*small)]).groups
+    assert Wave(tuple(group.banks), 0).waiting_bytes == 2**23, (
+        "12 bytes of 2 x 64 x 3072 + 64 + 3072 numbers are more than 2^22"
+    )
 
 
 def test_a_larger_device_takes_no_more_turns() -> None:
@@ -71,10 +99,10 @@ def test_a_host_without_room_repeats_the_pass() -> None:
 
 def test_a_host_with_hardly_any_room_keeps_each_wave_on_the_device() -> None:
     passes = plan_passes(gemma(5), 80 * GB, 1.5 * STATE)
-    single = len(plan_passes(gemma(5), 80 * GB, None)[0].waves[0].members)
-    assert single > 1
+    single, parts = len(passes[0].group.members), [part for bank in gemma(5).banks for part in bank.chunks()]
     assert all(len(one.waves) == 1 for one in passes)
-    assert len(passes[0].group.members) == single
+    assert single > 1
+    assert peak(gemma(5), parts[:single]).total <= 80 * GB < peak(gemma(5), parts[: single + 1]).total
 
 
 def test_sites_are_split_where_their_block_leaves_no_room() -> None:

@@ -11,30 +11,27 @@ copy, as it is on a GPU, and costs memory instead of saving it: for trying a pla
 """
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
-from torch import Tensor
 
 from sae_sweep.activations.block import Block
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.host.memory import OUT_OF_MEMORY, give_back, is_out_of_memory
 from sae_sweep.model.load import resolve_device
+from sae_sweep.plan.memory import CONTEXT_BYTES
 from sae_sweep.plan.placement import GB, USABLE
+from sae_sweep.training.devices.ferry import Ferry
 from sae_sweep.training.devices.lanes import Lanes
+from sae_sweep.training.devices.paged import Paged
 from sae_sweep.training.step.member import TrainedMember
 from sae_sweep.training.step.trainer import BankTrainer
 
 log = logging.getLogger(__name__)
-
-PIN_EXACTLY = "pinned_max_round_threshold_mb"
-"""A setting of the allocator of newer versions of torch."""
-ALLOCATOR_VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 
 
 def memory_limits(config: MemberConfig) -> tuple[float | None, float | None]:
@@ -47,7 +44,8 @@ def memory_limits(config: MemberConfig) -> tuple[float | None, float | None]:
     if device.type != "cuda":
         return None, host_bytes
     torch.cuda.empty_cache()  # what an earlier group left to the allocator is free
-    return USABLE * torch.cuda.mem_get_info(device)[0], host_bytes
+    free = torch.cuda.mem_get_info(device)[0]
+    return USABLE * free + CONTEXT_BYTES, host_bytes  # of which the context has its part already
 
 
 def host_free() -> float | None:
@@ -58,56 +56,6 @@ def host_free() -> float | None:
     return None if available is None else USABLE * 1024 * int(available)
 
 
-class Paged:
-    """A trainer whose tensors are on the host but for its turns."""
-
-    def __init__(self, trainer: BankTrainer):
-        """Takes the trainer's tensors to the host."""
-        self.trainer = trainer
-        self._host = {name: _on_host(tensor) for name, tensor in trainer.trained.tensors().items()}
-        self._numbers: list[dict[str, Any]] = []
-        self._records = 0
-        trainer.trained.put(self._host)
-
-    def remember(self) -> None:
-        """Note where the members are, for `go_back`."""
-        self._numbers = [member.numbers() for member in self.trainer.members]
-        self._records = len(self.trainer.records)
-
-    def come_in(self) -> None:
-        """Copy the tensors to the device."""
-        device = self.trainer.trained.device
-        self.trainer.trained.put({name: t.to(device, non_blocking=True, copy=True) for name, t in self._host.items()})
-
-    def leave(self) -> None:
-        """Let go of what is on the device."""
-        self.trainer.trained.put(self._host)
-
-    def go_out(self) -> None:
-        """Keep what the turn gave. Whether it is finite is looked at on the device, which is many times as fast."""
-        for member in self.trainer.members:
-            if member.running:
-                _ = member.finite
-        for name, tensor in self.trainer.trained.tensors().items():
-            self._host[name].copy_(tensor, non_blocking=True)
-        if self.trainer.trained.device.type == "cuda":
-            torch.cuda.synchronize(self.trainer.trained.device)
-        self.leave()
-
-    def go_back(self) -> None:
-        """Be what it was when it was told to remember."""
-        self.leave()
-        for member, numbers in zip(self.trainer.members, self._numbers, strict=True):
-            member.load_numbers(numbers)
-        del self.trainer.records[self._records :]
-
-    def settle(self) -> BankTrainer:
-        """The trainer with its tensors on the device for good."""
-        self.come_in()
-        self._host = {}
-        return self.trainer
-
-
 Trainee: TypeAlias = BankTrainer | Paged
 """A trainer that stays on the device, or one that waits on the host."""
 
@@ -115,13 +63,16 @@ Trainee: TypeAlias = BankTrainer | Paged
 class Waves:
     """The trainers of a group, wave by wave."""
 
-    def __init__(self, waves: Sequence[Sequence[Trainee]]):
-        """Trainers that stay on the device, or `Paged` ones."""
+    def __init__(self, waves: Sequence[Sequence[Trainee]], ahead: Sequence[bool] = ()):
+        """Trainers that stay on the device, or `Paged` ones; `ahead` says of each wave whether there is room for the
+        next one beside it."""
         self._waves = [list(wave) for wave in waves]
         self._may_wait = all(isinstance(one, Paged) for wave in waves for one in wave)
         self._stays = True
         """Whether one wave stays on the device."""
         self._in_turn: list[BankTrainer] = []
+        self._ahead = list(ahead or [False] * len(waves))
+        self._ferry: Ferry | None = None
 
     @property
     def trainers(self) -> list[BankTrainer]:
@@ -142,20 +93,26 @@ class Waves:
 
     def consume(self, lanes: Lanes, block: Block, tick: Callable[[], None]) -> None:
         """Train every member on the block. Raises ConfigError where one alone runs out of memory."""
-        self._waves = [cut for wave in self._waves for cut in self._turn(lanes, wave, block, tick)]
+        at = 0
+        try:
+            while at < len(self._waves):
+                at += self._turn(lanes, at, block, tick)
+        finally:
+            self._close()
         if len(self._waves) == 1 and self._stays:  # its first block, the fullest, is through
             self._waves = [[_settle(one) for one in self._waves[0]]]
 
-    def _turn(self, lanes: Lanes, wave: list[Trainee], block: Block, tick: Callable[[], None]) -> list[list[Trainee]]:
-        """Train a wave on the block; the waves it was cut into on the way."""
-        paged = [one for one in wave if isinstance(one, Paged) and one.trainer.running]
+    def _turn(self, lanes: Lanes, at: int, block: Block, tick: Callable[[], None]) -> bool:
+        """Train a wave on the block; whether there was memory for it. Where there was not, those that are in its place
+        from here on do the block from where it was."""
+        wave, full = self._waves[at], False
+        paged = _running(wave)
         self._in_turn = [one.trainer for one in paged]
         for one in paged:
             one.remember()
-        full = False
         try:
-            for one in paged:
-                one.come_in()
+            if paged:
+                self._bring(at, paged)
             lanes.consume([_trainer(one) for one in wave], block, tick)
         except OUT_OF_MEMORY as error:
             if not is_out_of_memory(error) or not (paged or self._can_go(wave)):
@@ -165,46 +122,69 @@ class Waves:
         except BaseException:  # told to stop, or to wait for a checkpoint, between two steps
             self._end(paged)
             raise
-        if not full:
+        if full:
+            self._make_room(at, paged, block)
+        else:
             self._end(paged)
-            return [wave]
+        return not full
+
+    def _bring(self, at: int, paged: list[Paged]) -> None:
+        """Have members on the device, and those of the next wave on their way."""
+        self._ferry = self._ferry or Ferry(paged[0].trainer.trained.device)
+        running = [_running(wave) for wave in self._waves]
+        self._ferry.open(running)
+        self._ferry.bring(paged)
+        if self._ahead[at] and at + 1 < len(running):
+            self._ferry.begin(running[at + 1])
+
+    def _end(self, paged: Sequence[Paged]) -> None:
+        """Keep what a turn gave."""
+        for one in paged:
+            one.look()
+        if self._ferry is not None:
+            self._ferry.take()
+        self._in_turn = []
+
+    def _make_room(self, at: int, paged: Sequence[Paged], block: Block) -> None:
+        """Let a wave be where it was before its turn, with more memory for the next one."""
         if not paged:  # they stayed on the device; what their steps gave is kept
-            wave = self._gone(wave)
-            paged = [one for one in wave if isinstance(one, Paged) and one.trainer.running]
+            self._go(at)
         for one in paged:
             one.go_back()
         self._in_turn = []
+        self._close()
         give_back()
-        return self._halved(lanes, wave, paged, block, tick)
+        if self._ahead[at]:  # with nothing beside it, it may do
+            self._ahead[at] = False
+        else:
+            self._cut(at, block)
+
+    def _close(self) -> None:
+        if self._ferry is not None:
+            self._ferry.close()
 
     def leave(self) -> bool:
         """Let a wave that stays on the device go to the host, and come in for its turns from here on; whether there was
         one that can."""
         if len(self._waves) != 1 or not self._can_go(self._waves[0]):
             return False
-        self._waves, self._stays = [self._gone(self._waves[0])], False
+        self._go(0)
+        self._stays = False
         return True
 
     def _can_go(self, wave: Sequence[Trainee]) -> bool:
         """Whether a wave is on the device, and in a state to leave it: no step is half done."""
         return self._may_wait and all(isinstance(one, BankTrainer) and one.whole for one in wave)
 
-    def _gone(self, wave: Sequence[Trainee]) -> list[Trainee]:
-        """A wave that was on the device, on the host."""
-        gone = [Paged(_trainer(one)) for one in wave]
-        for one in gone:
-            one.remember()
-        return list(gone)
+    def _go(self, at: int) -> None:
+        """Let a wave that was on the device be on the host."""
+        wave = self._waves[at]
+        for place, one in enumerate(wave):
+            wave[place] = Paged(_trainer(one))
 
-    def _end(self, paged: Sequence[Paged]) -> None:
-        """Keep what a turn gave."""
-        for one in paged:
-            one.go_out()
-        self._in_turn = []
-
-    def _halved(
-        self, lanes: Lanes, wave: list[Trainee], paged: list[Paged], block: Block, tick: Callable[[], None]
-    ) -> list[list[Trainee]]:
+    def _cut(self, at: int, block: Block) -> None:
+        """Let the halves of a wave be in its place. Raises ConfigError where it has no halves."""
+        wave, paged = self._waves[at], _running(self._waves[at])
         if len(paged) == 1:
             labels = ", ".join(member.plan.label for member in paged[0].trainer.members)
             raise ConfigError(
@@ -219,7 +199,7 @@ class Waves:
             " %d and %d",
             *(sum(counts), block.index, *counts),
         )
-        return [cut for half in halves for cut in self._turn(lanes, half, block, tick)]
+        self._waves[at : at + 1], self._ahead[at : at + 1] = halves, [False, False]
 
     def each(self) -> Iterator[list[TrainedMember]]:
         """The members of each wave; `here` brings them in."""
@@ -233,7 +213,7 @@ class Waves:
         waiting = [one for one in every if not set(members).isdisjoint(one.trainer.members)]
         try:
             for one in waiting:
-                one.come_in()
+                one.visit()
             yield
         finally:
             for one in waiting:
@@ -244,22 +224,10 @@ def _trainer(one: Trainee) -> BankTrainer:
     return one.trainer if isinstance(one, Paged) else one
 
 
+def _running(wave: Sequence[Trainee]) -> list[Paged]:
+    """Those that come in for their turn."""
+    return [one for one in wave if isinstance(one, Paged) and one.trainer.running]
+
+
 def _settle(one: Trainee) -> BankTrainer:
     return one.settle() if isinstance(one, Paged) else one
-
-
-def _on_host(tensor: Tensor) -> Tensor:
-    if tensor.device.type != "cuda":
-        return tensor
-    _pin_exactly()
-    pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-    return pinned.copy_(tensor)
-
-
-def _pin_exactly() -> None:
-    """Have torch pin as much as it is asked for, where it can: by itself it takes powers of two, for the members of
-    gated_gemma 245 GB where they have 155."""
-    settings = next((os.environ[name] for name in ALLOCATOR_VARIABLES if os.environ.get(name)), "")
-    change = getattr(torch._C, "_accelerator_setAllocatorSettings", None)
-    if change is not None and PIN_EXACTLY not in settings:
-        change(f"{settings},{PIN_EXACTLY}:16".lstrip(","))  # all anew: what it is not told is as if never said

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from sae_sweep.folder.checkpoints import Checkpoint
+from sae_sweep.training.devices.flat import Flat, host_buffer
 from sae_sweep.training.devices.waves import host_free
 from sae_sweep.training.step.member import TrainedMember, write_tensors
 
@@ -33,7 +33,11 @@ class Copied:
 
     def __init__(self, member: TrainedMember) -> None:
         self._finite = member.finite
-        self._tensors = {name: _copy(tensor) for name, tensor in member.tensors().items()}
+        tensors = member.tensors()
+        flat, device = Flat(tensors), next(iter(tensors.values())).device
+        self._tensors = flat.views(host_buffer(flat.nbytes, device))
+        for name, tensor in tensors.items():
+            self._tensors[name].copy_(tensor.detach(), non_blocking=True)
 
     @property
     def finite(self) -> bool:
@@ -78,9 +82,3 @@ def pays(members: Sequence[TrainedMember]) -> bool:
     tensors = [tensor for member in members for tensor in member.tensors().values()]
     free = host_free()
     return all(member.on_gpu for member in members) and (free is None or sum(t.nbytes for t in tensors) <= free)
-
-
-def _copy(tensor: Tensor) -> Tensor:
-    if not tensor.is_cuda:
-        return tensor.detach().clone()
-    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor.detach(), non_blocking=True)

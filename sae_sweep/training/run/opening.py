@@ -95,7 +95,7 @@ def _opened(group: Group, waves: Sequence[Wave], ranks: Ranks, progress: Progres
 
     made = (BankTrainer(*pair) for pair in zip(banks, calibrations, strict=True))
     trainees = (Paged(trainer) if waits else trainer for trainer in made)  # one after the other
-    turns = Waves([[next(trainees) for _ in wave.banks] for wave in own])
+    turns = Waves([[next(trainees) for _ in wave.banks] for wave in own], [wave.ahead for wave in own])
     positions = {member.config.evaluation.positions for bank in banks for member in bank.members}
     watched = dict.fromkeys(hook for bank in banks for member in bank.members for hook in member.watched)
     evaluators = {each: source.evaluator(each, means, tuple(watched)) for each in sorted(positions)}
@@ -165,7 +165,7 @@ def _waits(config: MemberConfig, waves: Sequence[Wave], device: torch.device, ra
     if device.type != "cuda" and config.launcher.memory_gb is None:
         return False
     _, host = memory_limits(config)
-    return host is None or waves[0].state_bytes <= host * ranks.hosts / ranks.size
+    return host is None or waves[0].waiting_bytes <= host * ranks.hosts / ranks.size
 
 
 def stream_stamp(block: Block) -> str:

@@ -67,7 +67,7 @@ def _replaced(log: Log) -> Iterator[None]:
         patch.object(torch.autograd, "grad", grad),
         patch.object(torch.Tensor, "pin_memory", lambda tensor: tensor),
         patch.object(torch.cuda, "device_of", _Nothing),
-        patch.object(torch.cuda, "synchronize", lambda device=None: None),
+        *(patch.object(torch.cuda, name, one) for name, one in log.streams.functions().items()),
         patch.object(torch, "empty", _unpinned),
     ]
     for module in kernel_modules():
@@ -102,7 +102,7 @@ class _Launches:
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
         def launch(*arguments: Any, **constants: Any) -> None:
             moved = BYTES[self._name](grid, arguments, constants, self._log.held)
-            self._log.launched(self._name, moved.read, moved.written)
+            self._log.launched(self._name, moved.read, moved.written, arguments)
 
         return launch
 

@@ -3,7 +3,7 @@
 import sys
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
+
+from scripts.bench.fake.streams import Streams
 
 PACKAGE = str(Path(__file__).parents[3] / "sae_sweep") + "/"
 VIEWS = frozenset(
@@ -104,6 +106,7 @@ class Log(TorchDispatchMode):
         self.live = self.peak = 0
         """Bytes of storages, now and at most."""
         self._storages: set[int] = set()
+        self.streams = Streams()
 
     def clear(self) -> None:
         """Begin anew, with what is live."""
@@ -111,8 +114,9 @@ class Log(TorchDispatchMode):
         self.waits.clear()
         self.atomics.clear()
 
-    def launched(self, name: str, read: int, written: int) -> None:
-        """Note a kernel's launch."""
+    def launched(self, name: str, read: int, written: int, arguments: Sequence[Any] = ()) -> None:
+        """Note a kernel's launch; any of its tensors may be written to."""
+        self.streams.touched([], [each for each in arguments if isinstance(each, Tensor)])
         self.ops.append(Op(name, 0, read, written, place(), "bytes"))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -120,6 +124,8 @@ class Log(TorchDispatchMode):
         tensors = [each for each in tree_flatten((args, kwargs))[0] if isinstance(each, Tensor)]
         on_device = any(tensor.is_cuda for tensor in tensors)
         if name == "_local_scalar_dense":
+            self.streams.touched([args[0]], [])
+            self.streams.waited()
             return self._number(args[0])
         if name in SIZES or (name == "repeat_interleave" and kwargs.get("output_size") is None):
             return self._sized(name, args[0])
@@ -128,6 +134,7 @@ class Log(TorchDispatchMode):
         if on_device or any(torch.device(d).type == "cuda" for d in [kwargs.get("device")] if d is not None):
             self._copied(name, args, kwargs)
         made = func(*args, **kwargs)
+        self.streams.asked(func, args, kwargs, made)
         results = [each for each in tree_flatten(made)[0] if isinstance(each, Tensor)]
         if any(tensor.is_cuda for tensor in (*tensors, *results)):
             self._note(name, args, tensors, results)

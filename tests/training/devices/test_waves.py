@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from sae_sweep.errors import ConfigError
 from sae_sweep.plan.placement import Wave
 from sae_sweep.saes.bank import Bank
 from sae_sweep.training.devices.lanes import Lanes
-from sae_sweep.training.devices.waves import Paged, Waves
+from sae_sweep.training.devices.paged import Paged
+from sae_sweep.training.devices.waves import Waves
 from sae_sweep.training.run.opening import open_group
 from sae_sweep.training.step import trainer as trainer_module
 from sae_sweep.training.step.optimizer import Adam
@@ -198,6 +200,35 @@ def test_a_step_that_was_half_done_is_no_state_to_go_on_from(monkeypatch: pytest
     monkeypatch.setattr(Adam, "update", lambda *_: [refused])
     with pytest.raises(torch.OutOfMemoryError):
         consume(waves, block(1))
+
+
+def test_an_update_without_memory_takes_no_member_out_of_its_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one that has long stayed on the device, as of the gradients before; and a checkpoint falls due meanwhile."""
+    together = trained(Waves([trainers()]))
+    made = trainers()
+    real, tried, due = Adam.update, [0], [0]
+
+    def update(self: Adam, *arguments: Any) -> Any:
+        if self is made[2].trained.adam and made[2].members[0].step == 2 * STEPS + 3 and tried[0] < 2:
+            tried[0] += 1  # with what was given back too
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, *arguments)
+
+    def tick() -> None:
+        if tried[0] == 2 and due[0] == 0:
+            due[0] += 1
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Adam, "update", update)
+    waves = Waves([[Paged(one) for one in made]])
+    for index in range(BLOCKS):
+        with suppress(KeyboardInterrupt):
+            consume(waves, block(index), tick)
+        assert len(waves._waves) == (2 if index >= 2 else 1)
+        consume(waves, block(index))
+    assert (tried, due) == ([2], [1])
+    for one, other in zip(together.trainers, waves.trainers, strict=True):
+        assert_equal(one, other)
 
 
 def test_a_wave_that_stays_makes_room_for_a_block() -> None:
