@@ -65,8 +65,10 @@ def told(steps: Mapping[str, Mapping[str, Any]]) -> None:
 def told_paging(turns: Sequence[Mapping[str, Any]]) -> None:
     """The table of turns."""
     header = ["GB of device", "waves", "with the next", "GB both ways", "s steps", "s copies", "s in turn", "s so"]
-    keys = ("device_gigabytes", "waves", "waves_ahead", "gigabytes", "steps_seconds", "copies_seconds")
-    keys += ("in_turn_seconds", "ahead_seconds")
+    keys = (
+        *("device_gigabytes", "waves", "waves_ahead", "gigabytes"),
+        *("steps_seconds", "copies_seconds", "in_turn_seconds", "ahead_seconds"),
+    )
     show("A block of gated_gemma's members in turns, predicted", header, [[f"{t[k]:g}" for k in keys] for t in turns])
 
 

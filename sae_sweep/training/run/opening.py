@@ -21,8 +21,9 @@ from sae_sweep.plan.placement import Pass, Wave, check_host, plan_passes
 from sae_sweep.tracking.progress import Progress, quiet
 from sae_sweep.training.devices import joining
 from sae_sweep.training.devices.joining import join, joined
+from sae_sweep.training.devices.paged import Paged
 from sae_sweep.training.devices.ranks import Ranks, nothing
-from sae_sweep.training.devices.waves import Paged, Waves, memory_limits
+from sae_sweep.training.devices.waves import Waves, memory_limits
 from sae_sweep.training.run.blocks import first_block
 from sae_sweep.training.run.loop import GroupRun
 from sae_sweep.training.run.sources import Source, open_source

@@ -36,8 +36,10 @@ def seconds(copies: Sequence[float], steps: Sequence[float], ahead: Sequence[boo
 
 def gemma() -> Group:
     """The members of gated_gemma."""
-    shared = ("model=gemma-7b", "model.device=cuda", "site.layer=20", "data=hub", "data.path=any", "data.context=1024")
-    shared += ("training.tokens=1.23e9", "training.batch_size=4096")
+    shared = (
+        *("model=gemma-7b", "model.device=cuda", "site.layer=20", "data=hub", "data.path=any", "data.context=1024"),
+        *("training.tokens=1.23e9", "training.batch_size=4096"),
+    )
     gated = [("sae=gated_paper", "sae.width=131072", f"sae.l1={n}e-4") for n in range(1, 8)]
     standard = [("sae=standard_paper", "sae.width=196608", f"sae.l1={n}e-5") for n in range(1, 7)]
     (group,) = plan_sweep([config_of([*shared, *own]) for own in (*gated, *standard)]).groups

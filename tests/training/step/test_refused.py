@@ -115,7 +115,7 @@ def test_a_step_is_all_or_nothing(kind: str, monkeypatch: pytest.MonkeyPatch) ->
     assert len(list(refusals(made, monkeypatch))) > 5
 
 
-@pytest.mark.parametrize("keys", [{"sae_lookup": "learned"}, {"sae_trained": "encoder"}])
+@pytest.mark.parametrize("keys", [{"sae_lookup": "learned"}, {"sae_trained": "encoder"}, {"training_bias_lr": 3}])
 def test_nor_is_one_with_a_table_or_parts_that_stay(keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     made = warmed([member("standard", sae_l1=0.3, **keys)])
     assert len(list(refusals(made, monkeypatch))) > 5
