@@ -1,11 +1,13 @@
 """From one job's Hydra overrides to its config, without composing each job from the files.
 
 Composing takes Hydra 50 ms. Jobs that choose the same groups differ in values only, so the choice is composed
-once and the values are merged into a copy, which is what Hydra itself does last.
+once and the values are merged into a copy, which is what Hydra itself does last. Copying its config takes 3 ms, and a
+copy of the same plain entries a fiftieth of it, which serves most jobs.
 """
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -17,8 +19,10 @@ from sae_sweep.config.reading import unknown_key
 from sae_sweep.errors import ConfigError, first_line
 
 
-def compose_jobs(loader: ConfigLoader, master: DictConfig, jobs: Sequence[Sequence[str]]) -> list[DictConfig]:
-    """The config of each job, without its `hydra` node.
+def compose_jobs(
+    loader: ConfigLoader, master: DictConfig, jobs: Sequence[Sequence[str]]
+) -> list[DictConfig | dict[str, Any]]:
+    """The config of each job, without its `hydra` node; as plain entries where that is the same.
 
     Raises ConfigError for a key that the job's config does not have, and Hydra's errors for the rest.
     """
@@ -26,13 +30,13 @@ def compose_jobs(loader: ConfigLoader, master: DictConfig, jobs: Sequence[Sequen
     groups = GroupKeys(loader)
     parsed = {text: parser.parse_overrides([text])[0] for text in dict.fromkeys(text for job in jobs for text in job)}
     values = {text: override for text, override in parsed.items() if _sets_a_value(override, groups)}
-    composed: dict[tuple[str, ...], DictConfig] = {}
+    composed: dict[tuple[str, ...], Composed] = {}
     configs = []
     for job in jobs:
         choice = tuple(text for text in job if text not in values)
         if choice not in composed:
-            composed[choice] = _compose(loader, master, choice)
-        configs.append(_merged(composed[choice], [values[text] for text in job if text in values]))
+            composed[choice] = Composed(_compose(loader, master, choice))
+        configs.append(composed[choice].with_values([values[text] for text in job if text in values]))
     return configs
 
 
@@ -48,6 +52,38 @@ class GroupKeys:
         if name not in self._known:
             self._known[name] = bool(self._loader.get_group_options(name))
         return self._known[name]
+
+
+class Composed:
+    """The config of a choice of groups, and copies of it with other values."""
+
+    def __init__(self, config: DictConfig) -> None:
+        entries = OmegaConf.to_container(config)
+        self._config = config
+        self._entries = entries if isinstance(entries, dict) and "${" not in str(entries) else None
+
+    def with_values(self, overrides: Sequence[Override]) -> DictConfig | dict[str, Any]:
+        """A copy with these values. Raises ConfigError for a key that is not there."""
+        values = [(override.key_or_group.split("."), override.value()) for override in overrides]
+        if self._entries is None or not all(self._is_plain(keys, value) for keys, value in values):
+            return _merged(self._config, overrides)
+        entries = copy.deepcopy(self._entries)
+        for keys, value in values:
+            self._parent(entries, keys)[keys[-1]] = value
+        return {str(key): value for key, value in entries.items()}
+
+    def _is_plain(self, keys: Sequence[str], value: object) -> bool:
+        """Whether a value takes the place of one, as it is."""
+        parent = self._parent(self._entries, keys)
+        group = isinstance(value, dict) or (isinstance(parent, dict) and isinstance(parent.get(keys[-1]), dict))
+        return isinstance(parent, dict) and keys[-1] in parent and not group and "${" not in str(value)
+
+    @staticmethod
+    def _parent(entries: Any, keys: Sequence[str]) -> Any:
+        """The entries that hold the last key; None where there are none."""
+        for key in keys[:-1]:
+            entries = entries.get(key) if isinstance(entries, dict) else None
+        return entries
 
 
 def _sets_a_value(override: Override, groups: GroupKeys) -> bool:

@@ -52,14 +52,10 @@ def launch_jobs(
     `earlier` holds the configs of the batches before and is extended: to the sweep folder they are one command,
     so a later batch neither clashes with their names nor trains them again.
     """
-    composed = compose_jobs(loader, master, jobs)
-    configs = kept(loader, master, jobs, [member_config(config) for config in composed])
+    configs = kept(loader, master, jobs, list(map(member_config, compose_jobs(loader, master, jobs))))
     outcomes = _outcomes([*earlier, *configs], cluster, options, targets)[len(earlier) :]
     earlier.extend(configs)
-    return [
-        _job_return(job, config, outcome, targets)
-        for job, config, outcome in zip(jobs, composed, outcomes, strict=True)
-    ]
+    return [_job_return(job, outcome, targets) for job, outcome in zip(jobs, outcomes, strict=True)]
 
 
 def _outcomes(
@@ -73,12 +69,11 @@ def _outcomes(
     return run_remote(configs, opened)
 
 
-def _job_return(job: Sequence[str], config: DictConfig, outcome: Outcome, targets: Sequence[str] | None) -> JobReturn:
+def _job_return(job: Sequence[str], outcome: Outcome, targets: Sequence[str] | None) -> JobReturn:
     failed = outcome.state == "failed"
     value = SweepFailed(f"{outcome.label}: {outcome.reason}") if failed else _returned(outcome, targets)
     return JobReturn(
         overrides=list(job),
-        cfg=config,
         working_dir=str(Path.cwd()),
         task_name=outcome.label,
         status=JobStatus.FAILED if failed else JobStatus.COMPLETED,
