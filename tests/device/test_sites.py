@@ -35,7 +35,8 @@ def notes(kind: str, site: Site, *, centred: bool = False, **keys: object) -> li
     widths = dict.fromkeys(site.reads, D) | (dict.fromkeys(site.writes, D_OUT) if site.output else {})
     found: list[tuple[Counter[str], Counter[str]]] = []
     with fake_cuda(item={"training/step/trainer:_look_at": 0}.get) as log:
-        own = {"sae_width": WIDTH, "training_batch_size": BATCH, "training_tokens": BATCH * 4000.0, **keys}
+        own = {"sae_width": WIDTH, "training_batch_size": BATCH, "training_tokens": BATCH * 4000.0}
+        own |= {"sae_b_dec_init": "zero", **keys}  # a median takes longer than the steps
         wide = D * (1 + len(site.beside))
         plan = member(wide, SAE[kind], kind, **own, **knobs(kind, l0=kind in STEERED))
         plan = replace(plan, site=site, d=wide, d_out=D_OUT * len(site.places) if site.output else wide)
