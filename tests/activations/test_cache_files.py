@@ -5,18 +5,18 @@ import os
 import resource
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from hashlib import sha256
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 from sae_sweep.activations.cache_folder import cache_key
-from sae_sweep.config.reading import config_entries
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
 from sae_sweep.launch.local import run_sweep
@@ -31,6 +31,8 @@ from tests.activations.conftest import (
     kept,
     said,
 )
+from tests.e2e.forked import server
+from tests.e2e.kills import PATIENCE
 
 
 def _flip(file: Path) -> None:
@@ -191,46 +193,33 @@ def test_a_disk_that_fills_up(
     assert len(asked) == 3 * 2
 
 
-READER = """
-import sys
-import torch
-torch.set_num_threads(1)
-from hashlib import sha256
-from omegaconf import OmegaConf
-from sae_sweep.config.reading import member_config
-from sae_sweep.training.run.sources import LanguageModelSource
-file, *order = sys.argv[1:]
-source = LanguageModelSource(member_config(OmegaConf.load(file)), sys.stdin.readline().split())
-print("ready", flush=True)
-sys.stdin.readline()
-for index in map(int, order):
-    block = source.block(index)
-    parts = [*block.activations.values(), *block.tokens.values()]
-    print(index, sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest(), flush=True)
-"""
+def read_blocks(config: MemberConfig, indices: list[int], ready: Barrier, told: "Queue[list[str]]") -> None:
+    """In a process of its own: what blocks hold, read once another is loaded too."""
+    torch.set_num_threads(1)
+    source = LanguageModelSource(config, (RESIDUAL, MLP))
+    ready.wait()
+    found = []
+    for index in indices:
+        block = source.block(index)
+        parts = [*block.activations.values(), *block.tokens.values()]
+        found.append(sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest())
+    told.put(found)
 
 
-def test_two_processes_at_once(
-    config: Callable[..., MemberConfig], tmp_path: Path, asked: list[tuple[str, ...]]
-) -> None:
-    saved = tmp_path / "config.yaml"
-    saved.write_text(OmegaConf.to_yaml(OmegaConf.create(config_entries(config()))))
-    command = [sys.executable, "-c", READER, str(saved), *map(str, range(12)), *map(str, range(12))]
-    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    readers: list[Any] = [subprocess.Popen(command, **pipes) for _ in range(2)]
+def test_two_processes_at_once(config: Callable[..., MemberConfig], asked: list[tuple[str, ...]]) -> None:
+    """Both are loaded, and go on together."""
+    started, indices = server(), [*range(12), *range(12)]
+    ready, told = started.Barrier(2), started.Queue()
+    readers = [started.Process(target=read_blocks, args=(config(), indices, ready, told)) for _ in range(2)]
     for reader in readers:
-        reader.stdin.write(f"{RESIDUAL} {MLP}\n")
-        reader.stdin.flush()
-    assert [reader.stdout.readline() for reader in readers] == ["ready\n"] * 2
-    for reader in readers:  # both are loaded: now they go
-        reader.stdin.write("go\n")
-        reader.stdin.flush()
-    first, second = (reader.communicate()[0] for reader in readers)
-    assert [reader.returncode for reader in readers] == [0, 0]
+        reader.start()
+    first, second = (told.get(timeout=PATIENCE) for _ in readers)
+    for reader in readers:
+        reader.join()
+    assert [reader.exitcode for reader in readers] == [0, 0]
     assert first == second
-    lines = first.splitlines()
-    assert lines[:12] == lines[12:]
-    assert len(set(lines)) == 12
+    assert first[:12] == first[12:]
+    assert len(set(first)) == 12
     assert len(kept(config())) == 1 + 3 * 12  # and no temporary file
     streamed = blocks(config("data.cache=null"), RESIDUAL, MLP, order=range(12))
     asked.clear()

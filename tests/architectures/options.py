@@ -1,14 +1,9 @@
 """Configs of every file of configs/sae, small enough to train in a moment."""
 
-import copy
-from functools import cache
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
-
-from sae_sweep.config.files import config_folder
-from sae_sweep.config.reading import member_config
+from sae_sweep.config.command_line import read_value
+from sae_sweep.config.files import config_of
 from sae_sweep.config.schema import MemberConfig
 
 D, WIDTH = 16, 64
@@ -36,18 +31,10 @@ SMALL = (
 )
 
 
-@cache
-def composed(option: str) -> DictConfig:
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return compose("config", [f"sae={option}", *SMALL])
-
-
 def member(option: str, **entries: Any) -> MemberConfig:
     """The config of a file of configs/sae; entries are `sae` keys."""
-    made = copy.deepcopy(composed(option))
-    for key, value in entries.items():
-        OmegaConf.update(made, f"sae.{key}", value)
-    return member_config(made)
+    small = {key: read_value(key, value) for key, value in (word.split("=") for word in SMALL)}
+    return config_of({"sae": option, **small, **{f"sae.{key}": value for key, value in entries.items()}})
 
 
 def config(option: str, **entries: Any) -> Any:

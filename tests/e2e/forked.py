@@ -30,7 +30,7 @@ def run_forked(
     with tempfile.TemporaryDirectory() as outputs:
         out, err = Path(outputs) / "out", Path(outputs) / "err"
         environment = {**os.environ, **ENVIRONMENT}
-        process = _server().Process(target=_run, args=(arguments, folder, environment, out, err, before))
+        process = server().Process(target=_run, args=(arguments, folder, environment, out, err, before))
         process.start()
         process.join()
         assert process.exitcode is not None
@@ -39,7 +39,8 @@ def run_forked(
 
 
 @cache
-def _server() -> ForkServerContext:
+def server() -> ForkServerContext:
+    """What starts processes that have imported already what the command does."""
     context = get_context("forkserver")
     context.set_forkserver_preload(list(IMPORTED))
     with mock.patch.dict(os.environ, ENVIRONMENT):  # libraries read it when they are imported

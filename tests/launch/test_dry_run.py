@@ -7,12 +7,10 @@ from typing import Any
 import pytest
 
 
-@pytest.mark.parametrize(
-    ("experiment", "members"), [("gated_gemma", 13), ("gated_gemma_l0", 13), ("demo", 20), ("toy_recovery", 25)]
-)
-def test_experiments_plan_offline(program: Any, experiment: str, members: int) -> None:
-    assert program(f"+experiment={experiment}", "dry_run=true") == 0
-    assert f"outputs/{experiment}: {members} members in 1 group" in program.out
+def test_an_experiment_plans_offline(program: Any) -> None:
+    """Each that ships: tests/e2e/test_experiments.py."""
+    assert program("+experiment=gated_gemma", "dry_run=true") == 0
+    assert "outputs/gated_gemma: 13 members in 1 group" in program.out
     assert program.written == []
     assert program.training.groups == []
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from sae_sweep.config.files import config_folder
+from sae_sweep.config.files import config_folder, config_of
 from sae_sweep.config.reading import member_config
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.errors import ConfigError
@@ -20,6 +20,11 @@ from sae_sweep.plan.sizes import block_bytes, member_parameters, model_bytes
 
 @cache
 def config(*overrides: str) -> MemberConfig:
+    return config_of(overrides)
+
+
+def composed(*overrides: str) -> MemberConfig:
+    """Of an experiment, by Hydra."""
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         return member_config(compose("config", list(overrides)))
 
@@ -96,7 +101,7 @@ def test_members_of_old_sweeps_are_known_again() -> None:
         knob = "sae.k" if sae == "topk" else "sae.l0"
         former = ("data.max_norm_ratio=null", "training.lr=6e-3", "training.lr_decay_fraction=0.5")
         shared = ("+experiment=demo", *former, f"sae={sae}_paper")
-        asked = [config(*shared, f"{knob}={value}") for value in (6, 16, 40, 96)]
+        asked = [composed(*shared, f"{knob}={value}") for value in (6, 16, 40, 96)]
         assert [member_identity(one) for one in asked] == identities.split()
         label = f"{sae}-{knob.removeprefix('sae.')}_6-x8"
         assert plan_sweep(asked).members[0].label == label
@@ -294,7 +299,7 @@ def test_what_toy_data_is_determines_its_stream(override: str) -> None:
 
 def test_the_estimate_of_a_gemma_group() -> None:
     gemma = ("+experiment=gated_gemma", "sae=gated", "sae.width=131072", "model.device=cuda")
-    (group,) = plan_sweep([config(*gemma, "sae.l1=1e-3"), config(*gemma, "sae.l1=8e-4")]).groups
+    (group,) = plan_sweep([composed(*gemma, "sae.l1=1e-3"), composed(*gemma, "sae.l1=8e-4")]).groups
     (one,) = plan_passes(group, None, None)
     (device,), fullest = pass_cost(one).devices, peak(group, group.banks)
     parameters = 2 * 131072 * 3072 + 3 * 131072 + 3072

@@ -85,7 +85,10 @@ def tensors_of(thing: object, seen: set[int]) -> Iterator[Tensor]:
 
 @pytest.mark.parametrize(
     ("kind", "stop"),
-    [*zip(KINDS, cycle([(2, 8), (4, 5)])), *((kind, (0, 3)) for kind in ("gated", "topk", "p_anneal"))],
+    [
+        *others_as_evidence(zip(KINDS, cycle([(2, 8), (4, 5)]))),
+        *((kind, (0, 3)) for kind in ("gated", "topk", "p_anneal")),
+    ],
 )
 def test_resumed_is_uninterrupted_bit_for_bit(kind: str, stop: tuple[int, int], tmp_path: Path) -> None:
     group, company = members(kind), Company(tmp_path / "company")
