@@ -19,8 +19,10 @@ from sae_sweep.model.intervene import changing
 from sae_sweep.model.language_model import LanguageModel
 from sae_sweep.model.load import load_model
 from sae_sweep.model.mapping import map_blocks
+from sae_sweep.model.parting import Parting
 from sae_sweep.model.sites import HOOK_OF_KIND, parse_hook
 from sae_sweep.model.suffix import Suffix
+from sae_sweep.model.within import WithinDocuments
 from sae_sweep.plan import constants
 from scripts.bench.fake.device import DEVICE, fake_cuda
 from scripts.bench.fake.log import Log
@@ -70,6 +72,14 @@ def test_activations_come_to_the_members(two: tuple[LanguageModel, Log, list[str
     assert {x_RTd.device for x_RTd in found.values()} == {DEVICE}
     assert there.final_hidden(tokens()).device == DEVICE
     assert not log.waits
+
+
+def test_documents_are_parted_where_tokens_are_read(two: tuple[LanguageModel, Log, list[str]]) -> None:
+    """By positions, and by a mask."""
+    there, _, _ = two
+    for windows in (None, {"": None}):
+        within = WithinDocuments(Parting(1, 0), windows, torch.float32)
+        assert replace(there, within=within).final_hidden(tokens()).device == DEVICE
 
 
 def test_its_parts_and_its_head_are_measured(

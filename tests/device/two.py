@@ -18,11 +18,11 @@ SECOND = torch.device("cuda:1")
 
 
 def halves(model: LanguageModel, *, first: bool) -> dict[str, int | str]:
-    """A map of which the second GPU has the first half of the model, or the last."""
+    """A map of which the second GPU has the first half of the model, or the last; it leaves out what has no weights."""
     n = model.facts.n_layers
-    order = ["model.embed_tokens", "model.rotary_emb", *(f"model.layers.{layer}" for layer in range(n))]
+    order = ["model.embed_tokens", *(f"model.layers.{layer}" for layer in range(n))]
     places = [str(device) for device in ((SECOND, DEVICE) if first else (DEVICE, SECOND))]
-    return {name: places[place >= 2 + n // 2] for place, name in enumerate([*order, "model.norm", "lm_head"])}
+    return {name: places[place > n // 2] for place, name in enumerate([*order, "model.norm", "lm_head"])}
 
 
 @contextmanager
