@@ -35,7 +35,7 @@ def problem(width: int, dtype: torch.dtype, index: torch.dtype, kind: str) -> tu
         )
         sums = RowSums(table, index_N, weight_N, offsets, factor_F, row_MD, added_FD)
         dense_FD += added_FD - factor_F[:, None] * row_MD
-    return sums, dense_FD
+    return sums.contiguous(), dense_FD
 
 
 @pytest.mark.parametrize("unit", [True, False])

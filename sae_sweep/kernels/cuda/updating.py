@@ -57,7 +57,7 @@ def update(
 
 def _given(sums: RowSums, rows_FD: Tensor) -> tuple[Any, ...]:
     """The gradient's arguments; what it has not is never read."""
-    assert sums.table_KD.stride(1) == 1
+    assert sums.table_KD.is_contiguous() or sums.table_KD.stride(1) == 1
     lists = (sums.table_KD, sums.index_N, sums.weight_N, sums.offsets)
     others = (sums.factor_F, sums.subtracted_MD, sums.added_FD)
     given = (rows_FD if each is None else each for each in others)
