@@ -19,7 +19,7 @@ SPECIAL, BOS = {0, 1, 2}, 1
 MEMBERS = {
     "topk": ("sae=topk", "sae.k=5", "sae.input_scale=sqrt_d", "evaluation.later_sites=1"),
     "batchtopk": ("sae=batchtopk", "sae.k=5", "sae.input_scale=sqrt_d", "sae.centre=true"),
-    "april": ("sae=standard_april", "sae.l1=1", "sae.input_scale=unit"),
+    "april": ("sae=standard_april", "sae.l1=0.1", "sae.input_scale=unit"),
 }
 
 

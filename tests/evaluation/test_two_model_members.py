@@ -125,7 +125,7 @@ def test_it_is_read_back_and_reported(two_models: Members, llama_folder: Path, t
     sae = load_sae(two_models["april"].folder)
     assert (sae.form.saelens, sae.sites, sae.d, sae.width) == ("standard", 2, 64, 40)
     labels = [one.label for one in two_models.values()]
-    assert labels == ["topk_crosscoder-k_5-w40", "batchtopk_crosscoder-k_5-w40", "standard_april_crosscoder-l1_1-w40"]
+    assert labels == ["topk_crosscoder-k_5-w40", "batchtopk_crosscoder-k_5-w40", "standard_april_crosscoder-l1_0.1-w40"]
     points = read_sweep(two_models["topk"].folder.parent).points
     assert {point["cell"]["model"] for point in points} == {f"{llama_folder} + {tuned_folder}"}
     assert {point["cell"]["site"]["in"] for point in points} == {HOOKS[0]}
