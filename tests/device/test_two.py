@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaConfig
+from transformers import LlamaConfig, MixtralConfig
 
 from sae_sweep.api.positions import Reading, following
 from sae_sweep.config.files import config_of
@@ -102,6 +102,20 @@ def test_it_goes_on_from_each_site_and_back(two: tuple[LanguageModel, Log, list[
         final_RTD = suffix.run(hook, clean, value_RTd)
         (gradient_RTd,) = torch.autograd.grad(final_RTD, value_RTd, torch.ones_like(final_RTD))
         assert final_RTD.device == gradient_RTd.device == DEVICE
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_experts(first: bool, build_model: Callable[..., Path]) -> None:
+    """What they write, and what sends tokens to them, in both blocks."""
+    folder = build_model("experts", MixtralConfig, num_key_value_heads=2, num_hidden_layers=2)
+    real = load_model(config_of({"model": "local", "model.path": str(folder), "model.device": "cpu"}).model)
+    real.module.set_experts_implementation("batched_mm")  # type: ignore[operator]
+    suffix = Suffix(real, [f"blocks.{n}.{HOOK_OF_KIND[kind]}" for n in (0, 1) for kind in ("router", "experts_out")])
+    with fake_cuda(), on_two(real, halves(real, first=first)) as there:
+        suffix.model = there
+        clean = suffix.clean(tokens())
+        for hook in suffix.sites:
+            assert suffix.run(hook, clean, torch.zeros_like(clean.activations[hook])).device == DEVICE
 
 
 @pytest.mark.usefixtures("two")
