@@ -20,7 +20,7 @@ from scripts.bench.fake.trainers import block
 from tests.device.kinds import BATCH, D
 from tests.device.test_around_steps import one
 
-KINDS = ("gated", "standard", "april")
+KINDS = ("gated", "jumprelu", "april")
 STEPS_EACH = 1
 
 
@@ -30,8 +30,7 @@ def turned(ahead: bool, blocks: int = 1) -> Iterator[tuple[Log, list[Paged]]]:
     with fake_cuda() as log:
         paged = [Paged(one(kind)) for kind in KINDS]
         waves = Waves([[each] for each in paged], [ahead] * len(paged))
-        log.streams.races.clear()
-        log.streams.copies.clear()
+        log.streams.watching = True
         with Lanes(waves.trainers) as lanes:
             for index in range(blocks):
                 waves.consume(lanes, block(D, STEPS_EACH * BATCH, index), lambda: None)

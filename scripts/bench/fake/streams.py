@@ -57,6 +57,8 @@ class Streams:
         self._on = STEPS
         self._reads: dict[int, Clock] = {}
         self._writes: dict[int, Clock] = {}
+        self.watching = False
+        """Whether it is looked at who touches what, which takes half as long again as all else."""
         self.races: list[str] = []
         self.copies: list[tuple[str, int]] = []
         """Between the host and the device: on which stream, and after how many operators of steps."""
@@ -87,6 +89,8 @@ class Streams:
 
     def asked(self, func: Any, args: Sequence[Any], keys: dict[str, Any], made: Any) -> None:
         """An operator, on the stream in use if it has a tensor of the device."""
+        if not self.watching:
+            return
         arguments = func._schema.arguments
         named = [*zip(arguments, args, strict=False), *((one, keys[one.name]) for one in arguments if one.name in keys)]
         written = [value for one, value in named if one.alias_info is not None and one.alias_info.is_write]
@@ -104,6 +108,8 @@ class Streams:
 
     def touched(self, read: Sequence[Tensor], written: Sequence[Tensor]) -> None:
         """Tensors that are read and written together."""
+        if not self.watching:
+            return
         on = self._on if any(tensor.is_cuda for tensor in (*read, *written)) else HOST
         own = self.known(on) if on != HOST else self._clocks[HOST]
         for tensor, writes in (*((one, False) for one in read), *((one, True) for one in written)):
