@@ -89,7 +89,8 @@ def _several(values: Sequence[Hashable]) -> str:
 
 def _schedule(member: Member) -> str:
     schedule = member.schedule
-    parts = [f"warm-up {schedule.lr_warmup_steps}"]
+    parts = [f"biases at {schedule.bias_lr:.3g} lr"] * (schedule.bias_lr != 1)
+    parts.append(f"warm-up {schedule.lr_warmup_steps}")
     if schedule.sparsity_warmup_steps:
         parts.append(f"sparsity warm-up {schedule.sparsity_warmup_steps}")
     if schedule.lr_decay_steps:

@@ -24,7 +24,8 @@ def test_a_dry_run_prints_the_plan(program: Any) -> None:
     (sixteen,) = [line for line in lines if "topk-k_16-x16" in line]
     assert eight.endswith("finished")
     assert sixteen.endswith("to train")
-    assert all(word in sixteen for word in ("blocks.2.hook_resid_post", "2048", "k 16", "1024", "1953", "warm-up 97"))
+    told = ("blocks.2.hook_resid_post", "2048", "k 16", "1024", "1953", "biases at 11.3 lr; warm-up 97")
+    assert all(word in sixteen for word in told)
     assert "memory" in program.out
     assert "FLOP" in program.out
 
