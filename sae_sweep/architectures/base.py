@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, Self
 
-from sae_sweep.architectures.recipe import RECIPES, Recipe, Run, balanced, tuned
+from sae_sweep.architectures.recipe import LARGE_SCALES, RECIPES, Recipe, Run, balanced, tuned
 from sae_sweep.errors import ConfigError
 from sae_sweep.host.kinds import Kinds
 
@@ -160,8 +160,8 @@ class SaeConfig(ABC):
         """The one that `recipe` names."""
         if self.recipe == "paper":
             return self.paper_recipe(run)
-        found = self.tuned_recipe(run)
-        return balanced(run, found) if self.recipe == "balanced" else found
+        found, large = self.tuned_recipe(run), self.input_scale in LARGE_SCALES
+        return balanced(run, found) if self.recipe == "balanced" and large else found
 
     def resolved(self, d: int) -> dict[str, Any]:
         """What keys that may be null stand for where they are, by key."""

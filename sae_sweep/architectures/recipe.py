@@ -69,6 +69,8 @@ TUNED_LR = 3.0
 """lr times the square root of d x steps."""
 LARGEST_LR = 0.02
 TUNED_DECAY = 0.3
+LARGE_SCALES = ("sqrt_d", "whiten")
+"""Of `sae.input_scale`: those at which the numbers of inputs are of size 1."""
 
 
 def tuned(run: Run, paper: Recipe) -> Recipe:
@@ -86,6 +88,6 @@ def balanced(run: Run, tuned: Recipe) -> Recipe:
     """The same, with biases and thresholds as quick as weights are.
 
     Adam moves every number by about lr a step. Those of a unit row are of size 1 / sqrt(d); biases are in the unit of
-    inputs, and thresholds are logarithms: both of size 1, so they would be slower by sqrt(d).
+    inputs (of `LARGE_SCALES`), and thresholds are logarithms: both of size 1, so they would be slower by sqrt(d).
     """
     return replace(tuned, bias_lr=sqrt(run.d))

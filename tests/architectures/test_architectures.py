@@ -80,8 +80,11 @@ def test_recipes_of_the_papers(option: str) -> None:
 @pytest.mark.parametrize("option", ["standard", "gated", "jumprelu", "topk"])
 def test_biases_keep_up_with_weights_in_the_shipped_recipe_alone(option: str) -> None:
     """A unit row's d numbers are of size 1 / sqrt(d), a bias is of size 1."""
-    found = {name: replace(ALL[option], recipe=name).training_recipe(run(WIDTH)) for name in ("balanced", "tuned")}
+    large = replace(ALL[option], input_scale="sqrt_d")
+    found = {name: replace(large, recipe=name).training_recipe(run(WIDTH)) for name in ("balanced", "tuned")}
     assert found["balanced"] == replace(found["tuned"], bias_lr=run(WIDTH).d ** 0.5)
+    unit = replace(ALL[option], recipe="balanced", input_scale="unit")
+    assert unit.training_recipe(run(WIDTH)) == found["tuned"], "biases are of the size of a row's numbers"
     assert found["tuned"].bias_lr == replace(ALL[option], recipe="paper").training_recipe(run(WIDTH)).bias_lr == 1.0
 
 
