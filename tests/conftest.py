@@ -5,6 +5,7 @@ import gc
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,16 @@ def pytest_collection_finish() -> None:
     """Nothing that stands now is garbage later: a collection, of which each sweep makes several, need not see it."""
     gc.collect()
     gc.freeze()
+
+
+_tests = count(1)
+
+
+def pytest_runtest_logfinish() -> None:
+    """Nor what the first tests have imported, which is as much again."""
+    if next(_tests) in (4, 16, 64, 256, 1024):
+        gc.collect()
+        gc.freeze()
 
 
 def save_tokenizer(folder: Path) -> None:

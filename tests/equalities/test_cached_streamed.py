@@ -22,7 +22,7 @@ MEMBERS = [
     ["sae=standard", "sae.l1=0.3", "sae.decoder_init=data"],
     ["sae=gated", "sae.l0=6", "site.layer=1"],
     ["sae=batchtopk", "sae.k=5", "site=mlp_out", "data.max_norm_ratio=2"],  # a stream that drops outliers
-    ["sae=topk", "sae.k=5", "training.tokens=4000", "training.batch_size=48", "sae.lookup=learned"],
+    ["sae=topk", "sae.k=5", "training.tokens=2000", "training.batch_size=48", "sae.lookup=learned"],
 ]
 
 
@@ -53,7 +53,7 @@ def configs(llama_folder: Path, tmp_path: Path) -> list[MemberConfig]:
     text.write_text("\n".join(json.dumps({"text": document}) for document in documents))
     shared = [
         *small(tmp_path / "outputs", llama_folder, text),
-        *("site.layer=2", "training.batch_size=40", "training.tokens=6000", "training.lr=1e-2"),
+        *("site.layer=2", "training.batch_size=40", "training.tokens=3000", "training.lr=1e-2"),
     ]
     return [config_of([*shared, *own]) for own in MEMBERS]
 
@@ -88,6 +88,6 @@ def test_a_sweep_that_writes_and_one_that_reads(
                 assert (one.folder / name).read_text() == (expected.folder / name).read_text()
     announced = [int(found) for found in re.findall(r"keeps about (\d+) blocks", caplog.text)]
     (folder,) = (tmp_path / "cache").iterdir()  # of both streams, since dropping comes after reading
-    assert announced == [15, 14]  # 150 steps, 11 a block, and one block to correct the gated member's L0 on
+    assert announced == [8, 7]  # 75 steps, 11 a block, and one block to correct the gated member's L0 on
     kept = [len(list(folder.glob(f"*-blocks.{site}.safetensors"))) for site in ("1.hook_resid_post", "2.hook_mlp_out")]
-    assert kept == [15, 14]
+    assert kept == [8, 7]

@@ -60,18 +60,21 @@ class PlainModel:
     def __init__(self, family: str, folder: Path) -> None:
         self._places = PLACES[family]
         self._module = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64).eval()
+        self._activations: dict[tuple[Any, ...], Tensor] = {}
+        self._clean: dict[tuple[int, ...], Tensor] = {}
+        """What nothing edits is the same for every SAE."""
 
     def activation(self, kind: str, layer: int, row_T: Tensor) -> Tensor:
         """[T, d]: what a full forward computes at the site."""
-        seen: list[Tensor] = []
+        key = (kind, layer, *row_T.tolist())
+        if key not in self._activations:
 
-        def look(x_TD: Tensor) -> Tensor:
-            seen.append(x_TD.clone())
-            return x_TD
+            def look(x_TD: Tensor) -> Tensor:
+                self._activations[key] = x_TD.clone()
+                return x_TD
 
-        self.log_probabilities(row_T, kind, layer, look)
-        (x_TD,) = seen
-        return x_TD
+            self.log_probabilities(row_T, kind, layer, look)
+        return self._activations[key]
 
     def residuals(self, row_T: Tensor, kind: str, layer: int, edit: Edit | None, ends: Sequence[int]) -> list[Tensor]:
         """[T, d] at the end of each of these blocks, with the site's activation passed through `edit` on the way."""
@@ -84,15 +87,18 @@ class PlainModel:
                     seen[block] = (output[0] if isinstance(output, tuple) else output)[0].clone()
 
                 stack.enter_context(module.register_forward_hook(keep))
-            self.log_probabilities(row_T, kind, layer, edit)
+            self.log_probabilities(row_T, kind, layer, edit or (lambda x_TD: x_TD))
         return [seen[block] for block in ends]
 
     @torch.no_grad()
     def log_probabilities(self, row_T: Tensor, kind: str, layer: int, edit: Edit | None) -> Tensor:
         """[T, V] of one row, with the site's activation passed through `edit` on the way."""
         if edit is None:
-            logits = self._module(input_ids=row_T[None]).logits[0]
-            return logits - logits.logsumexp(dim=-1, keepdim=True)
+            key = tuple(row_T.tolist())
+            if key not in self._clean:
+                logits = self._module(input_ids=row_T[None]).logits[0]
+                self._clean[key] = logits - logits.logsumexp(dim=-1, keepdim=True)
+            return self._clean[key]
         place = self._places[kind]
         module: nn.Module = self._module.get_submodule(place.module.format(layer=layer))
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,7 @@ def recompute(trained: Trained) -> Callable[[str], Recomputation]:
         ]
         return torch.cat(rows)
 
+    @cache
     def recompute(name: str) -> Recomputation:
         layer = LAYER - 1 if name == "earlier" else LAYER
         sae = read_sae(trained.saved(name))

@@ -111,11 +111,11 @@ def test_a_milestone_is_what_a_run_of_that_length_would_be(tmp_path: Path) -> No
     assert (kept["tokens_trained"], kept["fvu"]) == (720, ended["fvu"])
 
 
-def test_a_milestone_in_a_group_is_one_alone(tmp_path: Path) -> None:
-    together = sweep(tmp_path / "together", *MEMBERS, also=ASKED)
-    for outcome, own in zip(together, MEMBERS, strict=True):
-        (by_itself,) = sweep(tmp_path / "apart", own, also=(*ASKED, f"name={outcome.label}"))
-        assert_same(outcome.folder / "milestones", by_itself.folder / "milestones")
+def test_a_milestone_in_a_group_is_one_alone(tmp_path: Path, alone: Alone) -> None:
+    together = alone(*MEMBERS, also=ASKED)
+    for place, own in enumerate(MEMBERS):
+        (by_itself,) = sweep(tmp_path, own, also=(*ASKED, f"name=apart{place}"))
+        assert_same(together / by_itself.label / "milestones", by_itself.folder / "milestones")
 
 
 # The first member that is written at a milestone, and so on.
