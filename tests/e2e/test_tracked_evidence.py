@@ -3,7 +3,6 @@
 import json
 import math
 import signal
-from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -11,6 +10,7 @@ from time import time
 from typing import Any
 
 import pytest
+import wandb  # whose service is told to settle
 
 from sae_sweep.tracking import times
 from tests.e2e.kills import SWEEP, checkpoints, ended_at, finish, start, wait
@@ -19,17 +19,11 @@ from tests.tracking.offline import read_runs
 from tests.tracking.server import Kept, Mood, Server
 from tests.tracking.test_online import server
 
-__all__ = ["server", "wandb_at_home"]
+__all__ = ["server", "wandb", "wandb_at_home"]
 pytestmark = [pytest.mark.evidence, pytest.mark.usefixtures("wandb_at_home")]
 
 KILLS = 3
 ARCHITECTURES = {"gated", "standard", "batchtopk"}
-
-
-@pytest.fixture(autouse=True)
-def there() -> None:
-    """Where wandb is imported, its service is told to settle."""
-    import_module("wandb")
 
 
 @pytest.fixture

@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "wandb_sweep.yaml"
 
 
 def test_the_command_line_of_an_agent(program: Any) -> None:
-    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args  # a second of imports
-
     asked = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
     chosen = {"training.lr": {"value": 0.0012}, "sae.expansion": {"value": 16}}
     assert chosen.keys() == asked["parameters"].keys()
