@@ -39,7 +39,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("sae-sweep eval outputs/demo --analysis ma", ["matching"]),
         ("sae-sweep eval outputs/demo --into da", ["data/"]),
         ("sae-sweep eval outputs/demo data.path=data/", ["data.path=data/a.txt"]),
-        ("sae-sweep explain training.b", ["training.batch_size", "training.beta1", "training.beta2"]),
+        ("sae-sweep explain training.be", ["training.beta1", "training.beta2"]),
         ("sae-sweep explain experiment", ["experiment"]),
         ("sae-sweep cancel gone/", []),
     ],
