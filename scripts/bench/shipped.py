@@ -72,6 +72,8 @@ class Shipped(Sweep):
     context: int
     own_lr: str
     """`training.lr` of ours: null leaves it to the recipe."""
+    trained_by: str = RECIPES[0]
+    """`sae.recipe` of ours."""
     peer_scale: str = "sqrt_d"
     """Of sae-lens's inputs."""
 
@@ -84,7 +86,12 @@ class Shipped(Sweep):
             *(f"name={name}", f"output_dir={output}", "tracking=none", *self.model.overrides, "model.device=cpu"),
             *("data=tokens", f"data.path={self.token_file}", f"data.heldout_path={self.heldout_file}"),
             *(f"data.context={self.context}", "site=resid_post", f"site.layer={self.model.layer}"),
-            *(f"sae={self.recipe}", f"sae.width={self.width}", f"training.lr={self.own_lr}"),
+            *(
+                f"sae={self.recipe}",
+                f"sae.recipe={self.trained_by}",
+                f"sae.width={self.width}",
+                f"training.lr={self.own_lr}",
+            ),
             f"sae.{own.knob}={','.join(f'{value:g}' for value in own.values)}",
             *(f"training.tokens={self.steps * self.batch}", f"training.batch_size={self.batch}"),
             *(f"evaluation.tokens={self.evaluation_tokens:g}", f"seed={self.seed}"),
@@ -129,16 +136,17 @@ def sweep_of(asked: argparse.Namespace, seed: int, recipe: str, side: str = OURS
         context=asked.context,
         own_lr=asked.lr,
         peer_scale=asked.peer_scale,
+        trained_by=asked.recipe,
     )
 
 
 def settings(sweep: Shipped, side: str) -> dict[str, Any]:
     """What all seeds of a part have in common, without places of this machine."""
     files = {"token_file": Path(sweep.token_file).name, "heldout_file": Path(sweep.heldout_file).name}
-    left_out = {"seed", "recipe", "members", *({"lr", "decay"} if side == OURS else {"own_lr"})}
+    left_out = {"seed", "recipe", "trained_by", "members", *({"lr", "decay"} if side == OURS else {"own_lr"})}
     if side != SAELENS or sweep.peer_scale == "sqrt_d":
         left_out |= {"peer_scale"}
-    own = {"sae.recipe": RECIPES[0]} if side == OURS else {}
+    own = {"sae.recipe": sweep.trained_by} if side == OURS and sweep.trained_by != RECIPES[0] else {}
     return {key: value for key, value in (sweep.entry() | files).items() if key not in left_out} | own
 
 
@@ -228,6 +236,7 @@ def parser_of(text: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--l0", type=numbers, default=(4.0, 8.0, 16.0, 32.0))
     parser.add_argument("--lr", default="1e-3", help="ours; null is the recipe's (%(default)s)")
     parser.add_argument("--peer-lr", type=float, default=1e-3, help="theirs (%(default)g)")
+    parser.add_argument("--recipe", choices=RECIPES, default=RECIPES[0], help="of ours (%(default)s)")
     parser.add_argument("--peer-scale", choices=("sqrt_d", "none"), default="sqrt_d", help="of sae-lens's inputs")
     parser.add_argument("--peer-values", type=numbers, help="in place of a peer's coefficients, of one part")
     parser.add_argument("--quick", action="store_true", help="does it run? (the numbers mean nothing)")

@@ -107,7 +107,7 @@ SAE = [
     *_in(ARCHITECTURES, "expansion", "0.5", "sae.width=null sae.expansion=0.75"),
     *_in(ARCHITECTURES, "width", "20"),
     *_in(tuple(option for option in OPTIONS if option.endswith("_paper")), "recipe", "tuned"),
-    *_in(("gated", "topk"), "recipe", "tuned"),
+    *_in(("gated", "topk"), "recipe", "balanced"),
     *[
         Row("sae.l0", "parameters", "sae.l0=8", f"sae={option} sae.l0=3")
         for option in ("standard", "standard_april", "p_anneal", "gated", "gated_decoder_norm", "topk", "batchtopk")

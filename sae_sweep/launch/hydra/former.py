@@ -5,7 +5,6 @@ default is another. Where the folder holds a member as the same command asked fo
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -41,14 +40,12 @@ def kept(
     here = {entry["identity"] for entry in read_record(root)["members"].values()}
     if all(member_identity(config) in here for config in configs):
         return list(configs)
-    chosen = list(configs)
-    for state in (_tuned, _former):  # the later one first
-        overrides = [state(loader, job, config) for job, config in zip(jobs, configs, strict=True)]
-        before = map(member_config, compose_jobs(loader, master, overrides))
-        chosen = [
-            old if member_identity(now) not in here and member_identity(old) in here else now
-            for now, old in zip(chosen, before, strict=True)
-        ]
+    overrides = [_former(loader, job, config) for job, config in zip(jobs, configs, strict=True)]
+    before = map(member_config, compose_jobs(loader, master, overrides))
+    chosen = [
+        old if member_identity(now) not in here and member_identity(old) in here else now
+        for now, old in zip(configs, before, strict=True)
+    ]
     changes = dict[str, str]()
     for now, own in zip(configs, chosen, strict=True):
         if own is not now:
@@ -60,21 +57,10 @@ def kept(
     return chosen
 
 
-def _stated(loader: ConfigLoader, job: Sequence[str]) -> dict[str, Any]:
-    """By key, what the overrides of a job say."""
-    overrides = OverridesParser.create(loader).parse_overrides(list(job))
-    return {override.key_or_group: override.value() for override in overrides}
-
-
-def _tuned(loader: ConfigLoader, job: Sequence[str], config: MemberConfig) -> list[str]:
-    """The overrides of a job when biases had the lr of weights: what it states stays."""
-    own = config.sae.recipe != "balanced" or "sae.recipe" in _stated(loader, job)
-    return [*job, *(() if own else ("sae.recipe=tuned",))]
-
-
 def _former(loader: ConfigLoader, job: Sequence[str], config: MemberConfig) -> list[str]:
     """The overrides of a job when papers' recipes were the defaults: what it states stays."""
-    parsed = _stated(loader, job)
+    overrides = OverridesParser.create(loader).parse_overrides(list(job))
+    parsed = {override.key_or_group: override.value() for override in overrides}
     options = loader.get_group_options("sae")
     option = str(parsed.get("sae", "gated"))
     preset = [f"sae={option}{PRESET}"] if f"{option}{PRESET}" in options else []
