@@ -153,7 +153,7 @@ class SaeConfig(ABC):
         """The paper's training recipe."""
 
     def tuned_recipe(self, run: Run) -> Recipe:
-        """The paper's, cut to a run like this one."""
+        """What works best for a run like this one, biases at the lr of weights."""
         return tuned(run, self.paper_recipe(run))
 
     def training_recipe(self, run: Run) -> Recipe:

@@ -45,6 +45,5 @@ def _pin_exactly() -> None:
     settings = next((os.environ[name] for name in ALLOCATOR_VARIABLES if os.environ.get(name)), "")
     change = getattr(torch._C, "_accelerator_setAllocatorSettings", None)
     if change is not None and PIN_EXACTLY not in settings:
-        change(
-            f"{settings},{PIN_EXACTLY}:{PINNED_ROUNDED_MB}".lstrip(",")
-        )  # all anew: what it is not told is as if never said
+        # All of them: what it is not told again is as if never said.
+        change(f"{settings},{PIN_EXACTLY}:{PINNED_ROUNDED_MB}".lstrip(","))
