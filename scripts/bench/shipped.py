@@ -146,7 +146,7 @@ def settings(sweep: Shipped, side: str) -> dict[str, Any]:
     left_out = {"seed", "recipe", "trained_by", "members", *({"lr", "decay"} if side == OURS else {"own_lr"})}
     if side != SAELENS or sweep.peer_scale == "sqrt_d":
         left_out |= {"peer_scale"}
-    own = {"sae.recipe": sweep.trained_by} if side == OURS and sweep.trained_by != RECIPES[0] else {}
+    own = {"sae.recipe": sweep.trained_by} if side == OURS else {}
     return {key: value for key, value in (sweep.entry() | files).items() if key not in left_out} | own
 
 

@@ -38,4 +38,5 @@ def member(option: str, **entries: Any) -> MemberConfig:
 
 
 def config(option: str, **entries: Any) -> Any:
-    return member(option, **{**KNOBS[option], **entries}).sae
+    """The `sae` part of it, at the knob's value."""
+    return member(option, **{**KNOBS[option.removesuffix("_paper")], **entries}).sae

@@ -73,16 +73,22 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("option", KNOBS)
 def test_recipes_of_the_papers(option: str) -> None:
-    recipe = ALL[option].paper_recipe(run(2**14))
+    recipe = config(f"{option}_paper").training_recipe(run(2**14))
     assert {key: getattr(recipe, key) for key in RECIPES[option]} == RECIPES[option]
 
 
-@pytest.mark.parametrize("option", ["standard", "gated", "jumprelu", "topk"])
-def test_biases_keep_up_with_weights_in_the_shipped_recipe_alone(option: str) -> None:
-    """A unit row's d numbers are of size 1 / sqrt(d), a bias is of size 1."""
+@pytest.mark.parametrize(
+    ("option", "warmup"), [("standard", 10_000), ("gated", 10_000), ("p_anneal", 5_000), ("jumprelu_anthropic", 0)]
+)
+def test_biases_keep_up_with_weights_in_the_shipped_recipe_alone(option: str, warmup: int) -> None:
+    """A unit row's d numbers are of size 1 / sqrt(d), a bias is of size 1. What a penalty presses on is clipped,
+    and pressed slowly at first; a warm-up that a paper has stays."""
     large = replace(ALL[option], input_scale="sqrt_d")
     found = {name: replace(large, recipe=name).training_recipe(run(WIDTH)) for name in ("balanced", "tuned")}
-    assert found["balanced"] == replace(found["tuned"], bias_lr=run(WIDTH).d ** 0.5)
+    expected = replace(found["tuned"], bias_lr=run(WIDTH).d ** 0.5, sparsity_warmup_steps=warmup, clip=1.0)
+    assert found["balanced"] == expected
+    topk = {name: replace(ALL["topk"], recipe=name).training_recipe(run(WIDTH)) for name in ("balanced", "tuned")}
+    assert topk["balanced"] == replace(topk["tuned"], bias_lr=run(WIDTH).d ** 0.5), "nothing presses on it"
     unit = replace(ALL[option], recipe="balanced", input_scale="unit")
     assert unit.training_recipe(run(WIDTH)) == found["tuned"], "biases are of the size of a row's numbers"
     assert found["tuned"].bias_lr == replace(ALL[option], recipe="paper").training_recipe(run(WIDTH)).bias_lr == 1.0
@@ -194,7 +200,7 @@ def test_other_penalties_than_target_l0_are_steered() -> None:
         (TOPK, ALL["batchtopk"], False),
         (STANDARD, replace(STANDARD, centre=True), False),
         (STANDARD, replace(STANDARD, lookup="frozen"), False),
-        (STANDARD, replace(STANDARD, resample=False), False),
+        (STANDARD, replace(STANDARD, resample=True), False),
         (STANDARD, replace(STANDARD, decoder_init="data", b_dec_init="zero", encoder_init="random"), True),
         (JUMPRELU, replace(JUMPRELU, penalty="frequency"), False),
         (JUMPRELU, replace(JUMPRELU, penalty="l0", bandwidth=0.5), True),

@@ -107,7 +107,7 @@ SAE = [
     *_in(ARCHITECTURES, "expansion", "0.5", "sae.width=null sae.expansion=0.75"),
     *_in(ARCHITECTURES, "width", "20"),
     *_in(tuple(option for option in OPTIONS if option.endswith("_paper")), "recipe", "tuned"),
-    *_in(("gated", "topk"), "recipe", "balanced"),
+    *_in(("gated", "topk"), "recipe", "tuned"),
     *[
         Row("sae.l0", "parameters", "sae.l0=8", f"sae={option} sae.l0=3")
         for option in ("standard", "standard_april", "p_anneal", "gated", "gated_decoder_norm", "topk", "batchtopk")
@@ -186,7 +186,7 @@ SAE = [
     *_in(("temporal",), "high_share", "0.5"),
     *_in(("temporal",), "contrast", "5"),
     *_in(("ortsae",), "orthogonality_chunk", "4", "sae.orthogonality=5"),
-    *_in(("jumprelu_gemma_scope_2",), "frequency_scale", "0.01"),
+    *_in(("jumprelu_gemma_scope_2",), "frequency_scale", "0.01", "sae.threshold_init=0.3"),
 ]
 
 DOWNSTREAM = "training.objective=e2e_downstream"

@@ -90,12 +90,39 @@ def test_the_same_command_keeps_its_values_and_says_which_defaults_are_others(
     assert main(command) == 0
     printed = capsys.readouterr()
     assert "gated-l0_3-w20" in printed.out
-    said = "old was begun with other defaults, which its members keep: sae.recipe paper (now tuned), sae.input_scale"
+    said = "old was begun with other defaults, which its members keep: sae.recipe paper (now balanced), sae.input_scale"
     assert f"{said} none (now sqrt_d)" in printed.err
     assert main([*command, "sae.input_scale=sqrt_d"]) == 2
     assert "holds a member of another config" in capsys.readouterr().err
     assert main([*command, "name=new"]) == 0
     assert "other defaults" not in capsys.readouterr().err
+
+
+def test_a_sweep_begun_when_biases_had_the_lr_of_weights_keeps_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*SHARED, f"output_dir={tmp_path}", "sae.k=3"]
+    assert main([*command, "sae=topk", "sae.recipe=tuned"]) == 0
+    capsys.readouterr()
+    assert main([*command, "sae=topk", "dry_run=members"]) == 0
+    assert "which its members keep: sae.recipe tuned (now balanced); another" in capsys.readouterr().err
+    assert main([*command, "sae=topk_paper", "name=paper", "dry_run=true"]) == 0
+    assert main([*command, "sae=topk_paper", "dry_run=true"]) == 2  # another member under that name
+    assert "sae.recipe: tuned -> paper" in capsys.readouterr().err
+
+
+def test_a_sweep_begun_when_dead_latents_were_resampled_keeps_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*SHARED, f"output_dir={tmp_path}", "sae=gated", "sae.l1=1"]
+    assert main([*command, "sae.recipe=tuned", "sae.resample=true"]) == 0
+    capsys.readouterr()
+    for stated in ([], ["sae.recipe=tuned"], ["sae.resample=true"]):
+        assert main([*command, *stated, "dry_run=members"]) == 0
+        printed = capsys.readouterr()
+        assert "sae.recipe tuned (now balanced)" in printed.err or "sae.recipe=tuned" in stated
+        assert "sae.resample true (now false)" in printed.err or "sae.resample=true" in stated
+        assert "finished" in printed.out
 
 
 def metrics(folder: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from sae_sweep.saes.initial import Start
 from tests.saes.kinds import FREE_DECODER, KINDS, TOPK_KINDS, config
 
 D, WIDTH = 6, 50
+MATCHED = {"b_dec_init": "mean", "encoder_init": "matched_transpose"}
 NORMS = {"april": 0.1, "gated_decoder_norm": 1.0, "jumprelu_anthropic": 3**-0.5}
 
 
@@ -57,14 +58,15 @@ def test_encoder_starts_along_the_decoder(kind: str, how: str, shares: dict[int,
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_matched_encoder(kind: str) -> None:
-    """First reconstructions are as large as the inputs, of the k or `sae.l0` largest where these are what fires."""
+    """First reconstructions are as large as the inputs, of the k largest where these are what fires, and of as many as
+    first thresholds let through."""
     x_ND = torch.randn(200, D, generator=torch.Generator().manual_seed(8)) + 1
     p = first(kind, x_ND=x_ND, width=40, encoder_init="matched_transpose")
     from_b_dec_ND = (x_ND - p["b_dec"]).double()
     z_NF = (from_b_dec_ND @ p["W_enc"].double().T).relu()
     made = config(kind)
     if kind in (*TOPK_KINDS, "jumprelu_target_l0", "jumprelu_gemma_scope_2"):
-        k = made.k if isinstance(made, TopKConfig) else round(made.l0 or 0)
+        k = made.k if isinstance(made, TopKConfig) else first_l0(round(made.l0 or 0), 40)
         z_NF = z_NF * (z_NF >= z_NF.sort(dim=1, descending=True).values[:, k - 1 : k])
     # All encoders start along the decoder's directions; those of short decoder rows are matched with these rows.
     size = (z_NF @ p["W_dec"].double()).square().sum()
@@ -190,9 +192,23 @@ def test_thresholds_start_where_more_latents_fire_than_are_wanted() -> None:
     torch.testing.assert_close(without.exp(), torch.full((WIDTH,), 1e-3))
 
 
-@pytest.mark.parametrize(("l0", "width", "fire"), [(4, 1024, 64), (8, 1024, 128), (16, 1024, 128), (100, 1024, 200)])
+@pytest.mark.parametrize("l0", [4.0, 16.0])
+def test_what_passes_the_first_thresholds_reconstructs_as_much_as_there_is(l0: float) -> None:
+    """Many more fire at first than are asked for. An encoder that suits so few as are asked for gave several times the
+    input, and lost most latents in the first steps."""
+    x_ND = torch.randn(500, 32, generator=torch.Generator().manual_seed(8)) + 1
+    p = first("jumprelu", x_ND=x_ND, width=256, threshold_init=None, l0=l0, **MATCHED)
+    from_b_dec_ND = x_ND - p["b_dec"]
+    z_NF = from_b_dec_ND @ p["W_enc"].T
+    size = ((z_NF * (z_NF > p["log_threshold"].exp())) @ p["W_dec"]).square().sum() / from_b_dec_ND.square().sum()
+    assert size.item() == pytest.approx(1, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    ("l0", "width", "fire"), [(4, 1024, 64), (40, 64, 64), (8, 1024, 128), (16, 1024, 128), (100, 1024, 200)]
+)
 def test_how_many_fire_at_first(l0: int, width: int, fire: int) -> None:
-    """16 times what is wanted, or an eighth of the latents, but at least twice."""
+    """16 times what is wanted, or an eighth of the latents, but at least twice, where there are so many."""
     assert first_l0(l0, width) == fire
 
 

@@ -84,12 +84,12 @@ class JumpRelu(SaeMaths):
         if not self.deepmind:
             W_dec = ANTHROPIC_DECODER_NORM * W_dec
         b_dec = start.b_dec(config.b_dec_init)
-        k = None if config.l0 is None else max(1, min(width, round(config.l0)))
-        W_enc = start.encoder(config.encoder_init, W_dec, b_dec, generator, k)
+        firing = None if config.l0 is None else first_l0(max(1, round(config.l0)), width)
+        W_enc = start.encoder(config.encoder_init, W_dec, b_dec, generator, firing if self.deepmind else None)
         threshold = self.threshold_init or DEFAULT_THRESHOLD
-        if self.threshold_init is None and k is not None:
+        if self.threshold_init is None and firing is not None:
             about_ND = start.centred(b_dec) if self.deepmind else start.inputs_ND
-            threshold = max(threshold, _firing_threshold(about_ND[:FIRING_INPUTS], W_enc, first_l0(k, width)))
+            threshold = max(threshold, _firing_threshold(about_ND[:FIRING_INPUTS], W_enc, firing))
         log_threshold = torch.full((width,), log(threshold))
         b_enc = torch.zeros(width) if self.deepmind else _firing_bias(start.inputs_ND, W_enc, log_threshold.exp())
         return {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "log_threshold": log_threshold, "b_dec": b_dec}
@@ -180,7 +180,7 @@ class JumpRelu(SaeMaths):
 
 def first_l0(l0: int, width: int) -> int:
     """How many latents fire on a token at first, of a member that is to reach `l0`."""
-    return max(LEAST_FIRST_L0S * l0, min(FIRST_L0S * l0, width // FIRST_SHARE))
+    return min(width, max(LEAST_FIRST_L0S * l0, min(FIRST_L0S * l0, width // FIRST_SHARE)))
 
 
 def _first_of(l0_M: Tensor, step: Step) -> Tensor:
@@ -222,7 +222,7 @@ def _preactivation_loss(
 def _firing_threshold(inputs_ND: Tensor, W_enc: Tensor, l0: int) -> float:
     """What an input's pre-activations, one with another, exceed so many times."""
     z_NF = inputs_ND @ W_enc.T
-    return float(smallest_of_largest(z_NF, min(l0, len(W_enc)) * len(z_NF)))
+    return float(smallest_of_largest(z_NF, l0 * len(z_NF)))
 
 
 def _firing_bias(inputs_ND: Tensor, W_enc: Tensor, theta_F: Tensor) -> Tensor:

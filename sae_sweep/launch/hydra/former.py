@@ -5,6 +5,7 @@ default is another. Where the folder holds a member as the same command asked fo
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -27,6 +28,8 @@ OF_MODELS = ("data.max_norm_ratio=null",)
 SHORT_RUNS = ("training.lr=6e-3", "training.lr_decay_fraction=0.5")
 OF_EXPERIMENTS = {"demo": SHORT_RUNS, "architectures": SHORT_RUNS, "tokenized": SHORT_RUNS, "transcoders": SHORT_RUNS}
 """The same of experiments that ship."""
+RESAMPLED = ("gated", "p_anneal", "standard")
+"""Options of `sae` that set dead latents anew."""
 SHOWN_KEYS = 6
 
 
@@ -40,12 +43,14 @@ def kept(
     here = {entry["identity"] for entry in read_record(root)["members"].values()}
     if all(member_identity(config) in here for config in configs):
         return list(configs)
-    overrides = [_former(loader, job, config) for job, config in zip(jobs, configs, strict=True)]
-    before = map(member_config, compose_jobs(loader, master, overrides))
-    chosen = [
-        old if member_identity(now) not in here and member_identity(old) in here else now
-        for now, old in zip(configs, before, strict=True)
-    ]
+    chosen = list(configs)
+    for state in (_tuned, _former):  # the later one first
+        overrides = [state(loader, job, config) for job, config in zip(jobs, configs, strict=True)]
+        before = map(member_config, compose_jobs(loader, master, overrides))
+        chosen = [
+            old if member_identity(now) not in here and member_identity(old) in here else now
+            for now, old in zip(chosen, before, strict=True)
+        ]
     changes = dict[str, str]()
     for now, own in zip(configs, chosen, strict=True):
         if own is not now:
@@ -57,10 +62,23 @@ def kept(
     return chosen
 
 
+def _stated(loader: ConfigLoader, job: Sequence[str]) -> dict[str, Any]:
+    """By key, what the overrides of a job say."""
+    overrides = OverridesParser.create(loader).parse_overrides(list(job))
+    return {override.key_or_group: override.value() for override in overrides}
+
+
+def _tuned(loader: ConfigLoader, job: Sequence[str], config: MemberConfig) -> list[str]:
+    """The overrides of a job when biases had the lr of weights, and some were resampled: what it states stays."""
+    stated = _stated(loader, job)
+    recipe = config.sae.recipe == "balanced" and "sae.recipe" not in stated
+    resample = stated.get("sae", "gated") in RESAMPLED and "sae.resample" not in stated
+    return [*job, *(("sae.recipe=tuned",) * recipe), *(("sae.resample=true",) * resample)]
+
+
 def _former(loader: ConfigLoader, job: Sequence[str], config: MemberConfig) -> list[str]:
     """The overrides of a job when papers' recipes were the defaults: what it states stays."""
-    overrides = OverridesParser.create(loader).parse_overrides(list(job))
-    parsed = {override.key_or_group: override.value() for override in overrides}
+    parsed = _stated(loader, job)
     options = loader.get_group_options("sae")
     option = str(parsed.get("sae", "gated"))
     preset = [f"sae={option}{PRESET}"] if f"{option}{PRESET}" in options else []
