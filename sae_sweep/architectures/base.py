@@ -160,10 +160,8 @@ class SaeConfig(ABC):
         """The one that `recipe` names."""
         if self.recipe == "paper":
             return self.paper_recipe(run)
-        found = self.tuned_recipe(run)
-        if self.recipe != "balanced" or self.input_scale not in LARGE_SCALES:
-            return found
-        return balanced(run, found, penalised=self.coefficient() is not None)
+        found, large = self.tuned_recipe(run), self.input_scale in LARGE_SCALES
+        return balanced(run, found) if self.recipe == "balanced" and large else found
 
     def resolved(self, d: int) -> dict[str, Any]:
         """What keys that may be null stand for where they are, by key."""

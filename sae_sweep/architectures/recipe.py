@@ -72,7 +72,7 @@ TUNED_DECAY = 0.3
 BALANCED_WARMUP = 10_000
 """Steps, at most a twentieth of the run, over which a penalty comes in that the paper has from the first step on."""
 BALANCED_CLIP = 1.0
-"""The largest gradient norm."""
+"""The largest gradient norm: at inputs of mean norm sqrt(d) most gradients are longer, so that all weigh the same."""
 LARGE_SCALES = ("sqrt_d", "whiten")
 """Of `sae.input_scale`: those at which the numbers of inputs are of size 1."""
 
@@ -88,8 +88,8 @@ def tuned(run: Run, paper: Recipe) -> Recipe:
     return replace(paper, lr=lr, beta1=0.9, lr_decay_fraction=TUNED_DECAY)
 
 
-def balanced(run: Run, tuned: Recipe, penalised: bool) -> Recipe:
-    """The same, with biases and thresholds as quick as weights are, and what has a penalty kept from running away.
+def balanced(run: Run, tuned: Recipe) -> Recipe:
+    """The same, with biases and thresholds as quick as weights are, and kept from running away.
 
     Adam moves every number by about lr a step. Those of a unit row are of size 1 / sqrt(d); biases are in the unit of
     inputs (of `LARGE_SCALES`), and thresholds are logarithms: both of size 1, so they would be slower by sqrt(d). What
@@ -97,9 +97,6 @@ def balanced(run: Run, tuned: Recipe, penalised: bool) -> Recipe:
     SAE die in ten steps; and after one batch with a long token a gated one may lose all it had. So the penalty has a
     warm-up, and gradients are clipped, as in April 2024's recipe.
     """
-    quick = replace(tuned, bias_lr=sqrt(run.d))
-    if not penalised:
-        return quick
     warms = tuned.sparsity_warmup_steps or tuned.sparsity_warmup_fraction
     steps = tuned.sparsity_warmup_steps if warms else BALANCED_WARMUP
-    return replace(quick, sparsity_warmup_steps=steps, clip=tuned.clip or BALANCED_CLIP)
+    return replace(tuned, bias_lr=sqrt(run.d), sparsity_warmup_steps=steps, clip=tuned.clip or BALANCED_CLIP)

@@ -91,7 +91,7 @@ def _schedule(member: Member) -> str:
     schedule = member.schedule
     parts = [f"biases at {schedule.bias_lr:.3g} lr"] * (schedule.bias_lr != 1)
     parts.append(f"warm-up {schedule.lr_warmup_steps}")
-    if schedule.sparsity_warmup_steps:
+    if schedule.sparsity_warmup_steps and member.config.sae.coefficient() is not None:
         parts.append(f"sparsity warm-up {schedule.sparsity_warmup_steps}")
     if schedule.lr_decay_steps:
         shape = "cosine " if schedule.lr_schedule == "cosine" else ""
