@@ -72,7 +72,7 @@ TUNED_DECAY = 0.3
 BALANCED_WARMUP = 10_000
 """Steps, at most a twentieth of the run, over which a penalty comes in that the paper has from the first step on."""
 BALANCED_CLIP = 1.0
-"""The largest gradient norm: at inputs of mean norm sqrt(d) most gradients are longer, so that all weigh the same."""
+"""The largest gradient norm."""
 LARGE_SCALES = ("sqrt_d", "whiten")
 """Of `sae.input_scale`: those at which the numbers of inputs are of size 1."""
 
@@ -94,7 +94,7 @@ def balanced(run: Run, tuned: Recipe) -> Recipe:
     Adam moves every number by about lr a step. Those of a unit row are of size 1 / sqrt(d); biases are in the unit of
     inputs (of `LARGE_SCALES`), and thresholds are logarithms: both of size 1, so they would be slower by sqrt(d). What
     is that quick also goes too far: under the whole penalty from the first step on, up to half of the latents of a wide
-    SAE die in ten steps; and after one batch with a long token a gated one may lose all it had. So the penalty has a
+    SAE die in ten steps; and one batch with a long token may turn a gated one over. So the penalty has a
     warm-up, and gradients are clipped, as in April 2024's recipe.
     """
     warms = tuned.sparsity_warmup_steps or tuned.sparsity_warmup_fraction
