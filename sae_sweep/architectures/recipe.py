@@ -94,8 +94,8 @@ def balanced(run: Run, tuned: Recipe) -> Recipe:
     Adam moves every number by about lr a step. Those of a unit row are of size 1 / sqrt(d); biases are in the unit of
     inputs (of `LARGE_SCALES`), and thresholds are logarithms: both of size 1, so they would be slower by sqrt(d). What
     is that quick also goes too far: under the whole penalty from the first step on, up to half of the latents of a wide
-    SAE die in ten steps; and one batch with a long token may turn a gated one over. So the penalty has a
-    warm-up, and gradients are clipped, as in April 2024's recipe.
+    SAE die in ten steps; and one batch with a long token may turn a gated one over. So the penalty has a warm-up, and
+    gradients are clipped, as in April 2024's recipe.
     """
     warms = tuned.sparsity_warmup_steps or tuned.sparsity_warmup_fraction
     steps = tuned.sparsity_warmup_steps if warms else BALANCED_WARMUP

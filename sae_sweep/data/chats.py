@@ -74,9 +74,8 @@ class ChatText(PackedText):
             if self._positions_of == "all":
                 return text, None
             layout = self._layout(tuple(role for role, _ in conversation))
-        except Exception as error:  # a template is a program, which raises what it likes for roles it does not take
-            reason = one_line(error)
-            kind = f"does not fit the chat template ({reason})"
+        except ValueError as error:
+            kind = f"does not fit the chat template ({error})"
             return Bad(kind, f"{self.label}: a conversation {kind}")
         spans, at = [], 0
         for before, (role, content) in zip(layout, conversation, strict=False):
@@ -102,5 +101,9 @@ class ChatText(PackedText):
         return [*pieces, text]
 
     def _rendered(self, conversation: Conversation) -> str:
+        """Raises ValueError for what the template does not take."""
         messages = [{"role": role, "content": content} for role, content in conversation]
-        return str(cast(Any, self._tokenizer).apply_chat_template(messages, tokenize=False))
+        try:
+            return str(cast(Any, self._tokenizer).apply_chat_template(messages, tokenize=False))
+        except Exception as error:  # a template is a program, which raises what it likes for roles it does not take
+            raise ValueError(one_line(error)) from error
