@@ -163,10 +163,16 @@ class SweepFolder:
                 entries["plan"] = plan_entries(plan)
 
     def mark(self, labels: Iterable[str], state: State, reason: str | None) -> None:
-        """Write the members' state; `reason` says why they failed."""
+        """Write the members' state; `reason` says why they failed. Raises ConfigError where they are in the folder no
+        more: somebody removed it while they were trained, and made it anew."""
         marks = {label: {"state": state, "reason": reason} for label in labels}
         self._write_own(marks)
         with self._writing() as entries:
+            if gone := marks.keys() - entries["members"].keys():
+                raise ConfigError(
+                    f"output_dir: {self.root} was removed while its members were trained ({', '.join(sorted(gone))});"
+                    " give the same command again, or another name="
+                )
             for label, mark in marks.items():
                 entries["members"][label] |= mark
 

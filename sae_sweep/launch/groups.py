@@ -118,7 +118,7 @@ def _fail(unopened: list[tuple[Group, ConfigError]], folder: SweepFolder) -> Non
 def _passes(groups: Sequence[Group], progress: "Progress") -> list[Pass]:
     """The passes of all groups on this machine. Raises ConfigError."""
     progress.stage("loading torch")
-    from sae_sweep.tracking.pace import workload
+    from sae_sweep.tracking.workload import workload
     from sae_sweep.training.run.opening import passes  # brings in torch: planning must not
 
     planned = [one for group in groups for one in passes(group)]

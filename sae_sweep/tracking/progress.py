@@ -11,7 +11,8 @@ from rich.live import Live
 
 from sae_sweep.config.values import count, duration
 from sae_sweep.tracking.display import Place, Shown, screen, spread
-from sae_sweep.tracking.pace import Kind, Pace, Workload
+from sae_sweep.tracking.pace import Pace
+from sae_sweep.tracking.workload import Kind, Steps, Workload
 
 LIVE_SECONDS = 0.5
 PLAIN_SECONDS = 15.0
@@ -33,8 +34,11 @@ class Progress:
         self._passes: list[Workload] = []
         """The one that is under way and those after it."""
         self._paces = {kind: Pace() for kind in Kind}
-        self._shares = dict.fromkeys(Kind, 0.0)
-        """Of the work of each kind in this pass, what is done."""
+        self._trained = Pace()
+        """Tokens of steps: what they take is known better in operations, and told in tokens."""
+        self._shares = dict.fromkeys((Kind.MODEL, Kind.JUDGING), 0.0)
+        """Of the work of each of these kinds in this pass, what is done."""
+        self._steps = Steps({})
         self._round = 0
         """How often members were judged on the way."""
         self._told: float | None = None
@@ -66,11 +70,12 @@ class Progress:
     def expect(self, passes: Sequence[Workload]) -> None:
         """What there is to do."""
         self._passes = list(passes)
+        self._steps = Steps(self._passes[0].members if self._passes else {})
 
-    def begin(self, places: Mapping[str, Place], tokens_done: int, blocks_done: int) -> None:
-        """Training of the members of a pass begins, or goes on; where each belongs, by label."""
+    def begin(self, places: Mapping[str, Place], steps: Mapping[str, int], blocks_done: int) -> None:
+        """Training of the members of a pass begins, or goes on; where each belongs and is, by label."""
         self._places, self._states, self._values = dict(places), dict.fromkeys(places, "training"), {}
-        self._shares[Kind.STEPS] = self._share_of(tokens_done)
+        self._steps.told(steps, {})
         if blocks_done and self._passes:
             self._shares[Kind.MODEL] = min(1.0, blocks_done / self._passes[0].blocks)
         self._told = None
@@ -79,8 +84,8 @@ class Progress:
         """The pass is over, or is not to be had. What is said of the last one stays."""
         self._show()
         if len(self._passes) > 1:
-            del self._passes[0]
-            self._states, self._shares, self._round = {}, dict.fromkeys(Kind, 0.0), 0
+            self.expect(self._passes[1:])
+            self._states, self._shares, self._round = {}, dict.fromkeys(self._shares, 0.0), 0
 
     @property
     def due(self) -> bool:
@@ -103,18 +108,22 @@ class Progress:
             return
         blocks = self._passes[0].blocks
         done = max(self._shares[Kind.MODEL], min(1.0, (block + share) / blocks))
-        self._done(Kind.MODEL, done, f"reading block {block + 1} of {blocks}, {share:.0%}")
+        self._share(Kind.MODEL, done, f"reading block {block + 1} of {blocks}, {share:.0%}")
 
-    def update(self, tokens_done: int, members: Mapping[str, tuple[float, float]]) -> None:
-        """Tokens that members have consumed, on average, and (L0, FVU) of those that have new ones."""
+    def update(self, steps: Mapping[str, int], members: Mapping[str, tuple[float, float]]) -> None:
+        """Steps that members have taken, by label, and (L0, FVU) of those that have new ones."""
         self._values.update(members)
-        self._done(Kind.STEPS, self._share_of(tokens_done), self._place)
+        before = self.tokens
+        work = self._steps.told(steps, {label: l0 for label, (l0, _) in members.items()})
+        if (gained := self.tokens - before) > 0 and self._told is not None:
+            self._trained.add(monotonic() - self._told, gained)
+        self._done(Kind.STEPS, work, self._place)
 
     def judging(self, share: float, members: int, *, last: bool = True) -> None:
         """How much of the held-out tokens so many members have been judged on, from 0 to 1; on the way, or at last."""
         rounds = self._passes[0].judgements if self._passes else 1
         done = rounds - 1 if last else min(self._round, rounds - 1)
-        self._done(
+        self._share(
             Kind.JUDGING,
             min(1.0, (done + share) / rounds),
             f"judging {members} member{'s' * (members != 1)}, {share:.0%}",
@@ -132,6 +141,8 @@ class Progress:
     def state(self, label: str, state: str) -> None:
         """What a member is doing: training, judging, finished, failed."""
         self._states[label] = state
+        if state == "failed":
+            self._steps.give_up(label)
 
     def message(self, text: str) -> None:
         """A line that stays."""
@@ -143,8 +154,7 @@ class Progress:
 
     def _parts(self) -> list[str]:
         total = self._passes[0].tokens if self._passes else 0
-        done = self._shares[Kind.STEPS] * total
-        parts = [f"{self._shares[Kind.STEPS]:.0%} {count(round(done))}/{count(round(total))} tokens"]
+        parts = [f"{self._trained_share:.0%} {count(round(self.tokens))}/{count(round(total))} tokens"]
         if self.eta is not None:
             parts.append(f"ETA {duration(self.eta)}")
         return [*parts, *(f"{kind} {count(rate)} tok/s" for kind, rate in self.rates.items())]
@@ -162,16 +172,22 @@ class Progress:
     @property
     def eta(self) -> float | None:
         """Seconds of work that are left, in this pass and those after it; None while nobody knows. A kind that was not
-        measured is taken to go as fast as one that was: all are matrix products before anything else."""
-        rates = {kind: pace.rate for kind, pace in self._paces.items()}
-        known = next((rate for rate in rates.values() if rate), None)
-        if known is None:
+        measured is taken to go as fast as the slowest that was: all are matrix products before anything else, but where
+        activations come from a cache the model seems to go faster than they can."""
+        rates = {kind: rate for kind, pace in self._paces.items() if (rate := pace.rate)}
+        if not rates:
             return None
-        left = 0.0
+        slowest, left = min(rates.values()), dict.fromkeys(Kind, 0.0)
         for number, one in enumerate(self._passes):
+            left[Kind.STEPS] += (Steps(one.members) if number else self._steps).left
             for kind, flops in one.flops.items():
-                left += flops * (1 - self._shares[kind] * (number == 0)) / (rates[kind] or known)
-        return left
+                left[kind] += flops * (1 - self._shares[kind] * (number == 0))
+        return sum(flops / rates.get(kind, slowest) for kind, flops in left.items())
+
+    @property
+    def tokens(self) -> float:
+        """That a member of the pass has consumed, on average."""
+        return self._steps.tokens
 
     @property
     def doing(self) -> str:
@@ -182,20 +198,28 @@ class Progress:
     def rates(self) -> dict[Kind, float]:
         """Tokens a second of the model and of members' steps, as far as they are known."""
         found = {}
-        for kind, tokens in self._passes[0].of_kind.items() if self._passes else ():
-            if (rate := self._paces[kind].rate) is not None:
-                found[kind] = rate * tokens / self._passes[0].flops[kind]
+        if self._passes and (rate := self._paces[Kind.MODEL].rate) is not None:
+            found[Kind.MODEL] = rate * self._passes[0].read / self._passes[0].flops[Kind.MODEL]
+        if self._passes and (rate := self._trained.rate) is not None:
+            found[Kind.STEPS] = rate
         return found
 
-    def _share_of(self, tokens: int) -> float:
-        return min(1.0, tokens / max(1.0, self._passes[0].tokens)) if self._passes else 0.0
+    @property
+    def _trained_share(self) -> float:
+        return min(1.0, self.tokens / max(1.0, self._passes[0].tokens)) if self._passes else 0.0
 
-    def _done(self, kind: Kind, share: float, doing: str = "") -> None:
-        """So much of one kind of work is done: note what it took, and show it now and then."""
-        now, gained = monotonic(), share - self._shares[kind]
-        if self._told is not None and gained > 0 and self._passes:
-            self._paces[kind].add(now - self._told, gained * self._passes[0].flops[kind])
-        self._told, self._shares[kind] = now, share
+    def _share(self, kind: Kind, share: float, doing: str) -> None:
+        """So much of what there is of a kind of work is done."""
+        gained, self._shares[kind] = share - self._shares[kind], share
+        self._done(kind, gained * self._passes[0].flops[kind] if self._passes else 0.0, doing)
+
+    def _done(self, kind: Kind, work: float, doing: str = "") -> None:
+        """So many operations of one kind were done since something was told: note what they took, and show it now and
+        then."""
+        now = monotonic()
+        if self._told is not None and work > 0 and self._passes:
+            self._paces[kind].add(now - self._told, work)
+        self._told = now
         self._doing = doing or self._doing
         if now >= self._next:
             self._show_until(now + self._every)
@@ -214,7 +238,7 @@ class Progress:
             self.message(line)
 
     def _render(self) -> Group:
-        share = self._shares[Kind.STEPS] if self._states else None
+        share = self._trained_share if self._states else None
         members = [
             Shown(label, self._places[label], state, self._values.get(label)) for label, state in self._states.items()
         ]

@@ -17,8 +17,8 @@ from sae_sweep.folder.names import PACE
 from sae_sweep.host.resident import gpu_bytes, resident_bytes
 from sae_sweep.tracking import jsonl
 from sae_sweep.tracking.follower import Follower, followers
-from sae_sweep.tracking.pace import Kind
 from sae_sweep.tracking.runs import SWEEP, FrontierTable, TrackedRun
+from sae_sweep.tracking.workload import Kind
 
 LEAST_SECONDS, SHARE = 2.0, 500
 """Between two lines of pace.jsonl: so many seconds, or this share of the time since the command began."""

@@ -1,6 +1,7 @@
 import json
 from functools import cache
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,17 @@ def test_a_member_is_finished_when_marked_and_its_files_are_there(folder: SweepF
     assert folder.read_metrics(label) == {"l0": 3.0}
     folder.mark([label], "failed", "diverged")
     assert folder.finished(plan) == set()
+
+
+def test_a_folder_that_is_removed_and_made_anew_while_members_are_trained(folder: SweepFolder) -> None:
+    label = begun(folder, config()).members[0].label
+    rmtree(folder.root)
+    begun(folder, config("sae=topk"))
+    with pytest.raises(
+        ConfigError, match=rf"was removed while its members were trained \({label}\); give the same command again"
+    ):
+        folder.mark([label], "finished", None)
+    assert list(folder.read()["members"]) == ["topk-l0_32-x16"]
 
 
 def test_begin_again_keeps_finished_members_and_plans_the_others_anew(folder: SweepFolder) -> None:

@@ -19,11 +19,11 @@ from sae_sweep.reporting.summary import frontier_tables, latest_tables
 from sae_sweep.tracking import times
 from sae_sweep.tracking.described import member_run, sweep_run
 from sae_sweep.tracking.jsonl import cut_back
-from sae_sweep.tracking.pace import Kind
 from sae_sweep.tracking.sweep_run import SweepRun
 from sae_sweep.tracking.tracker import Tracker
 from sae_sweep.tracking.wandb_files import cut_offline
 from sae_sweep.tracking.wandb_ids import run_id
+from sae_sweep.tracking.workload import Kind
 from tests.tracking.offline import BLOCK, HEADER, in_full, read_run, read_runs, settle
 from tests.tracking.test_tracking import MEMBERS, config, lines
 

@@ -64,9 +64,9 @@ class _Telling(Progress):
         super().__init__("", Console(quiet=True))
         self._to, self._tokens = told, tokens
 
-    def update(self, tokens_done: int, members: Mapping[str, tuple[float, float]]) -> None:
-        super().update(tokens_done, members)
-        self._to("transfer: a few tokens more", tokens_done, self._tokens)
+    def update(self, steps: Mapping[str, int], members: Mapping[str, tuple[float, float]]) -> None:
+        super().update(steps, members)
+        self._to("transfer: a few tokens more", round(self.tokens), self._tokens)
 
     def judging(self, share: float, members: int, *, last: bool = True) -> None:
         super().judging(share, members, last=last)

@@ -86,7 +86,7 @@ class GroupRun:
         with stop.at_once(False), closing(self._blocks):
             try:
                 keeper.begin(tracker, reached.tokens)
-                self._progress.begin(places(self._group), reached.tokens, self._block)
+                self._progress.begin(places(self._group), reached.steps, self._block)
                 work = Work(folder, tracker, self._progress, stop, keeper, self._ranks, reached, sweep=sweep)
                 return self._work(work)
             finally:
@@ -196,7 +196,7 @@ class GroupRun:
             if number is not None:
                 raise Interrupted(number)
             work.reached.hear(steps)
-            work.progress.update(work.reached.tokens, latest)
+            work.progress.update(work.reached.steps, latest)
         if met[0][1]:
             self._checkpoint(work)
 

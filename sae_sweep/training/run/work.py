@@ -97,7 +97,7 @@ class Work:
 
     def show(self, waves: Waves) -> None:
         """Say how far the members are, and who has failed."""
-        self.progress.update(self.reached.tokens, self.log(waves))
+        self.progress.update(self.reached.steps, self.log(waves))
         self.beat()
         for member in waves.members:
             if member.failed is not None:
