@@ -89,7 +89,7 @@ class Evaluator(Protocol):
     def evaluate(
         self, saes: Sequence[SplicedSae], done: Callable[[float], None] = lambda share: None
     ) -> dict[str, Evaluation]:
-        """Evaluate SAEs, and return what is found by label; `done` is told the share of held-out rows that are read."""
+        """Evaluate SAEs, and return what is found by label; `done` is told the share of the work that is done."""
 
     def in_smaller_batches(self) -> "Evaluator | None":
         """Return the same evaluator, reading half as many rows at a time; None where that is not to be had."""

@@ -13,6 +13,7 @@ clean pass. Of a crosscoder over two models each pass is measured against the cl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -23,6 +24,7 @@ from sae_sweep.evaluation.evaluator import Evaluation, SplicedSae
 from sae_sweep.evaluation.heldout import HeldOut, HeldOutBatch, Places, heldout_batches
 from sae_sweep.evaluation.later import LaterSites
 from sae_sweep.evaluation.metrics import MODELS
+from sae_sweep.evaluation.share import Hooks, Share
 from sae_sweep.evaluation.splice import PassLosses, accumulate, average, splice_metrics
 from sae_sweep.evaluation.sums import SaeSums
 from sae_sweep.host.cores import side_by_side, workers
@@ -32,10 +34,10 @@ from sae_sweep.model.sites import model_of
 from sae_sweep.model.together import Models, Suffixes
 from sae_sweep.plan.constants import CODE_ELEMENTS
 
-Hooks: TypeAlias = tuple[str, ...]
-"""Of one model, where a pass has other activations."""
 Finals: TypeAlias = Mapping[tuple[str, Hooks], Tensor]
 """By kind of pass, or an SAE's label, and hooks."""
+ABLATIONS = {"zero": 0.0, "mean": 1.0}
+"""By kind of pass: times the mean activation that it puts in place."""
 
 
 class _Losses:
@@ -48,7 +50,7 @@ class _Losses:
         self.outliers = torch.zeros((), dtype=torch.float64, device=device)
         self.counted = torch.zeros((), dtype=torch.float64, device=device)
 
-    def add(self, models: Models, batch: HeldOutBatch, places: Places, finals: Finals) -> None:
+    def add(self, models: Models, batch: HeldOutBatch, places: Places, finals: Finals, share: Share) -> None:
         """Take in a batch; `finals` are the final hidden states [N, D] at its targets."""
         row_N, position_N = places.target_RT.nonzero(as_tuple=True)
         next_N = batch.clean.tokens_RT[row_N, position_N + 1]
@@ -59,7 +61,8 @@ class _Losses:
             for name in own.keys() - self.passes.keys():
                 self.passes[name] = PassLosses(len(self._targets_R), self._targets_R.device)
             sums = {"clean": self.clean[number], **self.passes}
-            accumulate(model, clean.final_RTD[places.target_RT], own, next_N, row_N + batch.first, sums)
+            told = partial(share.measured, number, 1 + len(own))
+            accumulate(model, clean.final_RTD[places.target_RT], own, next_N, row_N + batch.first, sums, told)
         self._targets_R.index_add_(0, row_N + batch.first, torch.ones_like(row_N))
         self.outliers += places.outliers_RT.sum()
         self.counted += places.counted_RT.sum()
@@ -105,7 +108,7 @@ class LanguageModelEvaluator:
     def evaluate(
         self, saes: Sequence[SplicedSae], done: Callable[[float], None] = lambda share: None
     ) -> dict[str, Evaluation]:
-        """Metrics of every SAE, by label; `done` is told the share of held-out rows that have been read."""
+        """Metrics of every SAE, by label; `done` is told the share of the work that is done."""
         sequences, device = len(self._heldout.tokens_RT), self._suffix.device
         groups: dict[tuple[str, ...], list[SplicedSae]] = {}
         for one in saes:
@@ -113,25 +116,28 @@ class LanguageModelEvaluator:
         losses = {sites: _Losses(sequences, device, len(self._models)) for sites in groups}
         sums = {one.label: SaeSums(one.sae, sequences, device, self._heldout.core, one.models) for one in saes}
         later = {one.label: LaterSites(self._widths(one.watched), device) for one in saes}
+        ablated = {sites: sorted({hooks for one in own for hooks in one.passes}) for sites, own in groups.items()}
+        facts = [model.facts for model in self._models]
+        passes = [
+            [*(hooks for one in own for hooks in one.passes), *ablated[sites] * len(ABLATIONS)]
+            for sites, own in groups.items()
+        ]
+        share = Share(done, facts, passes, sequences, self._heldout.tokens_RT.shape[1])
         for batch in self.batches():
+            share.batch(batch.first, len(batch.clean.tokens_RT))
             for sites, own in groups.items():
-                places = batch.places(sites)
-                passes = sorted({hooks for one in own for hooks in one.passes})
-                finals = {
-                    (kind, hooks): x_ND
-                    for hooks in passes
-                    for kind, x_ND in self._ablated(batch, hooks, places).items()
-                }
+                places, finals = batch.places(sites), dict[tuple[str, Hooks], Tensor]()
+                for hooks in ablated[sites]:
+                    for kind, scale in ABLATIONS.items():
+                        finals[kind, hooks] = self._ablated(batch, hooks, places, scale)
+                        share.passed(hooks)
                 for one, spliced in zip(own, self._spliced(own, batch, sums), strict=True):
                     for hooks in one.passes:
                         values = {hook: spliced[hook] for hook in hooks}
-                        final_RTD, found = self._suffix.run_together(
-                            batch.clean, values, places.replaced_RT, one.watched
-                        )
-                        later[one.label].update(batch.clean.activations, found, places.counted_RT)
-                        finals[one.label, hooks] = final_RTD[places.target_RT]
-                losses[sites].add(self._models, batch, places, finals)
-            done((batch.first + len(batch.clean.tokens_RT)) / sequences)
+                        finals[one.label, hooks] = self._with_sae(batch, values, places, one, later[one.label])
+                        share.passed(hooks)
+                losses[sites].add(self._models, batch, places, finals, share)
+            share.over()
         return {
             one.label: _evaluation(one, sums[one.label], later[one.label], losses[sites])
             for sites, own in groups.items()
@@ -221,16 +227,20 @@ class LanguageModelEvaluator:
         spliced = _reconstructed(one, batch, sums)
         return {hook: self._suffix.run(hook, batch.clean, value_RTd) for hook, value_RTd in spliced.items()}
 
-    def _ablated(self, batch: HeldOutBatch, hooks: Hooks, places: Places) -> dict[str, Tensor]:
-        """Final hidden states at the targets with the activations of some sites zeroed, and at their means."""
-        finals, where_RT = {}, places.replaced_RT
-        for kind, share in (("zero", 0.0), ("mean", 1.0)):
-            spliced = {
-                hook: _replaced(batch.clean.activations[hook], where_RT, share * self._means[hook]) for hook in hooks
-            }
-            final_RTD, _ = self._suffix.run_together(batch.clean, spliced, where_RT)
-            finals[kind] = final_RTD[places.target_RT]
-        return finals
+    def _ablated(self, batch: HeldOutBatch, hooks: Hooks, places: Places, scale: float) -> Tensor:
+        """Final hidden states [N, D] at the targets, with so many times the means of some sites in their places."""
+        where_RT, activations = places.replaced_RT, batch.clean.activations
+        spliced = {hook: _replaced(activations[hook], where_RT, scale * self._means[hook]) for hook in hooks}
+        final_RTD, _ = self._suffix.run_together(batch.clean, spliced, where_RT)
+        return final_RTD[places.target_RT]
+
+    def _with_sae(
+        self, batch: HeldOutBatch, values: Mapping[str, Tensor], places: Places, one: SplicedSae, later: LaterSites
+    ) -> Tensor:
+        """The same with an SAE's reconstructions in place, of which `later` is shown what they lead to."""
+        final_RTD, found = self._suffix.run_together(batch.clean, values, places.replaced_RT, one.watched)
+        later.update(batch.clean.activations, found, places.counted_RT)
+        return final_RTD[places.target_RT]
 
     def _widths(self, hooks: Sequence[str]) -> dict[str, int]:
         """Of the residual stream at hooks."""

@@ -4,7 +4,7 @@ Every pass (clean, zero, mean, one per member) is measured at the same target po
 a vocabulary of 256k needs no more memory than one of 4k.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -48,14 +48,22 @@ def accumulate(
     target_N: Tensor,
     sequence_N: Tensor,
     sums: Mapping[str, PassLosses],
+    done: Callable[[float], None] = lambda part: None,
 ) -> None:
-    """Add N target positions. `passes` are final hidden states [N, D] by the names of `sums`, "clean" left out."""
-    found = measured(model, clean_ND, list(passes.values()), target_N)
+    """Add N target positions. `passes` are final hidden states [N, D] by the names of `sums`, "clean" left out; `done`
+    is told each part of them that is measured."""
+    found = measured(model, clean_ND, list(passes.values()), target_N, done)
     for name, ce_N, kl_N in zip(("clean", *passes), *found, strict=True):
         sums[name].add(sequence_N, ce_N, kl_N)
 
 
-def measured(model: LanguageModel, clean_ND: Tensor, passes: Sequence[Tensor], target_N: Tensor) -> Tensor:
+def measured(
+    model: LanguageModel,
+    clean_ND: Tensor,
+    passes: Sequence[Tensor],
+    target_N: Tensor,
+    done: Callable[[float], None] = lambda part: None,
+) -> Tensor:
     """[2, 1 + passes, N] float64: CE, and KL from the clean pass, of that and of others with these final hidden states
     [N, D]; in nats."""
     # Made here: small results of each part, between the large temporaries of the next, would break memory up.
@@ -70,7 +78,7 @@ def measured(model: LanguageModel, clean_ND: Tensor, passes: Sequence[Tensor], t
         step = positions_of(head, model.device)
         parts = [slice(start, start + step) for start in range(0, len(target_N), step)]
         for _ in side_by_side(measure, parts, model.device):
-            pass
+            done(1 / len(parts))
     return found
 
 

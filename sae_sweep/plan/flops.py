@@ -26,7 +26,7 @@ def splicing_flops(member: Member, facts: ModelFacts) -> float:
     and back, and the clean logits. Back costs as much as forth: the model's weights have no gradients."""
     if member.config.training.local:
         return 0.0
-    return 2 * _suffix_flops(member.site, facts, member.config.data.context) + 3 * _logit_flops(facts)
+    return 2 * suffix_flops(member.site, facts, member.config.data.context) + 3 * logit_flops(facts)
 
 
 def judging_flops(members: Iterable[Member], models: Sequence[ModelFacts]) -> float:
@@ -40,8 +40,8 @@ def judging_flops(members: Iterable[Member], models: Sequence[ModelFacts]) -> fl
     passes = [*of_members, *ablated, *ablated]
     total = sum(map(product_flops, members))
     for number, facts in enumerate(models):
-        own = [_suffix_flops(site, facts, context) for site in passes if model_of(site.hook) == number]
-        total += facts.n_layers * _block_flops(facts, context) + sum(own) + (1 + len(own)) * _logit_flops(facts)
+        own = [suffix_flops(site, facts, context) for site in passes if model_of(site.hook) == number]
+        total += clean_flops(facts, context) + sum(own) + (1 + len(own)) * logit_flops(facts)
     return total
 
 
@@ -57,7 +57,7 @@ def encoder_flops(member: Member) -> float:
     return 2.0 * (member.encoder_numbers + member.d**2 * sae.whitens) * (1 + sae.pairs)
 
 
-def _suffix_flops(site: Site, facts: ModelFacts, context: int) -> float:
+def suffix_flops(site: Site, facts: ModelFacts, context: int) -> float:
     """Per token, of the blocks that run after an activation is replaced: whole ones, where it is inside of one."""
     before = 0 if site.layer is None else site.layer + (site.kind in ("resid_post", "mlp_out"))
     return (facts.n_layers - before) * _block_flops(facts, context)
@@ -72,5 +72,11 @@ def _block_flops(facts: ModelFacts, context: int) -> float:
     return 2.0 * block_parameters(facts) + 4.0 * context * facts.n_heads * facts.d_head
 
 
-def _logit_flops(facts: ModelFacts) -> float:
+def clean_flops(facts: ModelFacts, context: int) -> float:
+    """Per token, of all blocks."""
+    return facts.n_layers * _block_flops(facts, context)
+
+
+def logit_flops(facts: ModelFacts) -> float:
+    """Per token, of the logits of one pass."""
     return 2.0 * facts.d_model * facts.vocab_size

@@ -12,7 +12,7 @@ from sae_sweep.plan.members import Member, sparsity
 from sae_sweep.plan.placement import Pass
 from sae_sweep.plan.sizes import facts_of_models
 
-DENSE_ENCODERS = 9.0
+DENSE_ENCODERS = 12.0
 """What a dense step takes beyond a sparse one's encoder product, in such products. Measured on two cores: 21 members of
 4,096 latents of 576 numbers, dense at first, then at L0 16 to 243."""
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from sae_sweep.evaluation.evaluator import SplicedSae
 from sae_sweep.evaluation.heldout import HeldOut
 from sae_sweep.evaluation.language_model import LanguageModelEvaluator
 from sae_sweep.model.language_model import LanguageModel
+from sae_sweep.plan.flops import clean_flops, logit_flops
 from sae_sweep.saes.inference import InferenceSae
 
 ROWS_PER_FORWARD = 3
@@ -53,6 +55,27 @@ def test_passes(
     assert model.passes.clean == BATCHES
     assert model.passes.suffix == BATCHES * (2 * sites + sites * each)
     assert model.passes.harvest == 0
+
+
+@pytest.mark.parametrize("sites", [1, 3])
+def test_each_pass_is_told_of(
+    evaluator: LanguageModelEvaluator, model: LanguageModel, random_sae: Callable[..., InferenceSae], sites: int
+) -> None:
+    """After the clean pass, each other one and the logits, by the blocks and logits of each; then that the batch is
+    over."""
+    told: list[float] = []
+    evaluator.evaluate(saes_at(HOOKS[:sites], 4, random_sae), told.append)
+    in_a_batch = 1 + (4 + 2) * sites + 1 + 1
+    assert [told.index(rows / 8) for rows in (3, 6, 8)] == [in_a_batch * (batch + 1) - 1 for batch in range(BATCHES)]
+    assert len(told) == in_a_batch * BATCHES
+    assert all(before < after for before, after in pairwise(told))
+    layers, tokens = model.facts.n_layers, evaluator.tokens_RT.shape[1]
+    block, logits = clean_flops(model.facts, tokens) / layers, logit_flops(model.facts)
+    blocks_after = {"blocks.2.hook_resid_post": layers - 3, "blocks.1.hook_mlp_out": layers - 2, HOOKS[2]: layers - 2}
+    suffixes = 6 * block * sum(blocks_after[hook] for hook in HOOKS[:sites])
+    whole = layers * block + suffixes + (1 + 6 * sites) * logits
+    assert told[0] == pytest.approx(3 / 8 * layers * block / whole)
+    assert told[in_a_batch - 3] == pytest.approx(3 / 8 * (layers * block + suffixes) / whole)
 
 
 @contextmanager

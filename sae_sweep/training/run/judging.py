@@ -61,6 +61,8 @@ class Judging:
         def told(some: int, share: float) -> None:
             done((finished + share * some) / len(members), len(members))
 
+        if members:
+            told(0, 0.0)
         for wave in self._waves.each():
             for positions in list(self._evaluators):
                 own = [m for m in members if m in wave and m.plan.config.evaluation.positions == positions]

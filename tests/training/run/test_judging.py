@@ -105,10 +105,10 @@ def test_rows_that_have_no_room_together_are_read_in_smaller_batches(
     real = LanguageModelEvaluator._ablated
     for name, most in (("whole", 16), ("parts", 2)):
 
-        def ablated(self: LanguageModelEvaluator, batch: Any, hook: str, places: Any, most: int = most) -> Any:
+        def ablated(self: LanguageModelEvaluator, batch: Any, *rest: Any, most: int = most) -> Any:
             if len(batch.clean.tokens_RT) > most:
                 raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
-            return real(self, batch, hook, places)
+            return real(self, batch, *rest)
 
         with monkeypatch.context() as patch:
             patch.setattr(LanguageModelEvaluator, "_ablated", ablated)
