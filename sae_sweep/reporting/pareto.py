@@ -117,7 +117,9 @@ def _missed(cell: Mapping[str, Any]) -> list[str]:
     for point in cell["points"]:
         target, l0 = point["knob_value"] if point["knob"] == "l0" else None, finite(point["l0"])
         if target is not None and l0 is not None and abs(l0 - target) > max(0.5, L0_TOLERANCE * target):
-            told.append(f"{point['member']} has {l0:.3g}, not the {target:g} asked for; train longer")
+            told.append(
+                f"{point['member']} has {l0:.3g} on held-out text, not the {target:g} that it has on training text"
+            )
     return told
 
 

@@ -39,6 +39,7 @@ class Progress:
         self._shares = dict.fromkeys((Kind.MODEL, Kind.JUDGING), 0.0)
         """Of the work of each of these kinds in this pass, what is done."""
         self._steps = Steps({})
+        self._model_runs = False
         self._round = 0
         """How often members were judged on the way."""
         self._told: float | None = None
@@ -104,11 +105,19 @@ class Progress:
 
     def read(self, block: int, share: float) -> None:
         """How much of a block the model has read, which this thread waits for; what others read ahead costs nothing."""
-        if get_ident() != self._thread or not self._passes:
-            return
-        blocks = self._passes[0].blocks
-        done = max(self._shares[Kind.MODEL], min(1.0, (block + share) / blocks))
-        self._share(Kind.MODEL, done, f"reading block {block + 1} of {blocks}, {share:.0%}")
+        if get_ident() == self._thread:
+            self._model_runs |= share > 0
+            self._read(block, share)
+
+    def given(self, block: int) -> None:
+        """A block is there, wherever it came from: the model, a thread that reads ahead, a cache."""
+        self._read(block, 1.0)
+
+    def _read(self, block: int, share: float) -> None:
+        if self._passes:
+            blocks = self._passes[0].blocks
+            done = max(self._shares[Kind.MODEL], min(1.0, (block + share) / blocks))
+            self._share(Kind.MODEL, done, f"reading block {block + 1} of {blocks}, {share:.0%}")
 
     def update(self, steps: Mapping[str, int], members: Mapping[str, tuple[float, float]]) -> None:
         """Steps that members have taken, by label, and (L0, FVU) of those that have new ones."""
@@ -172,17 +181,18 @@ class Progress:
     @property
     def eta(self) -> float | None:
         """Seconds of work that are left, in this pass and those after it; None while nobody knows. A kind that was not
-        measured is taken to go as fast as the slowest that was: all are matrix products before anything else, but where
-        activations come from a cache the model seems to go faster than they can."""
+        measured is taken to go as fast as the model, or, where that was not seen to run since activations come from a
+        cache, as the slowest that was measured: all are matrix products before anything else."""
         rates = {kind: rate for kind, pace in self._paces.items() if (rate := pace.rate)}
         if not rates:
             return None
-        slowest, left = min(rates.values()), dict.fromkeys(Kind, 0.0)
+        like = rates.get(Kind.MODEL) if self._model_runs else None
+        unknown, left = like or min(rates.values()), dict.fromkeys(Kind, 0.0)
         for number, one in enumerate(self._passes):
             left[Kind.STEPS] += (Steps(one.members) if number else self._steps).left
             for kind, flops in one.flops.items():
                 left[kind] += flops * (1 - self._shares[kind] * (number == 0))
-        return sum(flops / rates.get(kind, slowest) for kind, flops in left.items())
+        return sum(flops / rates.get(kind, unknown) for kind, flops in left.items())
 
     @property
     def tokens(self) -> float:

@@ -203,7 +203,9 @@ def test_a_missed_l0_and_a_worthless_site_are_told(sweep: Path) -> None:
     cell["points"][0] |= {"member": "gated-l0_16-x8", "knob": "l0", "knob_value": 16.0, "l0": 16.7}
     assert disagreements(cell) == []
     cell["points"][0]["l0"] = 17.5
-    assert disagreements(cell) == ["L0 missed: gated-l0_16-x8 has 17.5, not the 16 asked for; train longer"]
+    assert disagreements(cell) == [
+        "L0 missed: gated-l0_16-x8 has 17.5 on held-out text, not the 16 that it has on training text"
+    ]
     cell["baselines"] |= {"ce_clean": 3.0, "ce_zero": 2.9}
     assert "CE recovered means nothing here" in disagreements(cell)[0]
 

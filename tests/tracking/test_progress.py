@@ -95,15 +95,15 @@ def test_many_members_in_a_line(clock: Clock) -> None:
 
 
 def test_each_kind_of_work_has_its_own_rate(clock: Clock) -> None:
-    """A block of 2,500 operations takes 100 s, its 250 steps 50 s; judging, 500 operations, goes as the steps do,
-    the slower of the two, until it is seen to be faster."""
+    """A block of 2,500 operations takes 100 s, its 250 steps 50 s; judging, 500 operations, goes as the model does
+    until it is seen to be slower."""
     shown = begun(plain(), work(judging=500, judgements=2))
     shown.read(0, 0.0)
     clock.now += 100
     shown.read(0, 1.0)
     clock.now += 50
     shown.update({"m": 250}, {})
-    assert shown.eta == pytest.approx(3 * (100 + 50) + 500 / 5)
+    assert shown.eta == pytest.approx(3 * (100 + 50) + 500 / 25)
     clock.now += 40
     shown.judging(1.0, 1, last=False)  # 250 operations in 40 s
     assert shown.eta == pytest.approx(3 * (100 + 50) + 40)
@@ -142,11 +142,11 @@ def test_an_l0_that_nobody_asked_for_is_taken_to_stay(clock: Clock) -> None:
 
 
 def test_activations_from_a_cache_tell_nothing_of_judging(clock: Clock) -> None:
-    """The model's 10,000 operations are read in a second; judging takes as many, at the rate of the steps."""
+    """Blocks of 10,000 operations of the model are there in a second; judging takes as many, at the rate of steps."""
     shown = begun(plain(), work(judging=10_000))
-    shown.read(0, 0.0)
+    shown.update({}, {})
     clock.now += 1
-    shown.read(3, 1.0)
+    shown.given(3)
     clock.now += 100
     shown.update({"m": 1000}, {})
     assert shown.eta == pytest.approx(10_000 / 10)

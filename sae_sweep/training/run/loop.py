@@ -134,7 +134,7 @@ class GroupRun:
                 except Exception:  # bad data far into a source, say: what was trained is not lost with it
                     self._keep_alone(work)
                     raise
-                work.progress.read(self._block, 1.0)
+                work.progress.given(self._block)
                 self._judging.correct(self._members, block, work)
             said = self._ranks.exchange((self._needed_after(block), self._blocks.pays_ahead(self._block + 1)))
             if any(needed for needed, _ in said) and all(pays for _, pays in said):
