@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from sae_sweep.config.values import duration
-from sae_sweep.tracking import progress
+from sae_sweep.tracking import pace, progress
 from sae_sweep.tracking.display import Place, Shown, rows
 from sae_sweep.tracking.progress import Progress
 from sae_sweep.tracking.workload import Kind, Steps, StepWork, Workload
@@ -25,7 +25,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(progress, "monotonic", made)
+    for module in (pace, progress):
+        monkeypatch.setattr(module, "monotonic", made)
     return made
 
 
