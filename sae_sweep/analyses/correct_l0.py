@@ -73,14 +73,17 @@ def pooled(y_ND: Tensor, rows_FD: Tensor, sequence_N: Tensor, n: int) -> tuple[T
 
 
 def decoder_cosine(rows_FD: Tensor) -> Number:
-    """The mean absolute cosine of two rows, which have length 1; the error is over rows."""
+    """The mean absolute cosine of two rows, which have length 1; the error leaves out one row at a time, as each row is
+    in F - 1 of the pairs."""
     F = len(rows_FD)
     if F < 2:
         return Number(0.0, None, F)
     step = max(1, COSINE_ELEMENTS // F)
     sums_F = torch.cat([(part_bD @ rows_FD.T).abs().sum(1) for part_bD in rows_FD.split(step)])
     mean_F = (sums_F - rows_FD.square().sum(1)) / (F - 1)
-    return Number(mean_F.mean().item(), mean_F.std().item() / sqrt(F), F)
+    left_F = (F * mean_F.mean() - 2 * mean_F) / (F - 2)
+    error = sqrt((F - 1) / F * (left_F - left_F.mean()).square().sum().item()) if F > 2 else None
+    return Number(mean_F.mean().item(), error, F)
 
 
 def _rows(sae: FinishedSae, seed: int) -> dict[str, Tensor]:

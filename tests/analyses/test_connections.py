@@ -29,6 +29,21 @@ def test_maps_by_hand() -> None:
     assert explained(W, torch.eye(2), torch.tensor([[0.8], [0.1]])).item() == pytest.approx(0.55, abs=1e-3)
 
 
+def test_maps_of_inputs_that_exclude_each_other() -> None:
+    """With the correlation -0.9, two weights of 0.8 and -0.8 give each input 0.8 + 0.9 x 0.8 = 1.52 of the target: what
+    is 1.57 and -1.57, less an l1 of 0.05. Equal weights give next to nothing, however large."""
+    inputs, both = torch.tensor([[1.0, -0.9], [-0.9, 1.0]]), torch.tensor([[1.57], [-1.57]])
+    assert sparse_map(inputs, both, 0.05)[:, 0].tolist() == pytest.approx([0.8, -0.8], abs=1e-3)
+
+
+def test_maps_of_nothing() -> None:
+    """A member of which no latent fires gives no inputs, or no targets: nothing is explained of the one's, and of the
+    other there is nothing."""
+    W = sparse_map(torch.zeros(0, 0), torch.zeros(0, 3), 0.1)
+    assert (W.shape, explained(W, torch.zeros(0, 0), torch.zeros(0, 3)).tolist()) == ((0, 3), [0, 0, 0])
+    assert sparse_map(torch.eye(2), torch.zeros(2, 0), 0.1).shape == (2, 0)
+
+
 def test_maps_are_where_the_loss_is_smallest() -> None:
     """Its gradient is l1 against the sign of each weight, and no larger at weights of 0."""
     generator = torch.Generator().manual_seed(0)

@@ -23,10 +23,12 @@ def test_projections_are_pooled_over_a_row() -> None:
 
 
 def test_cosines_of_decoder_rows() -> None:
-    """Of (1, 0), (0, 1) and (-0.6, 0.8): 0, 0.6 and 0.8, so rows have means 0.3, 0.4 and 0.7."""
+    """Of (1, 0), (0, 1) and (-0.6, 0.8): 0, 0.6 and 0.8, of which one is left without a row."""
     found = decoder_cosine(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-0.6, 0.8]]).double())
     assert found.value == pytest.approx(1.4 / 3)
-    assert found.standard_error == pytest.approx(torch.tensor([0.3, 0.4, 0.7]).std().item() / 3**0.5)
+    left = torch.tensor([0.8, 0.6, 0.0])
+    assert found.standard_error == pytest.approx((2 / 3 * (left - left.mean()).square().sum().item()) ** 0.5)
+    assert decoder_cosine(torch.eye(2).double()).standard_error is None, "there is one pair"
 
 
 def test_the_smallest_is_found_with_its_error() -> None:

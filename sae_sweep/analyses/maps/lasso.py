@@ -18,6 +18,8 @@ SETTLED = 1e-4
 def sparse_map(inputs_FF: Tensor, both_FG: Tensor, l1: float, start_FG: Tensor | None = None) -> Tensor:
     """[F, G]: the map; from another, that of a similar l1 best, it takes fewer steps."""
     W = torch.zeros_like(both_FG) if start_FG is None else start_FG.to(both_FG)
+    if not W.numel():
+        return W
     rate, ahead, momentum = 1 / largest_eigenvalue(inputs_FF), W, 1.0
     for _ in range(STEPS):
         stepped = ahead - rate * (inputs_FF @ ahead - both_FG)
@@ -32,7 +34,8 @@ def sparse_map(inputs_FF: Tensor, both_FG: Tensor, l1: float, start_FG: Tensor |
 
 def largest_eigenvalue(inputs_FF: Tensor) -> float:
     """Of a correlation matrix, from above: that by powers, and a twentieth more."""
-    vector_F = torch.ones_like(inputs_FF[0])
+    # At random: equal numbers have nothing of it where inputs exclude each other.
+    vector_F = torch.randn(len(inputs_FF), generator=torch.Generator().manual_seed(0)).to(inputs_FF)
     for _ in range(50):
         vector_F = inputs_FF @ vector_F
         vector_F = vector_F / vector_F.norm().clamp(min=1e-30)
