@@ -34,9 +34,10 @@ class Size:
 
 def rescaled(sae: InferenceSae, own: Size, there: Size) -> InferenceSae:
     """The same SAE for activations of another size: what it reads is given its own mean and spread, and what it gives
-    is given theirs. Codes are those of its own unit. Decoder rows lose their unit norm."""
+    is given theirs, rows of a lookup too. Codes are those of its own unit. Decoder rows lose their unit norm."""
     scale = own.spread / max(there.spread, 1e-30)
     moved_D = (there.mean_D - own.mean_D / scale).to(sae.tensors["W_dec"])
     made = sae.plain().reading(scale, moved_D)
     tensors = {"W_dec": made.tensors["W_dec"] / scale, "b_dec": made.tensors["b_dec"] / scale + moved_D}
-    return replace(made, tensors={**made.tensors, **tensors})
+    lookup = made.lookup and replace(made.lookup, rows_VD=made.lookup.rows_VD / scale)
+    return replace(made, tensors={**made.tensors, **tensors}, lookup=lookup)

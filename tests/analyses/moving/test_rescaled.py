@@ -1,6 +1,7 @@
 """Members for activations of another mean and size."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from sae_sweep.activations.block import Block
 from sae_sweep.analyses.moving.rescaled import Size, rescaled
 from sae_sweep.analyses.session.finished import finished_saes
 from sae_sweep.analyses.session.kept import Kept
+from sae_sweep.saes.inference import Lookup
 
 
 def test_size_by_hand() -> None:
@@ -35,6 +37,20 @@ def test_codes_are_those_of_its_own_unit(trained: Path, label: str, generator: C
     assert torch.allclose(made.encode(moved_ND), sae.encode(x_ND), atol=1e-9)
     wanted_ND = 3 * (sae.decode(sae.encode(x_ND)) - own_D) + there_D
     assert torch.allclose(made.decode(made.encode(moved_ND)), wanted_ND, atol=1e-9)
+
+
+@pytest.mark.parametrize("subtract", [False, True])
+def test_rows_of_a_lookup_move_along(trained: Path, subtract: bool, generator: Callable[[], torch.Generator]) -> None:
+    (one,) = finished_saes(trained, ["gated-l0_3-w40-L2-s1"])
+    rows_VD = torch.randn(7, 32, generator=generator(), dtype=torch.float64)
+    sae = replace(one.sae.mapped(lambda tensor: tensor.double()), lookup=Lookup(rows_VD, subtract))
+    x_ND, tokens_N = torch.randn(50, 32, generator=generator(), dtype=torch.float64), torch.arange(50) % 7
+    own_D, there_D = torch.randn(2, 32, generator=generator(), dtype=torch.float64)
+    made, moved_ND = rescaled(sae, Size(own_D, 2.0), Size(there_D, 6.0)), 3 * (x_ND - own_D) + there_D
+    f_NF = sae.encode(x_ND, tokens_N)
+    assert torch.allclose(made.encode(moved_ND, tokens_N), f_NF, atol=1e-9)
+    wanted_ND = 3 * (sae.decode(f_NF, tokens_N) - own_D) + there_D
+    assert torch.allclose(made.decode(f_NF, tokens_N), wanted_ND, atol=1e-9)
 
 
 @pytest.fixture
