@@ -29,6 +29,8 @@ TRAIN = 0.7
 """The share of files that probes are fitted on."""
 ROWS = 32
 """Texts that are read together."""
+DRAWS = 100
+"""Of the files, until both sides have what can be told apart."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def run(session: Session, saes: Sequence[FinishedSae], config: Config) -> Result
                 done += 1
                 codes, raw, chance = asked.codes(label), asked.raw(label), asked.chance(label)
                 members[label] |= _numbers(task, codes, raw, config.k)
-                numbers |= _numbers(task, raw, chance, config.k, f"{asked.site(label)} raw ")
+                numbers |= _numbers(task, raw, chance, config.k, f"{asked.named_site(label)} raw ")
     return Result(numbers, members, _figure(members, tasks, config.k))
 
 
@@ -85,6 +87,11 @@ class _Asked:
         """What a member reads."""
         one = self._stream.saes[label]
         return one.reads or "+".join(one.hooks)
+
+    def named_site(self, label: str) -> str:
+        """The same, as numbers of the sweep have it."""
+        where = f" of stream {self._number}" if len(self._session.streams.opened) > 1 else ""
+        return f"{self.site(label)}{where}"
 
     def known(self, label: str) -> bool:
         """Whether a member was probed before the analysis was killed."""
@@ -128,15 +135,25 @@ class _Asked:
 
 
 def split(task: Task, generator: np.random.Generator) -> NDArray[np.bool_]:
-    """[R] bool: the texts that probes are fitted on. Those of one file are all or none."""
+    """[R] bool: the texts that probes are fitted on. Those of one file are all or none. Raises ConfigError where no
+    label is told from others on both sides."""
     sources = sorted({one.source for one in task.examples})
-    chosen = generator.permutation(len(sources))[: max(1, round(TRAIN * len(sources)))]
-    fitted_on = {sources[i] for i in chosen}
-    return np.array([one.source in fitted_on for one in task.examples])
+    labels_R = np.array([one.label for one in task.examples])
+    for _ in range(DRAWS):
+        chosen = generator.permutation(len(sources))[: max(1, round(TRAIN * len(sources)))]
+        fitted_on = {sources[i] for i in chosen}
+        train_R = np.array([one.source in fitted_on for one in task.examples])
+        sides = [set(labels_R[train_R]), set(labels_R[~train_R])]
+        if min(map(len, sides)) > 1 and sides[0] & sides[1]:
+            return train_R
+    raise ConfigError(
+        f"analysis.probing: texts of one source are all fitted on or none, and those of {task.name} are of"
+        f" {len(sources)}, none of which leave two labels on both sides; give each label texts of more sources"
+    )
 
 
 def mean_auc(x_RF: Tensor, labels_R: Tensor, train_R: Tensor, k: int | None) -> float:
-    """The mean over labels that both sides of the split have."""
+    """The mean over labels that both sides of the split have; labels at random may have none there, which is chance."""
     found = []
     for label in labels_R.unique():
         y_R = (labels_R == label).double()

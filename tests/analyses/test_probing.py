@@ -1,6 +1,7 @@
 """Probes of a member and of what it reads, recomputed by plain hooks in float64."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from transformers import AutoTokenizer
 
 from sae_sweep.analyses.probes.logistic import probe_auc
-from sae_sweep.analyses.probes.tasks import library_task
+from sae_sweep.analyses.probes.tasks import Example, Task, library_task
 from sae_sweep.analyses.probing import Config, run, split
 from sae_sweep.analyses.session.finished import FinishedSae
 from sae_sweep.analyses.session.result import Result
@@ -81,6 +82,40 @@ def test_files_are_on_one_side(trained: Path) -> None:
     sides = [{one.source for one, side in zip(task.examples, train, strict=True) if side == which} for which in (0, 1)]
     assert not sides[0] & sides[1]
     assert 0.5 < train.mean() < 0.9
+
+
+def labelled(sources: list[str]) -> Task:
+    """Texts of two labels, of which each has half of the sources."""
+    labels = ["a" if i < len(sources) // 2 else "b" for i in range(len(sources))]
+    return Task(
+        "mine",
+        tuple(Example(f"{i}", label, source) for i, (label, source) in enumerate(zip(labels, sources, strict=True))),
+        False,
+    )
+
+
+def test_both_sides_have_what_can_be_told_apart() -> None:
+    """Of six sources two are left for judging, which are both of one label in two draws of five."""
+    for seed in range(10):
+        train = split(labelled(list("uvwxyz")), np.random.default_rng(seed))
+        assert sorted(train[:3].tolist()) == sorted(train[3:].tolist()) == [False, True, True]
+    for sources in ("uuuvvv", "uvwx", "uuuuuu"):
+        with pytest.raises(ConfigError, match=rf"those of mine are of {len(set(sources))}, none of which leave two"):
+            split(labelled(list(sources)), np.random.default_rng(0))
+
+
+def test_streams_keep_their_own_numbers(trained: Path) -> None:
+    """Two members at one site of two sources of tokens: what they read is named apart."""
+    saes = [in_float64(trained, label) for label in (LABEL, "gated-l0_3-w40-L2-s0")]
+    member = saes[1].member
+    data = replace(member.config.data, seed=member.config.data.seed + 1)
+    saes[1].__dict__["member"] = replace(member, config=replace(member.config, data=data))
+    found = asked(saes, tasks=["prose"], k=[])
+    site = "blocks.2.hook_resid_post"
+    assert set(found.numbers) == {f"prose {site} of stream {number} raw all" for number in (0, 1)}
+    for number, sae in enumerate(saes):
+        raw = found.numbers[f"prose {site} of stream {number} raw all"]
+        assert found.members[sae.label]["prose all"].control == raw.value
 
 
 def test_what_cannot_be_asked(trained: Path) -> None:
