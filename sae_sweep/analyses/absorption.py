@@ -46,6 +46,12 @@ def run(session: Session, saes: Sequence[FinishedSae], config: Config) -> Readin
     """The share of words absorbed, and how many latents a letter takes, of each member."""
     if config.fewest < 1:
         raise ConfigError(f"analysis.absorption.fewest={config.fewest} must be at least 1")
+    for sae in saes:
+        if sae.spliced.reads is not None:
+            raise ConfigError(
+                f"analysis.absorption: {sae.label} is a transcoder, whose decoder rows are no directions in what it"
+                " reads, where probes are; --member the others"
+            )
     sites = {sae.label: _site(session, sae.label) for sae in saes}
     samples, letters = dict[str, Sample](), dict[str, Tensor]()
     for sae in saes:

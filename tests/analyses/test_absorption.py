@@ -1,5 +1,6 @@
 """First letters, by hand; and absorbed words in a model that has some."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,16 @@ def test_absorbed_by_hand() -> None:
     f, rows = torch.tensor([[1.0, 0.0], [0.5, 0.0], [0.0, 3.0]]).double(), torch.eye(2).double()
     assert absorbed(x, f, rows, w, ASKED).tolist() == [True, False, False]
     assert absorbed(-x, f, rows, w, ASKED).tolist() == [False, False, False]
+
+
+def test_transcoders_are_told(trained: Path) -> None:
+    """Their decoder rows are of another space than the probes."""
+    (sae,) = finished_saes(trained, ["topk-l0_3-w24-L1-s0"])
+    site = replace(sae.member.site, output=sae.member.site)
+    sae.__dict__["member"] = replace(sae.member, site=site)
+    sae.__dict__["sae"] = replace(sae.sae, transcodes=True)
+    with pytest.raises(ConfigError, match=r"analysis.absorption: topk-l0_3-w24-L1-s0 is a transcoder, whose decoder"):
+        next(run(Session.of([sae]), [sae], ASKED))
 
 
 def test_letters_without_words_are_told(trained: Path) -> None:
