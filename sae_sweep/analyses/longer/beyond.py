@@ -31,11 +31,13 @@ class Beyond:
         self._means = {label: Means(session.kept, f"beyond/{label}", len(self.rows.tokens_RT)) for label in stream.saes}
 
     def take(self, batch: Batch) -> None:
-        """Take in a batch of held-out rows: what tokens cost there that are beyond in the longer rows."""
+        """Take in a batch of held-out rows: what tokens cost there that are beyond in the longer rows, and do not end
+        one, where they have no target."""
         for label in batch.saes:
             sequence_N, position_N, value_N = at_targets(batch, label)
             row_N, place_N = self.rows.place(sequence_N, position_N)
-            here_N = (place_N >= self.rows.short) & (row_N < len(self.rows.tokens_RT)) & (position_N > 0)
+            here_N = (place_N >= self.rows.short) & (place_N < self.rows.context - 1)
+            here_N &= (row_N < len(self.rows.tokens_RT)) & (position_N > 0)
             self._add(label, "short", (row_N[here_N], place_N[here_N]), {k: v[here_N] for k, v in value_N.items()})
 
     def read(self) -> None:
