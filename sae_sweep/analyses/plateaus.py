@@ -54,8 +54,10 @@ class Ways:
 
 def run(session: Session, saes: Sequence[FinishedSae], config: Config) -> Reading[Batch]:
     """The plateaus of each site, and how far each member's reconstructions move on them."""
-    if config.steps < 2 or not 0 < config.near < 1:
-        raise ConfigError("analysis.plateaus: steps must be at least 2, near above 0 and below 1")
+    if config.steps < 2 or config.steps % 2 or not 0 < config.near < 1:
+        raise ConfigError(
+            "analysis.plateaus: steps must be at least 2 and even, one of them half way; near above 0 and below 1"
+        )
     for sae in saes:
         if sae.spliced.reads is not None or len(sae.spliced.hooks) > 1:
             raise ConfigError(f"analysis.plateaus: {sae.label} does not reconstruct what it reads; --member the others")

@@ -89,5 +89,8 @@ def test_by_plain_hooks(trained: Path, llama_folder: Path) -> None:
 
 def test_what_cannot_be_asked(trained: Path) -> None:
     sae = in_float64(trained, LABEL)
-    with pytest.raises(ConfigError, match=r"analysis.plateaus: steps must be at least 2"):
-        next(run(Session.of([sae]), [sae], Config(1, 0.1, 0)))
+    for steps in (1, 5):
+        with pytest.raises(
+            ConfigError, match=r"analysis.plateaus: steps must be at least 2 and even, one of them half"
+        ):
+            next(run(Session.of([sae]), [sae], Config(steps, 0.1, 0)))
