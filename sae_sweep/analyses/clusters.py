@@ -1,8 +1,9 @@
 """Whether an SAE does more than what needs none: components and centroids, controls, and tables of n-grams.
 
-At an SAE's L0 of n stand n - 1 principal components and one of as many centroids as it has latents (PCA + k-means), and
-the sweep's own controls (`sae=pca`, `kmeans`, `random`, `frozen_decoder`) of that L0. Explained variance is about the
-mean of the training tokens that all of it is fitted on. A latent's or a centroid's tokens are those on which it is the
+At an SAE's L0 of n stand n - 1 principal components and one of as many centroids as it has latents (PCA + k-means), or
+of one for each eight tokens that they are fitted on where these are fewer, which their names say; and the sweep's own
+controls (`sae=pca`, `kmeans`, `random`, `frozen_decoder`) of that L0. Explained variance is about the mean of the
+training tokens that all of it is fitted on. A latent's or a centroid's tokens are those on which it is the
 largest or nearest; purity is how often a held-out one of these is the token that was most frequent among them in
 training. N-grams say how much of the model is no more than the last token.
 """
@@ -131,9 +132,9 @@ def _add_site(means: Means, batch: Batch, here: Mapping[str, Beside]) -> Lost:
         means.add(f"error {name}", sequence_N, _squares(y_ND - value_ND)[counts_N])
         means.add(f"rise {name}", lost.sequence_N, lost.ce[name] - lost.ce[CLEAN])
     means.add("guess", sequence_N, (here[label].cluster_names[-1].to(token_N.device) == token_N).double())
-    for width, one in {one.width: one for one in here.values()}.items():
+    for count, one in {one.centroids: one for one in here.values()}.items():
         guess_N = one.cluster_names.to(token_N.device)[one.clusters.clusters(y_ND[counts_N])]
-        means.add(f"purity {width}", sequence_N, (guess_N == token_N).double())
+        means.add(f"purity {count}", sequence_N, (guess_N == token_N).double())
     return lost
 
 
@@ -173,7 +174,7 @@ def _numbers(
             more = more_than(mine, {means[each]: weight for each, weight in weights.items()}, lost, whole)
             if more is not None:
                 found[f"{name}_over_{kind}"] = more
-    found["purity"] = mine.mean("purity", site.mean(f"purity {own.width}").value)
+    found["purity"] = mine.mean("purity", site.mean(f"purity {own.centroids}").value)
     found["ce"] = mine.mean("ce", mine.mean("bigram").value)
     return found
 
@@ -217,8 +218,8 @@ def _of_site(means: Means, beside: Sequence[Beside], several: bool) -> dict[str,
             number = _share(means, f"{lost} {one.name}", whole, None if alone is None else alone.value)
             if number is not None:
                 found[f"{where} {name} {one.name}"] = number
-    for width in dict.fromkeys(one.width for one in beside):
-        found[f"{where} purity kmeans_{width}"] = means.mean(f"purity {width}", means.mean("guess").value)
+    for count in dict.fromkeys(one.centroids for one in beside):
+        found[f"{where} purity kmeans_{count}"] = means.mean(f"purity {count}", means.mean("guess").value)
     return found
 
 
@@ -235,11 +236,11 @@ def _figure(
         found = [numbers["explained_variance"] for numbers in own]
         x, y = [numbers["l0"].value for numbers in own], [one.value for one in found]
         series.append(Series(kind, x, y, [one.standard_error for one in found], "points"))
-    for name in dict.fromkeys(f"{one.hooks}, {one.width} centroids" for one in beside.values()):
+    for name in dict.fromkeys(f"{one.hooks}, {one.centroids} centroids" for one in beside.values()):
         of = {
             one.l0: members[label]["explained_variance"].control
             for label, one in beside.items()
-            if f"{one.hooks}, {one.width} centroids" == name and "explained_variance" in members[label]
+            if f"{one.hooks}, {one.centroids} centroids" == name and "explained_variance" in members[label]
         }
         series.append(Series(f"PCA + k-means, {name}", sorted(of), [of[l0] for l0 in sorted(of)], style="dashed"))
     return Figure("Explained variance at each L0", "L0", "explained variance", series, log_x=True)

@@ -170,6 +170,21 @@ def test_beside_controls_of_the_sweep(controls: Path) -> None:
     assert {series["name"] for series in found["figure"]["series"]} >= {"trained", "kmeans", "pca"}
 
 
+def test_as_many_centroids_as_tokens_are_enough_for(controls: Path) -> None:
+    """A hundred tokens are enough for twelve, of eight each, and numbers say so; the member has 24 latents."""
+    sae = in_float64(controls, OWN)
+    session = Session.of([sae])
+    found = read({"a": run(session, [sae], replace(CONFIG, tokens=100))}, session.streams.batches)["a"]
+    hook = sae.spliced.hook
+    assert {name for name in found.numbers if "kmeans" in name} == {
+        f"{hook} explained_variance pca_kmeans_3_12",
+        f"{hook} ce_recovered pca_kmeans_3_12",
+        f"{hook} purity kmeans_12",
+    }
+    assert found.members[OWN]["purity"].control == found.numbers[f"{hook} purity kmeans_12"].value
+    assert found.figure.series[-1].name == f"PCA + k-means, {hook}, 12 centroids"
+
+
 @pytest.mark.parametrize(
     ("word", "said"),
     [

@@ -92,4 +92,9 @@ class Beside:
     @property
     def name(self) -> str:
         """That of components with centroids."""
-        return f"pca_kmeans_{self.l0}_{self.width}"
+        return f"pca_kmeans_{self.l0}_{self.centroids}"
+
+    @property
+    def centroids(self) -> int:
+        """How many there are: the member's width, or what its tokens are enough for."""
+        return len(self.clusters.centroid_KD)
