@@ -72,20 +72,21 @@ def score_questions(latent: str, said: str, fires: Sequence[Text], silent: Seque
     count = min(len(fires), len(silent))
     if count == 0:
         return []
-    shuffle = random.Random(f"{seed} {latent}").shuffle
+    draw = random.Random(f"{seed} {latent}")
     pairs = [(text.plain(), 1) for text in fires[:count]] + [(text.plain(), 0) for text in silent[:count]]
-    shuffle(pairs)
+    draw.shuffle(pairs)
     marked = [(text.marked(text.active), 1) for text in fires[: count // 2]]
-    marked += [(text.marked(_others(text)), 0) for text in fires[count // 2 : 2 * (count // 2)]]
-    shuffle(marked)
+    marked += [(text.marked(_others(text, draw)), 0) for text in fires[count // 2 : 2 * (count // 2)]]
+    draw.shuffle(marked)
     asked = [("detection", DETECT, pairs), ("fuzzing", FUZZ, marked)]
     return [_listed(f"{latent} {kind}", words.format(said=said), texts) for kind, words, texts in asked if texts]
 
 
-def _others(text: Text) -> list[int]:
-    """As many of its tokens as the latent fires on, but others."""
+def _others(text: Text, draw: random.Random) -> list[int]:
+    """As many of its tokens as the latent fires on, but others, anywhere: where they are must not tell."""
     active = text.active
-    return [i for i in range(len(text.tokens)) if i not in active][: len(active)]
+    others = [i for i in range(len(text.tokens)) if i not in active]
+    return draw.sample(others, min(len(active), len(others)))
 
 
 def _listed(name: str, words: str, texts: Sequence[tuple[str, int]]) -> Question:

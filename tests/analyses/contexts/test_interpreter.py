@@ -51,6 +51,16 @@ def test_half_of_the_texts_are_true() -> None:
     assert score_questions("m 3", "words", fires, [], "0") == []
 
 
+def test_wrong_marks_are_anywhere() -> None:
+    """Of nine tokens the middle one is right, and each other is marked in some of a hundred texts."""
+    fires = [Text(list("abcdefghi"), [0.0] * 4 + [1.0] + [0.0] * 4) for _ in range(200)]
+    silent = [Text(list("abcdefghi"), [0.0] * 9) for _ in range(200)]
+    _, fuzzing = score_questions("m 3", "words", fires, silent, "0")
+    lines = fuzzing.prompt.splitlines()[-200:]
+    marks = [line[line.index("<<") + 2] for line, truth in zip(lines, fuzzing.truth, strict=True) if not truth]
+    assert (len(marks), set(marks)) == (100, set("abcdfghi"))
+
+
 def test_files(tmp_path: Path) -> None:
     assert json.loads(as_lines([Question("a", "b", (1,))])) == {"id": "a", "prompt": "b"}
     file = tmp_path / "answers.jsonl"
