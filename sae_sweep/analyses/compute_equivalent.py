@@ -124,8 +124,9 @@ def _result(
         compared = Compared(family, Ce.of(*own.per_sequence("clean")), config.own, config.extrapolate)
         _check_curve(compared)
         name, zero = compared.recovered(Ce.of(*own.per_sequence("zero")), 1.0)
+        if config.extrapolate or compared.curve.holds(compared.clean.mean):
+            numbers[f"{site} compute_clean"] = compared.compute_clean()
         numbers |= {
-            f"{site} compute_clean": compared.compute_clean(),
             f"{site} ce_clean": own.mean("clean", own.mean("zero").value),
             f"{site} zero_{name}": zero,
         }

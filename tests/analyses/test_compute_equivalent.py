@@ -110,6 +110,19 @@ def test_a_table_is_asked_for(trained: Path, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(("extrapolate", "known"), [("false", False), ("true", True)])
+def test_the_clean_model_beyond_the_family(trained: Path, tmp_path: Path, extrapolate: str, known: bool) -> None:
+    """What the family needs for its CE is said where that is reached, or guessed where that is asked for."""
+    file = tmp_path / "far.csv"
+    file.write_text("compute,ce\n1,90\n2,80\n")
+    words = [f"table={file}", "own=5", f"extrapolate={extrapolate}"]
+    asked = [f"analysis.compute_equivalent.{word}" for word in words]
+    assert main(["eval", str(trained), "--analysis=compute_equivalent", f"--member={OWN}", *asked]) == 0
+    found = json.loads((trained / "analyses" / "compute_equivalent.json").read_text())
+    assert ("blocks.1.hook_resid_post compute_clean" in found["numbers"]) == known
+    assert ("recovered_extrapolated" if known else "recovered_at_least") in found["members"][OWN]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
