@@ -14,7 +14,7 @@ def ratio_standard_error(numerator_R: Tensor, denominator_R: Tensor) -> float | 
 
     None with fewer than two usable sequences, or where the ratio of all but one is undefined.
     """
-    used = denominator_R != 0
+    used = (denominator_R != 0) | (numerator_R != 0)
     numerator_R, denominator_R = numerator_R[used], denominator_R[used]
     n = len(numerator_R)
     rest_R = denominator_R.sum() - denominator_R

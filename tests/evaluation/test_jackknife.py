@@ -66,6 +66,13 @@ def test_a_negative_denominator_counts() -> None:
     assert found == pytest.approx(naive(numerator, denominator), rel=1e-12)
 
 
+def test_a_sequence_that_adds_to_the_numerator_alone_counts() -> None:
+    """Ablation does nothing to the first row's number, and the SAE does: without each row 3/4, 3/2 and 2/2."""
+    found = ratio_standard_error(torch.tensor([1.0, 1.0, 2.0]).double(), torch.tensor([0.0, 2.0, 2.0]).double())
+    left = [3 / 4, 3 / 2, 2 / 2]
+    assert found == pytest.approx(sqrt(2 / 3 * sum((each - sum(left) / 3) ** 2 for each in left)))
+
+
 @pytest.mark.parametrize("denominator", [[], [1.0], [1.0, 0.0], [0.0, 0.0]])
 def test_fewer_than_two_sequences_have_none(denominator: list[float]) -> None:
     denominator_R = torch.tensor(denominator, dtype=torch.float64)
