@@ -68,7 +68,8 @@ def run(session: Session, saes: Sequence[FinishedSae], config: Config) -> Readin
 
 
 def tables_of(unigram_VD: Tensor, lookup_VD: Tensor | None) -> dict[str, Tensor]:
-    """The directions of tokens, by name."""
+    """The directions of tokens, by name; in float32 at least, or many tokens would be equally near in bfloat16."""
+    unigram_VD = unigram_VD.to(torch.promote_types(unigram_VD.dtype, torch.float32))
     found = {"unigram": unigram_VD, "residual": unigram_VD - unigram_VD.mean(0)}
     return found if lookup_VD is None else {**found, "lookup": lookup_VD}
 

@@ -25,6 +25,12 @@ def test_by_hand() -> None:
     assert last_of_rows(counted).tolist() == [[False, True, False], [False] * 3, [False, False, True]]
 
 
+def test_the_nearest_of_a_bfloat16_model() -> None:
+    """Angles to the axis are 0.124 and, of the activation, 0.078: nearer the second, which bfloat16 cannot tell."""
+    unigram, x = torch.tensor([[1.0, 0.0], [1.0, 0.125]]).bfloat16(), torch.tensor([[1.0, 0.078125]]).bfloat16()
+    assert nearest_token(x, tables_of(unigram, None)["unigram"]).tolist() == [1]
+
+
 def test_by_plain_hooks(trained: Path, llama_folder: Path) -> None:
     sae = in_float64(trained, "topk-l0_3-w24-L1-s0")
     session = Session.of([sae])
