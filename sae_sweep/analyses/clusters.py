@@ -119,8 +119,7 @@ def _add_site(means: Means, batch: Batch, here: Mapping[str, Beside]) -> Lost:
     label = next(iter(here))
     where_RT, counted_RT = batch.replaced(label), batch.counted(label)
     counts_N = counted_RT[where_RT]
-    y_ND, token_N = batch.written(label, where_RT), batch.rows.clean.tokens_RT[counted_RT]
-    y_ND = y_ND.to(torch.promote_types(y_ND.dtype, torch.float32))
+    y_ND, token_N = _written(batch, label), batch.rows.clean.tokens_RT[counted_RT]
     sequence_N = counted_RT.nonzero()[:, 0] + batch.first
     made = {name: each for one in here.values() for name, each in one.made.items()}
     values = {name: each.reconstructed(y_ND) for name, each in made.items()}
@@ -138,6 +137,12 @@ def _add_site(means: Means, batch: Batch, here: Mapping[str, Beside]) -> Lost:
     return lost
 
 
+def _written(batch: Batch, label: str) -> Tensor:
+    """What a member is to reconstruct, in float32 at least: in bfloat16 nothing can be taken about a mean."""
+    y_ND = batch.written(label, batch.replaced(label))
+    return y_ND.to(torch.promote_types(y_ND.dtype, torch.float32))
+
+
 def _squares(x_ND: Tensor) -> Tensor:
     return x_ND.double().square().sum(1)
 
@@ -146,7 +151,7 @@ def _add_member(means: Means, batch: Batch, label: str, own: Beside, ablated: Lo
     """Take in a batch of one member; `ablated` is what the model loses with zeros at its site."""
     where_RT, counted_RT = batch.replaced(label), batch.counted(label)
     counts_N, sequence_N = counted_RT[where_RT], counted_RT.nonzero()[:, 0] + batch.first
-    y_ND, lost = batch.written(label, where_RT), batch.lost_by(label)
+    y_ND, lost = _written(batch, label), batch.lost_by(label)
     means.add("error", sequence_N, _squares(y_ND - batch.coded(label)[1])[counts_N])
     means.add("variance", sequence_N, _squares(y_ND - own.alone.mean_D.to(y_ND))[counts_N])
     means.add("rise", lost.sequence_N, lost.ce[label] - lost.ce[CLEAN])

@@ -49,6 +49,7 @@ def run(session: Session, saes: Sequence[FinishedSae], config: Config) -> Readin
         for label in batch.saes:
             site, places = sites[label], _places(batch, label, config)
             x_ND = batch.written(label, places.replaced_RT)
+            x_ND = x_ND.to(torch.promote_types(x_ND.dtype, torch.float32))  # a cosine of 0.99 in bfloat16 is 0.988
             draws = _draws(gaussians[site.key], x_ND, batch, config.seed)
             if label in first:
                 _add_site(site.means, batch, label, places, (x_ND, draws), config.cosines)

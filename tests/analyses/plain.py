@@ -26,6 +26,15 @@ def in_float64(root: Path, label: str) -> FinishedSae:
     return sae
 
 
+def in_bfloat16(root: Path, label: str) -> FinishedSae:
+    """A finished member, in float32, of its model in bfloat16."""
+    (sae,) = finished_saes(root, [label])
+    member = sae.member
+    config = replace(member.config, model=replace(member.config.model, dtype="bfloat16"))
+    sae.__dict__["member"] = replace(member, config=config)
+    return sae
+
+
 class PlainModel:
     """A Llama in float64, and the held-out rows of a sweep whose rows all count but for their first position."""
 

@@ -20,7 +20,7 @@ from sae_sweep.analyses.session.readings import read
 from sae_sweep.analyses.session.session import Session
 from sae_sweep.cli import main
 from sae_sweep.launch.local import run_sweep
-from tests.analyses.plain import PlainModel, in_float64
+from tests.analyses.plain import PlainModel, in_bfloat16, in_float64
 from tests.evaluation.groups import planned, small
 
 CONFIG = Config(200, 400, 0.1, 0)
@@ -106,6 +106,16 @@ def test_by_plain_hooks(controls: Path, llama_folder: Path) -> None:
     _check_text(result.numbers, plain, stream.source)
     assert found["ce"].value == pytest.approx(ce["sae"], rel=1e-6)
     assert found["ce"].control == pytest.approx(result.numbers["ce_bigram"].value)
+
+
+def test_variance_in_a_bfloat16_model(controls: Path) -> None:
+    """A member's is that of its site: both are about the same mean, of the same activations."""
+    sae = in_bfloat16(controls, OWN)
+    session = replace(Session.of([sae]), kept=Kept())
+    read({"a": run(session, [sae], CONFIG)}, session.streams.batches)
+    own_2R, site_2R = (session.kept.zeros(f"{name}/variance", 0) for name in (OWN, f"site/0/{sae.spliced.hook}"))
+    assert own_2R.any()
+    assert torch.equal(own_2R, site_2R)
 
 
 def _fitted_on(source: object, hook: str) -> tuple[Tensor, Tensor]:

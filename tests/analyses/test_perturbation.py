@@ -1,5 +1,6 @@
 """Errors of a size, by hand; and what they cost the model, by plain hooks in float64."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,10 @@ from torch import Tensor
 
 from sae_sweep.analyses.noise.errors import KINDS, Draws, Gaussian, at_cosine, cosines
 from sae_sweep.analyses.perturbation import Config, draw_seed, run
+from sae_sweep.analyses.session.batch import Batch, Lost
 from sae_sweep.analyses.session.readings import read
 from sae_sweep.analyses.session.session import Session
-from tests.analyses.plain import Change, PlainModel, in_float64
+from tests.analyses.plain import Change, PlainModel, in_bfloat16, in_float64
 
 X, S = torch.tensor([[3.0, 4.0]]).double(), torch.tensor([[3.0, 0.0]]).double()
 DRAWS = Draws(
@@ -105,3 +107,23 @@ def all_draws(session: Session, hook: str, here_RT: Tensor, x_ND: Tensor) -> Dra
         for number, here_bT in enumerate(here_RT.split(16))
     ]
     return Draws(torch.cat([p.white_ND for p in parts]), torch.cat([p.covariant_ND for p in parts]), own.mean_D)
+
+
+def test_errors_in_a_bfloat16_model_are_as_asked(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is put in place has a cosine of 0.99 with the activation, and the length of the SAE's error."""
+    sae, real, seen = in_bfloat16(trained, "topk-l0_3-w24-L1-s0"), Batch.lost, []
+
+    def lost(batch: Batch, label: str, values: Mapping[str, Tensor], *rest: Tensor | None) -> Lost:
+        x_ND = batch.written(label, batch.replaced(label)).double()
+        if "cosine_0.99" in values:
+            seen.append(cosines(x_ND, values["cosine_0.99"].double()) - 0.99)
+        else:
+            made, error = ((values[name].double() - x_ND).norm(dim=1) for name in ("random_error", "sae"))
+            seen.append(made / error - 1)
+        return real(batch, label, values, *rest)
+
+    monkeypatch.setattr(Batch, "lost", lost)
+    session = Session.of([sae])
+    read({"a": run(session, [sae], Config(["random_error"], [0.99], None, 0, 0))}, session.streams.batches)
+    assert len(seen) == 6
+    assert max(each.abs().max().item() for each in seen) < 1e-4
