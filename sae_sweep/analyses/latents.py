@@ -187,11 +187,7 @@ class _Shown:
         return places.of(number, self._tokens_RT.shape[1])
 
     def _quantiles(self, number: int) -> list[list[Place]]:
-        """Of the fair sample, by rising activation, the first places of each part."""
-        places = sorted(self._of(self._seen.fair, number), key=lambda place: place.activation)
-        Q = self._config.quantiles
-        parts = [places[len(places) * q // Q : len(places) * (q + 1) // Q] for q in range(Q)]
-        return [part[: self._config.contexts] for part in parts]
+        return quantiles(self._of(self._seen.fair, number), self._config.quantiles, self._config.contexts)
 
     def _density(self, number: int) -> float:
         return float(self._seen.fired[number] / self._seen.counted.clamp(min=1)[0])
@@ -213,6 +209,14 @@ class _Shown:
         ids = torch.tensor([token for token, _ in effects], dtype=torch.int64)
         strings = self._session.strings(self._sae.label, ids)
         return [{"token": token, "by": by} for token, (_, by) in zip(strings, effects, strict=True)]
+
+
+def quantiles(places: Sequence[Place], parts: int, count: int) -> list[list[Place]]:
+    """Places in the order that they were drawn in, parted by their activations: of each part, the lowest first, those
+    that were drawn first, in that order."""
+    rising = sorted(range(len(places)), key=lambda i: places[i].activation)
+    parted = [rising[len(places) * q // parts : len(places) * (q + 1) // parts] for q in range(parts)]
+    return [[places[i] for i in sorted(part)[:count]] for part in parted]
 
 
 def mean_of(values: Sequence[float], control: float) -> Number:

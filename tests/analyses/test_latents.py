@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sae_sweep.analyses.latents import Config, run
+from sae_sweep.analyses.contexts.places import Place
+from sae_sweep.analyses.latents import Config, quantiles, run
 from sae_sweep.analyses.session.finished import FinishedSae
 from sae_sweep.analyses.session.readings import read
 from sae_sweep.analyses.session.result import Result
@@ -50,6 +51,15 @@ def test_what_is_shown(trained: Path, llama_folder: Path) -> None:
     assert [int(each["index"]) for each in features] == [one["latent"] for one in shown]
     assert features[0]["activations"][0]["maxValue"] == max(shown[0]["top"][0]["activations"])
     assert {one["latent"] for one in asked(sae, seed=2).details[LABEL]} != {one["latent"] for one in shown}
+
+
+def test_quantiles_are_fair() -> None:
+    """Of eight places, in the order of their draw, the upper half are 5, 8, 7 and 6: the first two of these are shown,
+    not the two smallest."""
+    places = [Place(0, i, i, [value]) for i, value in enumerate([1.0, 5.0, 4.0, 8.0, 2.0, 7.0, 6.0, 3.0])]
+    found = quantiles(places, 2, 2)
+    assert [[place.activation for place in part] for part in found] == [[1, 4], [5, 8]]
+    assert quantiles([], 2, 2) == [[], []]
 
 
 def test_answers_are_scored(trained: Path, tmp_path: Path) -> None:
