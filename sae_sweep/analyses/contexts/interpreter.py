@@ -118,17 +118,17 @@ def read_answers(file: Path) -> dict[str, Any]:
 
 
 def score(question: Question, answers: Mapping[str, Any]) -> float | None:
-    """The balanced accuracy of an answer; None where there is none of the right length."""
+    """The balanced accuracy of an answer; None where there is none of the right length, in numbers 0 and 1."""
     answer = answers.get(question.id)
     if isinstance(answer, str):
         try:
             answer = json.loads(answer)
         except ValueError:
             return None
-    if not isinstance(answer, list) or len(answer) != len(question.truth):
+    if not isinstance(answer, list) or len(answer) != len(question.truth) or not all(one in (0, 1) for one in answer):
         return None
     shares = []
     for truth in (0, 1):
-        own = [int(bool(said)) == truth for said, true in zip(answer, question.truth, strict=True) if true == truth]
+        own = [said == truth for said, true in zip(answer, question.truth, strict=True) if true == truth]
         shares += [sum(own) / len(own)] if own else []
     return sum(shares) / len(shares)

@@ -33,6 +33,8 @@ def test_scores_are_balanced() -> None:
     assert score(question, {"x": "[1, 1, 1, 1]"}) == 0.5
     assert score(question, {"x": [1]}) is None
     assert score(question, {"x": "no list"}) is None
+    assert score(question, {"x": ["1", "1", "0", "0"]}) is None, "the word 0 is not nothing"
+    assert score(question, {"x": [True, 1.0, 0, False]}) == pytest.approx((2 / 3 + 1) / 2)
     assert score(question, {}) is None
 
 
