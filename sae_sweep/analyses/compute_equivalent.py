@@ -25,6 +25,7 @@ from sae_sweep.analyses.session.result import Figure, Number, Result, Series
 from sae_sweep.analyses.session.session import Session, Stream
 from sae_sweep.errors import ConfigError
 from sae_sweep.model.load import load_model
+from sae_sweep.model.within import within_documents
 
 KEY = "analysis.compute_equivalent"
 
@@ -60,7 +61,7 @@ def run(session: Session, saes: Sequence[FinishedSae], config: Config) -> Readin
     for path, of_model in models.items():
         model = None
         while (batch := (yield)) is not None:
-            model = model or load_model(of_model)
+            model = model or within_documents(load_model(of_model), batch.rows.of.parting)
             for site, label in first.items():
                 target_RT = batch.rows.places(stream.saes[label].sites).target_RT
                 ce_N = ce_at(model, batch.rows, target_RT)

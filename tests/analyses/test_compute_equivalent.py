@@ -15,6 +15,7 @@ from sae_sweep.analyses.session.kept import Kept
 from sae_sweep.analyses.session.readings import read
 from sae_sweep.analyses.session.session import Session
 from sae_sweep.cli import main
+from sae_sweep.model.parting import Parting
 from tests.analyses.plain import PlainModel, in_float64
 
 OWN = "topk-l0_3-w24-L1-s0"
@@ -81,6 +82,20 @@ def test_by_plain_hooks(trained: Path, llama_folder: Path, family: dict[float, P
     assert found["ce"].control == pytest.approx(random, rel=1e-6)
     if random <= ces[2]:
         assert found["recovered"].control == pytest.approx(compute(random) / compute(clean), rel=1e-5)
+
+
+def test_a_family_attends_within_documents_too(
+    trained: Path, llama_folder: Path, family: dict[float, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the sweep's model does, so that in the family it needs the compute that it has there."""
+    frequent = int(PlainModel(llama_folder, trained).tokens_RT[:, 1:].flatten().mode().values)
+    monkeypatch.setattr("sae_sweep.training.run.sources.parting", lambda *_: Parting(None, frequent))
+    sae = in_float64(trained, OWN)
+    session = replace(Session.of([sae]), kept=Kept())
+    models = [str(llama_folder), str(family[3.0])]
+    config = replace(BASE, models=models, compute=[100.0, 1.0], extrapolate=True)
+    result = read({"a": run(session, [sae], config)}, session.streams.batches)["a"]
+    assert result.numbers[f"{sae.spliced.hook} compute_clean"].value == pytest.approx(100, rel=1e-6)
 
 
 def test_a_table_is_asked_for(trained: Path, tmp_path: Path) -> None:
