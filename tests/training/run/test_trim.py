@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sae_sweep.plan.constants import rows_together
+from sae_sweep.saes.forms.relu import ReluForm
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.training.run.trim import mean_l0, trimmed
 from tests.saes import reference
@@ -123,6 +124,19 @@ def test_many_rows_in_parts(kind: str) -> None:
     parts = trimmed(sae, x_BD[order], tokens_B[order], 2.0, rows_at_once=8)
     for name, t in whole.tensors.items():
         torch.testing.assert_close(parts.tensors[name], t)
+
+
+def test_a_latent_that_a_part_is_silent_of_counts_there() -> None:
+    """Each latent fires in one of two parts alone. Six of eight margins are to be above the cut, which is between -0.2
+    and -0.3, whatever parts there are."""
+    eye = torch.eye(2, dtype=torch.float64)
+    tensors = {"W_enc": eye, "W_dec": eye, "b_dec": torch.zeros(2).double(), "b_enc": torch.zeros(2).double()}
+    sae, tokens_B = InferenceSae(ReluForm(), tensors, False), torch.zeros(4, dtype=torch.int64)
+    x_BD = torch.tensor([[3.0, -0.1], [2.0, -0.2], [-0.3, 1.0], [-0.4, 2.0]]).double()
+    for rows in (4, 2, 1):
+        made = trimmed(sae, x_BD, tokens_B, 1.5, rows)
+        assert l0_of(made, x_BD, tokens_B) == 1.5
+        assert made.tensors["b_enc"].tolist() == pytest.approx([0.25, 0.25])
 
 
 @pytest.mark.parametrize(("width", "rows"), [(64, 2_048), (16_384, 512), (10**6, 64)])
