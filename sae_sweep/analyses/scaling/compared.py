@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import hypot, sqrt
+from math import hypot, isfinite, sqrt
 
 import torch
 from torch import Tensor
@@ -88,15 +88,18 @@ class Compared:
         return curve.compute(ce) / (self.own or curve.compute(clean))
 
     def _number(self, made: Callable[[Curve, float, float], float], ce: Ce, control: float | None) -> Number:
-        """What is made of a curve, a CE and the clean one; its error is that over sequences, and of a table's own."""
+        """What is made of a curve, a CE and the clean one; its error is that over sequences, and of a table's own. None
+        where a family without a sequence, or within the errors of its table, does not fall: it says nothing then."""
         value = made(self.curve, ce.mean, self.clean.mean)
-        found = [made(*three) for three in zip(self._left, ce.left, self.clean.left, strict=True)]
-        if len(found) < 2:
+        curves = [*self._left, *(curve for pair in self._shifted for curve in pair)]
+        if len(self._left) < 2 or any(len(curve.ce) < 2 for curve in curves):
             return Number(value, None, ce.n, control)
+        found = [made(*three) for three in zip(self._left, ce.left, self.clean.left, strict=True)]
         left = torch.tensor(found, dtype=torch.float64)
         error = sqrt((len(found) - 1) / len(found) * (left - left.mean()).square().sum().item())
         of_table = [[made(curve, ce.mean, self.clean.mean) for curve in pair] for pair in self._shifted]
-        return Number(value, hypot(error, *((more - less) / 2 for more, less in of_table)), ce.n, control)
+        both = hypot(error, *((more - less) / 2 for more, less in of_table))
+        return Number(value, both if isfinite(both) else None, ce.n, control)
 
 
 def _value(one: Ce | Row) -> float:

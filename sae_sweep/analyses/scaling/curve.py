@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import exp, log
+from math import exp, inf, log
+
+LARGEST = 700.0
+"""The logarithm of the largest compute; what is beyond is infinite."""
 
 Point = tuple[float, float]
 """Compute, in whatever unit, and CE in nats."""
@@ -38,4 +41,5 @@ class Curve:
         """What a model of this CE takes; beyond the points on the last line. There must be two."""
         lines = list(pairwise(zip(self.log_compute, self.ce, strict=True)))
         (x0, y0), (x1, y1) = next((line for line in lines if ce >= line[1][1]), lines[-1])
-        return exp(x0 + (x1 - x0) * (y0 - ce) / (y0 - y1))
+        x = x0 + (x1 - x0) * (y0 - ce) / (y0 - y1)
+        return exp(x) if x < LARGEST else inf

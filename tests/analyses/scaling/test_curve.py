@@ -63,6 +63,18 @@ def test_of_measured_models_what_sequences_share_is_in_no_error() -> None:
     assert found.standard_error == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.parametrize("error", [0.3, 0.0999])
+def test_a_family_that_may_not_fall_has_no_error(error: float) -> None:
+    """CE 3 and 2.9, each with an error larger than what is between them, or nearly as large; and measured models of
+    which one is no better without the first sequence."""
+    table = [(1.0, Row(1.0, 3.0, error)), (e**2, Row(e**2, 2.9, error))]
+    name, found = Compared(table, ce(2.9, 2.9), None, False).recovered(ce(2.91, 2.95), None)
+    assert (name, found.value, found.standard_error) == ("recovered", pytest.approx(exp(-0.6), rel=1e-4), None)
+    measured = [(1.0, ce(3.0, 3.0)), (e**2, ce(2.9, 3.0))]
+    found = Compared(measured, ce(2.97, 2.97), None, False).recovered(ce(2.96, 2.98), None)[1]
+    assert (found.value, found.standard_error) == (pytest.approx(1, rel=1e-4), None)
+
+
 def test_beyond_the_family_it_is_a_bound_unless_a_guess_is_asked_for() -> None:
     compared = Compared(TABLE, ce(2.5, 2.5), None, False)
     name, found = compared.recovered(ce(4.4, 4.6), None)
