@@ -94,10 +94,13 @@ def _add(means: Means, batch: Batch, label: str, seed: int) -> None:
     """Take in a batch of one member, and errors of its length."""
     own, where_RT = batch.lost_by(label), batch.replaced(label)
     x_ND = batch.written(label, where_RT)
-    error_N1 = (x_ND - batch.coded(label)[1]).norm(dim=1, keepdim=True)
+    sites = len(batch.saes[label].hooks)
+    error_ND = x_ND - batch.coded(label)[1]
     generator = torch.Generator().manual_seed(seed * 1_000_003 + batch.first)
-    white_ND = torch.randn(x_ND.shape, generator=generator, dtype=torch.float64).to(error_N1)
-    lost = batch.lost(label, {"random": x_ND + error_N1 * unit(white_ND)})
+    white_ND = torch.randn(x_ND.shape, generator=generator, dtype=torch.float64).to(error_ND)
+    parts = zip(error_ND.chunk(sites, 1), white_ND.chunk(sites, 1), strict=True)  # a crosscoder's passes are by site
+    random_ND = torch.cat([error.norm(dim=1, keepdim=True) * unit(white) for error, white in parts], dim=1)
+    lost = batch.lost(label, {"random": x_ND + random_ND})
     means.add("ce", own.sequence_N, own.ce[label])
     means.add("random", lost.sequence_N, lost.ce["random"])
 

@@ -138,20 +138,29 @@ Drawn = tuple[Tensor, Draws]
 def _add_member(means: Means, batch: Batch, label: str, places: _Places, drawn: Drawn, kinds: Sequence[str]) -> None:
     x_ND, draws = drawn
     s_ND = batch.coded(label)[1][places.replaced_RT[batch.replaced(label)]].to(x_ND)
-    values = {kind: KINDS[kind](x_ND, s_ND, draws) for kind in dict.fromkeys(("sae", REFERENCE, *kinds))}
+    sites = len(batch.saes[label].hooks)
+    parts = list(zip(x_ND.chunk(sites, 1), s_ND.chunk(sites, 1), draws.of_sites(sites), strict=True))
+    values = {
+        kind: torch.cat([KINDS[kind](*part) for part in parts], dim=1)
+        for kind in dict.fromkeys(("sae", REFERENCE, *kinds))
+    }
     lost = batch.lost(label, values, places.replaced_RT, places.measured_RT)
     _add_lost(means, lost, values)
     sequence_N = places.replaced_RT.nonzero()[:, 0] + batch.first
-    means.add("cosine", sequence_N, cosines(x_ND, s_ND))
-    means.add("norm", sequence_N, s_ND.norm(dim=1) / x_ND.norm(dim=1).clamp(min=1e-12))
+    norms = [s.norm(dim=1) / x.norm(dim=1).clamp(min=1e-12) for x, s, _ in parts]
+    means.add("cosine", sequence_N, torch.stack([cosines(x, s) for x, s, _ in parts]).mean(0))
+    means.add("norm", sequence_N, torch.stack(norms).mean(0))
 
 
 def _add_site(means: Means, batch: Batch, label: str, places: _Places, drawn: Drawn, at: Sequence[float]) -> None:
     x_ND, draws = drawn
-    norm_N = x_ND.norm(dim=1, keepdim=True)
+    sites = len(batch.saes[label].hooks)
+    parts = list(zip(x_ND.chunk(sites, 1), draws.of_sites(sites), strict=True))
     values = {"zero": torch.zeros_like(x_ND), "mean": draws.mean_D.expand_as(x_ND)}
     for cosine in at:
-        values[f"cosine_{cosine:g}"] = norm_N * at_cosine(x_ND, torch.full_like(x_ND[:, 0], cosine), draws.white_ND)
+        cosine_N = torch.full_like(x_ND[:, 0], cosine)
+        made = [x.norm(dim=1, keepdim=True) * at_cosine(x, cosine_N, own.white_ND) for x, own in parts]
+        values[f"cosine_{cosine:g}"] = torch.cat(made, dim=1)
     _add_lost(means, batch.lost(label, values, places.replaced_RT, places.measured_RT), values)
 
 

@@ -7,9 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from sae_sweep.analyses import compute_equivalent
 from sae_sweep.analyses.noise.errors import KINDS, Draws, Gaussian, at_cosine, cosines
 from sae_sweep.analyses.perturbation import Config, draw_seed, run
 from sae_sweep.analyses.session.batch import Batch, Lost
+from sae_sweep.analyses.session.finished import FinishedSae
+from sae_sweep.analyses.session.kept import Kept
+from sae_sweep.analyses.session.means import Means
 from sae_sweep.analyses.session.readings import read
 from sae_sweep.analyses.session.session import Session
 from tests.analyses.plain import Change, PlainModel, in_bfloat16, in_float64
@@ -127,3 +131,29 @@ def test_errors_in_a_bfloat16_model_are_as_asked(trained: Path, monkeypatch: pyt
     read({"a": run(session, [sae], Config(["random_error"], [0.99], None, 0, 0))}, session.streams.batches)
     assert len(seen) == 6
     assert max(each.abs().max().item() for each in seen) < 1e-4
+
+
+def test_errors_of_a_crosscoder_are_as_long_at_each_site(
+    two_models: Mapping[str, FinishedSae], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its passes are of one site each, whose errors may be of other sizes; so are those of its training compute."""
+    sae, real, seen = two_models["topk"], Batch.lost, {}
+
+    def lost(batch: Batch, label: str, values: Mapping[str, Tensor], *rest: Tensor | None) -> Lost:
+        x_2ND = torch.stack(batch.written(label, batch.replaced(label)).chunk(2, dim=1)).double()
+        s_2ND = torch.stack(batch.coded(label)[1].chunk(2, dim=1)).double()
+        for name, value_ND in values.items():
+            made_2ND = torch.stack(value_ND.chunk(2, dim=1)).double()
+            if name.startswith("random"):
+                seen[name] = (made_2ND - x_2ND).norm(dim=2) / (s_2ND - x_2ND).norm(dim=2)
+            elif name.startswith("cosine"):
+                seen[name] = torch.cosine_similarity(made_2ND, x_2ND, dim=2) / 0.9
+        return real(batch, label, values, *rest)
+
+    monkeypatch.setattr(Batch, "lost", lost)
+    session = Session.of([sae])
+    asked = run(session, [sae], Config(["random_error"], [0.9], None, 0, 0))
+    read({"a": asked}, session.streams.batches)
+    compute_equivalent._add(Means(Kept(), "b", 100), next(session.streams.batches()), sae.label, 0)
+    assert set(seen) == {"random_error", "cosine_0.9", "random"}
+    assert all((each - 1).abs().max() < 1e-4 for each in seen.values())

@@ -10,6 +10,8 @@ its reconstruction, e = ‖x - s‖ and cos θ = <x, s> / ‖x‖‖s‖:
     random_cosine      cos θ x̂ + sin θ v, v ⊥ x at random, as long as x; random_cosine_norm as long as s
     norm_only          x as long as s
     sae_norm           s as long as x
+
+Of a crosscoder all of that is of each site by itself, as its passes are.
 """
 
 from collections.abc import Callable
@@ -51,6 +53,11 @@ class Draws:
         white, other = torch.randn(2, *like_ND.shape, generator=generator, dtype=torch.float64)
         covariant_ND = other @ gaussian.factor_DD.cpu().T
         return cls(*(each.to(like_ND) for each in (white, covariant_ND, gaussian.mean_D)))
+
+    def of_sites(self, sites: int) -> "list[Draws]":
+        """Those of each of the sites that lie side by side."""
+        parts = (each.chunk(sites, dim=-1) for each in (self.white_ND, self.covariant_ND, self.mean_D))
+        return [Draws(*own) for own in zip(*parts, strict=True)]
 
 
 def unit(x_ND: Tensor) -> Tensor:
