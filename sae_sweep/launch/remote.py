@@ -57,6 +57,8 @@ class Workers:
         del stop  # its handler raises wherever this waits
         finished = folder.finished(plan)
         rest = plan.without(finished | others.keys())
+        if rest.groups:
+            self._cluster.check()
         folder.begin(plan, StateFolder(folder.root).homes().keys(), others.keys())
         given = self._handed_over(rest, folder.root.absolute())
         earlier = [others[m.identity] for m in plan.members if m.identity in others.keys() - finished]

@@ -45,6 +45,11 @@ class Cluster(Protocol):
         """Where the group of this number would be run, in words that go on from `group ...:`."""
         ...
 
+    def check(self) -> None:
+        """Raises ConfigError where there is nobody here to hand tasks to. Asked before anything is written, and by no
+        dry run."""
+        ...
+
     def submit(self, tasks: Sequence[Task]) -> None:
         """Hand the tasks to workers, and note in each which job has it. A worker runs `train_task` on the task's
         folder. Raises ConfigError where the cluster refuses."""

@@ -72,6 +72,8 @@ class Gpus:
 
     def __init__(self, options: GpuOptions) -> None:
         self._options, self.gpus = options, options.gpus
+        self._devices: list[str] = []
+        """All that groups are given."""
         self._places: list[tuple[str, ...]] = []
         """GPUs that nobody has, as many in each as one group gets."""
         self._given: list[Task] = []
@@ -82,10 +84,10 @@ class Gpus:
         """Where a group would run."""
         return f"would be run by a process of its own on {counted(self.gpus, 'GPU')} of this machine"
 
-    def submit(self, tasks: Sequence[Task]) -> None:
-        """Note who will run each. Raises ConfigError where there are fewer GPUs than one group gets."""
+    def check(self) -> None:
+        """Raises ConfigError where there are fewer GPUs than one group gets."""
         given = self._options.devices
-        devices = _visible() if given is None else [str(device) for device in given]
+        self._devices = devices = _visible() if given is None else [str(device) for device in given]
         self._places = [
             tuple(devices[first : first + self.gpus]) for first in range(0, len(devices) - self.gpus + 1, self.gpus)
         ]
@@ -95,12 +97,15 @@ class Gpus:
                 f" {counted(len(devices), 'GPU')} for all groups; ask for fewer, or name others in"
                 " hydra.launcher.devices"
             )
+
+    def submit(self, tasks: Sequence[Task]) -> None:
+        """Note who will run each."""
         for number, task in enumerate(tasks):
             task.write_job("gpus", f"{os.getpid()}-{number}", str(task.folder / LOG))
         self._given = list(tasks)
         say(
             f"{counted(len(tasks), 'group')}, {min(len(tasks), len(self._places))} at once, on GPUs"
-            f" {', '.join(devices)}"
+            f" {', '.join(self._devices)}"
         )
 
     def wait(self, tasks: Sequence[Task]) -> None:

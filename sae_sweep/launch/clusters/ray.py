@@ -7,6 +7,7 @@ task whose worker dies is run again by Ray, and goes on from the newest checkpoi
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -88,12 +89,15 @@ class RayCluster:
         where = self._options.address or "of this machine"
         return f"would be run by the Ray cluster {where} as task {number} with {self._options.words()}"
 
+    def check(self) -> None:
+        """Raises ConfigError where Ray is not installed."""
+        if find_spec("ray") is None:
+            raise ConfigError("hydra/launcher=ray: Ray is not installed; pip install 'sae-sweep[ray]'")
+
     def submit(self, tasks: Sequence[Task]) -> None:
         """One Ray task for each."""
-        try:
-            import ray
-        except ImportError as error:
-            raise ConfigError("hydra/launcher=ray: Ray is not installed; pip install 'sae-sweep[ray]'") from error
+        import ray
+
         options = self._options
         try:
             ray.init(

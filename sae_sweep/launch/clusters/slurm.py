@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import which
 from subprocess import CalledProcessError
 from typing import Any
 
@@ -108,6 +109,14 @@ class SlurmCluster:
         """Where a group would run."""
         partition = f"partition {self._options.partition}" if self._options.partition else "the default partition"
         return f"would be submitted to {partition} as array task {number} with {self._options.words()}"
+
+    def check(self) -> None:
+        """Raises ConfigError on a machine without SLURM's commands."""
+        if absent := [command for command in ("sbatch", "srun") if which(command) is None]:
+            raise ConfigError(
+                f"hydra/launcher=slurm: there is no {absent[0]} here; give the command on a machine of the cluster, or"
+                " take hydra/launcher=local"
+            )
 
     def submit(self, tasks: Sequence[Task]) -> None:
         """One array task for each; says their job ids, and how to look after them."""

@@ -44,6 +44,10 @@ class Farm:
     def place(self, number):
         return f"would grow in bed {number} of {self.beds}"
 
+    def check(self):
+        if self.beds < 1:
+            raise ConfigError("hydra.launcher.beds: no bed is free")
+
     def submit(self, tasks):
         for number, task in enumerate(tasks):
             task.write_job("farm", str(number), None)
@@ -86,6 +90,8 @@ def test_its_options_and_its_place(farm: Any, program: Any) -> None:
     assert program.err == "sae-sweep: error: hydra.launcher.beds=many is not a whole number\n"
     assert farm("hydra.launcher.targets=[l0]") == 2
     assert "the sweeper needs the results" in program.err
+    assert farm("hydra.launcher.beds=0") == 2
+    assert "no bed is free" in program.err
     assert program.written == []
 
 

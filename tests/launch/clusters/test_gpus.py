@@ -78,6 +78,7 @@ def test_what_cannot_be_is_one_line(
     host(ALONE)
     assert program(*GPUS, *overrides) == 2
     assert message in program.err
+    assert program.written == []
 
 
 def test_a_machine_without(program: Any, host: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,6 +86,7 @@ def test_a_machine_without(program: Any, host: Callable[[str], Path], monkeypatc
     monkeypatch.setattr(gpus, "LIST", ("no-such-program",))
     assert program(*GPUS) == 2
     assert program.err.startswith("sae-sweep: error: hydra/launcher=gpus: this machine shows no GPU; name them")
+    assert program.written == []
 
 
 def test_a_dry_run_says_where(program: Any) -> None:

@@ -100,6 +100,16 @@ def test_where_sbatch_refuses_nothing_is_left_to_wait_for(program: Any, cluster:
     assert read_tasks(program.folder / "outputs" / "sweep") == []
 
 
+def test_a_machine_without_slurm_is_one_line(
+    program: Any, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path_factory.mktemp("nothing")))
+    assert program(*SLURM, "dry_run=true") == 0
+    assert program(*SLURM) == 2
+    assert program.err.startswith("sae-sweep: error: hydra/launcher=slurm: there is no sbatch here; give the command")
+    assert program.written == []
+
+
 def test_a_dry_run_says_where_each_group_would_run(program: Any, cluster: Cluster) -> None:
     assert program(*SLURM, "dry_run=true", "hydra.launcher.partition=gpu", "hydra.launcher.mem=32G") == 0
     told = [line.split(": ")[1] for line in program.out.splitlines() if "array task" in line]
