@@ -42,11 +42,10 @@ def prepared(arguments: Sequence[str]) -> list[str]:
     if (alone := names & {"--resolve", "--package", "-p"}) and not names & {"--cfg", "-c"}:
         raise ConfigError(f"{min(alone)}: says how --cfg job prints a config; give that too")
     overrides = [_parsed(_added_experiment(text)) for text in texts]
-    sized = [
-        o.input_line for o in overrides if o.key_or_group in ("sae.width", "sae.expansion") and o.value() is not None
-    ]
+    last = {o.key_or_group: o for o in overrides}  # of a key that is given twice
+    sized = [last[key] for key in ("sae.width", "sae.expansion") if key in last and last[key].value() is not None]
     if len(sized) > 1:
-        raise ConfigError(f"{' and '.join(map(str, sized))} both set the number of latents; give one")
+        raise ConfigError(f"{' and '.join(str(o.input_line) for o in sized)} both set the number of latents; give one")
     change = _left_to_members
     if names & SHOWING:
         change = _cut
