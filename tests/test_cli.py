@@ -37,6 +37,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "sae.width=8 and sae.expansion=2 both set the number of latents; give one",
         ),
         (("sae.width=8", "sae.width=-5"), "sae.width=-5 gives no latent"),
+        (("+analysis=matching",), "analysis: is asked of finished members; give `sae-sweep eval DIR --analysis NAME`"),
         (("experiment=e2e_finetune", "dry_run=true"), "train it first: sae-sweep +experiment=e2e"),
         (("explain", "traning.lr"), "explain: traning.lr is no key of configs/; did you mean training.lr?"),
         (("explain",), "explain: takes one key or group"),

@@ -29,6 +29,11 @@ MAPPINGS = ("data.filter", "model.device_map")
 """Keys whose values may be mappings, and are no groups of keys."""
 GROUPS = (*(field.name for field in fields(MemberConfig) if is_dataclass(field.type)), "experiment", "analysis")
 """Of `configs/`, whose options are files."""
+UNPLACED = {
+    "experiment": "no keys of a config; the first line of an experiment's file is `# @package _global_`",
+    "analysis": "is asked of finished members; give `sae-sweep eval DIR --analysis NAME`",
+}
+"""What is wrong where a group's keys are in a member's config, which has none for them."""
 type_hints = cache(get_type_hints)
 """Of a config's class: a sweep of hundreds of members asks for them thousands of times."""
 
@@ -80,6 +85,8 @@ def unknown_key(key: str, architecture: str | None) -> ConfigError:
     if key in known:
         group = key.rpartition(".")[0]
         return ConfigError(f"{key}: {group} is null here; {group.replace('.', '=')} gives it keys")
+    if key in UNPLACED:
+        return ConfigError(f"{key}: {UNPLACED[key]}")
     near = nearest(key, [*known, *GROUPS])
     return ConfigError(f"{key}: no such key; " + (f"did you mean {near}?" if near else "`sae-sweep --help` lists them"))
 

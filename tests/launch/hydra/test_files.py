@@ -30,6 +30,17 @@ FILES: dict[str, tuple[str | bytes, str]] = {
 }
 
 
+def test_an_experiment_without_its_first_line_is_told_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "experiment/x.yaml"
+    file.parent.mkdir()
+    file.write_text("name: mine\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["+experiment=x", "--config-dir", ".", "dry_run=true"]) == 2
+    assert "the first line of an experiment's file is `# @package _global_`" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", FILES)
 def test_an_experiment_that_cannot_be_is_one_line(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
