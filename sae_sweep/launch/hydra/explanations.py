@@ -23,7 +23,10 @@ def explained(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _missing(error.missing_cfg_file, error.options or [])
     text = str(error)
-    if found := _NO_KEY.search(text):
+    if (found := _NO_KEY.search(text)) and found[1].startswith("hydra."):
+        group = ".".join(found[1].split(".")[:2])
+        return f"{found[1]}: no such key of the {group} that is chosen; docs/cluster.md has those of every choice"
+    if found:
         return str(unknown_key(max(str(getattr(error.__cause__, "full_key", "")), found[1], key=len), None))
     if found := _NO_GROUP.search(text):
         return f"{found[1]}: no such group"
