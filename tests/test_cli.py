@@ -39,6 +39,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (("sae.width=8", "sae.width=-5"), "sae.width=-5 gives no latent"),
         (("+analysis=matching",), "analysis: is asked of finished members; give `sae-sweep eval DIR --analysis NAME`"),
         (("hydra.launcher.partition=gpu",), "hydra.launcher.partition: no such key of the hydra.launcher that is"),
+        (("site.across=[0,9]",), "site.across=[0, 9] is beyond the model: 0 to 3"),
         (("experiment=e2e_finetune", "dry_run=true"), "train it first: sae-sweep +experiment=e2e"),
         (("explain", "traning.lr"), "explain: traning.lr is no key of configs/; did you mean training.lr?"),
         (("explain",), "explain: takes one key or group"),

@@ -126,6 +126,9 @@ def _across(config: SiteConfig, across: Sequence[int | str], facts: ModelFacts) 
     for name, value in (("layer", config.layer), ("hook", config.hook)):
         if value is not None:
             raise ConfigError(f"{key} says which sites; leave site.{name} null")
+    for at in across:
+        if isinstance(at, int):
+            _check_layer(key, at, facts)
     sites = [
         _input_site(replace(config, hook=at) if isinstance(at, str) else replace(config, layer=at), facts)
         for at in across
