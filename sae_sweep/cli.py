@@ -236,6 +236,9 @@ def _usage(commands: Iterable[str]) -> str:
 
 
 def _sweep_folder(command: str, arguments: Sequence[str]) -> Path:
+    if option := next((word for word in arguments if word.startswith("--")), None):
+        usage = f"sae-sweep {command} {COMMANDS[command].arguments}"
+        raise ConfigError(f"{command}: {option} is no option, or stands before the folder; give `{usage}`")
     if len(arguments) != 1:
         raise ConfigError(f"{command}: takes one folder, as in `sae-sweep {command} outputs/demo`")
     folder = Path(arguments[0])

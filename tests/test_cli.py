@@ -114,6 +114,8 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (("report", "gone"), "report: gone has no sweep.json"),
         (("status",), "status: takes one folder"),
         (("status", "gone", "--json"), "status: gone has no sweep.json"),
+        (("status", "gone", "--jsn"), "status: --jsn is no option, or stands before the folder; give `sae-sweep sta"),
+        (("eval", "--tokens", "1e3", "gone"), "eval: --tokens is no option, or stands before the folder; give"),
         (("cancel",), "cancel: takes one folder"),
         (("cancel", "gone"), "cancel: gone has no sweep.json"),
         (("work",), "work: takes one folder"),
