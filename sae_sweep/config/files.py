@@ -53,7 +53,10 @@ def saved_config(file: Path) -> MemberConfig:
     for group, now in _runtime().items():
         saved = entries.get(group) or {}
         entries[group] = {key: saved.get(key, value) for key, value in now.items()}
-    return member_config(entries)
+    try:
+        return member_config(entries)
+    except ConfigError as error:
+        raise ConfigError(f"{file} is cut short, or of another version ({error}); train the member again") from error
 
 
 @cache

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from sae_sweep.architectures.topk.facts import TopKConfig
-from sae_sweep.config.files import config_folder, config_of
+from sae_sweep.config.files import config_folder, config_of, saved_config
 from sae_sweep.config.reading import config_entries, flat_entries, known_keys, member_config, unknown_key
 from sae_sweep.config.schema import MemberConfig, ToyConfig
 from sae_sweep.config.values import finite
@@ -188,6 +188,13 @@ def test_a_saved_config_is_the_config_again() -> None:
         entries = config_entries(made)
         assert member_config(OmegaConf.create(OmegaConf.to_yaml(OmegaConf.create(entries)))) == made
         assert member_config(entries) == made
+
+
+def test_a_saved_config_that_is_cut_short_is_told_by_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("name: x\nmodel:\n  path: null\n")
+    with pytest.raises(ConfigError, match=r"^\S+config.yaml is cut short, or of another version \(.* is not given"):
+        saved_config(file)
 
 
 def test_a_group_that_may_be_null() -> None:
