@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sae_sweep.api.sweep import Sweep, open_sweep
-from sae_sweep.errors import SweepFailed
+from sae_sweep.errors import ConfigError, SweepFailed
+from sae_sweep.folder import names
 
 if TYPE_CHECKING:
     from sae_sweep.data.given import Blocks
@@ -19,7 +20,8 @@ def train(*overrides: str, name: str, output_dir: str | Path = "outputs", activa
     n-th block on, all of one B and the same whenever they are asked for. A plain iterable will do, but it comes once:
     then no checkpoints are kept. The first blocks are held out.
 
-    Members that failed are in its frame, with the others. Raises ConfigError for what the command refuses.
+    Members that failed are in its frame, with the others. Raises ConfigError for what the command refuses, and after
+    the plan of a dry run, which leaves no sweep to return.
 
     >>> sweep = ss.train("sae=topk", "sae.k=8,16", name="mine")  # doctest: +SKIP
     >>> sweep = ss.train("sae=topk", name="mine", activations=lambda n: blocks[n:])  # doctest: +SKIP
@@ -29,7 +31,10 @@ def train(*overrides: str, name: str, output_dir: str | Path = "outputs", activa
 
     with suppress(SweepFailed), _handed_over(activations, name) as own:
         run([*own, *overrides, f"name={name}", f"output_dir={output_dir}"], config_folder(), "")
-    return open_sweep(Path(output_dir) / name)
+    folder = Path(output_dir) / name
+    if not (folder / names.SWEEP).is_file():
+        raise ConfigError(f"dry_run: this was the plan, and there is no sweep in {folder} yet; leave it out to train")
+    return open_sweep(folder)
 
 
 @contextmanager

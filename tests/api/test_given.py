@@ -126,3 +126,12 @@ def test_what_is_handed_over_wrongly_is_one_line(name: str, tmp_path: Path) -> N
 def test_the_command_line_says_where_they_come_from(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"handed over in Python, by ss\.train\(\.\.\., activations=f\)"):
         ss.train("data=given", "data.path=mine", *ASKED, name="refused", output_dir=tmp_path)
+
+
+def test_a_dry_run_prints_the_plan_and_says_that_it_left_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigError, match=r"dry_run: this was the plan, and there is no sweep in .*/planned yet"):
+        ss.train("sae=topk", "dry_run=true", name="planned", output_dir=tmp_path)
+    assert "1 member in 1 group" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
