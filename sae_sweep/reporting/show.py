@@ -15,6 +15,7 @@ from sae_sweep.config.command_line import one_option, split_options
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.metrics import METRICS, TERMINAL
 from sae_sweep.folder.files import replacing, write_text_atomic
+from sae_sweep.host.terminal import tell
 from sae_sweep.reporting.axes import controls_of
 from sae_sweep.reporting.cell import cell_title
 from sae_sweep.reporting.pareto import cells, pareto_json
@@ -43,6 +44,8 @@ def show(folder: Path, arguments: Sequence[str]) -> None:
     if out is not None and not out.parent.is_dir():
         raise ConfigError(f"show: --out={out}: no such folder here")
     record = read_sweep(folder)
+    for note in record.notes:
+        tell(note, sys.stderr)
     found = cells(record.points)
     if form == "png":
         _png(found, record, out)

@@ -39,6 +39,14 @@ def test_a_table_is_the_default(show: Callable[..., str]) -> None:
     assert sum(line.startswith(("gated-", "topk-", "standard")) for line in lines) == 16
 
 
+def test_a_member_whose_metrics_are_damaged_is_told_of(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (sweep / "topk-k_24-x16" / "metrics.json").write_text('{"l0": 3')
+    assert cli.main(["show", str(sweep), "--format", "csv"]) == 0
+    told = capsys.readouterr()
+    assert told.out.count("\n") == 16  # fifteen members under a header
+    assert told.err == "topk-k_24-x16: left out, metrics.json is damaged (not valid JSON)\n"
+
+
 def test_csv_has_every_number_in_full(show: Callable[..., str], sweep: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(show("--format", "csv"))))
     points = {point["member"]: point for point in read_sweep(sweep).points}
