@@ -46,8 +46,8 @@ def format_of(place: Path, named: str | None = None) -> ModuleType:
     ValueError where there is none."""
     if not place.exists():
         raise ValueError(f"{place} does not exist")
+    read = {name: kind for name, kind in FORMATS.items() if hasattr(kind, "read")}
     if named is not None:
-        read = {name: kind for name, kind in FORMATS.items() if hasattr(kind, "read")}
         if named.replace("-", "_") not in read:
             raise ValueError(f"format {named} is not one of {', '.join(read)}")
         return read[named.replace("-", "_")]
@@ -55,7 +55,7 @@ def format_of(place: Path, named: str | None = None) -> ModuleType:
         if kind.recognise(place):
             return kind
     what = "is a file of no known format, give a folder" if place.is_file() else "holds no SAE in a known format"
-    raise ValueError(f"{place} {what}: {', '.join(FORMATS)}")
+    raise ValueError(f"{place} {what}: {', '.join(read)}")
 
 
 def _name(kind: ModuleType) -> str:
