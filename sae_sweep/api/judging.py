@@ -144,7 +144,10 @@ def _trained(saes: Sequence[nn.Module], run: LanguageModel | None, data: Sequenc
     """What the first member among them was trained on, else the data themselves. Raises ConfigError without either."""
     member = _member(saes)
     if member is None and not data:
-        raise ConfigError('evaluate: give data=, like ["data=text", "data.path=FILE"]: no sweep trained these SAEs')
+        raise ConfigError(
+            "eval: give data=text data.path=FILE (in Python data=[...] of these): no sweep trained these SAEs, so"
+            " nothing says what to judge them on"
+        )
     config = config_of(data) if member is None else member.home.config
     return config if run is None else replace(config, model=run.config)
 

@@ -127,7 +127,7 @@ def test_what_cannot_be(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     shutil.copytree(folder / TOPK, tmp_path / "alone")
     (tmp_path / "alone" / "config.yaml").unlink()
     for arguments, said in (
-        ([str(tmp_path / "alone")], "give data="),
+        ([str(tmp_path / "alone")], "eval: give data=text data.path=FILE (in Python data=[...] of these)"),
         ([str(tmp_path / "alone"), "--into", str(tmp_path)], "has no sweep.json"),
         ([str(tmp_path / "alone"), "--format=saebench"], "--format is for members of a sweep"),
         ([str(tmp_path / "alone"), "--colour=red"], "--colour is not one of"),
