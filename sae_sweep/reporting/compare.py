@@ -5,7 +5,7 @@ Differences are B less A. A number is called better only where it is by more tha
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -121,10 +121,17 @@ def _better(metric: Metric, found: tuple[float, float | None]) -> str:
 
 
 def _pairs(one: Side, other: Side) -> list[str]:
-    """Members that were asked the same but for the keys in which the sweeps differ as wholes."""
+    """Members that were asked the same but for the keys in which the sweeps differ as wholes, of which most are alike
+    where several were."""
     apart = {key for key in _keys(one) | _keys(other) if _values(one, key) != _values(other, key)}
-    of = {_asked(other, point, apart): point for point in other.points}
-    pairs = [(point, of[asked]) for point in one.points if (asked := _asked(one, point, apart)) in of]
+    of = dict[tuple[Any, ...], list[Point]]()
+    for point in other.points:
+        of.setdefault(_asked(other, point, apart), []).append(point)
+    pairs = [
+        (point, _likest(one.config(point["member"]), other, of[asked], apart))
+        for point in one.points
+        if (asked := _asked(one, point, apart)) in of
+    ]
     if not pairs:
         return ["no members to pair: none were asked the same but for the keys above"]
     metrics = [
@@ -141,7 +148,7 @@ def _pairs(one: Side, other: Side) -> list[str]:
             entries.append(told[0] + (f" ±{told[1]}" if told[1] else ""))
         rows.append((name, *entries, ""))
     heads = ("B - A of", *(metric.title for metric in metrics), "")
-    alone = len(one.points) - len(pairs), len(other.points) - len(pairs)
+    alone = len(one.points) - len(pairs), len(other.points) - len({theirs["member"] for _, theirs in pairs})
     rest = [f"without a partner: {alone[0]} of A, {alone[1]} of B"] if any(alone) else []
     return [*aligned(heads, rows), "", *said, *rest]
 
@@ -154,6 +161,13 @@ def _asked(side: Side, point: Point, apart: set[str]) -> tuple[Any, ...]:
     config = side.config(point["member"])
     rest = tuple((key, shown(config[key])) for key in sorted(config) if key not in apart)
     return rest or (point["member"],)
+
+
+def _likest(mine: Mapping[str, Any], side: Side, points: Sequence[Point], keys: set[str]) -> Point:
+    """The first of those in which most of the keys are as in a config."""
+    configs = [side.config(point["member"]) for point in points]
+    alike = [sum(mine.get(key) == config.get(key) for key in keys) for config in configs]
+    return points[alike.index(max(alike))]
 
 
 def _frontiers(one: Side, other: Side) -> list[str]:

@@ -96,6 +96,14 @@ def test_two_sweeps_are_compared_member_by_member(sweep: ss.Sweep, longer: Path)
     assert numbers(at)[3] == pytest.approx(0.01, abs=1e-4), "its frontier, at the member's own L0"
 
 
+@pytest.mark.parametrize("label", [ONE, OTHER])
+def test_a_member_finds_itself_among_those_of_a_sweep(sweep: ss.Sweep, label: str) -> None:
+    text = told(sweep.folder / label, sweep.folder)
+    assert f"{label} : " not in text, "another, which differs in more"
+    assert "without a partner: 0 of A, 3 of B" in text
+    assert "of A, -" not in told(sweep.folder, sweep.folder / label)
+
+
 def test_what_cannot_be_compared_is_refused(sweep: ss.Sweep, tmp_path: Path, capsys: Any) -> None:
     for arguments, said in (
         ([str(sweep.folder)], "compare: takes two folders"),
