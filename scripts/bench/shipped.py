@@ -1,6 +1,7 @@
 """Our recipes as they ship, aimed at L0s, beside other libraries' trainers at their own coefficients: the same tokens.
 
     python scripts/bench/shipped.py --model DIR --tokens FILE.npz --heldout FILE.npz --layer 2 --out shipped.json
+    python scripts/bench/shipped.py --model demo --context 128 --out demo.json         on the demo's own text
     python scripts/bench/shipped.py ... --only topk,gated --lr null --seeds 3,4,5      adds to what the file holds
     python scripts/bench/shipped.py ... --parts sae-lens/gated,ours/gated              some parts alone
     python scripts/bench/shipped.py ... --parts ours                                   all of one side
@@ -13,8 +14,9 @@ far L0 was from what was asked for before the last correction. What is in --out 
 run again; members that are not there are.
 
 sae-lens and dictionary_learning are as in their tutorials: inputs scaled to a mean norm of sqrt(d) (theirs of 1 where
-their trainer needs it), a warm-up of 1/20 of the run for lr and sparsity, lr falling in the last fifth. With
---peer-scale none sae-lens reads inputs as they are, which is its default; --peer-values are coefficients for that.
+their trainer needs it), a warm-up of 1/20 of the run for lr and sparsity, lr falling in the last fifth. sae-lens's
+jumprelu reads inputs as they are, which is its default: with scaled ones no coefficient brings it below L0 80 in 700
+steps. --peer-scale none does so for its others, and --peer-values are coefficients for that.
 """
 
 import argparse
@@ -50,13 +52,14 @@ PAIRS: Mapping[str, tuple[str, str]] = {
 }
 """By our name of a recipe: the peer and what it is called there. jumprelu_anthropic has no peer."""
 COEFFICIENTS: Mapping[tuple[str, str], tuple[float, ...]] = {
-    (SAELENS, "standard"): (0.7, 2.0, 5.0, 13.0),
-    (SAELENS, "gated"): (1.5, 4.0, 8.0, 16.0),
+    (SAELENS, "standard"): (0.7, 2.0, 5.0, 13.0, 18.0),
+    (SAELENS, "gated"): (0.7, 1.5, 4.0, 8.0, 16.0),
     **{(SAELENS, name): (4, 8, 16, 32) for name in ("topk", "batchtopk", "matryoshka")},
-    (SAELENS, "jumprelu"): (0.02, 0.1, 0.5, 2.5),
+    (SAELENS, "jumprelu"): (0.0005, 0.002, 0.008, 0.03),
     (DICTIONARY, "standard_bricken"): (1.0, 2.5, 6.0, 15.0),
-    (DICTIONARY, "p_anneal"): (1.0, 2.5, 6.0, 15.0),
+    (DICTIONARY, "p_anneal"): (0.5, 1.0, 2.5, 6.0, 15.0),
 }
+UNSCALED = {(SAELENS, "jumprelu")}
 KNOBS = {"topk": "k", "batchtopk": "k", "matryoshka": "k", "jumprelu": "l0_coefficient"}
 DECAY = 0.2
 NUMBERS = {"layer": 2, "context": 256, "width": 1024, "steps": 732, "batch": 2048, "evaluation-tokens": 50_000}
@@ -67,8 +70,9 @@ QUICK = {"width": 64, "steps": 40, "batch": 512, "evaluation_tokens": 2_000, "l0
 class Shipped(Sweep):
     """What ships, on rows of token ids; its `lr` is the peers'."""
 
-    token_file: str
-    heldout_file: str
+    token_file: str | None
+    """None is the demo's text, some of which is kept to judge on."""
+    heldout_file: str | None
     context: int
     own_lr: str
     """`training.lr` of ours: null leaves it to the recipe."""
@@ -82,16 +86,13 @@ class Shipped(Sweep):
 
     def overrides(self, name: str, output: Path) -> list[str]:
         own = self.members[OURS]
+        files = ["data=tokens", f"data.path={self.token_file}", f"data.heldout_path={self.heldout_file}"]
         return [
             *(f"name={name}", f"output_dir={output}", "tracking=none", *self.model.overrides, "model.device=cpu"),
-            *("data=tokens", f"data.path={self.token_file}", f"data.heldout_path={self.heldout_file}"),
+            *(files if self.token_file else ["data=demo"]),
             *(f"data.context={self.context}", "site=resid_post", f"site.layer={self.model.layer}"),
-            *(
-                f"sae={self.recipe}",
-                f"sae.recipe={self.trained_by}",
-                f"sae.width={self.width}",
-                f"training.lr={self.own_lr}",
-            ),
+            *(f"sae={self.recipe}", f"sae.recipe={self.trained_by}", f"sae.width={self.width}"),
+            f"training.lr={self.own_lr}",
             f"sae.{own.knob}={','.join(f'{value:g}' for value in own.values)}",
             *(f"training.tokens={self.steps * self.batch}", f"training.batch_size={self.batch}"),
             *(f"evaluation.tokens={self.evaluation_tokens:g}", f"seed={self.seed}"),
@@ -104,11 +105,17 @@ def part_names(recipes: Sequence[str]) -> list[str]:
     return [*own, *dict.fromkeys("/".join(PAIRS[recipe]) for recipe in recipes if recipe in PAIRS)]
 
 
-def key_of(part: str, lr: str, scale: str = "sqrt_d") -> str:
+def scale_of(side: str, architecture: str, asked: str | None) -> str:
+    """How inputs of a part are scaled, where --peer-scale asks for that."""
+    return asked or ("none" if (side, architecture) in UNSCALED else "sqrt_d")
+
+
+def key_of(part: str, lr: str, scale: str | None = None) -> str:
     """What --out calls a part: ours are of a learning rate, sae-lens's of how its inputs are scaled."""
-    side = part.split("/")[0]
+    side, _, architecture = part.partition("/")
     if side in (SAELENS, DICTIONARY):
-        return f"{part} {scale}" if side == SAELENS and scale != "sqrt_d" else part
+        own = scale_of(side, architecture, scale)
+        return f"{part} {own}" if side == SAELENS and own != "sqrt_d" else part
     return f"{part} {lr}"
 
 
@@ -131,18 +138,19 @@ def sweep_of(asked: argparse.Namespace, seed: int, recipe: str, side: str = OURS
         evaluation_tokens=asked.evaluation_tokens,
         device="cpu",
         seed=seed,
-        token_file=str(asked.tokens.resolve()),
-        heldout_file=str(asked.heldout.resolve()),
+        token_file=asked.tokens and str(asked.tokens.resolve()),
+        heldout_file=asked.heldout and str(asked.heldout.resolve()),
         context=asked.context,
         own_lr=asked.lr,
-        peer_scale=asked.peer_scale,
+        peer_scale=scale_of(side, architecture, asked.peer_scale),
         trained_by=asked.recipe,
     )
 
 
 def settings(sweep: Shipped, side: str) -> dict[str, Any]:
     """What all seeds of a part have in common, without places of this machine."""
-    files = {"token_file": Path(sweep.token_file).name, "heldout_file": Path(sweep.heldout_file).name}
+    places = {"token_file": sweep.token_file, "heldout_file": sweep.heldout_file}
+    files = {key: place and Path(place).name for key, place in places.items()}
     left_out = {"seed", "recipe", "trained_by", "members", *({"lr", "decay"} if side == OURS else {"own_lr"})}
     if side != SAELENS or sweep.peer_scale == "sqrt_d":
         left_out |= {"peer_scale"}
@@ -228,8 +236,8 @@ def parser_of(text: str | None) -> argparse.ArgumentParser:
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=first, epilog=rest, formatter_class=plain)
     parser.add_argument("--model", required=True, help="a folder, or demo")
-    parser.add_argument("--tokens", type=Path, required=True, help="rows of token ids to train on")
-    parser.add_argument("--heldout", type=Path, required=True, help="rows of token ids to judge on")
+    parser.add_argument("--tokens", type=Path, help="rows of token ids to train on (the demo's text)")
+    parser.add_argument("--heldout", type=Path, help="rows of token ids to judge on, with --tokens")
     parser.add_argument("--out", type=Path, required=True, help="JSON that this adds to")
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(PAIRS), help="our recipes")
     parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[0, 1, 2])
@@ -237,7 +245,7 @@ def parser_of(text: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--lr", default="1e-3", help="ours; null is the recipe's (%(default)s)")
     parser.add_argument("--peer-lr", type=float, default=1e-3, help="theirs (%(default)g)")
     parser.add_argument("--recipe", choices=RECIPES, default=RECIPES[0], help="of ours (%(default)s)")
-    parser.add_argument("--peer-scale", choices=("sqrt_d", "none"), default="sqrt_d", help="of sae-lens's inputs")
+    parser.add_argument("--peer-scale", choices=("sqrt_d", "none"), help="of sae-lens's inputs")
     parser.add_argument("--peer-values", type=numbers, help="in place of a peer's coefficients, of one part")
     parser.add_argument("--quick", action="store_true", help="does it run? (the numbers mean nothing)")
     for name, number in NUMBERS.items():
@@ -255,6 +263,8 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--parts", type=lambda text: text.split(","), help="as sae-lens/gated, or all of ours")
     asked = quickened(parser.parse_args(arguments))
     parts = part_names(asked.only)
+    if (asked.tokens is None) != (asked.heldout is None):
+        parser.error("--tokens and --heldout go together")
     unknown = sorted(set(asked.parts or []) - {name for part in parts for name in (part, part.split("/")[0])})
     if unknown:
         parser.error(f"--parts: no {', '.join(unknown)} among {', '.join(parts)}")
@@ -267,16 +277,14 @@ def main(arguments: list[str] | None = None) -> int:
     kept = Kept(Results("shipped", asked.out))
     own = [part.partition("/")[2] for part in asked.parts if part.startswith(f"{OURS}/")]
     peers = [part for part in asked.parts if not part.startswith(f"{OURS}/")]
-    for seed in asked.seeds:
+    for seed, part in ((seed, part) for seed in asked.seeds for part in (OURS, *peers)):
         try:
-            train_ours(asked, own, seed, kept)
-        except Unavailable as reason:
-            print(f"{OURS}, seed {seed}, was not measured: {reason}", file=sys.stderr)
-        for part in peers:
-            try:
+            if part == OURS:
+                train_ours(asked, own, seed, kept)
+            else:
                 train_peer(asked, part, seed, kept)
-            except Unavailable as reason:
-                print(f"{part}, seed {seed}, was not measured: {reason}", file=sys.stderr)
+        except Unavailable as reason:
+            print(f"{part}, seed {seed}, was not measured: {reason}", file=sys.stderr)
     keys = {recipe: key_of(f"{OURS}/{recipe}", asked.lr) for recipe in asked.only}
     paired = {recipe: "/".join(PAIRS[recipe]) for recipe in asked.only if recipe in PAIRS}
     beside = {recipe: (keys[recipe], key_of(part, asked.lr, asked.peer_scale)) for recipe, part in paired.items()}

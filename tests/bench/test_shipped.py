@@ -152,6 +152,25 @@ def test_what_is_there_is_not_run_again(tmp_path: Path, trained: Trained, monkey
     assert [run[0] for run in trained.asked()] == ["gated", "sae-lens/gated"], "other settings are measured anew"
 
 
+def test_the_demo_brings_its_text_and_a_jumprelu_of_saelens_reads_inputs_as_they_are(
+    tmp_path: Path, trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demo = ["--model", "demo", "--out", str(tmp_path / "demo.json"), "--only", "jumprelu,topk", "--seeds", "0"]
+    assert script.main([*demo, "--parts", "sae-lens/topk,ours/topk"]) == 0
+    assert trained.last is not None
+    sweep, _ = trained.last
+    assert "data=demo" in sweep.overrides("x", tmp_path)
+    assert sweep.input_scale("sae-lens") == "sqrt_d"
+    assert script.main([*demo, "--parts", "sae-lens/jumprelu"]) == 0
+    sweep, _ = trained.last
+    assert sweep.input_scale("sae-lens") == "none"
+    kept = json.loads((tmp_path / "demo.json").read_text(encoding="utf-8"))["architectures"]
+    assert set(kept) == {"ours/topk 1e-3", "sae-lens/topk", "sae-lens/jumprelu none"}
+    with pytest.raises(SystemExit):
+        script.main([*demo, "--tokens", "t.npz"])
+    assert "--tokens and --heldout go together" in capsys.readouterr().err
+
+
 def test_what_fails_is_told_and_the_rest_goes_on(
     tmp_path: Path, trained: Trained, capsys: pytest.CaptureFixture[str]
 ) -> None:

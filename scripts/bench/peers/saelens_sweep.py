@@ -85,7 +85,7 @@ def members(request: Mapping[str, Any]) -> dict[str, TrainingSAEConfig]:
     common["normalize_activations"] = SCALES[request["input_scale"]]
     if architecture in WARMUPS:
         common[WARMUPS[architecture]] = request["sparsity_warmup_steps"]
-    if architecture == "jumprelu":
+    if architecture == "jumprelu" and request["input_scale"] != "none":  # else its own, which is for unscaled inputs
         common["jumprelu_bandwidth"] = request["bandwidth"]
     if architecture == "matryoshka":
         width = request["width"]
