@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from sae_sweep.config.schema import MemberConfig, ModelConfig
+from sae_sweep.data.origin import keeps_apart
 from sae_sweep.model.adapters import FILES, adapter_folder
 from sae_sweep.model.facts import model_folder
 from sae_sweep.model.second import models_of
@@ -44,6 +45,8 @@ def cache_entries(config: MemberConfig) -> dict[str, Any]:
     """
     entries = stream_entries(config)
     entries["data"].pop("max_norm_ratio")  # drops rows after they are read
+    if keeps_apart(config.data):
+        entries["reserved"] = None
     weights = _weights(config.model)
     if weights is not None:
         entries["model"]["path"] = weights["folder"]

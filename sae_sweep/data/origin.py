@@ -106,6 +106,12 @@ def sources_of(config: DataConfig) -> list[tuple[DataConfig, float]]:
     return [(replace(config, path=path, heldout_path=own, weights=None), w / total) for path, own, w in parts]
 
 
+def keeps_apart(config: DataConfig) -> bool:
+    """Whether keys name a source of its own for all held-out tokens, so that none of those to train on are taken."""
+    named = config.heldout_split is not None
+    return named or all(one.heldout_path is not None for one, _ in sources_of(config))
+
+
 def _wanted(config: DataConfig) -> Wanted:
     return Wanted(config.field, config.chat, config.filter)
 

@@ -105,6 +105,14 @@ def test_what_shares_a_folder(config: Callable[..., MemberConfig], change: str) 
     assert cache_key(config(change)) == cache_key(config())
 
 
+def test_held_out_tokens_of_a_source_of_their_own_take_none_of_those_that_are_cached(
+    config: Callable[..., MemberConfig], tmp_path: Path
+) -> None:
+    apart = f"data.heldout_path={tmp_path / 'other.txt'}"
+    assert cache_key(config(apart, "evaluation.tokens=320")) == cache_key(config(apart))
+    assert cache_key(config(apart)) != cache_key(config())
+
+
 def test_a_path_is_one_place_however_it_is_written(
     config: Callable[..., MemberConfig], llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
