@@ -46,11 +46,6 @@ def _cut(file: Path, step: float) -> int:
     return last
 
 
-def read_records(file: Path) -> list[Any]:
-    """The records that are there in full, as wandb's messages."""
-    return [message for record, _ in _records(file.read_bytes()) if (message := _parsed(record)) is not None]
-
-
 def write_records(file: Path, records: Iterable[Any]) -> None:
     """Write a file of wandb's messages."""
     data = bytearray(START)

@@ -55,7 +55,7 @@ COEFFICIENTS: Mapping[tuple[str, str], tuple[float, ...]] = {
     (SAELENS, "standard"): (0.7, 2.0, 5.0, 13.0, 18.0),
     (SAELENS, "gated"): (0.7, 1.5, 4.0, 8.0, 16.0),
     **{(SAELENS, name): (4, 8, 16, 32) for name in ("topk", "batchtopk", "matryoshka")},
-    (SAELENS, "jumprelu"): (0.0005, 0.002, 0.008, 0.03),
+    (SAELENS, "jumprelu"): (0.0002, 0.0005, 0.002, 0.008, 0.03),
     (DICTIONARY, "standard_bricken"): (1.0, 2.5, 6.0, 15.0),
     (DICTIONARY, "p_anneal"): (0.5, 1.0, 2.5, 6.0, 15.0),
 }

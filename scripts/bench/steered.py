@@ -26,7 +26,7 @@ FIXED = "fixed"
 """What --out calls these parts, as shipped.py's `ours`."""
 RECIPES = ("gated", "standard_april", "jumprelu")
 BELOW = 0.75
-FAR_APART = {"jumprelu": Members("l0_coefficient", (0.1, 0.3, 1.0, 3.0, 10.0))}
+FAR_APART = {"jumprelu": Members("l0_coefficient", (0.03, 0.1, 0.3, 1.0, 3.0))}
 
 
 def about(steered: Sequence[Point], recipe: str, l0s: Sequence[float]) -> Members:
