@@ -5,7 +5,7 @@ Differences are B less A. A number is called better only where it is by more tha
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import KeysView, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -75,17 +75,20 @@ def _side(folder: Path) -> Side:
 
 def _configs(one: Side, other: Side) -> list[str]:
     """The keys whose values differ: a member's value, or all that a sweep's members have."""
-    found = [
-        (key, _values(one, key), _values(other, key))
-        for key in dict.fromkeys(key for side in (one, other) for p in side.points for key in side.config(p["member"]))
-    ]
-    rows = [(key, mine, theirs, "") for key, mine, theirs in found if mine != theirs]
+    keys = dict.fromkeys(key for side in (one, other) for p in side.points for key in side.config(p["member"]))
+    apart = [key for key in keys if _every(one, key) != _every(other, key)]
+    rows = [(key, _values(one, key), _values(other, key), "") for key in apart]
     return aligned(("config", "A", "B", ""), rows) if rows else ["config: nothing differs"]
 
 
 def _values(side: Side, key: str) -> str:
-    values = dict.fromkeys(shown(config[key]) for p in side.points if key in (config := side.config(p["member"])))
-    return ",".join(values) or "(no such key)"
+    return ",".join(_every(side, key)) or "(no such key)"
+
+
+def _every(side: Side, key: str) -> KeysView[str]:
+    """The values of a key that members have, in their order."""
+    configs = (side.config(point["member"]) for point in side.points)
+    return dict.fromkeys(shown(config[key]) for config in configs if key in config).keys()
 
 
 def _two_members(one: Side, other: Side) -> list[str]:
@@ -121,17 +124,12 @@ def _better(metric: Metric, found: tuple[float, float | None]) -> str:
 
 
 def _pairs(one: Side, other: Side) -> list[str]:
-    """Members that were asked the same but for the keys in which the sweeps differ as wholes, of which most are alike
-    where several were."""
-    apart = {key for key in _keys(one) | _keys(other) if _values(one, key) != _values(other, key)}
-    of = dict[tuple[Any, ...], list[Point]]()
+    """Members that were asked the same but for the keys of which the sweeps share no value, each with one partner."""
+    apart = {key for key in _keys(one) | _keys(other) if _every(one, key).isdisjoint(_every(other, key))}
+    of: dict[tuple[Any, ...], list[Point]] = {}
     for point in other.points:
         of.setdefault(_asked(other, point, apart), []).append(point)
-    pairs = [
-        (point, _likest(one.config(point["member"]), other, of[asked], apart))
-        for point in one.points
-        if (asked := _asked(one, point, apart)) in of
-    ]
+    pairs = [(point, of[asked].pop(0)) for point in one.points if of.get(asked := _asked(one, point, apart))]
     if not pairs:
         return ["no members to pair: none were asked the same but for the keys above"]
     metrics = [
@@ -161,13 +159,6 @@ def _asked(side: Side, point: Point, apart: set[str]) -> tuple[Any, ...]:
     config = side.config(point["member"])
     rest = tuple((key, shown(config[key])) for key in sorted(config) if key not in apart)
     return rest or (point["member"],)
-
-
-def _likest(mine: Mapping[str, Any], side: Side, points: Sequence[Point], keys: set[str]) -> Point:
-    """The first of those in which most of the keys are as in a config."""
-    configs = [side.config(point["member"]) for point in points]
-    alike = [sum(mine.get(key) == config.get(key) for key in keys) for config in configs]
-    return points[alike.index(max(alike))]
 
 
 def _frontiers(one: Side, other: Side) -> list[str]:

@@ -104,6 +104,22 @@ def test_a_member_finds_itself_among_those_of_a_sweep(sweep: ss.Sweep, label: st
     assert "of A, -" not in told(sweep.folder, sweep.folder / label)
 
 
+def test_partners_are_asked_the_same_whatever_the_order_and_the_rest_of_a_grid(sweep: ss.Sweep, tmp_path: Path) -> None:
+    """Of a sweep and the same sweep, every member's partner is itself: all differences are 0."""
+    folder = tmp_path / "again"
+    shutil.copytree(sweep.folder, folder)
+    record = json.loads((folder / "sweep.json").read_text())
+    for kept in (list(reversed(record["members"])), [label for label in record["members"] if "l0_16" in label]):
+        members = {label: record["members"][label] for label in kept}
+        (folder / "sweep.json").write_text(json.dumps(record | {"members": members}))
+        text = told(sweep.folder, folder)
+        pairs = [line for line in text.splitlines() if re.match(r"(topk|gated)-l0_\d+-w256 ", line)]
+        assert {line.split()[0] for line in pairs} == set(kept)
+        assert all(re.findall(r"[+-][\d.]+", line.partition(" ")[2])[0] == "+0.00" for line in pairs), "of L0"
+        assert ("without a partner: 2 of A, 0 of B" in text) == (len(kept) == 2)
+        assert ("config: nothing differs" in text) == (len(kept) == 4)
+
+
 def test_what_cannot_be_compared_is_refused(sweep: ss.Sweep, tmp_path: Path, capsys: Any) -> None:
     for arguments, said in (
         ([str(sweep.folder)], "compare: takes two folders"),
