@@ -68,7 +68,7 @@ class _Plot:
         for row, cells in enumerate(self._grid):
             marked = row in (0, self._rows // 2, self._rows - 1)
             value = self._high - (self._high - self._low) * row / (self._rows - 1)
-            label = f"{value:.4g}"[: AXIS - 2] if marked else ""
+            label = _fitting(value) if marked else ""
             yield f"{label:>{AXIS - 1}}{'+' if marked else '|'}{''.join(cells)}".rstrip()
         axis, numbers = ["-"] * self._columns, [" "] * self._columns
         for value in _ticks(self._left, self._right):
@@ -81,6 +81,12 @@ class _Plot:
 
     def _column(self, place: float) -> int:
         return round((place - self._left) / (self._right - self._left) * (self._columns - 1))
+
+
+def _fitting(value: float) -> str:
+    """A number in as many digits as there is room for: one that is cut would be another."""
+    texts = [f"{value:.{digits}g}" for digits in (4, 3, 2, 1)]
+    return next((text for text in texts if len(text) <= AXIS - 2), texts[-1])
 
 
 def _drawable(point: Mapping[str, Any], y: str) -> bool:

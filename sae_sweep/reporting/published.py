@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sae_sweep.config.values import finite
 from sae_sweep.errors import ConfigError
 from sae_sweep.evaluation.metrics import METRICS
 
@@ -25,7 +26,7 @@ def shipped(folder: Path) -> list[Path]:
 def read_published(file: Path) -> list[dict[str, Any]]:
     """The rows of a file, each with its `citation`. Raises ConfigError for one that cannot be used."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read ({error})") from error
     citation = " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
@@ -51,7 +52,7 @@ def _row(file: Path, number: int, row: Mapping[str, str | None]) -> dict[str, An
     found: dict[str, Any] = {key: row[key] for key in FACTS}
     for key in (*NUMBERS, *METRICS):
         try:
-            found[key] = float(text) if (text := row.get(key)) else None
+            found[key] = finite(float(text)) if (text := row.get(key)) else None
         except ValueError:
             raise ConfigError(f"{file}: row {number}: {key} is {text}, not a number") from None
     clean, own = found["ce_clean"], found["ce_sae"]

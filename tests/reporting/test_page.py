@@ -268,6 +268,15 @@ def test_published_members_are_seen_where_model_and_site_are_theirs(sweep: Path,
     assert of_cell([row], {"key": {"model": "gpt2", "site": {"in": "x", "out": "x"}}}) == []
 
 
+def test_published_numbers_that_are_none_are_left_out(tmp_path: Path) -> None:
+    """As numpy writes them, in a file that a spreadsheet has put its mark before."""
+    file = tmp_path / "paper.csv"
+    rows = ["model,hook,architecture,knob,l0,ce_recovered,kl", "gpt2,h,topk,k,32,nan,inf"]
+    file.write_text("\n".join(rows), encoding="utf-8-sig")
+    [row] = read_all([file])
+    assert (row["model"], row["l0"], row["ce_recovered"], row["kl"]) == ("gpt2", 32, None, None)
+
+
 def test_the_tables_cells_and_heads_are_as_many(many: Path) -> None:
     write_report(many, quiet())
     text = (many / "report.html").read_text(encoding="utf-8")

@@ -39,6 +39,12 @@ def test_a_plot_by_hand() -> None:
     ]
 
 
+def test_an_axis_says_small_and_large_numbers_whole() -> None:
+    lines = frontier_plot(cell(("a", "topk", 8, -123456.0), ("b", "topk", 16, 1.25e-05), frontier=("a", "b")))
+    ends = [float(line[:7]) for line in (lines[1], lines[14])]
+    assert ends == [1e-05, -1e05], "in as many digits as six characters have"
+
+
 def test_a_member_far_below_is_counted_not_drawn() -> None:
     found = frontier_plot(
         cell(("a", "gated", 10, 0.9), ("b", "gated", 100, 1.0), ("c", "random", 50, -4.0), frontier=("a", "b"))

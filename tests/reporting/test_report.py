@@ -99,6 +99,15 @@ def test_page_tells_of_every_member(sweep: Path) -> None:
     assert "16 finished, 1 running, 1 failed" in text
 
 
+def test_interrupted_members_are_counted(sweep: Path) -> None:
+    entries = json.loads((sweep / "sweep.json").read_text())
+    next(one for one in entries["members"].values() if one["state"] == "running")["state"] = "interrupted"
+    (sweep / "sweep.json").write_text(json.dumps(entries))
+    write_report(sweep, quiet())
+    text = " ".join(Page((sweep / "report.html").read_text(encoding="utf-8")).shown)
+    assert "16 finished, 1 interrupted, 1 failed" in text
+
+
 def test_names_cannot_break_the_page(sweep: Path) -> None:
     def rename(entries: dict[str, Any]) -> None:
         entries["name"] = "</title><script>alert(1)</script>"

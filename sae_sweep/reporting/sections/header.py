@@ -19,7 +19,7 @@ def html(page: Page, cell: Cell | None) -> str:
     """The head of the page."""
     record = page.record
     states = [("finished", len(record.points) + len(record.notes))]
-    for state in ("running", "planned", "failed"):
+    for state in ("running", "interrupted", "planned", "failed"):
         states.append((state, sum(member["state"] == state for member in record.unfinished)))
     told = ", ".join(f"{number} {state}" for state, number in states if number) or "no members"
     toy = bool(page.cells) and all(modelless(cell["key"]) is not None for cell in page.cells)
