@@ -67,12 +67,18 @@ def _steps(task: Task) -> int:
 def _wanted() -> bool:
     """Whether SLURM still runs the job. One that was cancelled is COMPLETING by now, and stays ended; one that has to
     make room, or is near its time limit, is RUNNING."""
-    return "JobState=RUNNING" in _scontrol("show", "job", os.environ["SLURM_JOB_ID"])
+    return "JobState=RUNNING" in _scontrol("show", "job", _own_job())
 
 
 def _requeue(why: str) -> None:
     say(why)
-    _scontrol("requeue", os.environ["SLURM_JOB_ID"])
+    _scontrol("requeue", _own_job())
+
+
+def _own_job() -> str:
+    """This job alone, in scontrol's words: the id that one task of an array has in common with it means all of them."""
+    array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
+    return f"{array}_{task}" if array and task else os.environ["SLURM_JOB_ID"]
 
 
 def _scontrol(*arguments: str) -> str:

@@ -100,6 +100,18 @@ def test_which_jobs_go_back_into_the_queue(
     assert ("requeue 17" in (told.read_text() if told.exists() else "")) == requeued
 
 
+def test_a_task_of_an_array_goes_back_alone(program: Any, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last task has the array's own id, by which scontrol means all of them."""
+    assert program(*SLURM, "data.seed=0") == 0
+    cluster.answer("scontrol", "   JobState=RUNNING Reason=None", f'echo "$@" >> {cluster.folder}/told')
+    for name, value in (("JOB_ID", "17"), ("ARRAY_JOB_ID", "17"), ("ARRAY_TASK_ID", "1")):
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setattr(_slurm_job, "_work", lambda place: 143)
+    with pytest.raises(SystemExit):
+        _slurm_job.GroupJob()(str(read_tasks(program.folder / "outputs" / "sweep")[0].folder))
+    assert (cluster.folder / "told").read_text().splitlines() == ["show job 17_1", "requeue 17_1"]
+
+
 def test_a_cancelled_job_does_not_come_back(program: Any, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     assert program(*SLURM, "data.seed=0") == 0
     cluster.answer("scontrol", "   JobState=COMPLETING Reason=None", f'echo "$@" >> {cluster.folder}/told')
