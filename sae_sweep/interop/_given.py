@@ -46,6 +46,12 @@ class Given:
             raise ValueError(f"{place} does not say {why}; give {name}=")
         return value
 
+    def unneeded(self, place: Path, *names: str) -> None:
+        """Raises ValueError where something is given under a name of which the place leaves nothing open."""
+        for name in names:
+            if name in self.said:
+                raise ValueError(f"{place} says itself how its latents fire; leave {name} out")
+
 
 NOTHING = Given()
 

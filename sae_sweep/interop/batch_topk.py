@@ -47,6 +47,8 @@ KINDS: Mapping[str, Form] = {
 """By `sae_type`."""
 BIASED = ("vanilla", "jumprelu")
 """Those that read b_enc in any case."""
+LEARNS = ("vanilla", "jumprelu", "topk")
+"""Those that no threshold can be given for."""
 
 
 def recognise(folder: Path) -> bool:
@@ -66,6 +68,8 @@ def read(folder: Path, given: Given) -> InferenceSae:
         raise ValueError(f"{file}: input_unit_norm changes each token, and is not supported")
     if (activation := str(config.get("activation", "relu"))) != "relu":
         raise ValueError(f"{file}: activation {activation} is not relu, the one that is read")
+    if kind in LEARNS:
+        given.unneeded(weights, "threshold")
     found = tensors_alone(weights, read_torch(weights))
     thresholds = {name: found.pop(name) for name in (CUT, LEARNED) if name in found}
     form, tensors = KINDS[kind](file, config), to_ours(weights, found, NAMES, kind)

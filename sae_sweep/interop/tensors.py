@@ -84,10 +84,11 @@ def _named(file: Path, found: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _form(file: Path, tensors: dict[str, Tensor], given: Given) -> InferenceForm:
+    if "b_gate" not in tensors and "threshold" not in tensors:
+        return relu_or_topk(file, given)
+    given.unneeded(file, "k", "activation")
     if "b_gate" in tensors:
         return GatedForm()
-    if "threshold" not in tensors:
-        return relu_or_topk(file, given)
     if tensors["threshold"].numel() == 1 and "b_enc" in tensors:
         tensors["threshold"] = tensors["threshold"].flatten().expand(tensors["b_enc"].shape)
     return JumpReluForm()

@@ -35,6 +35,8 @@ def read(place: Path, given: Given) -> InferenceSae:
     table_VD = found.pop(LOOKUP, None)
     gated = "W_gate" in found
     tensors = to_ours(file, found, GATED if gated else PLAIN, "tokenized-sae")
+    if gated:
+        given.unneeded(file, "k", "activation")
     form: InferenceForm = GatedForm() if gated else relu_or_topk(file, given)
     sae = checked_sae(file, form, tensors, subtract_b_dec=True)
     if table_VD is None:

@@ -70,6 +70,12 @@ def refusal(place: Path, given: Given = NOTHING, named: str | None = None) -> st
         (lambda at: tokenized(at, TURNED), Given(k=3, activation="relu"), "of which one can be"),
         (lambda at: tokenized(at, TURNED), Given(k=F + 1), f"k={F + 1} is more than its {F} latents"),
         (lambda at: plain(at, OURS), Given(), "whether it is ReLU or TopK"),
+        (
+            lambda at: plain(at, {**OURS, "threshold": W.third_F.abs()}),
+            Given(k=3, subtract_b_dec=True),
+            "says itself how its latents fire; leave k out",
+        ),
+        (lambda at: bussmann(at, "topk", UNBIASED), Given(threshold=0.1), "leave threshold out"),
         (lambda at: plain(at, OURS), Given(k=3), "give subtract_b_dec="),
         (lambda at: plain(at, {**OURS, "b_enc": W.b_F[:-1]}), Given(k=3, subtract_b_dec=True), "W_dec is"),
         (lambda at: plain(at, {**OURS, "W_enc": torch.ones(F)}), Given(k=3, subtract_b_dec=True), "W_enc is"),

@@ -101,6 +101,17 @@ def test_a_set_is_imported_whole(tmp_path: Path) -> None:
         assert torch.equal(sae.W_enc, theirs.tensors["W_enc"])
 
 
+def test_what_writes_elsewhere_is_a_transcoder_though_its_files_do_not_say_so(tmp_path: Path) -> None:
+    """Transcoders of Gemma Scope's first release have the names and shapes that its SAEs have."""
+    out = imported(source("gemma scope", tmp_path / "theirs"), *PLACE, *TRANSCODES)
+    sae, (f_BF, x_hat_BD) = ss.load(out), TOLD["gemma scope"][1](activations())
+    assert (sae.reads, sae.writes) == ("blocks.3.hook_resid_post", ("blocks.3.hook_mlp_out",))
+    assert sae.inference.transcodes
+    assert read(out / "cfg.json")["architecture"] == "jumprelu_transcoder"
+    torch.testing.assert_close(sae.decode(sae.encode(activations())), x_hat_BD, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(sae.encode(activations()), f_BF, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
@@ -115,6 +126,7 @@ def test_a_set_is_imported_whole(tmp_path: Path) -> None:
         ("tokenized", (*PLACE, "--activation=gelu"), "--activation=gelu is not relu or topk"),
         ("tokenized", PLACE, "give k="),
         ("tensors", (*PLACE, "--subtract-b-dec=maybe"), "--subtract-b-dec=maybe is not true or false"),
+        ("openai", (*PLACE, *TRANSCODES), "reconstructs what it reads; leave --output out"),
         ("tensors", (*PLACE, "--colour=red"), "--colour is not one of"),
         ("tensors", (*PLACE, "--model=gpt3"), "give --model once"),
     ],

@@ -11,6 +11,7 @@ DIR is then a folder as training leaves one, with provenance.json; of a set it h
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
@@ -23,6 +24,7 @@ from sae_sweep.folder.provenance import write_import
 from sae_sweep.interop import Given, format_of, load_sae, saelens, told
 from sae_sweep.interop.command.export import check_empty
 from sae_sweep.interop.command.hub import located
+from sae_sweep.saes.inference import InferenceSae
 
 PLACES = {"model": "model_name", "site": "hook_name", "output": "hook_name_out"}
 """Options that say where it belongs, and what cfg.json calls that."""
@@ -67,6 +69,8 @@ def _import_one(
     """Write one SAE into a folder. Raises ValueError where nothing says its model or its hooks."""
     started, sae = datetime.now(UTC), load_sae(place, named, given)
     metadata = {**told(place, named), **places}
+    if "hook_name_out" in places and not sae.transcodes:
+        sae = _transcoder(place, sae)
     wanted = {"model_name": "model", "hook_name": "site"} | ({"hook_name_out": "output"} if sae.transcodes else {})
     for name, option in wanted.items():
         if not isinstance(metadata.get(name), str) and not metadata.get("hook_names"):
@@ -75,6 +79,14 @@ def _import_one(
     saelens.write(folder, sae, {**metadata, "imported_by": f"sae-sweep {__version__}"}, None)
     files = [place] if place.is_file() else sorted(file for file in place.iterdir() if file.is_file())
     write_import(folder, source, files, started)
+
+
+def _transcoder(place: Path, sae: InferenceSae) -> InferenceSae:
+    """The same tensors as they write elsewhere than they read, which files of a format may not say. Raises ValueError
+    for an SAE that cannot."""
+    if sae.subtract_b_dec or sae.sites > 1 or sae.lookup is not None:
+        raise ValueError(f"{place} reconstructs what it reads; leave --output out")
+    return replace(sae, transcodes=True).as_saved()
 
 
 def _given(once: Mapping[str, str]) -> Given:
