@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sae_sweep.data.fields import Record
 from sae_sweep.data.formats import SUFFIXES, records_of, suffix_of
-from sae_sweep.data.origin import Origin, check_glob, check_regular, walked
+from sae_sweep.data.origin import Origin, check_glob, check_regular, once, walked
 from sae_sweep.errors import ConfigError
 
 
@@ -15,7 +15,7 @@ def text_files(origin: Origin) -> list[Path]:
     patterns = [origin.path] if isinstance(origin.path, str) else origin.path
     if not isinstance(patterns, Sequence) or not patterns or not all(isinstance(p, str) and p for p in patterns):
         raise ConfigError(f"{origin.label} must be a file, a glob or a list of them")
-    return sorted({file for pattern in patterns for file in _matching_files(origin.key, pattern)})
+    return once(sorted({file for pattern in patterns for file in _matching_files(origin.key, pattern)}))
 
 
 def _matching_files(key: str, pattern: str) -> list[Path]:

@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from glob import has_magic
@@ -70,6 +70,14 @@ class Origin:
         return self.path
 
 
+def once(files: Iterable[Path]) -> list[Path]:
+    """The files without those that are there already by another name: what is held out of one would be trained on."""
+    found: dict[Path, Path] = {}
+    for file in files:
+        found.setdefault(file.resolve(), file)
+    return list(found.values())
+
+
 def check_regular(file: Path, label: str) -> None:
     """Raises ConfigError for a pipe or device, which cannot be read twice, and of which there may be no end."""
     if not file.is_file():
@@ -89,11 +97,17 @@ def origins(config: DataConfig) -> tuple[Origin, Origin | None]:
     heldout = replace(train, split_key=split_key, split=split)
     if config.heldout_path is not None:  # another dataset, so data.name, a configuration of the first, is not its
         heldout = replace(heldout, key="data.heldout_path", path=config.heldout_path, name=None)
-    if (train.path, train.split) == (heldout.path, heldout.split):
+    if (_place(train.path), train.split) == (_place(heldout.path), heldout.split):
         raise ConfigError(
             f"{heldout.label} ({heldout.split_key}={heldout.split}) is the training data, which cannot be held out"
         )
     return train, heldout
+
+
+def _place(path: Any) -> Any:
+    """What a path names, whichever way it is written."""
+    place = Path(path).expanduser() if isinstance(path, str) else None
+    return place.resolve() if place is not None and place.exists() else path
 
 
 def sources_of(config: DataConfig) -> list[tuple[DataConfig, float]]:

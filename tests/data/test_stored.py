@@ -211,3 +211,13 @@ def test_files_of_two_widths_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "b.npy", X[:, :, :2])
     with pytest.raises(ConfigError, match=r"differ in how many numbers an activation has: 3 .*a\.npy.*, 2 .*b\.npy"):
         open_stored(config(tmp_path), 8)
+
+
+def test_a_file_by_two_names_is_read_once_and_never_held_out_too(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", X[:5])
+    np.save(tmp_path / "b.npy", X[5:])
+    twice = [str(tmp_path / "a.npy"), str(tmp_path / "*.npy")]
+    data = open_stored(config(twice), T)
+    np.testing.assert_array_equal(read(data)[0], X)
+    with pytest.raises(ConfigError, match=r"data\.heldout_path=.* names files of data\.path too, such as .*b\.npy"):
+        open_stored(config(tmp_path, heldout_path=str(tmp_path / "b.npy")), T)

@@ -86,6 +86,16 @@ def test_files_are_sorted_and_come_once(write: Any, tmp_path: Path) -> None:
     assert [file.name for file in text_files(origin)] == sorted(names)
 
 
+def test_a_file_by_two_names_is_read_once(write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else training would read what is held out of the first."""
+    path = Path(write("a.txt", "x"))
+    (tmp_path / "b.txt").symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    for named in (str(tmp_path), ["a.txt", str(path)]):
+        origin = Origin("data.path", named, None, "data.split", "train", Wanted("text"))
+        assert [file.name for file in text_files(origin)] == ["a.txt"]
+
+
 def test_jsonl_has_a_document_per_line(write: Any, make_config: Any, tokenizer: Any) -> None:
     path = write("a.jsonl", jsonl(["abc", "", "def", "ghi", "jkl", "m"], "body") + "\n")
     config = make_config("text", path, field="body")
@@ -367,6 +377,15 @@ def test_a_held_out_set_that_is_trained_on(write: Any, tmp_path: Path, make_conf
     refused(r"names files of data\.path too, such as .*a\.txt", overlapping, tokenizer)
     same = make_config("hub", str(tmp_path), heldout_split="train")
     refused(r"data\.path=.* \(data\.heldout_split=train\) is the training data", same, tokenizer)
+
+
+def test_held_out_ids_may_not_be_the_training_ids_by_another_name(
+    make_config: Any, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.save(tmp_path / "ids.npy", np.arange(8, dtype=np.int32).reshape(2, 4))
+    monkeypatch.chdir(tmp_path)
+    config = make_config("tokens", "ids.npy", heldout_path=str(tmp_path / "ids.npy"))
+    refused(r"is the training data, which cannot be held out", config, tokenizer)
 
 
 def test_keys_that_would_not_be_read(write: Any, arrays: Any, make_config: Any, tokenizer: Any) -> None:

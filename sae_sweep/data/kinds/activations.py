@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_sweep.config.schema import DataConfig
-from sae_sweep.data.origin import Origin, origins
+from sae_sweep.data.origin import Origin, opened, origins
+from sae_sweep.errors import ConfigError
 
 if TYPE_CHECKING:
     from sae_sweep.data.stored.feed import Feed
@@ -21,8 +22,10 @@ MEANING = "They were read from files as some model left them; no model has been 
 def check(config: DataConfig) -> None:
     from sae_sweep.data.stored.formats import stored_files
 
-    for origin in filter(None, origins(config)):
-        stored_files(origin)
+    train, heldout = opened(config, lambda origin: {file.resolve() for file in stored_files(origin)})
+    if heldout and train & heldout:
+        label = f"data.heldout_path={config.heldout_path}"
+        raise ConfigError(f"{label} names files of data.path too, such as {min(train & heldout)}")
 
 
 def note(config: DataConfig) -> None:

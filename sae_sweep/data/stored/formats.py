@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
-from sae_sweep.data.origin import Origin, check_glob, check_regular, walked
+from sae_sweep.data.origin import Origin, check_glob, check_regular, once, walked
 from sae_sweep.data.stored.shard import FIELD, Array, Arrays, Bfloat16, Shard, shard
 from sae_sweep.errors import ConfigError, one_line
 
@@ -36,7 +36,7 @@ GROUPS_HELD = 4
 
 
 def stored_files(origin: Origin) -> list[Path]:
-    """The files under a path, glob or list of them, by name. Raises ConfigError where there is none."""
+    """The files under a path, glob or list of them, by name, each once. Raises ConfigError where there is none."""
     given = origin.path if isinstance(origin.path, list) else [origin.path]
     found: list[Path] = []
     for one in given:
@@ -54,7 +54,7 @@ def stored_files(origin: Origin) -> list[Path]:
     if not found:
         kinds = ", ".join(SUFFIXES)
         raise ConfigError(f"{origin.label}: no file of activations there ({kinds}, or a folder of saev's shards)")
-    return found
+    return once(found)
 
 
 def shards(origin: Origin) -> list[Shard]:
