@@ -132,7 +132,7 @@ def _pieces(stream: BinaryIO, where: str, wanted: Wanted) -> Records:
     """
     lines: list[str] = []
     length = 0
-    for line in io.TextIOWrapper(stream, encoding="utf-8"):
+    for line in io.TextIOWrapper(stream, encoding="utf-8-sig"):
         lines.append(line)
         length += len(line)
         if length >= PIECE_CHARACTERS:

@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from math import isfinite
@@ -163,15 +163,7 @@ class StateFolder:
 
     def homes(self) -> dict[str, Checkpoint]:
         """By identity, the checkpoint in which the member is furthest."""
-        found: dict[str, tuple[int, Checkpoint]] = {}
-        for company in self.companies():
-            newest = company.newest
-            if newest is None:
-                continue
-            for member in newest.members:
-                if member.identity not in found or member.step > found[member.identity][0]:
-                    found[member.identity] = (member.step, newest)
-        return {identity: checkpoint for identity, (_, checkpoint) in found.items()}
+        return _furthest(company.newest for company in self.companies())
 
     def unreadable(self) -> list[Path]:
         """Folders of checkpoints of which no state.json can be read, so that nobody knows of whom they are."""
@@ -179,10 +171,11 @@ class StateFolder:
 
     def prune(self, done: Collection[str]) -> None:
         """Remove what no member needs: it is among those `done`, or further elsewhere."""
-        homes = self.homes()
+        found = [(company, company.newest) for company in self.companies()]  # other tasks' workers go on to add some
+        homes = _furthest(newest for _, newest in found)
         needed = {checkpoint.folder.parent for identity, checkpoint in homes.items() if identity not in done}
-        for company in self.companies():
-            if company.newest is not None and company.path not in needed:
+        for company, newest in found:
+            if newest is not None and company.path not in needed:
                 shutil.rmtree(company.path)
         self._progress.unlink(missing_ok=True)
 
@@ -268,6 +261,16 @@ class Company:
         """Remove what a killed process was writing, or removing."""
         for path in self.path.glob(".*.tmp"):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _furthest(checkpoints: Iterable[Checkpoint | None]) -> dict[str, Checkpoint]:
+    """By identity, the checkpoint among these in which the member is furthest; the first of several."""
+    found: dict[str, tuple[int, Checkpoint]] = {}
+    for checkpoint in filter(None, checkpoints):
+        for member in checkpoint.members:
+            if member.identity not in found or member.step > found[member.identity][0]:
+                found[member.identity] = (member.step, checkpoint)
+    return {identity: checkpoint for identity, (_, checkpoint) in found.items()}
 
 
 def _remove(folder: Path) -> None:

@@ -86,6 +86,13 @@ def test_files_are_sorted_and_come_once(write: Any, tmp_path: Path) -> None:
     assert [file.name for file in text_files(origin)] == sorted(names)
 
 
+def test_the_mark_at_the_beginning_of_a_text_is_none_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\xef\xbb\xbfabc\r\nd\xef\xbb\xbf")
+    origin = Origin("data.path", str(path), None, "data.split", "train", Wanted("text"))
+    assert list(text_records([path], origin)) == ["abc\nd\ufeff"]
+
+
 def test_a_file_by_two_names_is_read_once(write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else training would read what is held out of the first."""
     path = Path(write("a.txt", "x"))

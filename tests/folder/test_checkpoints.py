@@ -54,6 +54,20 @@ def test_the_two_newest_are_kept(state: StateFolder) -> None:
     assert company.newest.step == 3
 
 
+def test_what_another_worker_writes_meanwhile_stays(state: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep(state.company("group", ["a"]), saved("a", 5))
+    other, listed = state.company("other", ["b"]), state.companies
+
+    def then_another() -> list[Company]:
+        found = listed()
+        keep(other, saved("b", 1))
+        return found
+
+    monkeypatch.setattr(state, "companies", then_another)
+    state.prune({"a"})
+    assert [company.path.name for company in listed()] == [other.path.name]
+
+
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_what_was_there_survives_a_write_that_fails(state: StateFolder, error: BaseException) -> None:
     company = state.company("group", ["a"])
