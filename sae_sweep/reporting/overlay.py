@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from sae_sweep.reporting.points import SweepRecord, read_sweep
+from sae_sweep.reporting.points import SweepRecord, read_sweep, tell_apart
 
 
 def overlaid(folders: Sequence[Path]) -> SweepRecord:
@@ -24,6 +24,7 @@ def overlaid(folders: Sequence[Path]) -> SweepRecord:
     for name, record, folder in zip(names, records, folders, strict=True):
         joined.roots[name] = folder
         _join(joined, name, record)
+    tell_apart(joined.points, joined.configs)
     return joined
 
 

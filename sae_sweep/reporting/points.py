@@ -1,7 +1,7 @@
 """A sweep's folder read back: one point per finished member, and what became of the others."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ class SweepRecord:
 def read_sweep(folder: Path, latest: Mapping[str, Mapping[str, Any]] | None = None) -> SweepRecord:
     """Read sweep.json and each finished member's metrics.json; of others, what they were `latest` judged to be, by
     label, makes points. Raises ConfigError where sweep.json cannot be read."""
-    sweep, papers = read_record(folder), set[str]()
+    sweep = read_record(folder)
     name = str(sweep.get("name", folder.name))
     record = SweepRecord(name, [], [], [], roots={name: folder})
     for label, entry in sweep["members"].items():
@@ -64,11 +64,9 @@ def read_sweep(folder: Path, latest: Mapping[str, Mapping[str, Any]] | None = No
         try:
             record.points.append(read_point(folder / label, label, entry["config"]))
             record.configs[label], record.folders[label] = entry["config"], folder / label
-            if entry["config"]["sae"].get("recipe", "paper") == "paper":
-                papers.add(label)
         except (ValueError, ConfigError) as error:
             record.notes.append(f"{label}: left out, {error}")
-    _tell_apart(record.points, papers)
+    tell_apart(record.points, record.configs)
     for file in sorted((folder / names.FOREIGN).glob(f"*/{names.ORIGIN}")):
         label = f"{names.FOREIGN}/{file.parent.name}"
         try:
@@ -79,8 +77,9 @@ def read_sweep(folder: Path, latest: Mapping[str, Mapping[str, Any]] | None = No
     return record
 
 
-def _tell_apart(points: list[Point], papers: set[str]) -> None:
+def tell_apart(points: Sequence[Point], configs: Mapping[str, Mapping[str, Any]]) -> None:
     """Call an architecture trained as in its paper so, where there are others of it, too: they share no curve."""
+    papers = {label for label, config in configs.items() if config["sae"].get("recipe", "paper") == "paper"}
     tuned = {point["architecture"] for point in points if point["member"] not in papers}
     for point in points:
         if point["member"] in papers and point["architecture"] in tuned:

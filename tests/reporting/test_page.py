@@ -14,6 +14,7 @@ from sae_sweep.architectures.base import ARCHITECTURES
 from sae_sweep.config.files import config_folder
 from sae_sweep.reporting.axes import COLOURS, axes, colours
 from sae_sweep.reporting.latents import read_latents
+from sae_sweep.reporting.overlay import overlaid
 from sae_sweep.reporting.pareto import cells
 from sae_sweep.reporting.points import read_sweep
 from sae_sweep.reporting.published import of_cell, read_all, shipped
@@ -266,6 +267,19 @@ def test_published_members_are_seen_where_model_and_site_are_theirs(sweep: Path,
     [[row]] = data_of(tmp_path / "page.html")["sections"]["frontier"]
     assert (row["l0"], row["ce_recovered"], row["kl"], row["citation"]) == (32, 0.97, None, "A paper, arXiv 1.")
     assert of_cell([row], {"key": {"model": "gpt2", "site": {"in": "x", "out": "x"}}}) == []
+
+
+def test_a_papers_recipe_shares_no_curve_with_another_sweeps(sweep: Path, tmp_path: Path) -> None:
+    tuned = write_sweep(tmp_path / "tuned")
+    for folder, recipe in ((sweep, "paper"), (tuned, "tuned")):
+        entries = json.loads((folder / "sweep.json").read_text())
+        for member in entries["members"].values():
+            member["config"]["sae"]["recipe"] = recipe
+        (folder / "sweep.json").write_text(json.dumps(entries | {"name": recipe}))
+    points = overlaid([sweep, tuned]).points
+    found = {(point["member"].partition("/")[0], point["architecture"]) for point in points}
+    own = {point["architecture"] for point in read_sweep(sweep).points}
+    assert found == {("paper", f"{name} paper") for name in own} | {("tuned", name) for name in own}
 
 
 def test_published_numbers_that_are_none_are_left_out(tmp_path: Path) -> None:
