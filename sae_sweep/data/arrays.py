@@ -13,6 +13,8 @@ from sae_sweep.data.packing import RowFormat, TokenRows
 from sae_sweep.errors import ConfigError, first_line
 
 _HEADER_MAGIC, _HEADER_BYTES = 20240520, 1024
+_LOOKED_AT = 512
+"""Ids at the beginning of a .bin file, which show how wide they are."""
 
 
 def array_rows(origin: Origin, form: RowFormat) -> TokenRows:
@@ -65,4 +67,8 @@ def _load_bin(file: Path, origin: Origin, form: RowFormat) -> tuple[npt.NDArray[
         )
     begins = np.fromfile(file, dtype="<i4", count=1)
     offset = _HEADER_BYTES if begins.size and begins[0] == _HEADER_MAGIC else 0
-    return np.memmap(file, dtype="<u2", mode="r", offset=offset), {}
+    ids = np.memmap(file, dtype="<u2", mode="r", offset=offset)
+    begin = ids[:_LOOKED_AT]
+    if len(begin) == _LOOKED_AT and begin.any() and not begin[1::2].any():
+        raise ConfigError(f"{origin.label}: every other id is 0, as in a file of 32-bit ids; save the ids as .npy")
+    return ids, {}

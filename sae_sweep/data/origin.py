@@ -97,7 +97,7 @@ def origins(config: DataConfig) -> tuple[Origin, Origin | None]:
     heldout = replace(train, split_key=split_key, split=split)
     if config.heldout_path is not None:  # another dataset, so data.name, a configuration of the first, is not its
         heldout = replace(heldout, key="data.heldout_path", path=config.heldout_path, name=None)
-    if (_place(train.path), train.split) == (_place(heldout.path), heldout.split):
+    if _place(train.path) == _place(heldout.path) and _share_rows(train.split, heldout.split):
         raise ConfigError(
             f"{heldout.label} ({heldout.split_key}={heldout.split}) is the training data, which cannot be held out"
         )
@@ -108,6 +108,15 @@ def _place(path: Any) -> Any:
     """What a path names, whichever way it is written."""
     place = Path(path).expanduser() if isinstance(path, str) else None
     return place.resolve() if place is not None and place.exists() else path
+
+
+def _share_rows(split: str, other: str) -> bool:
+    """Whether two splits have rows in common for certain: slices of one, as in `train[:10%]`, may be apart."""
+    return any(
+        one == another or (one.partition("[")[0] == another.partition("[")[0] and not ("[" in one and "[" in another))
+        for one in split.split("+")
+        for another in other.split("+")
+    )
 
 
 def sources_of(config: DataConfig) -> list[tuple[DataConfig, float]]:

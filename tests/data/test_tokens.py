@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sae_sweep.data.checks import check_data
 from sae_sweep.data.documents import text_files, text_records
 from sae_sweep.data.fields import Wanted
 from sae_sweep.data.formats import PIECE_CHARACTERS
@@ -223,6 +224,9 @@ def test_ids_of_nanogpt(tmp_path: Path, make_config: Any) -> None:
         tokens = open_tokens(make_config("tokens", str(tmp_path / name)), 4, None, VOCABULARY)
         assert tokens.heldout.tolist() == [[0, 1, 2, 3]]
         assert epoch_rows(tokens) == [list(range(first, first + 4)) for first in range(4, 20, 4)]
+    np.arange(600, dtype=np.uint32).tofile(tmp_path / "wide.bin")
+    wide = make_config("tokens", str(tmp_path / "wide.bin"))
+    refused(r"every other id is 0, as in a file of 32-bit ids; save the ids as \.npy", wide, None, 4, 7000)
     large = make_config("tokens", str(tmp_path / "plain.bin"))
     refused(
         r"ids of 16 bits, and the model's vocabulary of 70000 needs more; save the ids as \.npy", large, None, 4, 70000
@@ -384,6 +388,13 @@ def test_a_held_out_set_that_is_trained_on(write: Any, tmp_path: Path, make_conf
     refused(r"names files of data\.path too, such as .*a\.txt", overlapping, tokenizer)
     same = make_config("hub", str(tmp_path), heldout_split="train")
     refused(r"data\.path=.* \(data\.heldout_split=train\) is the training data", same, tokenizer)
+
+
+def test_a_slice_of_what_is_trained_on_is_not_held_out(make_config: Any, tokenizer: Any, tmp_path: Path) -> None:
+    for split, heldout in (("train", "train[:10%]"), ("train[:10%]", "train"), ("train+test", "test")):
+        asked = make_config("hub", str(tmp_path), split=split, heldout_split=heldout)
+        refused(r"is the training data, which cannot be held out", asked, tokenizer)
+    check_data(make_config("hub", str(tmp_path), split="train[10%:]", heldout_split="train[:10%]"))
 
 
 def test_held_out_ids_may_not_be_the_training_ids_by_another_name(
