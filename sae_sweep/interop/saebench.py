@@ -32,8 +32,7 @@ NAMES = {
         "ce_loss_without_sae": "ce_clean",
         "ce_loss_with_ablation": "ce_zero",
     },
-    "reconstruction_quality": {"explained_variance": "explained_variance", "mse": "mse", "cossim": "cosine"},
-    "shrinkage": {"relative_reconstruction_bias": "gamma"},
+    "reconstruction_quality": {"cossim": "cosine"},
     "sparsity": {"l0": "l0", "l1": "l1"},
     "token_stats": {"total_tokens_eval_reconstruction": "tokens_evaluated"},
     "misc_metrics": {
@@ -42,7 +41,7 @@ NAMES = {
         "frac_alive": "alive",
     },
 }
-"""Their metrics by group, and what ours are called."""
+"""Their metrics by group, and what ours are called that are defined alike."""
 OWN = {
     "reconstruction_quality": ("explained_variance", "explained_variance_legacy", "mse"),
     "shrinkage": ("l2_norm_in", "l2_norm_out", "l2_ratio", "relative_reconstruction_bias"),
@@ -80,6 +79,8 @@ def core_metrics(metrics: Mapping[str, Any], sae: InferenceSae) -> dict[str, dic
     found = {
         group: {theirs: m[ours] for theirs, ours in entries.items() if ours in m} for group, entries in NAMES.items()
     }
+    if not bool(((sae.decoder_norms - 1).abs() < UNIT).all()):
+        found["sparsity"].pop("l1", None)  # theirs leaves decoder norms out
     if m.get("kl_zero") and "kl" in m:
         found["model_behavior_preservation"]["kl_div_score"] = (m["kl_zero"] - m["kl"]) / m["kl_zero"]
     found["misc_metrics"]["average_max_decoder_cosine_sim"] = _largest_cosine(sae.tensors["W_dec"])
@@ -112,9 +113,9 @@ def core_result(
     groups = core_metrics(found.metrics, sae)
     for group, names in OWN.items():
         values = {name: found.core.get(name, UNKNOWN) for name in names}
-        groups[group] |= {name: value if isfinite(value) else UNKNOWN for name, value in values.items()}
-    if not bool(((sae.decoder_norms - 1).abs() < UNIT).all()):
-        groups["sparsity"]["l1"] = UNKNOWN  # theirs leaves decoder norms out
+        known = {name: value if isfinite(value) else UNKNOWN for name, value in values.items()}
+        groups[group] = groups.get(group, {}) | known
+    groups["sparsity"].setdefault("l1", UNKNOWN)
     groups["misc_metrics"] |= _densities(found.frequency_F) | {
         "average_max_encoder_cosine_sim": _largest_cosine(sae.tensors["W_enc"].T)
     }

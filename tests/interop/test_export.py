@@ -17,6 +17,7 @@ from tests.interop.trained import CONFIGS, WIDTH, D, raw_activations, trained_me
 
 METADATA = {"hook_name": "blocks.3.hook_resid_post", "model_name": "org/small", "context_size": 64}
 METRICS = {"l0": 7.5, "kl": 0.25, "kl_zero": 2.0, "ce_recovered": 0.9, "version": 1, "threshold_mode": None}
+METRICS |= {"cosine": 0.9, "mse": 3.0, "explained_variance": 0.8, "gamma": 0.97}
 TRANSCODED = METADATA | {"hook_name": "blocks.3.mlp.hook_in", "hook_name_out": "blocks.3.hook_mlp_out"}
 
 
@@ -100,6 +101,8 @@ def test_what_is_said_beside_the_weights(member: Path) -> None:
         "kl_div_score": 0.875,
     }
     assert core["sparsity"] == {"l0": 7.5}
+    assert core["reconstruction_quality"] == {"cossim": 0.9}, "squared error, say, is another number there"
+    assert "shrinkage" not in core
     unit = torch.nn.functional.normalize(load_sae(member).tensors["W_dec"], dim=1)
     nearest = (unit @ unit.T - 2 * torch.eye(WIDTH)).amax(1).mean()
     assert core["misc_metrics"]["average_max_decoder_cosine_sim"] == pytest.approx(float(nearest), abs=1e-6)
