@@ -26,10 +26,10 @@ those of unrelated latents are near 0, those of trained ones well above it."""
 
 
 def read_json(file: Path, needed: Iterable[str] = ()) -> dict[str, Any]:
-    """The object in a JSON file, which has these keys."""
+    """The object in a JSON file, which has these keys; null for numbers that strict JSON has no words for."""
     _present(file)
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = json.loads(file.read_text(encoding="utf-8"), parse_constant=lambda word: None)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not valid JSON: {first_line(error)}") from error
     if not isinstance(config, dict):

@@ -84,7 +84,7 @@ def saelens_config(sae: InferenceSae, metadata: Mapping[str, Any]) -> dict[str, 
         "device": "cpu",
         "apply_b_dec_to_input": sae.subtract_b_dec,
         "normalize_activations": "none",
-        "reshape_activations": "hook_z" if metadata.get("hook_name", "").endswith("hook_z") else "none",
+        "reshape_activations": "hook_z" if str(metadata.get("hook_name")).endswith("hook_z") else "none",
         "metadata": {**metadata, "sae_lens_version": FORMAT_VERSION},
     }
     config |= {**asdict(sae.form), **sae.form.saelens_keys}

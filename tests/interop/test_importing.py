@@ -85,6 +85,23 @@ def test_where_it_is_from_is_written_down(tmp_path: Path) -> None:
     assert files[str(weights)]["hash"] == blake2b(weights.read_bytes(), digest_size=16).hexdigest()
 
 
+def test_numbers_that_are_none_stop_no_import(tmp_path: Path) -> None:
+    place = source("saelens standard", tmp_path / "theirs")
+    card = read(place / "cfg.json")
+    card["metadata"] |= {"l0": float("nan"), "ce": float("-inf"), "num_dead_features": 3}
+    (place / "cfg.json").write_text(json.dumps(card))
+    found = read(imported(place, *PLACE) / "cfg.json")["metadata"]
+    assert (found["l0"], found["ce"], found["num_dead_features"]) == (None, None, 3)
+
+
+def test_a_hook_that_is_null_stops_no_export(tmp_path: Path) -> None:
+    place = source("saelens standard", tmp_path / "theirs")
+    card = read(place / "cfg.json")
+    (place / "cfg.json").write_text(json.dumps(card | {"metadata": card["metadata"] | {"hook_name": None}}))
+    assert cli.main(["export", str(place), "--format=saelens", f"--out={tmp_path / 'out'}"]) == 0
+    assert read(tmp_path / "out" / "cfg.json")["reshape_activations"] == "none"
+
+
 def test_a_set_is_imported_whole(tmp_path: Path) -> None:
     place = tmp_path / "set"
     place.mkdir()
