@@ -264,7 +264,7 @@ class TokenRows:
         if rows.min(initial=0) < 0:
             counted = (rows >= 0).any(1)
             rows, source = rows[counted], source[counted]
-        if self._form.ids_begin_so and not (rows[:, 0] == self._form.bos_id).all():
+        if self._form.ids_begin_so and not (np.maximum(rows[:, 0], ~rows[:, 0]) == self._form.bos_id).all():
             raise ConfigError(
                 f"data.bos=always, but {self.label} has rows that do not begin with BOS (id {self._form.bos_id}); "
                 "token ids are used as they are, so take data.bos=auto"

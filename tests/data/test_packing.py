@@ -132,6 +132,7 @@ def test_short_source_rows_are_refused() -> None:
 
 def test_bos_that_is_asked_for_must_be_there() -> None:
     assert all_rows(sheets([[1, 5], [1, 6]], bos_id=1)) == [[1, 5], [1, 6]]
+    assert all_rows(sheets([[~1, 5]], bos_id=1)) == [[~1, 5]], "though a mask says that it does not count"
     with pytest.raises(ConfigError, match=r"data\.bos=always.*do not begin with BOS \(id 1\)"):
         all_rows(sheets([[1, 5, 6, 7]], bos_id=1))
 
