@@ -172,9 +172,10 @@ def count(value: float | None) -> str:
     """A count of tokens, short: 1.5k, 200M."""
     if value is None:
         return "-"
+    rounded = float(f"{value:.3g}")  # first: of 999,999 there are 1M, not a thousand k
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g}{unit}"
+        if rounded >= size:
+            return f"{rounded / size:g}{unit}"
     return f"{value:.0f}"
 
 

@@ -12,7 +12,7 @@ from sae_sweep.architectures.topk.facts import TopKConfig
 from sae_sweep.config.files import config_folder, config_of, saved_config
 from sae_sweep.config.reading import config_entries, flat_entries, known_keys, member_config, unknown_key
 from sae_sweep.config.schema import MemberConfig, ToyConfig
-from sae_sweep.config.values import finite
+from sae_sweep.config.values import count, finite
 from sae_sweep.errors import ConfigError
 
 GROUPS = ("model", "site", "data", "sae", "training", "evaluation", "tracking", "launcher")
@@ -219,3 +219,11 @@ def test_known_keys_are_those_of_the_dataclasses() -> None:
 def test_no_number_of_a_file_is_too_large_to_be_one() -> None:
     given = (1, 0.5, -(10**400), float("nan"), float("-inf"), None)
     assert [finite(value) for value in given] == [1, 0.5, None, None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(0, "0"), (999, "999"), (1500, "1.5k"), (999_499, "999k"), (999_936, "1M"), (999_500_000, "1B"), (2e12, "2000B")],
+)
+def test_a_count_is_short_at_every_size(number: float, said: str) -> None:
+    assert count(number) == said
