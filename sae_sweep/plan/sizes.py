@@ -113,7 +113,7 @@ def facts_of_models(group: Group) -> list[ModelFacts]:
 def bytes_text(number: float) -> str:
     """A number of bytes in the unit that suits it."""
     for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
+        if number < 999.5:  # else three digits make 1e+03 of it
             return f"{number:.3g} {unit}"
         number /= 1000
     return f"{number:.3g} TB"

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from sae_sweep.architectures.base import ARCHITECTURES
+from sae_sweep.plan.sizes import bytes_text
 from scripts.bench.memory import in_child
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the resident size is read from /proc")
@@ -29,3 +30,8 @@ def test_the_peak_of_a_run_is_predicted(monkeypatch: pytest.MonkeyPatch) -> None
     measured, estimated = (found[key] - small[key] for key in ("measured", "estimated"))
     assert measured > 0.7e9
     assert estimated == pytest.approx(measured, rel=0.15), (found, small)
+
+
+def test_bytes_are_short_at_every_size() -> None:
+    said = {999: "999 B", 999_499: "999 kB", 999_700: "1 MB", 1.5e9: "1.5 GB", 999.9e9: "1 TB"}
+    assert {number: bytes_text(number) for number in said} == said
