@@ -6,7 +6,6 @@ from typing import Any
 
 from sae_sweep.architectures.base import ARCHITECTURES
 from sae_sweep.config.reading import flat_entries
-from sae_sweep.config.saved import architecture_label
 from sae_sweep.config.values import number
 from sae_sweep.model.sites import parse_hook
 from sae_sweep.plan.labels import varying
@@ -55,9 +54,8 @@ def axes(record: SweepRecord, cells: Sequence[Mapping[str, Any]]) -> dict[str, A
 
 def controls_of(record: SweepRecord) -> set[str]:
     """The architectures, as reports call them, that are controls."""
-    return {
-        architecture_label(config) for config in record.configs.values() if config["sae"].get("trained", "all") != "all"
-    }
+    trained = {label: config["sae"].get("trained", "all") for label, config in record.configs.items()}
+    return {point["architecture"] for point in record.points if trained.get(point["member"], "all") != "all"}
 
 
 def colours(architectures: Sequence[str]) -> dict[str, int]:

@@ -12,11 +12,11 @@ from rich.console import Console
 from sae_sweep import cli
 from sae_sweep.architectures.base import ARCHITECTURES
 from sae_sweep.config.files import config_folder
-from sae_sweep.reporting.axes import COLOURS, axes, colours
+from sae_sweep.reporting.axes import COLOURS, axes, colours, controls_of
 from sae_sweep.reporting.latents import read_latents
 from sae_sweep.reporting.overlay import overlaid
 from sae_sweep.reporting.pareto import cells
-from sae_sweep.reporting.points import read_sweep
+from sae_sweep.reporting.points import SweepRecord, read_sweep
 from sae_sweep.reporting.published import of_cell, read_all, shipped
 from sae_sweep.reporting.report import write_overlay, write_report
 from sae_sweep.reporting.sections.member import density, layers
@@ -280,6 +280,14 @@ def test_a_papers_recipe_shares_no_curve_with_another_sweeps(sweep: Path, tmp_pa
     found = {(point["member"].partition("/")[0], point["architecture"]) for point in points}
     own = {point["architecture"] for point in read_sweep(sweep).points}
     assert found == {("paper", f"{name} paper") for name in own} | {("tuned", name) for name in own}
+
+
+def test_a_control_of_a_papers_recipe_is_a_control() -> None:
+    names = {"a": "topk random paper", "b": "topk random", "c": "topk"}
+    points = [{"member": label, "architecture": name} for label, name in names.items()]
+    trained = {"a": {"trained": "none"}, "b": {"trained": "none"}, "c": {"trained": "all"}}
+    record = SweepRecord("x", points, [], [], {label: {"sae": sae} for label, sae in trained.items()})
+    assert controls_of(record) == {"topk random paper", "topk random"}
 
 
 def test_published_numbers_that_are_none_are_left_out(tmp_path: Path) -> None:
