@@ -89,7 +89,9 @@ def held(root: Path, task: str | None = None) -> Iterator[None]:
     try:
         yield
     finally:
-        (place / LOCK).unlink(missing_ok=True)  # while it is held: who waits for it finds another file
+        with suppress(FileNotFoundError):
+            if _is_file(descriptor, place / LOCK):  # and not of who was let in here since, by a person
+                (place / LOCK).unlink()  # while it is held: who waits for it finds another file
         os.close(descriptor)
         with suppress(OSError):
             place.rmdir()

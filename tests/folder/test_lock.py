@@ -69,6 +69,17 @@ def test_the_second_is_told_who_has_it(root: Path) -> None:
     take(root)
 
 
+def test_who_was_let_in_by_a_person_keeps_the_lock(root: Path) -> None:
+    """The first, thought gone, ends after all: the file is of the second by then, and a third must not come in."""
+    with held(root):
+        (root / ".state" / "lock").unlink()
+        with held(root):
+            second = (root / ".state" / "lock").read_text()
+            (root / ".state" / "lock").unlink()
+            (root / ".state" / "lock").write_text(second)
+        assert (root / ".state" / "lock").read_text() == second
+
+
 def test_the_lock_of_a_killed_process_is_free(root: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", HOLD, str(root)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
