@@ -110,6 +110,14 @@ def test_what_is_said_beside_the_weights(member: Path) -> None:
     torch.testing.assert_close(frequency, torch.full((WIDTH,), 0.25).double(), rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("name", ["jumprelu"])
+def test_a_damaged_file_beside_the_weights_is_one_line(member: Path) -> None:
+    (member / "sparsity.safetensors").write_bytes(b"half")
+    with pytest.raises(ConfigError, match=r"^export: .*sparsity\.safetensors is damaged: "):
+        exported(member, "saelens")
+    assert not (member.parent / "out" / "saelens").exists()
+
+
 @pytest.mark.parametrize("name", ["gated"])
 @pytest.mark.parametrize(
     ("arguments", "said"),

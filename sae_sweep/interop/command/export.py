@@ -7,13 +7,13 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from sae_sweep.config.command_line import one_option, split_options
 from sae_sweep.errors import ConfigError
 from sae_sweep.folder import names
 from sae_sweep.interop import FORMATS, load_sae, told
+from sae_sweep.interop._checked import check_keys, read_safetensors
 from sae_sweep.interop.command.hub import located
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -84,6 +84,10 @@ def _json(file: Path) -> Mapping[str, Any]:
 
 
 def _frequency(folder: Path) -> Tensor | None:
-    """[F]: the share of tokens each latent fires on; None where no file says it."""
+    """[F]: the share of tokens each latent fires on; None where no file says it. ValueError for a damaged one."""
     file = folder / names.SPARSITY
-    return (10 ** load_file(file)["sparsity"].double() - 1e-10).clamp(min=0) if file.is_file() else None
+    if not file.is_file():
+        return None
+    found = read_safetensors(file)
+    check_keys(file, found, ("sparsity",))
+    return (10 ** found["sparsity"].double() - 1e-10).clamp(min=0)
