@@ -161,10 +161,10 @@ class _Encode(torch.autograd.Function):
         codes: Codes = ctx.codes
         g = codes.summable(g)
         g_x = codes.times(g, W_enc) if ctx.needs_input_grad[0] else None
-        if ctx.defers:
+        late = codes.late if ctx.defers else None
+        if late is not None and "W_enc" not in late:  # it has room for one product: of two the other's is made
             sums, g_bias = codes.row_sums(g, x_BD)
-            assert codes.late is not None
-            codes.late["W_enc"] = sums if b_pre_MD is None else replace(sums, factor_F=g_bias, subtracted_MD=b_pre_MD)
+            late["W_enc"] = sums if b_pre_MD is None else replace(sums, factor_F=g_bias, subtracted_MD=b_pre_MD)
             g_W = None
         else:
             g_W, g_bias = codes.transposed_times(g, x_BD)

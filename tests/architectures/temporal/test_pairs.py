@@ -14,11 +14,17 @@ from sae_sweep.architectures.maths import maths_of
 from sae_sweep.cli import main
 from sae_sweep.errors import ConfigError
 from sae_sweep.interop import load_sae
+from sae_sweep.kernels.entries import Room
+from sae_sweep.kernels.rows import RowSums
 from sae_sweep.plan.groups import plan_sweep
+from sae_sweep.saes import base, codes, decoding
+from sae_sweep.saes.bank import Batch, Chunk, Gradients
 from sae_sweep.saes.base import Before
 from tests.architectures.options import member
+from tests.device.padded import padded
+from tests.kernels import interpreted
 from tests.saes import reference, reference_topk
-from tests.saes.problems import COEFFICIENTS, VARIANCE, gradient, problem
+from tests.saes.problems import CLOCKS, COEFFICIENTS, VARIANCE, WIDTHS, gradient, problem
 from tests.saes.test_losses import close
 
 HOOK, OTHER = "here", "there"
@@ -89,6 +95,31 @@ def test_losses_and_gradients(dead: bool, dense: bool) -> None:
             assert close(found, expected[name], 1e-10), name
         assert close(gradient(total, leaves["b_dec"])[index], expected["b_dec"], 1e-10)
         start += width
+
+
+def test_both_products_with_the_encoder_pull_on_it_where_gradients_are_not_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on a GPU, where a gradient of W_enc is left as sums of rows: of the two there is room for one."""
+    made = problem("batchtopk")
+    own = zip(OWN, made.configs, strict=True)
+    made.configs = [replace(member("temporal", **keys).sae, k=c.k, l0=None) for keys, c in own]
+    there_B = torch.arange(len(made.x_BD)) % 3 > 0
+    batch = Batch(made.x_BD, made.token_B, before=Before(made.x_BD.roll(1, 0) + 0.3, there_B))
+
+    def gradients(chunk: Chunk) -> list[Gradients]:
+        given = (made.coefficient_M, torch.cat(made.dead), VARIANCE, CLOCKS)
+        return made.bank().gradients(batch, chunk, *given)[1]
+
+    expected = gradients(Chunk(0, len(OWN), dense=True))
+    padded(monkeypatch)
+    monkeypatch.setattr(codes, "on_triton", lambda tensor: True)
+    monkeypatch.setattr(decoding, "CROWDED", len(made.x_BD) + 1)  # or a kernel of a GPU's is asked
+    monkeypatch.setattr(base, "encoder_of", interpreted._whole)
+    room = Room(made.x_BD.shape[0] * sum(WIDTHS), torch.tensor(False))
+    for found, theirs in zip(gradients(Chunk(0, len(OWN), False, room)), expected, strict=True):
+        assert isinstance(found["W_enc"], RowSums)
+        torch.testing.assert_close(interpreted._made(found["W_enc"]), theirs["W_enc"], rtol=1e-10, atol=1e-12)
 
 
 def test_a_batch_without_pairs_has_no_contrast() -> None:
