@@ -65,7 +65,8 @@ class Prefetch:
         if self._stream is not None:
             current = torch.cuda.current_stream(self._device)
             current.wait_stream(self._stream)
-            for tensor in (*block.activations.values(), *block.tokens.values(), *block.inliers.values()):
+            before = () if block.before_B is None else (block.before_B,)
+            for tensor in (*block.activations.values(), *block.tokens.values(), *block.inliers.values(), *before):
                 tensor.record_stream(current)  # else its memory could be taken again while steps read it
         return block
 

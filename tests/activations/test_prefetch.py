@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -67,6 +68,20 @@ def test_another_block_does_not_lose_the_announced_one(maker: Maker, blocks: Pre
     blocks.announce(7)
     assert [blocks.block(2).index, blocks.block(7).index] == [2, 7]
     assert maker.made == [(7, False), (2, True)], "one at a time: both run the model"
+
+
+def test_all_that_was_made_on_another_stream_is_kept_for_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its memory must not be taken again while steps that read it are queued, those of a temporal SAE among them."""
+    made = [MagicMock(name=name) for name in ("activations", "tokens", "inliers", "before")]
+    block = Block(1, 0, {"a": made[0]}, {"a": made[1]}, inliers={"a": made[2]}, before_B=made[3])
+    ahead, steps = Prefetch(lambda index: block, CPU, lambda index: True), MagicMock()
+    ahead.announce(1)
+    monkeypatch.setattr(ahead, "_stream", MagicMock())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: steps)
+    assert ahead.block(1) is block
+    ahead.close()
+    for tensor in made:
+        tensor.record_stream.assert_called_once_with(steps)
 
 
 def test_an_error_comes_out_where_the_block_is_used(blocks: Prefetch) -> None:
