@@ -164,7 +164,7 @@ class SaeConfig(ABC):
         return balanced(run, found) if self.recipe == "balanced" and large else found
 
     def resolved(self, d: int) -> dict[str, Any]:
-        """What keys that may be null stand for where they are, by key."""
+        """What keys that may be null stand for where they are, by key; `d` are the numbers of what is reconstructed."""
         return {}
 
     def coefficient(self) -> Coefficient | None:

@@ -93,7 +93,7 @@ class Member:
         if config.training.objective == "e2e_downstream":
             found["downstream_sites"] = len(self.later)
         training = {key: value for key, value in found.items() if getattr(config.training, key) is None}
-        stands = {**config.sae.resolved(self.d), **self.measured}
+        stands = {**config.sae.resolved(self.d_out), **self.measured}
         knob = config.sae.knob()  # one beside `sae.l0` would be a second one
         sae = {key: value for key, value in stands.items() if key != knob and getattr(config.sae, key) is None}
         layer = self.site.layer if config.site.kind is not None and config.site.across is None else config.site.layer

@@ -54,6 +54,13 @@ def test_what_was_given_stands() -> None:
     assert read_again == replace(member.resolved, output_dir=read_again.output_dir)
 
 
+def test_auxk_goes_with_what_is_reconstructed() -> None:
+    """The residual is that of the targets: of 384 numbers here, where 128 are read; 2^round(log2(384 / 2))."""
+    one = planned("sae=topk", "site=mlp", "site.layer=1", "site.output=mlp_post")
+    assert (one.d, one.d_out) == (128, 384)
+    assert one.resolved.sae.auxk == 256
+
+
 def test_sites_that_are_compared_are_counted() -> None:
     one = planned("training.objective=e2e_downstream", "site.layer=1", "evaluation.later_sites=null")
     assert one.resolved.training.downstream_sites == len(one.later) > 0
