@@ -34,7 +34,8 @@ class SiteStatistics:
         """E||x - mean||^2."""
         if self.centre is not None:
             return self.mean_square_norm
-        return self.mean_square_norm - float(self.mean.square().sum())
+        # Of activations that are all the same the difference is rounding, of either sign.
+        return max(0.0, self.mean_square_norm - float(self.mean.square().sum()))
 
 
 def site_statistics(

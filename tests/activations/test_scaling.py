@@ -40,6 +40,13 @@ def test_centred_statistics_by_hand() -> None:
     assert (stats.mean_norm, stats.mean_square_norm, stats.variance) == (2.5, 6.25, 6.25)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_what_does_not_vary_has_no_variance_below_0(seed: int) -> None:
+    """Whose root is taken."""
+    x_D = 3 * torch.randn(64, generator=torch.Generator().manual_seed(seed))
+    assert 0 <= site_statistics(block(a=x_D.repeat(1000, 1)))["a"].variance < 1e-9
+
+
 def test_the_sample_is_the_first_activations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scaling, "SAMPLE_ROWS", 2)
     x = torch.arange(6.0).view(3, 2)
