@@ -154,7 +154,14 @@ def blocks_needed(configs: Iterable[MemberConfig], positions: int) -> int:
     the last correction of `sae.l0` changes one."""
 
     def needed(config: MemberConfig) -> int:
-        tokens, batch = int(config.training.tokens), config.training.batch_size
-        return ceil(max(1, tokens // batch) / max(1, positions // batch)) + config.sae.corrected
+        steps = max(1, int(config.training.tokens) // config.training.batch_size)
+        return ceil(steps / steps_in_block(config, positions)) + config.sae.corrected
 
     return max(map(needed, configs))
+
+
+def steps_in_block(config: MemberConfig, positions: int) -> int:
+    """Steps that a member takes on a block of so many counted positions, or, where its objective is not local, on one
+    of whole rows; at least 1."""
+    batch, data = config.training.batch_size, config.data
+    return max(1, positions // batch if config.training.local else data.block_rows // (batch // data.context))

@@ -238,3 +238,5 @@ def test_an_objective_that_is_not_local_needs_all_of_the_model_and_passes_of_its
     assert model_flops(read, local)[0] == READ * 2 * BLOCK
     own = TRAINED * (2 * 2 * BLOCK + 3 * LOGITS)  # the last two blocks forth and back, clean and own logits and back
     assert model_flops(read, local, spliced)[0] == READ * 4 * BLOCK + own
+    # Of 32 rows a block has 8 steps of 4 whole ones, first tokens among them: 31 steps are four blocks.
+    assert model_flops(read, spliced)[0] == 4 * 32 * 16 * 4 * BLOCK + own
