@@ -3,15 +3,18 @@
 All follows from sizes, but for the hours, which rest on an assumption that the user makes: `launcher.device_flops`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil
 
 from sae_sweep.config.schema import MemberConfig
 from sae_sweep.data.kinds import data_kind
+from sae_sweep.model.facts import ModelFacts
 from sae_sweep.plan.flops import encoder_flops, harvest_flops, judging_flops, product_flops, splicing_flops
 from sae_sweep.plan.members import Member
 from sae_sweep.plan.placement import Pass, at
-from sae_sweep.plan.schedules import blocks_needed
+from sae_sweep.plan.schedules import blocks_needed, steps_in_block
 from sae_sweep.plan.sizes import (
     FROZEN_BYTES,
     STATE_BYTES,
@@ -77,7 +80,7 @@ class PassCost:
     steps: int
     """Of the longest member."""
     judgements: int
-    """How often members are judged."""
+    """How often members are judged, those that are most often."""
     sent_bytes: int
     """Of each block, between devices."""
     cache_bytes: int
@@ -114,7 +117,7 @@ def pass_cost(made: Pass) -> PassCost:
         blocks=blocks,
         tokens=blocks * positions,
         steps=max(member.schedule.total_steps for member in group.members),
-        judgements=_judgements(first, blocks),
+        judgements=max(_judgements(member.config) for member in group.members),
         sent_bytes=sent,
         cache_bytes=blocks * block_bytes(group) // first.data.context * counted_positions(first),
         checkpoint_bytes=sum(map(checkpoint_bytes, group.members)),
@@ -158,7 +161,7 @@ def _device_cost(made: Pass, device: int, rows: int, blocks: int) -> DeviceCost:
     if models:  # each device draws synthetic data for itself
         harvest = blocks * rows * config.data.context * harvest_flops(group, models)
         splicing = sum(tokens * splicing_flops(member, models[0]) for tokens, member in budgets)
-        judging = _judged_tokens(config, blocks) * judging_flops(members, models) if members else 0.0
+        judging = _judging_flops(members, models) if members else 0.0
         of_others = (config.data.block_rows - rows) * counted_positions(config)
         received = own // (config.data.block_rows * config.data.context) * of_others
     beside = sum(m.schedule.total_steps * m.config.sae.step_flops(m.d_out, m.width) for m in members)
@@ -167,13 +170,22 @@ def _device_cost(made: Pass, device: int, rows: int, blocks: int) -> DeviceCost:
     return DeviceCost(harvest, splicing, judging, encoder + beside, dense + beside, own, int(received))
 
 
-def _judged_tokens(config: MemberConfig, blocks: int) -> int:
-    """Held-out tokens as often as they are read."""
-    context = config.data.context
-    return _judgements(config, blocks) * ceil(config.evaluation.tokens / context) * context
+def _judging_flops(members: Sequence[Member], models: Sequence[ModelFacts]) -> float:
+    """Of all times that members are judged: each only as often as it is."""
+    config, times, found = members[0].config, [_judgements(member.config) for member in members], 0.0
+    tokens = ceil(config.evaluation.tokens / config.data.context) * config.data.context
+    for before, now in pairwise([0, *sorted(set(times))]):
+        judged = [member for member, own in zip(members, times, strict=True) if own >= now]
+        found += (now - before) * tokens * judging_flops(judged, models)
+    return found
 
 
-def _judgements(config: MemberConfig, blocks: int) -> int:
-    """At the end, and on the way as `evaluation.every` says, but no more than once in a block."""
-    every = config.evaluation.every
-    return 1 if every is None else 1 + min(int(config.training.tokens // every), blocks - 1)
+def _judgements(config: MemberConfig) -> int:
+    """How often a member is judged: at the end, and after each block in which `evaluation.every` says so, but for its
+    last one."""
+    every, batch = config.evaluation.every, config.training.batch_size
+    if every is None:
+        return 1
+    steps = steps_in_block(config, config.data.block_rows * counted_positions(config))
+    blocks = ceil(max(1, int(config.training.tokens) // batch) / steps) - 1
+    return 1 + min(blocks * steps * batch // int(every), blocks)

@@ -181,13 +181,27 @@ def test_devices_share_what_one_does(read: tuple[str, ...]) -> None:
     assert four.sent_bytes == 3 * counted
 
 
-def test_judging_on_the_way_costs_as_often(read: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(("every", "times"), [(1000, 2), (896, 3), (500, 4), (1, 5)])
+def test_judging_on_the_way_costs_as_often(every: int, times: int, read: tuple[str, ...]) -> None:
+    """After blocks of 448 tokens, 7 steps: at 448, 896, 1344 and 1792 of 1984; and at the end."""
     own = (*read, "sae=topk", "sae.k=3", "sae.width=40", "site.layer=1")
     (once,) = cost(plan_sweep([config(*own)]).groups[0]).devices
-    (thrice,) = cost(plan_sweep([config(*own, "evaluation.every=1000")]).groups[0]).devices
-    assert thrice.judging_flops == 3 * once.judging_flops
-    (at_each_block,) = cost(plan_sweep([config(*own, "evaluation.every=1")]).groups[0]).devices
-    assert at_each_block.judging_flops == 5 * once.judging_flops  # 31 steps, 7 a block
+    said = cost(plan_sweep([config(*own, f"evaluation.every={every}")]).groups[0])
+    assert said.judgements == times
+    assert said.devices[0].judging_flops == times * once.judging_flops
+
+
+def test_a_member_is_judged_as_often_as_its_own_run_says(read: tuple[str, ...]) -> None:
+    """In whatever order: of 15 steps, three blocks, twice on the way, beside one that is judged four times there."""
+    own = (*read, "sae=topk", "sae.k=3", "sae.width=40", "site.layer=1", "evaluation.every=1")
+    short, long = config(*own, "training.tokens=1e3"), config(*own)
+    both, swapped, one, other = (
+        cost(plan_sweep(asked).groups[0]) for asked in ([short, long], [long, short], [short], [long])
+    )
+    assert (one.judgements, other.judgements, both.judgements, swapped.judgements) == (3, 5, 5, 5)
+    (alone,), (together,) = other.devices, both.devices
+    sae = 4 * 32 * 40  # what one more member takes beside a suffix pass after two of four blocks, and its logits
+    assert together.judging_flops - alone.judging_flops == 3 * HELD_OUT * (2 * BLOCK + LOGITS + sae)
 
 
 def test_hours_are_those_of_the_slowest_device(read: tuple[str, ...]) -> None:
