@@ -212,7 +212,7 @@ class SaeConfig(ABC):
         )
 
     def check(self, d: int, width: int) -> None:
-        """Raises ConfigError on a combination that cannot be trained."""
+        """Raises ConfigError on a combination that cannot be trained; `d` are the numbers of what is reconstructed."""
         one_of("recipe", self.recipe, RECIPES)
         one_of("input_scale", self.input_scale, INPUT_SCALES)
         one_of("decoder_init", self.decoder_init, DECODER_INITS)

@@ -167,14 +167,13 @@ def resolve_member(config: MemberConfig, identity: str) -> Member:
         watched = later_in_models(written, [facts, *others], config.evaluation.later_sites)
     key = "expansion" if config.sae.width is None else "width"
     width = check_width(f"sae.{key}", getattr(config.sae, key), d)
-    width *= site.layers
-    config.sae.check(d, width)
+    width, sites = width * site.layers, 1 + len(site.beside)
+    config.sae.check(sites * d_out, width)
     if site.layers > 1:
         config.sae.check_layers(site.layers)
     if config.init_from is not None:
         wanted = {"sae": config.sae.method(), "d": d, "width": width, "site": site.hook, "output": None}
         check_origin(config.init_from, wanted)
-    sites = 1 + len(site.beside)
     schedule = resolve_schedule(config, sites * d, width)
     return Member(config, identity, "", site, sites * d, width, schedule, sites * d_out, later, watched)
 

@@ -181,6 +181,18 @@ def test_k_beyond_the_width_is_refused() -> None:
     assert "sae.k=99" in refusal("sae=topk", "sae.k=99", "sae.width=64")
 
 
+def test_components_are_of_what_is_reconstructed() -> None:
+    """A transcoder from 384 numbers to 128 has 256 rows of them, however many it reads; two sites of 128 have 512."""
+    asked = ("sae=pca", "sae.k=4", "sae.expansion=null")
+    reads_more = (*asked, "site=mlp", "site.layer=1", "site.kind=mlp_post")
+    assert "128 numbers have 128 components" in refusal(*reads_more, "sae.width=300")
+    (member,) = plan_sweep([config(*reads_more, "sae.width=256")]).members
+    assert (member.d, member.d_out, member.width) == (384, 128, 256)
+    (member,) = plan_sweep([config(*asked, "site.across=[0,1]", "sae.width=512")]).members
+    assert (member.d, member.width) == (256, 512)
+    assert "256 numbers have 256 components" in refusal(*asked, "site.across=[0,1]", "sae.width=513")
+
+
 def test_data_must_exist(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("text")
     assert plan_sweep([config("data=text", f"data.path={tmp_path}/*.txt")])
