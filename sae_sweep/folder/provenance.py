@@ -77,7 +77,7 @@ def resolved_entries(member: Member) -> dict[str, Any]:
     entries, site = config_entries(member.resolved), member.site
     decided: dict[str, dict[str, Any]] = {
         "site": {"hook": site.hook, "layer": site.layer, "width": member.widths[site.hook]},
-        "sae": {"expansion": member.width / member.d, **member.config.sae.resolved(member.d)},
+        "sae": {"expansion": member.width / member.d, **member.config.sae.resolved(member.d_out)},
         "evaluation": {"later_sites": len(member.watched)},
     }
     if data_kind(member.config.data.kind).MODEL:

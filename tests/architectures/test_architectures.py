@@ -232,7 +232,6 @@ def test_what_can_be_trained_is_accepted(option: str) -> None:
         (replace(TOPK, k=0), "sae.k=0"),
         (replace(TOPK, k=65), "sae.k=65"),
         (replace(TOPK, k=None, l0=0.4), "sae.l0=0.4"),
-        (replace(TOPK, auxk=65), "sae.auxk=65"),
         (replace(TOPK, auxk=-1), "sae.auxk=-1"),
         (replace(TOPK, auxk_coefficient=-1.0), "sae.auxk_coefficient=-1"),
         (replace(TOPK, dead_after_tokens=0.0), "sae.dead_after_tokens=0"),

@@ -61,6 +61,15 @@ def test_auxk_goes_with_what_is_reconstructed() -> None:
     assert one.resolved.sae.auxk == 256
 
 
+@pytest.mark.parametrize("sae", ["topk", "batchtopk", "matryoshka"])
+def test_a_narrow_one_is_read_again(sae: str) -> None:
+    """As `eval` reads it: the power of two nearest 128 / 2 is more latents than it has."""
+    one = planned(f"sae={sae}", "sae.k=2", "sae.l0=null", "sae.width=40")
+    assert one.resolved.sae.auxk == 64
+    (again,) = plan_sweep([member_config(OmegaConf.create(config_entries(one.resolved)))]).members
+    assert (again.width, again.schedule) == (40, one.schedule)
+
+
 def test_sites_that_are_compared_are_counted() -> None:
     one = planned("training.objective=e2e_downstream", "site.layer=1", "evaluation.later_sites=null")
     assert one.resolved.training.downstream_sites == len(one.later) > 0

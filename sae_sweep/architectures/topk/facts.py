@@ -67,8 +67,7 @@ class TopKConfig(PrefixConfig):
             raise ConfigError(f"sae.k={self.k} must be at least 1 and at most the width, {width} latents")
         if self.l0 is not None and round(self.l0) < 1:
             raise ConfigError(f"sae.l0={self.l0:g} must be at least 1 for {self.architecture}")
-        if self.auxk is not None and not 0 <= self.auxk <= width:
-            raise ConfigError(f"sae.auxk={self.auxk} must be between 0 and the width, {width} latents")
+        not_negative("auxk", self.auxk)  # more than there are is all that are dead, as with null
         not_negative("auxk_coefficient", self.auxk_coefficient)
         above_zero("dead_after_tokens", self.dead_after_tokens)
 
