@@ -118,7 +118,8 @@ def resolve_schedule(config: MemberConfig, d: int, width: int) -> Schedule:
     def own(value: float | None, paper: float) -> float:
         return paper if value is None else value
 
-    every = min(recipe.resample_every, total // (2 * RESAMPLINGS)) if config.init_from is None else 0
+    stays = config.init_from is not None or config.sae.control  # what a control does not train stays as it began
+    every = 0 if stays else min(recipe.resample_every, total // (2 * RESAMPLINGS))
     return Schedule(
         total_steps=total,
         lr=own(training.lr, recipe.lr),

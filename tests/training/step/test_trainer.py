@@ -8,7 +8,18 @@ import torch
 from sae_sweep.saes.bank import Bank, Batch, Chunk
 from sae_sweep.training.step import trainer as trainer_module
 from sae_sweep.training.step.trainer import BankTrainer
-from tests.training.fabricate import D, activations, block, member, parameters, silence, statistics, train, trainer
+from tests.training.fabricate import (
+    D,
+    activations,
+    block,
+    finish,
+    member,
+    parameters,
+    silence,
+    statistics,
+    train,
+    trainer,
+)
 
 
 def nothing() -> None:
@@ -137,6 +148,17 @@ def test_what_was_silent_for_the_window_is_resampled_and_counts_anew(monkeypatch
     assert calls[0]["dead"][[2, 5]].all()
     assert made.trained.silent_F[[2, 5]].tolist() == [0, 0]
     assert made.bank.storage["b_enc"][[2, 5]].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("trained", "stay"),
+    [("encoder", {"W_dec"}), ("decoder", {"W_enc"}), ("none", {"W_enc", "b_enc", "W_dec", "b_dec"})],
+)
+def test_dead_latents_of_a_control_stay_as_they_began(trained: str, stay: set[str]) -> None:
+    made = silence(trainer([member("standard", sae_l1=0.3, sae_trained=trained)]), 5)
+    before = parameters(made, 0)
+    after = parameters(finish(made), 0)
+    assert {name for name in before if torch.equal(before[name], after[name])} == stay
 
 
 def test_silence_counts_steps_since_the_last_firing() -> None:
