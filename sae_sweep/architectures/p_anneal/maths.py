@@ -5,7 +5,8 @@
 
 p falls from 1 to `p_end` in ten equal updates. Whenever it does, s (1 at first) is multiplied by the mean of
 sum_i f_i^p_old over that of sum_i f_i^p_new, both over the last ten batches, so that the penalty keeps its size. The
-last update comes with four fifths of the run, where a steered l1 is held too: what remains minimises one loss.
+last update comes with four fifths of the run, where by the paper's recipe a steered l1 is held too: what remains
+minimises one loss then.
 """
 
 from math import ceil
