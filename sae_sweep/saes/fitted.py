@@ -38,6 +38,8 @@ def centroids(x_ND: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """[K, D]: centroids of activations by Lloyd's iteration, from points that are drawn; fewer where there are fewer
     points, and none that is 0. A centroid that loses all its points begins anew at the point farthest from its own."""
     x_ND = x_ND[x_ND.norm(dim=1) > 0]
+    if len(x_ND) == 0:
+        return x_ND
     centroid_KD = x_ND[torch.randperm(len(x_ND), generator=generator)[:count]].clone()
     nearest_N = torch.full((len(x_ND),), -1)
     for _ in range(ROUNDS):

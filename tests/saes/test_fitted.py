@@ -52,6 +52,11 @@ def test_points_that_are_fewer_than_centroids_are_their_own() -> None:
     assert sorted(found_KD.tolist()) == [[0, 2], [1, 0]]
 
 
+def test_points_that_are_all_0_have_no_centroids() -> None:
+    """As where activations are all the same: every row is a random one then."""
+    assert centroids(torch.zeros(4, 2), 3, torch.Generator().manual_seed(0)).shape == (0, 2)
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / WEIGHTS)
 
