@@ -34,8 +34,13 @@ class Sequences:
     def __len__(self) -> int:
         return len(self.counted_RT)
 
-    def rows(self, part: slice) -> "Sequences":
-        """Some of the rows."""
+    def counting(self, hook: str) -> Tensor | None:
+        """[N] int64, on the CPU: the rows in which an activation of a hook counts; None where that is each."""
+        counts_R = self.counted(hook).any(1)
+        return None if bool(counts_R.all()) else counts_R.nonzero().squeeze(1)
+
+    def rows(self, part: slice | Tensor) -> "Sequences":
+        """Some of the rows: neighbours, or those at some places."""
         activations = {hook: activation_RTd[part] for hook, activation_RTd in self.clean.activations.items()}
         clean = CleanPass(self.clean.tokens_RT[part], activations, self.clean.final_RTD[part])
         inliers = {hook: inlier_RT[part] for hook, inlier_RT in self.inliers.items()}

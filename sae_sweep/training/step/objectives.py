@@ -89,12 +89,15 @@ class EndToEnd:
         return 1.0 if self._mean_loss is None else self._mean_loss / variance
 
     def steps_in(self, block: Block) -> int:
-        """Batches of whole rows in a block."""
-        return len(self._sequences(block)) // self._rows
+        """Batches of whole rows in a block, without those in which nothing counts: a batch of them would be none."""
+        counting_N = self._sequences(block).counting(self.hook)
+        return len(self._sequences(block) if counting_N is None else counting_N) // self._rows
 
     def batch(self, block: Block, number: int) -> tuple[Sequences, Tensor, Tensor]:
         """The rows of a step, and their counted activations [B, d] and tokens [B]."""
-        rows = self._sequences(block).rows(slice(number * self._rows, (number + 1) * self._rows))
+        own = slice(number * self._rows, (number + 1) * self._rows)
+        counting_N = self._sequences(block).counting(self.hook)
+        rows = self._sequences(block).rows(own if counting_N is None else counting_N[own])
         return rows, *_counted(rows, self.hook)
 
     @staticmethod

@@ -240,6 +240,20 @@ def test_what_is_too_long_is_neither_replaced_nor_compared(world: World, name: s
     check(guarded, problem(guarded, "topk"), name, dense=False)
 
 
+def test_rows_in_which_nothing_counts_are_in_no_batch(world: World) -> None:
+    """As of a conversation where the user speaks for a whole row: the loss of such a batch would be 0 / 0."""
+    counted_RT = world.sequences.counted_RT.clone()
+    counted_RT[[0, 3]] = False
+    block = Block(0, 0, {}, {}, replace(world.sequences, counted_RT=counted_RT))
+    objective = EndToEnd(world.splicing, HOOK, (), training("e2e"), rows=1)
+    assert objective.steps_in(block) == 3
+    for number, row in enumerate((1, 2, 4)):
+        rows, x_BD, tokens_B = objective.batch(block, number)
+        assert rows.clean.tokens_RT.tolist() == world.tokens_RT[[row]].tolist()
+        assert tokens_B.tolist() == world.tokens_RT[row][counted_RT[row]].tolist()
+        assert torch.equal(x_BD, world.sequences.clean.activations[HOOK][row][counted_RT[row]])
+
+
 def test_a_site_that_does_nothing_is_refused(world: World) -> None:
     block = Block(0, 0, {}, {}, world.sequences)
     objective = world.objective("e2e")
