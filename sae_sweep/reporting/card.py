@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from sae_sweep import __version__
-from sae_sweep.config.values import number
+from sae_sweep.config.values import counted, number
 from sae_sweep.evaluation.metrics import METRICS, TERMINAL
 from sae_sweep.folder import names
 from sae_sweep.host.json_files import read_object
@@ -28,7 +28,9 @@ def card(repository: str, points: Sequence[Point], folder: Path) -> str:
         **_license(points[0]["cell"]["model"]),
     }
     parts = [f"---\n{OmegaConf.to_yaml(OmegaConf.create(head))}---\n# {repository.rpartition('/')[2]}\n"]
-    parts.append(f"{len(points)} sparse autoencoders, trained and judged together by sae-sweep {__version__}.\n")
+    parts.append(
+        f"{counted(len(points), 'sparse autoencoder')}, trained and judged together by sae-sweep {__version__}.\n"
+    )
     for cell in cells(points):
         parts += [f"## {cell_title(cell['key'])}\n", *_table(cell)]
     member = points[0]["member"]
