@@ -66,6 +66,7 @@ def test_a_plain_step_of_an_end_to_end_objective_waits_for_nothing(
     splicing = Splicing(model, hooks, ROWS)
     data = config_of([]).data
     said = {"training/step/objectives:terms": COUNTED, "training/step/trainer:_look_at": 0}
+    said["activations/sequences:counting"] = True  # on the CPU: every row has something that counts
     with fake_cuda(entries=lambda mask: COUNTED, item=said.get) as log, on_fake(model) as there:
         splicing.model = splicing.suffix.model = there
         d = there.facts.d_model

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Gemma2Config
 
 from sae_sweep.config.schema import ModelConfig
 from sae_sweep.model.load import LanguageModel, load_model
@@ -35,6 +35,21 @@ def model_config() -> Callable[..., ModelConfig]:
         return ModelConfig(**{**values, **own})
 
     return config
+
+
+@pytest.fixture(scope="session")
+def gemma2_folder(build_model: Callable[..., Path]) -> Path:
+    # A sliding window shorter than the rows, and head caps tight enough to show.
+    return build_model(
+        "gemma2",
+        Gemma2Config,
+        num_key_value_heads=2,
+        head_dim=16,
+        query_pre_attn_scalar=16,
+        sliding_window=4,
+        attn_logit_softcapping=2.0,
+        final_logit_softcapping=3.0,
+    )
 
 
 @dataclass(frozen=True)

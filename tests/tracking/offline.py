@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
+from time import monotonic, sleep
 from typing import Any
 
 import psutil
@@ -78,6 +79,13 @@ def settle() -> None:
             if "wandb" in child.name():
                 child.kill()
         ending.join(20)
+
+
+def await_stats(folder: Path) -> None:
+    """Until wandb has looked at the machine once, which a thread of its own does when it comes to it."""
+    files, end = "wandb/offline-run-*/run-*.wandb", monotonic() + 20
+    while not any("stats" in read_run(file) for file in folder.glob(files)) and monotonic() < end:
+        sleep(0.05)
 
 
 def read_runs(folder: Path) -> dict[str, dict[str, Any]]:

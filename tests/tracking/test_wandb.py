@@ -24,7 +24,7 @@ from sae_sweep.tracking.tracker import Tracker
 from sae_sweep.tracking.wandb_files import cut_offline
 from sae_sweep.tracking.wandb_ids import run_id
 from sae_sweep.tracking.workload import Kind
-from tests.tracking.offline import BLOCK, HEADER, in_full, read_run, read_runs, settle
+from tests.tracking.offline import BLOCK, HEADER, await_stats, in_full, read_run, read_runs, settle
 from tests.tracking.test_tracking import MEMBERS, config, lines
 
 ROOT = Path(__file__).parents[2]
@@ -118,6 +118,7 @@ def test_the_run_of_a_sweep(sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys
     second.begin()
     second.pace(200, {}, None)
     second.end(frontier_tables(cells(read_sweep(sweep).points)), sweep / "report.html")
+    await_stats(sweep)
     second.close()
     told = capsys.readouterr().err.splitlines()
     assert told == [f"wandb: runs are kept offline; `sae-sweep upload {sweep}` sends them"] * 2

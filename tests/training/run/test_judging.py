@@ -131,7 +131,7 @@ def test_a_correction_without_room_looks_at_fewer_activations(
     looked_at: list[int] = []
 
     def margins(self: InferenceSae, x_BD: torch.Tensor, *rest: Any) -> Any:
-        if sys._getframe(1).f_code.co_name == "_largest_margins":
+        if sys._getframe(1).f_code.co_name == "_margins":
             looked_at.append(len(x_BD))
             if len(x_BD) > 300:
                 refused()
