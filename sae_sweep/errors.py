@@ -2,6 +2,8 @@
 
 import os
 import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 MOST_CHARACTERS = 500
 """Of an error whose words are not ours."""
@@ -40,6 +42,15 @@ def first_line(error: Exception) -> str:
     if problem:
         return f"{problem}, line {mark.line + 1}" if mark else str(problem)
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+@contextmanager
+def reading_yaml(said: Callable[[str], str]) -> Iterator[None]:
+    """Raises ConfigError for whatever reading YAML in it raises; `said` makes the message of what is wrong."""
+    try:
+        yield
+    except Exception as error:  # what PyYAML, its constructors and OmegaConf raise of hostile text shares no type
+        raise ConfigError(said(first_line(error))) from error
 
 
 def travelling(error: Exception, where: str) -> Exception:

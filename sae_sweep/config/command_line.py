@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sae_sweep.errors import ConfigError, first_line
+from sae_sweep.errors import ConfigError, reading_yaml
 
 
 def split_options(
@@ -42,8 +42,6 @@ def read_value(key: str, text: str) -> Any:
         return ""
     from omegaconf import OmegaConf  # not every command needs it
 
-    try:
+    with reading_yaml(lambda why: f"{key}={text}: the value cannot be read ({why})"):
         found: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=True)
-    except Exception as error:  # what PyYAML, its constructors and OmegaConf raise of hostile text shares no type
-        raise ConfigError(f"{key}={text}: the value cannot be read ({first_line(error)})") from error
     return found["value"]

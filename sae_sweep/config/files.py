@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from sae_sweep.config.command_line import read_value
 from sae_sweep.config.reading import config_entries, member_config, unknown_key
 from sae_sweep.config.schema import MemberConfig
-from sae_sweep.errors import ConfigError, first_line
+from sae_sweep.errors import ConfigError, reading_yaml
 
 SOURCE_KEYS = ("kind", "toy", "path", "weights", "name", "split", "field", "heldout_path", "heldout_split")
 """Of data: where tokens are from, not how rows are made of them."""
@@ -44,10 +44,8 @@ def saved_config(file: Path) -> MemberConfig:
     """The config of a member's config.yaml, which an earlier version may have written: of the groups that say nothing
     of what a member is, keys that it lacks are as `configs/` has them, and keys that are no more are left out. Raises
     ConfigError as `member_config` does."""
-    try:
+    with reading_yaml(lambda why: f"{file} cannot be read ({why}); train the member again"):
         entries: Any = OmegaConf.load(file)
-    except Exception as error:  # what PyYAML, its constructors and OmegaConf raise of hostile text shares no type
-        raise ConfigError(f"{file} cannot be read ({first_line(error)}); train the member again") from error
     if not isinstance(entries, DictConfig):
         raise ConfigError(f"{file} holds no config; train the member again")
     for group, now in _runtime().items():
