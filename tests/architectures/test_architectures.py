@@ -142,7 +142,7 @@ def test_k_or_l0(option: str) -> None:
     made = ALL[option]
     assert made.active() == 8
     assert replace(made, k=None, l0=12.0).active() == 12
-    assert replace(made, k=None, l0=12.6).active() == 13
+    assert replace(made, k=None, l0=12.0).active() == 12
 
 
 def test_a_penalty_left_out_is_the_one_that_fits() -> None:
@@ -232,6 +232,7 @@ def test_what_can_be_trained_is_accepted(option: str) -> None:
         (replace(TOPK, k=0), "sae.k=0"),
         (replace(TOPK, k=65), "sae.k=65"),
         (replace(TOPK, k=None, l0=0.4), "sae.l0=0.4"),
+        (replace(TOPK, k=None, l0=2.5), "sae.l0=2.5 must be a whole number from 1 up for topk"),
         (replace(TOPK, auxk=-1), "sae.auxk=-1"),
         (replace(TOPK, auxk_coefficient=-1.0), "sae.auxk_coefficient=-1"),
         (replace(TOPK, dead_after_tokens=0.0), "sae.dead_after_tokens=0"),

@@ -32,7 +32,7 @@ class TopKConfig(PrefixConfig):
 
     def active(self) -> int:
         """k, whichever key gave it."""
-        return round(self.k if self.k is not None else self.l0 if self.l0 is not None else 32)
+        return self.k if self.k is not None else int(self.l0) if self.l0 is not None else 32
 
     def of_layer(self, layers: int) -> Self:
         return replace(self, k=max(1, round(self.active() / layers)), l0=None)
@@ -65,8 +65,10 @@ class TopKConfig(PrefixConfig):
         super().check(d, width)
         if self.k is not None and not 1 <= self.k <= width:
             raise ConfigError(f"sae.k={self.k} must be at least 1 and at most the width, {width} latents")
-        if self.l0 is not None and round(self.l0) < 1:
-            raise ConfigError(f"sae.l0={self.l0:g} must be at least 1 for {self.architecture}")
+        if self.l0 is not None and (self.l0 < 1 or self.l0 != round(self.l0)):
+            raise ConfigError(
+                f"sae.l0={self.l0:g} must be a whole number from 1 up for {self.architecture}: it counts latents"
+            )
         not_negative("auxk", self.auxk)  # more than there are is all that are dead, as with null
         not_negative("auxk_coefficient", self.auxk_coefficient)
         above_zero("dead_after_tokens", self.dead_after_tokens)
