@@ -53,6 +53,22 @@ def test_into_a_sweep(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "foreign/theirs" in (folder / "report.html").read_text()
 
 
+def test_a_name_that_another_one_has(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was judged before stays, and the same SAE keeps the name that it got."""
+    one, other = tmp_path / "one" / "trainer_0", tmp_path / "two" / "trainer_0"
+    for member, out in ((TOPK, one), (GATED, other)):
+        assert cli.main(["export", str(folder / member), "--format=saelens", f"--out={out}"]) == 0
+    for sae in (one, other, other):
+        assert cli.main(["eval", str(sae), "--into", str(folder), "--tokens=500"]) == 0
+    origins = {name: folder / "foreign" / name / "origin.json" for name in ("trainer_0", "two-trainer_0")}
+    found = {name: json.loads(file.read_text())["source"] for name, file in origins.items()}
+    assert found == {"trainer_0": str(one), "two-trainer_0": str(other)}
+    assert len(list((folder / "foreign").glob("*trainer_0"))) == 2
+    capsys.readouterr()
+    assert cli.main(["eval", str(folder), f"--sae={one}", f"--sae={one}", "--tokens=500"]) == 2
+    assert capsys.readouterr().err.strip().endswith(f"--sae={one} is given twice")
+
+
 def judged(folder: Path, label: str) -> list[dict[str, Any]]:
     return [json.loads(file.read_text()) for file in (folder / label / "eval").glob("*.json")]
 

@@ -14,6 +14,7 @@ from sae_sweep.evaluation.metrics import VERSION, closed
 from sae_sweep.evaluation.places import check_widths
 from sae_sweep.folder import names
 from sae_sweep.folder.files import write_json_atomic
+from sae_sweep.host.json_files import read_object
 from sae_sweep.interop import load_sae, saelens
 from sae_sweep.interop.command.export import card_metadata
 from sae_sweep.interop.command.hub import HUB, located
@@ -55,29 +56,57 @@ class ForeignSae:
         places = {"hook": hooks["hook_name"], "output": hooks.get("hook_name_out"), "across": None, "models": None}
         site = {**config["site"], **places}
         judged = {key: config[key] for key in ("model", "data", "evaluation")} | {"site": site}
-        source = self.source if self.source.startswith(HUB) else str(Path(self.source).expanduser().resolve())
-        about = {"source": source, "form": sae.form.saelens, "width": sae.width}
+        about = {"source": _origin(self.source), "form": sae.form.saelens, "width": sae.width}
         write_json_atomic(folder / names.ORIGIN, {**about, "judged": judged})
         write_json_atomic(folder / names.METRICS, closed(evaluation.metrics) | {"version": VERSION})
 
 
-def foreign_saes(sources: Sequence[str], asked: Sequence[str], members: Sequence[FinishedSae]) -> list[ForeignSae]:
+def foreign_saes(
+    root: Path, sources: Sequence[str], asked: Sequence[str], members: Sequence[FinishedSae]
+) -> list[ForeignSae]:
     """The SAEs of these folders, spliced where keys of `site` say, in the command line's words, else where they do
-    themselves, or where all members are. Raises ConfigError for what cannot be read, and where nothing says the
-    place."""
+    themselves, or where all members of the sweep in `root` are. Raises ConfigError for what cannot be read, and where
+    nothing says the place."""
     made = list[ForeignSae]()
     for source in sources:
+        if _origin(source) in [_origin(one.source) for one in made]:
+            raise ConfigError(f"--sae={source} is given twice")
         folder = located(source)
         try:
             sae, metadata = load_sae(folder), card_metadata(folder)
         except (ValueError, OSError) as error:
             raise ConfigError(f"--sae={source}: {error}") from error
-        label = f"{names.FOREIGN}/{folder.resolve().name.removesuffix('.pt')}"
-        if label in [one.spliced.label for one in made]:
-            raise ConfigError(f"--sae={source}: another one has the same name, {label}; rename its folder")
+        label = _label(root, source, [one.spliced.label for one in made])
         place = _place(source, sae, asked, metadata, members)
         made.append(ForeignSae(source, replace(place, label=label, sae=sae), metadata))
     return made
+
+
+def _origin(source: str) -> str:
+    """What origin.json calls it, wherever the command is run."""
+    return source if source.startswith(HUB) else str(Path(source).expanduser().resolve())
+
+
+def _label(root: Path, source: str, taken: Sequence[str]) -> str:
+    """foreign/NAME: the last part of its place, with as many of those before as set it apart from what the sweep has
+    and from those taken. Raises ConfigError where nothing does."""
+    origin = _origin(source)
+    parts = Path(origin.removeprefix(HUB).partition("@")[0] if origin.startswith(HUB) else origin).parts
+    for first in reversed(range(len(parts))):
+        label = f"{names.FOREIGN}/{'-'.join(parts[first:]).removesuffix('.pt')}"
+        if label not in taken and _is_free(root / label, origin):
+            return label
+    raise ConfigError(f"--sae={source}: others have every name that its place gives; rename its folder")
+
+
+def _is_free(folder: Path, origin: str) -> bool:
+    """Whether nothing was judged into it but what is from there."""
+    if not (folder / names.METRICS).is_file():
+        return True
+    try:
+        return bool(read_object(folder / names.ORIGIN).get("source") == origin)
+    except (OSError, ValueError):  # whose it is, nobody knows
+        return False
 
 
 def _place(

@@ -62,7 +62,7 @@ def judge(root: Path, arguments: Sequence[str], only: Sequence[str] = ()) -> Non
         streams.setdefault(stream_key(one.member.config), []).append(one)
     if asked.foreign and len(streams) > 1:
         raise ConfigError("eval: --sae is judged into a sweep of one model and one source of tokens; this has several")
-    opened = [_Stream(members, asked) for members in streams.values()]
+    opened = [_Stream(root, members, asked) for members in streams.values()]
     for stream in opened:
         tell(stream.court.account, sys.stderr)
         found = stream.judged()
@@ -84,7 +84,7 @@ def check_finite(found: Mapping[str, Evaluation]) -> None:
 class _Stream:
     """Members that were trained on one stream of tokens, and what to judge them on."""
 
-    def __init__(self, members: Sequence[FinishedSae], asked: Asked) -> None:
+    def __init__(self, root: Path, members: Sequence[FinishedSae], asked: Asked) -> None:
         self._saebench = asked.saebench
         trained = other_data(members[0].member.config, [line for line in asked.overrides if line[:6] == "model."])
         self.config, self._batch = other_data(trained, asked.overrides), trained.data.rows_per_forward
@@ -96,7 +96,7 @@ class _Stream:
             _ = member.metrics  # what of them cannot be read is said before anything is written
         moves = () if asked.foreign else asked.sites
         self._saes = {one.label: one.at(moves) if moves else one.spliced for one in members}
-        self._foreign: list[ForeignSae] = foreign_saes(asked.foreign, asked.sites, members)
+        self._foreign: list[ForeignSae] = foreign_saes(root, asked.foreign, asked.sites, members)
         self._saes |= {one.spliced.label: one.spliced for one in self._foreign}
         given = any(line.startswith("evaluation.positions=") for line in asked.overrides)
         own = {label: one.member.config.evaluation.positions for label, one in self._members.items()}
