@@ -118,6 +118,16 @@ def test_a_set_is_imported_whole(tmp_path: Path) -> None:
         assert torch.equal(sae.W_enc, theirs.tensors["W_enc"])
 
 
+def test_one_hook_is_not_that_of_a_whole_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for layer in (0, 1):
+        circuit_tracer(tmp_path)
+        (tmp_path / "layer_3.safetensors").rename(tmp_path / f"layer_{layer}.safetensors")
+    for option in ("--site=blocks.2.mlp.hook_in", "--output=blocks.2.hook_mlp_out"):
+        assert cli.main(["import", str(tmp_path), "--model=m", option, f"--out={tmp_path / 'out'}"]) == 2
+        assert f"{option} is one hook, and this is a set of 2" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_writes_elsewhere_is_a_transcoder_though_its_files_do_not_say_so(tmp_path: Path) -> None:
     """Transcoders of Gemma Scope's first release have the names and shapes that its SAEs have."""
     out = imported(source("gemma scope", tmp_path / "theirs"), *PLACE, *TRANSCODES)

@@ -52,6 +52,7 @@ def import_saes(arguments: Sequence[str]) -> None:
     try:
         kind = format_of(source, named)
         files = kind.members(source) if hasattr(kind, "members") else [source]
+        _check_set(files, once)
         with _appearing(out) as folder:
             for file in files:
                 _import_one(file, folder / file.stem if len(files) > 1 else folder, words[0], named, given, places)
@@ -61,6 +62,16 @@ def import_saes(arguments: Sequence[str]) -> None:
         raise ConfigError(f"import: {error.filename}: {error.strerror}") from error
     what = f"{len(files)} SAEs are" if len(files) > 1 else "the SAE is"
     print(f"sae-sweep: {what} in {out}, from {words[0]} ({kind.__name__.rpartition('.')[2]})")
+
+
+def _check_set(files: Sequence[Path], once: Mapping[str, str]) -> None:
+    """Raises ValueError for one hook of several SAEs."""
+    for name in ("site", "output"):
+        if len(files) > 1 and name in once:
+            raise ValueError(
+                f"--{name}={once[name]} is one hook, and this is a set of {len(files)}; leave it out, or import the"
+                f" files one by one, as {files[0]}"
+            )
 
 
 def _import_one(
