@@ -4,7 +4,9 @@ A member with a penalty that is given `sae.l0` has no coefficient of its own: it
 integral control in logarithms, damped. L0 starts at half of the latents and falls by itself at first, so between
 `sae.l0` and an upper bound that falls to it during the first part of the run (`architectures/recipe.py`) the
 coefficient rests: pressing all the while L0 is still above its target is what would take it far below. It waits while
-lr rises, at the start and after each resampling, and eases off with lr at the end. `trim.py` corrects what is left.
+lr rises, at the start and after each resampling, and eases off with lr at the end. Where L0 answers more than that is
+made for, it would swing about its target ever wider: then each swing makes steering gentler. `trim.py` corrects what is
+left.
 Everything stays on the device: no step waits for a number.
 """
 
@@ -27,6 +29,12 @@ ERROR_LIMIT = 0.35
 SMOOTHING_SHARE = 0.01
 """L0 is averaged over about a hundredth of the run, at least 1 and at most 100 steps."""
 L0_FLOOR = 1e-2
+SWING = 0.2
+"""In log L0: one that goes so far to one side of the target, and then to the other, is steering's own doing."""
+CALMER = 0.7
+"""What such a swing leaves of steering."""
+CALMEST = 0.1
+"""What all of them leave: in a run of very small batches, L0 passes its target so by chance."""
 
 
 def first_guess(variance: float, l0: float, degree: float) -> float:
@@ -72,6 +80,12 @@ class Coefficients:
         self._first_M = torch.tensor(first, dtype=torch.float64, device=device)
         self.value_M = torch.tensor(start, dtype=torch.float64, device=device)
         self.smoothed_l0_M = torch.full_like(self.value_M, torch.nan)
+        self._calm_M = torch.ones_like(self.value_M)
+        """Share of steering that is left."""
+        self._swing_M = torch.zeros_like(self.value_M)
+        """How far log L0 has been from its target since it last passed it."""
+        self._last_swing_M = torch.full_like(self.value_M, torch.nan)
+        """And between that time and the one before; nan until it was there, 0 for the way there."""
 
     def observe(
         self,
@@ -105,17 +119,34 @@ class Coefficients:
         error_M = error_M.clamp(-ERROR_LIMIT, ERROR_LIMIT)
         damping_M = beside(l0_M, [s.steering.damping for s in schedules])
         moved_M = (now_M.clamp(min=L0_FLOOR) / before_M).log() * ((gain_M > 0) & (error_M != 0))
-        factor_M = (gain_M * error_M + damping_M * moved_M).exp()
+        factor_M = (self._calm_M[members] * (gain_M * error_M + damping_M * moved_M)).exp()
         factor_M = factor_M if lost is None else torch.where(lost, 1.0, factor_M)
-        return [partial(smoothed_M.copy_, now_M), partial(self.value_M[members].mul_, factor_M)]
+        own = [partial(smoothed_M.copy_, now_M), partial(self.value_M[members].mul_, factor_M)]
+        return [*own, *self._calmed(members, above_M, (before_M / self._target_M[members]).log(), gain_M > 0)]
+
+    def _calmed(self, members: slice, above_M: Tensor, before_M: Tensor, steers_M: Tensor) -> list[Write]:
+        """What takes in how far log L0 is from its target, and was a step before, of members that are steered now."""
+        calm_M, swing_M, last_M = (each[members] for each in (self._calm_M, self._swing_M, self._last_swing_M))
+        passed_M = steers_M & (above_M * before_M < 0)
+        wide_M = passed_M & (torch.minimum(swing_M, last_M) > SWING)  # false where there was none before
+        came_M = torch.where(last_M.isnan(), 0.0, swing_M)
+        farthest_M = torch.fmax(torch.where(passed_M, 0.0, swing_M), above_M.abs())  # fmax: nan where a step is lost
+        return [
+            partial(calm_M.copy_, torch.where(wide_M, (CALMER * calm_M).clamp(min=CALMEST), calm_M)),
+            partial(last_M.copy_, torch.where(passed_M, came_M, last_M)),
+            partial(swing_M.copy_, torch.where(steers_M, farthest_M, swing_M)),
+        ]
 
     def tensors(self) -> dict[str, Tensor]:
         """All that steps change, by name."""
-        return {"coefficient": self.value_M, "smoothed_l0": self.smoothed_l0_M}
+        steering = {"steering_calm": self._calm_M, "swing": self._swing_M, "last_swing": self._last_swing_M}
+        return {"coefficient": self.value_M, "smoothed_l0": self.smoothed_l0_M, **steering}
 
     def put(self, tensors: Mapping[str, Tensor]) -> None:
         """Let other tensors take their place, under the names of `tensors`."""
         self.value_M, self.smoothed_l0_M = tensors["coefficient"], tensors["smoothed_l0"]
+        self._calm_M, self._swing_M = tensors["steering_calm"], tensors["swing"]
+        self._last_swing_M = tensors["last_swing"]
 
     def state(self, member: int) -> dict[str, Tensor]:
         """One member's coefficient and what steers it, as views."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sae_sweep.architectures.recipe import STEERING
 from sae_sweep.plan.schedules import Schedule
+from sae_sweep.training.step import steering
 from sae_sweep.training.step.steering import Coefficients, first_guess
 from tests.training.step.test_optimizer import PLAIN
 
@@ -173,3 +174,52 @@ def test_the_coefficient_goes_with_l0_as_it_moves() -> None:
         observe(control, slice(0, 1), [TUNED], [step], torch.tensor([l0], dtype=torch.float64))
     expected = 0.08 * (math.log(10 / 8) + min(0.35, math.log(12 / 8))) + math.log(12 / 10)
     assert control.value_M.log().item() == pytest.approx(expected, rel=1e-9)
+
+
+def late_answer(power: float, lag: float, late: int) -> tuple[list[float], list[float]]:
+    """L0 and the share of steering that is left, by step: L0 follows coefficient^-power, some steps late and with a
+    lag, which is more than damping is made for."""
+    control, total = Coefficients([None], [4.0], 1.0, VARIANCE, CPU, 1.0, [1024]), 732
+    balanced = replace(PLAIN, total_steps=total, hold_from=total, steering=STEERING["balanced"])
+    l0, seen, left, given = 500.0, [], [], list[float]()
+    for step in range(total):
+        given.append(control.value_M.item())
+        l0 *= (60 * given[max(0, step - late)] ** -power / l0) ** (1 / lag)
+        observe(control, slice(0, 1), [balanced], [step], torch.tensor([l0], dtype=torch.float64))
+        seen.append(l0)
+        left.append(control.tensors()["steering_calm"].item())
+    return seen, left
+
+
+@pytest.mark.parametrize(("power", "lag", "late"), [(2.0, 3, 10), (2.0, 8, 10), (3.0, 8, 10)])
+def test_what_would_swing_ever_wider_is_calmed(
+    power: float, lag: float, late: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, left = late_answer(power, lag, late)
+    assert all(abs(l0 / 4 - 1) < 0.02 for l0 in seen[-150:])
+    assert 0.1 < left[-1] < 0.6
+    monkeypatch.setattr(steering, "SWING", math.inf)
+    seen, left = late_answer(power, lag, late)
+    assert min(seen[-150:]) < 2 < 8 < max(seen[-150:])
+    assert left[-1] == 1
+
+
+@pytest.mark.parametrize(("power", "late"), [(0.8, 10), (1.2, 10), (1.6, 5), (2.0, 0)])
+def test_what_settles_is_steered_as_ever(power: float, late: int) -> None:
+    """The way down from half of the latents is no swing, nor is one undershoot after it."""
+    seen, left = late_answer(power, 8, late)
+    assert all(abs(l0 / 4 - 1) < 0.01 for l0 in seen[-150:])
+    assert set(left) == {1.0}
+
+
+def test_swings_by_hand() -> None:
+    """The way there counts for nothing; then one to each side, a narrow one, and one to each side again."""
+    control = Coefficients([1.0], [8.0], 1.0, VARIANCE, CPU, 1.0, [512])
+    calm = []
+    for step, l0 in enumerate((100.0, 6.0, 11.0, 5.0, 7.5, 9.0, 6.0, 11.0, 7.0), start=30):
+        observe(control, slice(0, 1), [TUNED], [step], torch.tensor([l0], dtype=torch.float64))
+        calm.append(control.tensors()["steering_calm"].item())
+    assert calm == pytest.approx([1, 1, 1, 0.7, 0.7, 0.49, 0.49, 0.49, 0.343], rel=1e-9)
+    for step, l0 in enumerate((5.0, 12.0) * 10, start=40):
+        observe(control, slice(0, 1), [TUNED], [step], torch.tensor([l0], dtype=torch.float64))
+    assert control.tensors()["steering_calm"].item() == 0.1
