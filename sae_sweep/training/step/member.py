@@ -24,6 +24,7 @@ from sae_sweep.plan.schedules import Schedule
 from sae_sweep.saes.base import Clock
 from sae_sweep.saes.inference import InferenceSae
 from sae_sweep.training.step.bank import TrainedBank
+from sae_sweep.training.step.steering import LATER
 
 DEAD_WINDOW_TOKENS = 10_000_000
 """A latent is dead when it has not fired for this many tokens, or a quarter of the run where that is less."""
@@ -119,7 +120,7 @@ class TrainedMember:
 
     def restore(self, record: MemberRecord, file: Path) -> None:
         """Go on from where a sound checkpoint has it."""
-        self.load_state_dict({**asdict(record), **load_file(file)})
+        self.load_state_dict({**self.tensors(), **asdict(record), **load_file(file)})
 
     def check(self, file: Path) -> None:
         """Raises Damaged where a file's tensors are not of the names, shapes and dtypes that it has."""
@@ -127,9 +128,10 @@ class TrainedMember:
         try:
             with safe_open(file, framework="pt") as opened:
                 found = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 - it is no mapping
-                if found.keys() != expected.keys():
+                if not expected.keys() - LATER <= found.keys() <= expected.keys():
                     raise Damaged(f"{label}: its tensors have other names")
-                for name, tensor in expected.items():
+                for name in found:
+                    tensor = expected[name]
                     shape, dtype = tuple(found[name].get_shape()), DTYPES.get(found[name].get_dtype())
                     if (shape, dtype) != (tuple(tensor.shape), str(tensor.dtype)):
                         raise Damaged(f"{label}: {name} is {dtype} {shape}")

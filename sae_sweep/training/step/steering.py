@@ -36,6 +36,9 @@ CALMER = 0.7
 CALMEST = 0.1
 """What all of them leave: in a run of very small batches, L0 passes its target so by chance."""
 
+LATER = frozenset({"steering_calm", "swing", "last_swing"})
+"""Tensors that checkpoints of before have not: who goes on from one has them as at the beginning."""
+
 
 def first_guess(variance: float, l0: float, degree: float) -> float:
     """Coefficient to start from, for a penalty of this degree in the activations.
