@@ -119,7 +119,7 @@ class TrainedMember:
         write_tensors(self.tensors(), file)
 
     def restore(self, record: MemberRecord, file: Path) -> None:
-        """Go on from where a sound checkpoint has it."""
+        """Go on from where a sound checkpoint has it; what an older one lacks stays as it is."""
         self.load_state_dict({**self.tensors(), **asdict(record), **load_file(file)})
 
     def check(self, file: Path) -> None:

@@ -6,8 +6,7 @@ integral control in logarithms, damped. L0 starts at half of the latents and fal
 coefficient rests: pressing all the while L0 is still above its target is what would take it far below. It waits while
 lr rises, at the start and after each resampling, and eases off with lr at the end. Where L0 answers more than that is
 made for, it would swing about its target ever wider: then each swing makes steering gentler. `trim.py` corrects what is
-left.
-Everything stays on the device: no step waits for a number.
+left. Everything stays on the device: no step waits for a number.
 """
 
 from collections.abc import Mapping, Sequence
