@@ -24,8 +24,10 @@ from scripts.bench.sweeps import OURS, Members
 
 FIXED = "fixed"
 """What --out calls these parts, as shipped.py's `ours`."""
-RECIPES = ("gated", "standard_april", "jumprelu")
+RECIPES = ["gated", "gated_decoder_norm", "standard", "standard_april", "p_anneal", "jumprelu", "jumprelu_anthropic"]
 BELOW = 0.75
+KNOBS = {"jumprelu_anthropic": "l0_coefficient"}
+"""Where it is not l1."""
 FAR_APART = {"jumprelu": Members("l0_coefficient", (0.03, 0.1, 0.3, 1.0, 3.0))}
 
 
@@ -34,7 +36,8 @@ def about(steered: Sequence[Point], recipe: str, l0s: Sequence[float]) -> Member
     if recipe in FAR_APART:
         return FAR_APART[recipe]
     ends = [point["coefficient_final"] for point in (aimed(steered, l0) for l0 in l0s) if point is not None]
-    return Members("l1", tuple(sorted(float(f"{end * by:.3g}") for end in ends for by in (BELOW, 1 / BELOW))))
+    values = sorted(float(f"{end * by:.3g}") for end in ends for by in (BELOW, 1 / BELOW))
+    return Members(KNOBS.get(recipe, "l1"), tuple(values))
 
 
 def train_fixed(asked: argparse.Namespace, recipe: str, seed: int, kept: Kept) -> None:
@@ -55,7 +58,7 @@ def train_fixed(asked: argparse.Namespace, recipe: str, seed: int, kept: Kept) -
 
 def main(arguments: list[str] | None = None) -> int:
     parser = parser_of(__doc__)
-    parser.set_defaults(only=list(RECIPES))
+    parser.set_defaults(only=RECIPES)
     asked = quickened(parser.parse_args(arguments))
     kept = Kept(Results("shipped", asked.out))
     for seed in asked.seeds:

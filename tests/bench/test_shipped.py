@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sae_sweep.config.files import config_of
 from scripts.bench import shipped as script
 from scripts.bench import steered
 from scripts.bench.common_ground import CommonGround
@@ -186,7 +187,7 @@ def test_fixed_coefficients_lie_about_those_that_steering_ended_with(
 ) -> None:
     out = tmp_path / "shipped.json"
     assert steered.main(command(out, "--seeds", "0")) == 0
-    assert capsys.readouterr().err.count("run shipped.py before") == 3
+    assert capsys.readouterr().err.count("run shipped.py before") == len(steered.RECIPES)
     own = ["--only", "gated,jumprelu", "--l0", "4,8", "--seeds", "0"]
     assert script.main(command(out, *own, "--parts", "ours")) == 0
     trained.asked()
@@ -197,3 +198,10 @@ def test_fixed_coefficients_lie_about_those_that_steering_ended_with(
         ("jumprelu", "1e-3", 0, steered.FAR_APART["jumprelu"].values),
     ]
     assert "fixed/gated 1e-3" in json.loads(out.read_text(encoding="utf-8"))["architectures"]
+
+
+@pytest.mark.parametrize("recipe", [recipe for recipe in steered.RECIPES if recipe not in steered.FAR_APART])
+def test_a_recipe_is_fixed_by_the_key_that_steering_stands_in_for(recipe: str) -> None:
+    knob = steered.about([], recipe, (4,)).knob
+    coefficient = config_of((f"sae={recipe}", f"sae.{knob}=7")).sae.coefficient()
+    assert coefficient is not None and coefficient.value == 7
