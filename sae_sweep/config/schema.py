@@ -164,8 +164,8 @@ class DataConfig:
     """Rows whose activations are harvested, permuted and consumed together."""
     rows_per_forward: int
     """Rows per forward pass of the model, in training and evaluation."""
-    max_norm_ratio: float | None
-    """Leave out positions whose norm exceeds this multiple of the first block's median, in training and evaluation."""
+    max_norm_ratio: float | str | None
+    """Leave out positions whose norm exceeds this multiple of the first block's median, or `auto` times that."""
     max_bad_records: float
     """The share of records that may be bad (broken JSON, no text): these are skipped. Empty ones are not bad."""
     cache: str | None

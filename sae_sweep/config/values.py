@@ -47,6 +47,12 @@ def _of_a_size(value: Any) -> str:
     return f" of at most {LARGEST:.0e} in size" if large else ""
 
 
+def _number_or_auto(value: Any) -> float | str:
+    if value != "auto" and not _is_number(value):
+        raise ValueError("auto or a number" + _of_a_size(value))
+    return "auto" if value == "auto" else float(value)
+
+
 def _truth(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError("true or false")
@@ -124,6 +130,7 @@ SCALARS: dict[Any, Any] = {
     float: _number,
     bool: _truth,
     bool | str: _dry,
+    float | str | None: _number_or_auto,
     list[int]: _milestones,
     list[float]: _numbers,
     list[int | str]: _places,

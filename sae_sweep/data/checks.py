@@ -34,8 +34,9 @@ def check_data(config: DataConfig) -> None:
     for name, bound in least.items():
         if getattr(config, name) < bound:
             raise ConfigError(f"data.{name}={getattr(config, name)} must be at least {bound}")
-    if config.max_norm_ratio is not None and not config.max_norm_ratio > 1:
-        raise ConfigError(f"data.max_norm_ratio={config.max_norm_ratio:g} must be above 1, or null for no guard")
+    ratio = config.max_norm_ratio
+    if ratio is not None and not isinstance(ratio, str) and not ratio > 1:
+        raise ConfigError(f"data.max_norm_ratio={ratio:g} must be above 1, auto, or null for no guard")
     if not 0 <= config.max_bad_records < 1:
         raise ConfigError(f"data.max_bad_records={config.max_bad_records:g} must be from 0 to below 1")
     if config.filter == {}:

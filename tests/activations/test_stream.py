@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sae_sweep.activations.outliers import row_norms
+from sae_sweep.activations.outliers import largest_norm, row_norms
 from sae_sweep.activations.stream import ActivationStream
 from sae_sweep.config.files import config_of
 from sae_sweep.config.schema import ModelConfig
@@ -180,6 +180,15 @@ def test_each_site_guards_for_itself() -> None:
     assert all(torch.equal(found[hook], free.activations[hook][keep][1:7]) for hook in HOOKS)
     assert guarded.count(HOOKS) == int(keep.sum()) == len(keep) - 2
     assert (guarded.index, guarded.epoch) == (free.index, free.epoch)
+
+
+@pytest.mark.parametrize(("long", "of", "expected"), [(0, 2000, 5), (1, 2000, 5), (2, 2000, 10), (60, 2000, 10)])
+def test_auto_leaves_out_what_is_long_and_rare(long: int, of: int, expected: int) -> None:
+    """More than one in a thousand that are 6 times as long are a kind of token; fewer are outliers."""
+    norms = torch.full((of,), 3.0)
+    norms[:long] = 18.0
+    assert largest_norm(norms, "auto") == expected * 3.0
+    assert largest_norm(norms, 7.5) == 7.5 * 3.0
 
 
 def test_a_guard_that_finds_nothing_changes_nothing() -> None:

@@ -204,4 +204,5 @@ def test_fixed_coefficients_lie_about_those_that_steering_ended_with(
 def test_a_recipe_is_fixed_by_the_key_that_steering_stands_in_for(recipe: str) -> None:
     knob = steered.about([], recipe, (4,)).knob
     coefficient = config_of((f"sae={recipe}", f"sae.{knob}=7")).sae.coefficient()
-    assert coefficient is not None and coefficient.value == 7
+    assert coefficient is not None
+    assert coefficient.value == 7

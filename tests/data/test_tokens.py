@@ -425,7 +425,7 @@ def test_keys_that_would_not_be_read(write: Any, arrays: Any, make_config: Any, 
         ({"window_rows": 0}, r"data\.window_rows=0 must be at least 1"),
         ({"block_rows": 0}, r"data\.block_rows=0 must be at least 1"),
         ({"rows_per_forward": 0}, r"data\.rows_per_forward=0 must be at least 1"),
-        ({"max_norm_ratio": 1.0}, r"data\.max_norm_ratio=1 must be above 1"),
+        ({"max_norm_ratio": 1.0}, r"data\.max_norm_ratio=1 must be above 1, auto, or null"),
     ],
 )
 def test_impossible_values(make_config: Any, tokenizer: Any, changes: dict[str, Any], message: str) -> None:

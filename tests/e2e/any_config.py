@@ -31,7 +31,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     "data.window_rows": ("1", "7", "4096"),
     "data.block_rows": ("1", "4", "8", "64"),
     "data.rows_per_forward": ("1", "3", "100"),
-    "data.max_norm_ratio": ("1.001", "1.5", "10", "1"),
+    "data.max_norm_ratio": ("1.001", "1.5", "10", "auto", "1", "manual"),
     "data.cache": ("kept", "/proc/nothing/here"),
     "data.path": ("nowhere.txt", "/dev/null", "[a.txt,b.txt]"),
     "data.field": ("text", "nothing"),

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from sae_sweep.activations.block import Block
+from sae_sweep.activations.outliers import row_norms
 from sae_sweep.activations.scaling import SiteStatistics, site_statistics
 from sae_sweep.config.schema import MemberConfig
+from sae_sweep.config.values import shown
 from sae_sweep.errors import ConfigError
 from sae_sweep.host.machine import host_bytes
 from sae_sweep.host.memory import give_back
@@ -80,11 +82,8 @@ def _opened(group: Group, waves: Sequence[Wave], ranks: Ranks, progress: Progres
     first = first_block(source, ranks, progress.message)
     for bank in banks:
         _check_block(first, bank)
-    for hook, inlier_B in first.inliers.items():
-        progress.message(
-            f"data.max_norm_ratio={config.data.max_norm_ratio:g}: {int((~inlier_B).sum()):,} of {len(inlier_B):,}"
-            f" activations of the first block at {hook} are longer than so many times the median, and do not count"
-        )
+    for hook in first.inliers:
+        progress.message(f"data.max_norm_ratio={shown(config.data.max_norm_ratio)}: {_outliers(first, hook)}")
     progress.stage("preparing members")
     if source.device.type == "cpu":
         from sae_sweep.kernels.cpu.compiling import tell_compiling  # numba, which a GPU does without
@@ -103,6 +102,17 @@ def _opened(group: Group, waves: Sequence[Wave], ranks: Ranks, progress: Progres
     give_back()  # tokenising a text and measuring a block take more than is left of them
     ranks.exchange(None)  # nothing is written before all are ready
     return GroupRun(group, source, turns, evaluators, first, progress, stamp, ranks)
+
+
+def _outliers(first: Block, hook: str) -> str:
+    """How many activations of a site do not count in the first block, in words."""
+    norms_B, inlier_B = row_norms(first.activations[hook]), first.inliers[hook]
+    times_B = norms_B[~inlier_B] / norms_B.median()
+    least, most = float(times_B.min()), float(times_B.max())
+    return (
+        f"{len(times_B):,} of {len(norms_B):,} activations of the first block at {hook} do not count:"
+        f" they are {least:.3g} to {most:.3g} times as long as the median"
+    )
 
 
 def _calibrated(banks: Sequence[BankPlan], source: Source, block: Block) -> tuple[list[Calibration], dict[str, Tensor]]:
