@@ -67,8 +67,8 @@ def _group(group: Group, passes: Sequence[Pass]) -> Iterator[str]:
     if (note := data_kind(config.data.kind).note(config.data)) is not None:
         yield note
     if (ratio := config.data.max_norm_ratio) is not None:
-        long = "many (`auto`)" if isinstance(ratio, str) else f"{ratio:g}"
-        yield f"outliers: activations over {long} times the first block's median norm at their site do not count"
+        far = f"far above (data.max_norm_ratio={ratio})" if isinstance(ratio, str) else f"over {ratio:g} times"
+        yield f"outliers: activations {far} the first block's median norm at their site do not count"
     if config.launcher.devices == 1:
         yield _memory(peak(group, group.banks))
     if milestones := _milestones(group):

@@ -31,6 +31,20 @@ MEMBERS = (
     ("sae=gated_paper", "sae.l0=3"),
     ("sae=topk_paper", "sae.k=3", "training.tokens=3e3"),
 )
+SMALL = (
+    *(
+        "name=old",
+        "model=demo",
+        "model.device=cpu",
+        "data=demo",
+        "data.context=16",
+        "data.block_rows=8",
+        "site.layer=0",
+    ),
+    *("sae=topk", "sae.k=3", "sae.width=16", "training.tokens=512", "training.batch_size=64", "evaluation.tokens=64"),
+    "tracking=none",
+)
+"""A sweep on a language model."""
 
 
 def processor() -> list[str]:
@@ -123,6 +137,23 @@ def test_a_sweep_begun_when_dead_latents_were_resampled_keeps_it(
         assert "sae.recipe tuned (now balanced)" in printed.err or "sae.recipe=tuned" in stated
         assert "sae.resample true (now false)" in printed.err or "sae.resample=true" in stated
         assert "finished" in printed.out
+
+
+@pytest.mark.parametrize("recipe", [(), ("sae.recipe=tuned",)])
+def test_a_sweep_begun_when_ten_times_the_median_was_too_long_keeps_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], recipe: tuple[str, ...]
+) -> None:
+    """Whichever recipe was the default then."""
+    command = [*SMALL, f"output_dir={tmp_path}"]
+    assert main([*command, "data.max_norm_ratio=10", *recipe]) == 0
+    capsys.readouterr()
+    assert main([*command, "dry_run=members"]) == 0
+    printed = capsys.readouterr()
+    assert "data.max_norm_ratio 10 (now auto)" in printed.err
+    assert ("sae.recipe tuned (now balanced)" in printed.err) == bool(recipe)
+    assert "finished" in printed.out
+    assert main([*command, *recipe, "data.max_norm_ratio=auto", "dry_run=members"]) == 2
+    assert "holds a member of another config (data.max_norm_ratio: 10 -> auto)" in capsys.readouterr().err
 
 
 def metrics(folder: Path) -> dict[str, Any]:

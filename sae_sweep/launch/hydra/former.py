@@ -44,7 +44,7 @@ def kept(
     if all(member_identity(config) in here for config in configs):
         return list(configs)
     chosen = list(configs)
-    for state in (_tuned, _former):  # the later one first
+    for state in (_guarded, _tuned, _former):  # the latest first
         overrides = [state(loader, job, config) for job, config in zip(jobs, configs, strict=True)]
         before = map(member_config, compose_jobs(loader, master, overrides))
         chosen = [
@@ -68,12 +68,19 @@ def _stated(loader: ConfigLoader, job: Sequence[str]) -> dict[str, Any]:
     return {override.key_or_group: override.value() for override in overrides}
 
 
+def _guarded(loader: ConfigLoader, job: Sequence[str], config: MemberConfig) -> list[str]:
+    """The overrides of a job when activations were outliers from ten times the median on: what it states stays."""
+    ratio = config.data.max_norm_ratio == "auto" and "data.max_norm_ratio" not in _stated(loader, job)
+    return [*job, *(("data.max_norm_ratio=10",) * ratio)]
+
+
 def _tuned(loader: ConfigLoader, job: Sequence[str], config: MemberConfig) -> list[str]:
     """The overrides of a job when biases had the lr of weights, and some were resampled: what it states stays."""
     stated = _stated(loader, job)
     recipe = config.sae.recipe == "balanced" and "sae.recipe" not in stated
     resample = stated.get("sae", "gated") in RESAMPLED and "sae.resample" not in stated
-    return [*job, *(("sae.recipe=tuned",) * recipe), *(("sae.resample=true",) * resample)]
+    guarded = _guarded(loader, job, config)
+    return [*guarded, *(("sae.recipe=tuned",) * recipe), *(("sae.resample=true",) * resample)]
 
 
 def _former(loader: ConfigLoader, job: Sequence[str], config: MemberConfig) -> list[str]:
