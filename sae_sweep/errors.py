@@ -20,11 +20,11 @@ class StorageError(Exception):
     """The disk takes no more. The message is one line that names the file, and says what is kept."""
 
 
-class SweepFailed(Exception):  # noqa: N818 - what happened, not a defect
+class SweepFailed(Exception):  # noqa: N818 - an outcome that the exit code tells, and no error of the program
     """Some members failed; the others finished, and the failures have been printed."""
 
 
-class ProcessLost(Exception):  # noqa: N818 - what happened
+class ProcessLost(Exception):  # noqa: N818 - an outcome too: this process has no error, another one is gone
     """Another process that trained the same group is gone; the message says which, where that is known."""
 
     exit_code = os.EX_TEMPFAIL

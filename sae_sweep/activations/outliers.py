@@ -72,7 +72,7 @@ class Guard:
 
 
 def largest_norm(norms_B: Tensor, ratio: float | str) -> float:
-    """What of a first block's norms is `data.max_norm_ratio` times their median."""
+    """The largest norm that counts: `data.max_norm_ratio` times the median of a first block's norms [B]."""
     median = float(norms_B.median())
     if isinstance(ratio, str):
         rare = float((norms_B > LONG_WHERE_RARE * median).double().mean()) < RARE

@@ -48,9 +48,11 @@ def _of_a_size(value: Any) -> str:
 
 
 def _number_or_auto(value: Any) -> float | str:
-    if value != "auto" and not _is_number(value):
+    if value == "auto":
+        return "auto"
+    if not _is_number(value):
         raise ValueError("auto or a number" + _of_a_size(value))
-    return "auto" if value == "auto" else float(value)
+    return float(value)
 
 
 def _truth(value: Any) -> bool:

@@ -146,7 +146,7 @@ def _open(origin: Origin) -> tuple[Any, list[dict[str, Any]]]:
         return dataset, _first_rows(dataset, origin.field)  # much of what can be wrong shows only when it is read
     except ConfigError:
         raise
-    except Exception as error:  # the same, and what builders raise of files that they do not understand
+    except Exception as error:  # pyarrow's, fsspec's, the hub's and the builders' own errors share no type
         reason = first_line(error)
         raise ConfigError(
             f"{origin.label} ({origin.split_key}={origin.split}) could not be opened: {reason}"

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
+from sae_sweep.config.files import config_of
 from scripts.bench.common_ground import Point, own_points
 from scripts.bench.measure import Results
 from scripts.bench.peers.client import Unavailable
@@ -26,8 +27,6 @@ FIXED = "fixed"
 """What --out calls these parts, as shipped.py's `ours`."""
 RECIPES = ["gated", "gated_decoder_norm", "standard", "standard_april", "p_anneal", "jumprelu", "jumprelu_anthropic"]
 BELOW = 0.75
-KNOBS = {"jumprelu_anthropic": "l0_coefficient"}
-"""Where it is not l1."""
 FAR_APART = {"jumprelu": Members("l0_coefficient", (0.03, 0.1, 0.3, 1.0, 3.0))}
 
 
@@ -37,7 +36,7 @@ def about(steered: Sequence[Point], recipe: str, l0s: Sequence[float]) -> Member
         return FAR_APART[recipe]
     ends = [point["coefficient_final"] for point in (aimed(steered, l0) for l0 in l0s) if point is not None]
     values = sorted(float(f"{end * by:.3g}") for end in ends for by in (BELOW, 1 / BELOW))
-    return Members(KNOBS.get(recipe, "l1"), tuple(values))
+    return Members(config_of((f"sae={recipe}",)).sae.knob(), tuple(values))
 
 
 def train_fixed(asked: argparse.Namespace, recipe: str, seed: int, kept: Kept) -> None:

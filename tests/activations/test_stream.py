@@ -184,7 +184,7 @@ def test_each_site_guards_for_itself() -> None:
 
 @pytest.mark.parametrize(("long", "of", "expected"), [(0, 2000, 5), (1, 2000, 5), (2, 2000, 10), (60, 2000, 10)])
 def test_auto_leaves_out_what_is_long_and_rare(long: int, of: int, expected: int) -> None:
-    """More than one in a thousand that are 6 times as long are a kind of token; fewer are outliers."""
+    """One in a thousand or more that are 6 times as long are a kind of token; fewer are outliers."""
     norms = torch.full((of,), 3.0)
     norms[:long] = 18.0
     assert largest_norm(norms, "auto") == expected * 3.0

@@ -32,17 +32,9 @@ MEMBERS = (
     ("sae=topk_paper", "sae.k=3", "training.tokens=3e3"),
 )
 SMALL = (
-    *(
-        "name=old",
-        "model=demo",
-        "model.device=cpu",
-        "data=demo",
-        "data.context=16",
-        "data.block_rows=8",
-        "site.layer=0",
-    ),
-    *("sae=topk", "sae.k=3", "sae.width=16", "training.tokens=512", "training.batch_size=64", "evaluation.tokens=64"),
-    "tracking=none",
+    *("name=old", "model=demo", "model.device=cpu", "data=demo", "data.context=16", "data.block_rows=8"),
+    *("site.layer=0", "sae=topk", "sae.k=3", "sae.width=16", "training.tokens=512", "training.batch_size=64"),
+    *("evaluation.tokens=64", "tracking=none"),
 )
 """A sweep on a language model."""
 
